@@ -1,0 +1,36 @@
+# The two commands of the README, and what CI runs. Everything happens in .venv.
+PYTHON ?= python3
+WORKDIR ?= runs/demo
+INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+	--constraint constraints.txt
+
+.PHONY: demo test lint format clean
+
+# The paper's experiment on 5,000 real MNIST digits: runs/demo/.
+demo: .venv/installed
+	.venv/bin/python -m experiments.run_study --dataset=mnist5k --seeds=0:5 \
+		--hidden=100,100 --activation=relu --epochs=20 --workdir=$(WORKDIR)
+
+test: .venv/installed-dev
+	.venv/bin/python -m pytest -q --numprocesses=2 --dist=worksteal
+
+lint: .venv/installed-dev
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/pyright
+
+format: .venv/installed-dev
+	.venv/bin/ruff check --fix --quiet . || true
+	.venv/bin/ruff format .
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(INSTALL) --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis

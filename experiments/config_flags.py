@@ -1,0 +1,162 @@
+"""absl flags out of a configuration's fields, and answers to wrong input in one line.
+
+A field's name, default and help text stand once, in the dataclass; ``define`` makes a
+flag of each, ``parse`` makes the dataclass of the flags. ``run_main`` is the entry
+point of every job: what the user got wrong comes back as one line on stderr and exit
+code 2, with the traceback at ``--verbosity=1``.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from absl import app, flags, logging
+
+Config = TypeVar("Config")
+
+USER_ERRORS = (ValueError, OSError, ImportError)
+
+
+class IntegersParser(flags.ArgumentParser):
+    """Integers as a list ``0,1,2``, with ranges ``0:5`` that leave out their end."""
+
+    syntactic_help = "integers as a list 0,1,2; a range 0:5 is 0,1,2,3,4"
+
+    def parse(self, argument: str | Sequence[int]) -> tuple[int, ...]:
+        """Reads the list.
+
+        Args:
+            argument: the flag's text, or its default.
+
+        Returns:
+            The integers.
+
+        Raises:
+            ValueError: not of that form.
+        """
+        if not isinstance(argument, str):
+            return tuple(argument)
+        numbers: list[int] = []
+        try:
+            for part in filter(None, argument.split(",")):
+                first, colon, end = part.partition(":")
+                if colon:
+                    numbers += range(int(first), int(end))
+                else:
+                    numbers.append(int(first))
+        except ValueError:
+            raise ValueError(f"expected {self.syntactic_help}") from None
+        return tuple(numbers)
+
+    def flag_type(self) -> str:
+        """The type's name in ``--help``."""
+        return "integers"
+
+
+class NamesParser(flags.ArgumentParser):
+    """Names separated by commas."""
+
+    syntactic_help = "names separated by commas"
+
+    def parse(self, argument: str | Sequence[str]) -> tuple[str, ...]:
+        """Reads the list.
+
+        Args:
+            argument: the flag's text, or its default.
+
+        Returns:
+            The names.
+        """
+        if not isinstance(argument, str):
+            return tuple(argument)
+        return tuple(name.strip() for name in argument.split(",") if name.strip())
+
+    def flag_type(self) -> str:
+        """The type's name in ``--help``."""
+        return "names"
+
+
+def _define_list(parser: flags.ArgumentParser) -> Callable[..., Any]:
+    serializer = flags.ListSerializer(",")
+
+    def define_one(name: str, default: Any, help_text: str) -> Any:
+        return flags.DEFINE(parser, name, default, help_text, serializer=serializer)
+
+    return define_one
+
+
+_DEFINE: dict[str, Callable[..., Any]] = {
+    "str": flags.DEFINE_string,
+    "int": flags.DEFINE_integer,
+    "float": flags.DEFINE_float,
+    "bool": flags.DEFINE_boolean,
+    "tuple[int, ...]": _define_list(IntegersParser()),
+    "tuple[str, ...]": _define_list(NamesParser()),
+}
+
+
+def define(config_class: type) -> None:
+    """Defines a flag for every field of a configuration.
+
+    Args:
+        config_class: a dataclass whose fields have defaults and ``metadata["help"]``.
+    """
+    for field in dataclasses.fields(config_class):
+        kind = getattr(field.type, "__name__", "")  # of a plain type such as int
+        kind = str(field.type) if kind not in _DEFINE else kind
+        define_flag = _DEFINE[kind.removesuffix(" | None")]
+        define_flag(field.name, field.default, field.metadata["help"])
+
+
+def parse(config_class: type[Config]) -> Config:
+    """Makes a configuration of the flags' values.
+
+    Args:
+        config_class: what ``define`` was called with.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ValueError: as the configuration does.
+    """
+    names = [field.name for field in dataclasses.fields(config_class)]  # pyright: ignore[reportArgumentType]
+    return config_class(**{name: flags.FLAGS[name].value for name in names})
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Parses the flags and runs a job, answering wrong input in one line.
+
+    Args:
+        main: the job; it reads the flags.
+    """
+
+    def parse_flags(arguments: Sequence[str]) -> list[str]:
+        try:
+            left = flags.FLAGS(arguments)
+        except flags.Error as error:
+            _stop(" ".join(str(error).split()))
+        if len(left) > 1:
+            _stop(f"expected flags only (--name=value), got {left[1]!r}")
+        return left
+
+    def guarded(arguments: Sequence[str]) -> None:
+        del arguments
+        logging.use_absl_handler()
+        if flags.FLAGS["verbosity"].using_default_value:
+            logging.set_verbosity(logging.WARNING)
+        try:
+            main()
+        except USER_ERRORS as error:
+            logging.debug("traceback of the error below", exc_info=True)
+            _stop(" ".join(str(error).split()))
+        except KeyboardInterrupt:
+            _stop("interrupted", code=130)
+
+    app.run(guarded, flags_parser=parse_flags)
+
+
+def _stop(message: str, code: int = 2) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

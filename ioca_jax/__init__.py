@@ -1,0 +1,80 @@
+"""Which neurons of a trained classifier matter, alone and together, and how sure?
+
+Trains many fully-connected networks at once, measures every hidden neuron in bits,
+ablates neurons cumulatively in every order that matters, and reports what follows.
+Method: R. A. Amjad, K. Liu, B. C. Geiger, "Understanding Neural Networks and Individual
+Neuron Importance via Information-Ordered Cumulative Ablation", arXiv 1804.06679.
+
+Data goes one way, a module a room:
+``datasets -> mlp -> training -> quantization -> histograms -> information -> orderings
+-> ablation -> results -> figures``; ``study`` alone knows the whole way.
+
+Axes, in every docstring and annotation:
+
+=====  =================================================================
+``S``  seeds; each is one network
+``N``  examples
+``D``  inputs of the network (pixels)
+``L``  hidden layers
+``H``  hidden neurons, all layers concatenated, first layer first
+``B``  codes of a quantiser
+``C``  classes
+``K``  neurons ablated at the end of an order; a curve has ``K+1`` points
+``M``  masks, or curves
+``E``  epochs of training
+=====  =================================================================
+
+A score, a mask, a clamp value and an order are plain arrays over the flat neuron axis
+``H``, whatever the layers; ``MLP.layer_of_neuron`` maps back.
+"""
+
+from ioca_jax.ablation import Evaluation, ablation_curve, evaluate_masks
+from ioca_jax.datasets import Dataset, Split, load_dataset
+from ioca_jax.histograms import joint_counts
+from ioca_jax.information import entropy, kl_selectivity, mutual_information
+from ioca_jax.mlp import MLP, Ablation
+from ioca_jax.orderings import cumulative_masks, order_neurons, random_order
+from ioca_jax.quantization import encode, quantize, quantizer_edges
+from ioca_jax.report import summarize
+from ioca_jax.results import load_results
+from ioca_jax.statistics import area_under_curve
+from ioca_jax.study import (
+    NeuronStatistics,
+    StudyConfig,
+    load_networks,
+    measure_neurons,
+    run_study,
+)
+from ioca_jax.training import TrainConfig, Trained, train
+
+__all__ = [
+    "MLP",
+    "Ablation",
+    "Dataset",
+    "Evaluation",
+    "NeuronStatistics",
+    "Split",
+    "StudyConfig",
+    "TrainConfig",
+    "Trained",
+    "ablation_curve",
+    "area_under_curve",
+    "cumulative_masks",
+    "encode",
+    "entropy",
+    "evaluate_masks",
+    "joint_counts",
+    "kl_selectivity",
+    "load_dataset",
+    "load_networks",
+    "load_results",
+    "measure_neurons",
+    "mutual_information",
+    "order_neurons",
+    "quantize",
+    "quantizer_edges",
+    "random_order",
+    "run_study",
+    "summarize",
+    "train",
+]

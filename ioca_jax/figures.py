@@ -1,0 +1,5 @@
+"""Placeholder."""
+
+
+def save_figures(results, folder):
+    pass

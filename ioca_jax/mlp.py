@@ -1,0 +1,225 @@
+"""The fully-connected classifier; an ablation is an argument of its forward pass.
+
+A network returns its logits and the outputs of *all* hidden neurons, concatenated over
+layers, so that nothing has to be hooked: what a caller does not use, ``jit`` prunes.
+An ``Ablation`` is data, not a change of the network: ``vmap`` over it evaluates many.
+
+A hidden layer is Dense, then batch norm if asked for, then the activation, then dropout
+(in training only), then the ablation: an ablated neuron's output *is* its clamp value.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": nn.relu,
+    "sigmoid": nn.sigmoid,
+    "tanh": nn.tanh,
+}
+PRECISIONS = ("highest", "high", "default")
+_BATCH_NORM_EPSILON = 1e-5
+
+
+class Ablation(NamedTuple):
+    """Which neurons to leave alone, and what the others output instead.
+
+    Attributes:
+        keep: bool [H]; False ablates.
+        clamp: float32 [H]; the constant output of an ablated neuron. Values at kept
+            neurons are not used.
+    """
+
+    keep: Bool[Array, " H"]
+    clamp: Float[Array, " H"]
+
+
+class MLP(nn.Module):
+    """A fully-connected classifier with ablation as an argument.
+
+    Attributes:
+        hidden: widths of the hidden layers, first layer first.
+        num_classes: C, the number of logits.
+        activation: ``relu``, ``sigmoid`` or ``tanh``.
+        dropout_rate: share of hidden outputs dropped in training, in [0, 1).
+        batch_norm: normalise pre-activations; running statistics outside training.
+        matmul_precision: of every matrix product, forwards and backwards: ``highest``
+            is float32 on every backend, ``default`` is the backend's own (TF32 on some
+            GPUs).
+    """
+
+    hidden: Sequence[int]
+    num_classes: int
+    activation: str = "relu"
+    dropout_rate: float = 0.0
+    batch_norm: bool = False
+    matmul_precision: str = "highest"
+
+    def __post_init__(self):
+        """Checks the fields; widths become a tuple, so that networks hash."""
+        self.hidden = tuple(self.hidden)
+        if not self.hidden or any(
+            isinstance(width, bool) or int(width) != width or width < 1
+            for width in self.hidden
+        ):
+            raise ValueError(
+                "hidden: expected one or more widths, each a positive integer, got "
+                f"{list(self.hidden)}"
+            )
+        if self.num_classes < 1:
+            raise ValueError(
+                f"num_classes: expected at least 1, got {self.num_classes}"
+            )
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"activation: expected one of {', '.join(ACTIVATIONS)}, got "
+                f"{self.activation!r}"
+            )
+        if not 0 <= self.dropout_rate < 1:
+            raise ValueError(
+                f"dropout_rate: expected a share in [0, 1), got {self.dropout_rate}"
+            )
+        if self.matmul_precision not in PRECISIONS:
+            raise ValueError(
+                f"matmul_precision: expected one of {', '.join(PRECISIONS)}, got "
+                f"{self.matmul_precision!r}"
+            )
+        super().__post_init__()
+
+    @property
+    def num_neurons(self) -> int:
+        """H, the number of hidden neurons in all layers."""
+        return sum(self.hidden)
+
+    @property
+    def num_layers(self) -> int:
+        """L, the number of hidden layers."""
+        return len(self.hidden)
+
+    @property
+    def layer_of_neuron(self) -> np.ndarray:
+        """int32 [H]: the hidden layer of each neuron, counted from 0."""
+        return np.repeat(np.arange(self.num_layers, dtype=np.int32), self.hidden)
+
+    @property
+    def layer_slices(self) -> tuple[slice, ...]:
+        """Where each hidden layer lies on the neuron axis."""
+        ends = np.cumsum(self.hidden).tolist()
+        return tuple(
+            slice(end - width, end)
+            for end, width in zip(ends, self.hidden, strict=True)
+        )
+
+    def setup(self):
+        """Names the layers: ``dense_0`` ... ``dense_L`` and ``norm_0`` ..."""
+        self.dense = [
+            nn.Dense(width, precision=self.matmul_precision)
+            for width in (*self.hidden, self.num_classes)
+        ]
+        self.norm = [
+            nn.BatchNorm(epsilon=_BATCH_NORM_EPSILON)
+            for _ in self.hidden
+            if self.batch_norm
+        ]
+        self.dropout = nn.Dropout(self.dropout_rate)
+
+    def _layer(self, layer: int, inputs: Array, train: bool) -> Array:
+        """The outputs of one hidden layer before any ablation, [N, width]."""
+        outputs = self.dense[layer](inputs)
+        if self.batch_norm:
+            outputs = self.norm[layer](outputs, use_running_average=not train)
+        outputs = ACTIVATIONS[self.activation](outputs)
+        return self.dropout(outputs, deterministic=not train)
+
+    def __call__(
+        self, x: ArrayLike, ablation: Ablation | None = None, *, train: bool = False
+    ) -> tuple[Float[Array, "N C"], Float[Array, "N H"]]:
+        """Runs the network.
+
+        Args:
+            x: float32 [N, D] images.
+            ablation: neurons to clamp; None leaves the network intact.
+            train: use batch statistics and dropout, which then needs an rng named
+                ``dropout``.
+
+        Returns:
+            Logits [N, C], and the outputs of all hidden neurons [N, H] as the next
+            layer receives them: an ablated neuron's column is its clamp value.
+        """
+        raw = self._layer(0, jnp.asarray(x), train)
+        return self.above(0, raw, ablation, train=train)
+
+    def above(
+        self,
+        layer: int,
+        raw: Float[Array, "N width"],
+        ablation: Ablation | None = None,
+        *,
+        train: bool = False,
+    ) -> tuple[Float[Array, "N C"], Float[Array, "N upper"]]:
+        """Runs the network from the outputs of one hidden layer upwards.
+
+        What lies below an ablation need not be computed again for every mask:
+        ``model.apply(variables, layer, raw, ablation, method="above")``.
+
+        Args:
+            layer: a hidden layer, counted from 0.
+            raw: its outputs in the intact network.
+            ablation: as in ``__call__``, over all H neurons; those of layers below
+                are not used.
+            train: as in ``__call__``.
+
+        Returns:
+            Logits [N, C], and the outputs of the hidden neurons from ``layer`` on.
+        """
+        outputs = []
+        for index, where in enumerate(self.layer_slices):
+            if index < layer:
+                continue
+            if index > layer:
+                raw = self._layer(index, outputs[-1], train)
+            if ablation is not None:
+                raw = jnp.where(ablation.keep[where], raw, ablation.clamp[where])
+            outputs.append(raw)
+        return self.dense[-1](outputs[-1]), jnp.concatenate(outputs, axis=-1)
+
+
+class Affine(NamedTuple):
+    """One layer's map before the activation: ``outputs = inputs @ kernel + bias``."""
+
+    kernel: Float[Array, "inputs outputs"]
+    bias: Float[Array, " outputs"]
+
+
+def folded_layers(model: MLP, variables: Any) -> tuple[Affine, ...]:
+    """The network at inference as plain affine maps, batch norm folded into them.
+
+    With running mean m, variance v, scale g and offset o, ``norm(x W + b)`` is
+    ``x (W r) + (b - m) r + o`` where ``r = g / sqrt(v + epsilon)``.
+
+    Args:
+        model: the network's shape.
+        variables: the variables of one network, without a seed axis.
+
+    Returns:
+        L+1 maps, the last to the logits.
+    """
+    layers = []
+    for index in range(model.num_layers + 1):
+        kernel, bias = (
+            variables["params"][f"dense_{index}"][name] for name in ("kernel", "bias")
+        )
+        if model.batch_norm and index < model.num_layers:
+            norm = variables["params"][f"norm_{index}"]
+            running = variables["batch_stats"][f"norm_{index}"]
+            ratio = norm["scale"] * jax.lax.rsqrt(running["var"] + _BATCH_NORM_EPSILON)
+            kernel = kernel * ratio
+            bias = (bias - running["mean"]) * ratio + norm["bias"]
+        layers.append(Affine(kernel, bias))
+    return tuple(layers)

@@ -1,0 +1,132 @@
+"""Activations become codes: the finite alphabet on which information is counted.
+
+Every quantiser here is a row of edges per neuron, and an output's code is the number of
+edges it is strictly greater than. That one rule gives:
+
+* ``threshold:t``: one bit, on or off. The paper's quantiser: t is 0 for ReLU ("t > 0")
+  and 0.5 for the sigmoid. ``threshold`` alone takes t by activation function.
+* ``uniform:B``: B codes of equal width between a neuron's least and greatest output.
+* ``quantile:B``: B codes of equal frequency. Entropy is then constant by construction
+  (so an order by entropy is noise), except where atoms such as a ReLU's zeros make
+  edges coincide; the codes between them stay empty.
+
+Edges come from the measuring split and are kept, so that other data can be encoded by
+the same quantiser. A dead neuron has coinciding edges and the single code 0.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
+
+DEFAULT_THRESHOLDS = {"relu": 0.0, "tanh": 0.0, "sigmoid": 0.5}
+_FORMS = "threshold, threshold:t, uniform:B, quantile:B"
+_MAX_CODES = 256
+
+
+class QuantizerSpec(NamedTuple):
+    """A parsed quantiser.
+
+    Attributes:
+        kind: ``threshold``, ``uniform`` or ``quantile``.
+        threshold: t; NaN for the other kinds.
+        num_codes: B.
+    """
+
+    kind: str
+    threshold: float
+    num_codes: int
+
+
+def parse_quantizer(spec: str, activation: str | None = None) -> QuantizerSpec:
+    """Reads a quantiser's name.
+
+    Args:
+        spec: ``threshold``, ``threshold:t``, ``uniform:B`` or ``quantile:B``, with B
+            from 2 to 256.
+        activation: the activation function that gives ``threshold`` its t.
+
+    Returns:
+        The parts of the name.
+
+    Raises:
+        ValueError: not of that form.
+    """
+    kind, _, argument = str(spec).partition(":")
+    try:
+        if kind == "threshold" and not argument and activation is not None:
+            return QuantizerSpec(kind, DEFAULT_THRESHOLDS[activation], 2)
+        if kind == "threshold" and jnp.isfinite(float(argument)):
+            return QuantizerSpec(kind, float(argument), 2)
+        if kind in ("uniform", "quantile") and 2 <= int(argument) <= _MAX_CODES:
+            return QuantizerSpec(kind, float("nan"), int(argument))
+    except ValueError:
+        pass
+    raise ValueError(
+        f"quantizer: expected one of {_FORMS} (t a finite number; B codes, 2 to "
+        f"{_MAX_CODES}; t may be left out where the activation function is known), "
+        f"got {spec!r}"
+    )
+
+
+def quantizer_edges(
+    activations: Float[ArrayLike, "N H"], spec: str, activation: str | None = None
+) -> Float[Array, "H edges"]:
+    """The edges between a quantiser's codes, for every neuron.
+
+    Args:
+        activations: float32 [N, H] outputs of the measuring split.
+        spec: as in ``parse_quantizer``.
+        activation: as in ``parse_quantizer``.
+
+    Returns:
+        float32 [H, B-1], ascending along the last axis.
+
+    Raises:
+        ValueError: an unusable ``spec``.
+    """
+    outputs = jnp.asarray(activations)
+    kind, threshold, num_codes = parse_quantizer(spec, activation)
+    if kind == "threshold":
+        return jnp.full((outputs.shape[1], 1), threshold, outputs.dtype)
+    shares = jnp.arange(1, num_codes) / num_codes
+    if kind == "uniform":
+        low, high = outputs.min(axis=0)[:, None], outputs.max(axis=0)[:, None]
+        return low + (high - low) * shares
+    return jnp.quantile(outputs, shares, axis=0).T
+
+
+def encode(
+    activations: Float[ArrayLike, "N H"], edges: Float[ArrayLike, "H edges"]
+) -> Int[Array, "N H"]:
+    """The code of every output: how many edges it is strictly greater than.
+
+    Args:
+        activations: float32 [N, H].
+        edges: float32 [H, B-1] out of ``quantizer_edges``.
+
+    Returns:
+        int32 [N, H] in [0, B).
+    """
+    outputs = jnp.asarray(activations)[:, :, None]
+    return jnp.sum(outputs > jnp.asarray(edges), axis=-1, dtype=jnp.int32)
+
+
+def quantize(
+    activations: Float[ArrayLike, "N H"], spec: str, activation: str | None = None
+) -> Int[Array, "N H"]:
+    """Encodes activations by a quantiser fitted to them.
+
+    Args:
+        activations: float32 [N, H].
+        spec: as in ``parse_quantizer``.
+        activation: as in ``parse_quantizer``.
+
+    Returns:
+        int32 [N, H] in [0, B).
+
+    Raises:
+        ValueError: an unusable ``spec``.
+    """
+    return encode(activations, quantizer_edges(activations, spec, activation))

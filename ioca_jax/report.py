@@ -1,0 +1,114 @@
+"""Results become the summary that a run prints: what a person reads first."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from ioca_jax.results import converged
+from ioca_jax.statistics import area_under_curve
+
+
+def summarize(results: xr.Dataset) -> str:
+    """Says in words and small tables what a run found.
+
+    Args:
+        results: a run's results.
+
+    Returns:
+        Lines of text: test error over seeds, each measure's range by layer, and the
+        area under the accuracy curve of every scope and order.
+    """
+    config = json.loads(results.attrs["configuration"])
+    kept = converged(results)
+    lines = [
+        f"{config['dataset']}: {results.sizes['seed']} networks "
+        f"{results.attrs['network']}, {config['epochs']} epochs, quantiser "
+        f"{results.attrs['quantizer']}"
+    ]
+    diverged = results["seed"].values[results["diverged"].values.astype(bool)]
+    if len(diverged):
+        named = ", ".join(str(seed) for seed in diverged)
+        lines.append(
+            f"Diverged in training, left out below: {len(diverged)} of "
+            f"{results.sizes['seed']} networks (seeds {named})"
+        )
+    if not kept.sizes["seed"]:
+        return "\n".join(lines)
+    intact = kept["accuracy"].isel(clamp=0, scope=0, ordering=0, step=0)
+    error = 100 * (1 - intact.values)
+    lines += [
+        f"Test error: {_mean_and_sd(error, 2)} %, from {error.min():.2f} to "
+        f"{error.max():.2f} (mean ± standard deviation over seeds)",
+        "",
+        "Measures in bits, over all neurons and seeds",
+        *_table(
+            ["layer", "measure", "least", "median", "greatest"], _measure_rows(kept)
+        ),
+        "",
+        "Area under the accuracy curve over the share of neurons ablated, mean ± "
+        "standard deviation over seeds",
+        *_table(
+            ["scope", "order", *(f"clamp {c}" for c in kept["clamp"].values)],
+            _area_rows(kept),
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def _measure_rows(results: xr.Dataset) -> list[list[str]]:
+    rows = []
+    for layer in np.unique(results["layer"].values):
+        of_layer = results["score"].isel(
+            neuron=np.flatnonzero(results["layer"].values == layer)
+        )
+        for measure in results["measure"].values:
+            scores = of_layer.sel(measure=measure).values
+            numbers = (scores.min(), np.median(scores), scores.max())
+            rows.append([str(layer), str(measure), *(f"{n:.3f}" for n in numbers)])
+    return rows
+
+
+def _area_rows(results: xr.Dataset) -> list[list[str]]:
+    rows = []
+    for scope in results["scope"].values:
+        # [seed, clamp, ordering]
+        curves = results["accuracy"].sel(scope=scope)
+        areas = area_under_curve(
+            curves.transpose("seed", "clamp", "ordering", "step").values
+        )
+        names = {
+            (str(ranked), str(direction)): None
+            for ranked, direction in zip(
+                results["ranked_by"].values, results["direction"].values, strict=True
+            )
+        }
+        for ranked, direction in names:
+            chosen = (results["ranked_by"].values == ranked) & (
+                results["direction"].values == direction
+            )
+            of_seed = areas[:, :, chosen].mean(axis=-1)
+            name = ranked if ranked == "random" else f"{ranked} {direction}"
+            rows.append(
+                [str(scope), name, *(_mean_and_sd(column, 3) for column in of_seed.T)]
+            )
+    return rows
+
+
+def _mean_and_sd(values: np.ndarray, digits: int) -> str:
+    if len(values) < 2:
+        return f"{values.mean():.{digits}f}"
+    return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows in columns, a repeated leading cell left blank."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines, above = [], None
+    for row in (header, *rows):
+        shown = ["" if row[0] == above else row[0], *row[1:]]
+        above = row[0]
+        cells = [cell.ljust(width) for cell, width in zip(shown, widths, strict=True)]
+        lines.append(("  " + "  ".join(cells)).rstrip())
+    return lines

@@ -1,0 +1,217 @@
+"""One labelled file for a run: what is in it, and how it is written and read.
+
+``study.nc`` is NetCDF through xarray. ``VARIABLES`` is its schema. Nothing is ever
+half-written: a file is written whole beside its place, synced, and renamed.
+"""
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import xarray as xr
+
+RESULTS_FILE = "study.nc"
+_ENGINE = "h5netcdf"
+
+
+class Variable(NamedTuple):
+    """One variable of the schema."""
+
+    dims: tuple[str, ...]
+    long_name: str
+    units: str
+
+
+_CURVE = ("seed", "clamp", "scope", "ordering", "step")
+_HISTORY = ("seed", "epoch")
+VARIABLES = {
+    "score": Variable(
+        ("seed", "measure", "neuron"),
+        "measure of a neuron's quantised output on the validation split",
+        "bit",
+    ),
+    "activation_mean": Variable(
+        ("seed", "neuron"),
+        "mean output over the validation split, the mean clamp",
+        "1",
+    ),
+    "joint_count": Variable(
+        ("seed", "neuron", "code", "class"),
+        "validation examples by code of the neuron and true class",
+        "count",
+    ),
+    "order": Variable(
+        ("seed", "scope", "ordering", "position"),
+        "neuron ablated at each position, -1 past the scope's end",
+        "neuron index",
+    ),
+    "correct": Variable(
+        (*_CURVE, "class"),
+        "test examples classified correctly, by true class, -1 past the scope's end",
+        "count",
+    ),
+    "loss": Variable(_CURVE, "mean cross-entropy on the test split", "nat"),
+    "accuracy": Variable(_CURVE, "share of the test split classified correctly", "1"),
+    "diverged": Variable(("seed",), "whether the training loss ceased finite", "1"),
+    "train_loss": Variable(
+        _HISTORY, "mean training loss of the epoch's batches, with penalty", "nat"
+    ),
+    "train_accuracy": Variable(
+        _HISTORY, "mean training accuracy of the epoch's batches", "1"
+    ),
+    "validation_loss": Variable(
+        _HISTORY, "mean cross-entropy on the validation split at the epoch's end", "nat"
+    ),
+    "validation_accuracy": Variable(
+        _HISTORY, "accuracy on the validation split at the epoch's end", "1"
+    ),
+}
+
+
+def make_results(
+    arrays: Mapping[str, np.ndarray],
+    coordinates: Mapping[str, Any],
+    attributes: Mapping[str, str | int | float],
+) -> xr.Dataset:
+    """Labels arrays by the schema.
+
+    Args:
+        arrays: by variable name, each shaped as ``VARIABLES`` says.
+        coordinates: labels of the axes.
+        attributes: of the whole file.
+
+    Returns:
+        The labelled dataset.
+    """
+    variables = {
+        name: (
+            VARIABLES[name].dims,
+            np.asarray(array),
+            {"long_name": VARIABLES[name].long_name, "units": VARIABLES[name].units},
+        )
+        for name, array in arrays.items()
+    }
+    return xr.Dataset(variables, coordinates, attributes)
+
+
+def save_results(results: xr.Dataset, workdir: str | os.PathLike) -> pathlib.Path:
+    """Writes ``study.nc`` whole or not at all.
+
+    Args:
+        results: the labelled dataset.
+        workdir: the run's folder.
+
+    Returns:
+        The file's path.
+    """
+    path = pathlib.Path(workdir) / RESULTS_FILE
+    encoding = {
+        name: {"zlib": True, "complevel": 4}
+        for name in results.data_vars
+        if results[name].size > 10_000
+    }
+    write_whole(
+        path, lambda part: results.to_netcdf(part, engine=_ENGINE, encoding=encoding)
+    )
+    return path
+
+
+def load_results(workdir: str | os.PathLike) -> xr.Dataset:
+    """Reads a run's results.
+
+    Args:
+        workdir: the run's folder, or the path of its ``study.nc``.
+
+    Returns:
+        The labelled dataset, in memory; the file is closed.
+
+    Raises:
+        FileNotFoundError: no results there.
+        ValueError: a file that is not a results file.
+    """
+    path = pathlib.Path(workdir)
+    path = path if path.suffix == ".nc" else path / RESULTS_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"expected the results of a finished run at {path}, found none"
+        )
+    try:
+        return xr.load_dataset(path, engine=_ENGINE)
+    except Exception as error:  # HDF5 raises many kinds for a broken file
+        raise ValueError(
+            f"{path}: expected a results file, got one that cannot be read "
+            f"({(str(error).splitlines() or ['?'])[0]})"
+        ) from error
+
+
+def converged(results: xr.Dataset) -> xr.Dataset:
+    """The seeds whose training did not diverge.
+
+    Args:
+        results: a run's results.
+
+    Returns:
+        The same without the diverged seeds.
+    """
+    return results.isel(seed=np.flatnonzero(~results["diverged"].values.astype(bool)))
+
+
+def save_networks(variables: Any, workdir: str | os.PathLike) -> pathlib.Path:
+    """Saves trained networks with Orbax under ``networks/``.
+
+    Args:
+        variables: a pytree whose leaves begin with S.
+        workdir: the run's folder.
+
+    Returns:
+        The checkpoint's directory.
+    """
+    import orbax.checkpoint as ocp
+
+    path = pathlib.Path(workdir).resolve() / "networks"
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path, jax.tree.map(np.asarray, variables), force=True)
+    return path
+
+
+def read_networks(workdir: str | os.PathLike) -> Any:
+    """Reads what ``save_networks`` saved.
+
+    Args:
+        workdir: the run's folder.
+
+    Returns:
+        The variables as NumPy arrays; leaves begin with S.
+
+    Raises:
+        FileNotFoundError: no networks there.
+    """
+    import orbax.checkpoint as ocp
+
+    path = pathlib.Path(workdir).resolve() / "networks"
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"expected the networks of a finished run at {path}, found none"
+        )
+    with ocp.StandardCheckpointer() as checkpointer:
+        return jax.tree.map(np.asarray, checkpointer.restore(path))
+
+
+def write_whole(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
+    """Writes a file beside its place, syncs it, and renames it into place.
+
+    Args:
+        path: the file's place.
+        write: writes the file at the path that it is given.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        write(part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,29 @@
+"""Curves become statements over seeds. The network is the unit, never the neuron."""
+
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+
+def area_under_curve(
+    accuracy: Float[ArrayLike, "*batch points"],
+) -> Float[np.ndarray, "*batch"]:
+    """Mean height of a curve over the share of neurons ablated.
+
+    The trapezoidal area over k / K for k = 0 ... K: 1 for a network that is never wrong
+    until the last neuron goes, the constant's accuracy for one that fails at once.
+
+    Args:
+        accuracy: float32 [..., K+1]. Points past a shorter scope's end are NaN, the
+            same for all leading axes.
+
+    Returns:
+        float64 [...], in the range of ``accuracy``; NaN for a curve that is NaN.
+    """
+    curves = np.asarray(accuracy, np.float64)
+    is_point = ~np.isnan(curves).all(axis=tuple(range(curves.ndim - 1)))
+    if is_point.any():
+        curves = curves[..., is_point]
+    if curves.shape[-1] == 1:
+        return curves[..., 0]
+    return np.trapezoid(curves, axis=-1) / (curves.shape[-1] - 1)

@@ -1,0 +1,299 @@
+"""Seeds become trained networks: all in one program, ``vmap`` over seeds, ``scan`` over
+steps.
+
+A network is a pure function of its seed: the seed's key gives the initial weights, the
+order of the examples in every epoch, and the dropout masks. Seeds therefore do not feel
+each other, whatever runs beside them; a network that diverges is NaN by itself.
+
+The loss is the mean cross-entropy of a batch, in nats, plus ``l2`` times the sum of
+squared kernel entries (biases and batch norm's parameters are not penalised). The
+examples are shuffled anew every epoch, and the up to ``batch_size - 1`` that do not fill
+a last batch sit that epoch out.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float
+from tqdm import tqdm
+
+from ioca_jax.datasets import Dataset
+from ioca_jax.mlp import MLP
+
+OPTIMIZERS = {
+    "adam": optax.adam,
+    "momentum": partial(optax.sgd, momentum=0.9),
+    "sgd": optax.sgd,
+}
+HISTORY = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How to train.
+
+    Attributes:
+        epochs: passes over the training split.
+        batch_size: examples a step.
+        learning_rate: of the optimiser.
+        l2: weight of the sum of squared kernel entries in the loss.
+        optimizer: ``adam``, ``momentum`` (SGD with momentum 0.9) or ``sgd``.
+    """
+
+    epochs: int = 10
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    l2: float = 1e-5
+    optimizer: str = "adam"
+
+    def __post_init__(self):
+        """Checks the fields."""
+        for name, low in (("epochs", 1), ("batch_size", 1)):
+            if getattr(self, name) < low:
+                raise ValueError(
+                    f"{name}: expected at least {low}, got {getattr(self, name)}"
+                )
+        if not (np.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ValueError(
+                f"learning_rate: expected a positive number, got {self.learning_rate}"
+            )
+        if not (np.isfinite(self.l2) and self.l2 >= 0):
+            raise ValueError(f"l2: expected a number not negative, got {self.l2}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(
+                f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got "
+                f"{self.optimizer!r}"
+            )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """Trained networks; every leaf begins with S.
+
+    Attributes:
+        variables: Flax variables, ``params`` and with batch norm ``batch_stats``.
+        seeds: int32 [S].
+        history: by name, float32 [S, E]: ``train_loss`` and ``train_accuracy`` are
+            means over the epoch's batches as they were trained on (the loss with its
+            penalty), ``validation_loss`` and ``validation_accuracy`` are those of the
+            validation split at the epoch's end.
+    """
+
+    variables: Any
+    seeds: np.ndarray
+    history: dict[str, Float[Array, "S E"]]
+
+    @property
+    def diverged(self) -> Bool[np.ndarray, " S"]:
+        """Whether a network's loss ceased to be finite."""
+        losses = [self.history[name] for name in ("train_loss", "validation_loss")]
+        return ~np.isfinite(np.stack([np.asarray(loss) for loss in losses])).all((0, 2))
+
+
+class _State(NamedTuple):
+    """What training carries from step to step, for one seed."""
+
+    variables: Any
+    optimizer: Any
+    key: Array
+
+
+def train(
+    model: MLP,
+    data: Dataset,
+    config: TrainConfig,
+    seeds: Sequence[int],
+    *,
+    memory_gb: float = 4.0,
+    progress: bool = False,
+) -> Trained:
+    """Trains one network for each seed, all at once.
+
+    Args:
+        model: the networks' shape.
+        data: the dataset.
+        config: how to train.
+        seeds: distinct integers in [0, 2^31).
+        memory_gb: seeds are trained in chunks that keep to about this much memory
+            beside the data.
+        progress: show a bar over epochs, on a terminal.
+
+    Returns:
+        The networks, in the order of ``seeds``.
+
+    Raises:
+        ValueError: no seeds, a seed twice or out of range, a model with another number
+            of classes than the data, or a batch larger than the training split.
+    """
+    seeds = checked_seeds(seeds)
+    if model.num_classes != data.num_classes:
+        raise ValueError(
+            f"num_classes: expected {data.num_classes}, as {data.name} has, got "
+            f"{model.num_classes}"
+        )
+    num_train, num_inputs = data.train.x.shape
+    if config.batch_size > num_train:
+        raise ValueError(
+            f"batch_size: expected at most {num_train}, the training split's size, got "
+            f"{config.batch_size}"
+        )
+    per_seed = _bytes_per_seed(model, config, num_train, num_inputs)
+    chunk = max(1, min(len(seeds), int(memory_gb * 1e9 / per_seed)))
+    arrays = jax.device_put((data.train, data.validation))
+    bar = tqdm(
+        total=-(-len(seeds) // chunk) * config.epochs,
+        desc="training",
+        unit="epoch",
+        disable=None if progress else True,
+    )
+    done = []
+    with bar:
+        for start in range(0, len(seeds), chunk):
+            some = seeds[start : start + chunk]
+            # The last chunk is filled up, so that every chunk has the same program.
+            filled = np.concatenate([some, np.repeat(some[-1:], chunk - len(some))])
+            result = _train_chunk(model, config, arrays, filled, num_inputs, bar)
+            done.append(jax.tree.map(lambda leaf, n=len(some): leaf[:n], result))
+    variables, history = (
+        done[0]
+        if len(done) == 1
+        else jax.tree.map(lambda *a: jnp.concatenate(a), *done)
+    )
+    return Trained(variables, np.array(seeds, np.int32), history)
+
+
+def checked_seeds(seeds: Sequence[int]) -> np.ndarray:
+    """Seeds as int64 [S].
+
+    Args:
+        seeds: integers.
+
+    Returns:
+        The same as an array.
+
+    Raises:
+        ValueError: none, one twice, or one out of range.
+    """
+    array = np.asarray(tuple(seeds))
+    if not array.size or array.ndim != 1 or array.dtype.kind not in "ui":
+        raise ValueError(f"seeds: expected one or more integers, got {list(seeds)}")
+    values, times = np.unique(array, return_counts=True)
+    if times.max() > 1:
+        raise ValueError(
+            f"seeds: expected distinct seeds, got {values[times.argmax()]} twice"
+        )
+    if values[0] < 0 or values[-1] >= 2**31:
+        outside = values[0] if values[0] < 0 else values[-1]
+        raise ValueError(f"seeds: expected integers in [0, 2^31), got {outside}")
+    return array.astype(np.int64)
+
+
+def _bytes_per_seed(
+    model: MLP, config: TrainConfig, num_train: int, num_inputs: int
+) -> int:
+    """About what one network's training holds at once."""
+    widths = (num_inputs, *model.hidden, model.num_classes)
+    weights = sum(a * b + b for a, b in zip(widths[:-1], widths[1:], strict=True))
+    copies = 6  # weights, two moments, gradient, update, and one being written
+    batch = config.batch_size * (num_inputs + 6 * sum(widths[1:]))
+    return 4 * (copies * weights + 2 * batch + 4 * num_train)
+
+
+def _train_chunk(model, config, arrays, seeds, num_inputs, bar):
+    """Variables and history of as many networks as fit at once."""
+    state = _initial_states(model, config, num_inputs, jnp.asarray(seeds, jnp.uint32))
+    history = []
+    for epoch in range(config.epochs):
+        state, metrics = _train_epoch(model, config, state, epoch, *arrays)
+        history.append(jax.block_until_ready(metrics))
+        bar.set_postfix_str(
+            f"validation error {_mean_error(metrics['validation_accuracy'])}",
+            refresh=False,
+        )
+        bar.update()
+    stacked = {name: jnp.stack([h[name] for h in history], axis=1) for name in HISTORY}
+    return state.variables, stacked
+
+
+def _mean_error(accuracy: Array) -> str:
+    return f"{100 * (1 - np.nanmean(np.asarray(accuracy))):.2f} %"
+
+
+@partial(jax.jit, static_argnames=("model", "config", "num_inputs"))
+def _initial_states(model: MLP, config: TrainConfig, num_inputs: int, seeds: Array):
+    def init(seed: Array) -> _State:
+        init_key, key = jax.random.split(jax.random.key(seed))
+        variables = model.init(init_key, jnp.zeros((1, num_inputs)))
+        optimizer = OPTIMIZERS[config.optimizer](config.learning_rate)
+        return _State(variables, optimizer.init(variables["params"]), key)
+
+    return jax.vmap(init)(seeds)
+
+
+@partial(jax.jit, static_argnames=("model", "config"), donate_argnames="state")
+def _train_epoch(model: MLP, config: TrainConfig, state, epoch, training, validation):
+    """One epoch of every network: the states, and the epoch's metrics [S]."""
+    optimizer = OPTIMIZERS[config.optimizer](config.learning_rate)
+    num_train = len(training.y)
+    steps = num_train // config.batch_size
+
+    def loss_of(params, variables, x, y, key):
+        (logits, _), updates = model.apply(
+            variables | {"params": params},
+            x,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+        penalty = sum(
+            jnp.sum(jnp.square(layer["kernel"]))
+            for name, layer in params.items()
+            if name.startswith("dense")
+        )
+        hits = jnp.mean(jnp.argmax(logits, axis=-1) == y)
+        return losses.mean() + config.l2 * penalty, (updates, hits)
+
+    def step(state: _State, batch_and_key):
+        batch, key = batch_and_key
+        (loss, (updates, hits)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
+            state.variables["params"],
+            state.variables,
+            training.x[batch],
+            training.y[batch],
+            key,
+        )
+        change, moments = optimizer.update(
+            gradient, state.optimizer, state.variables["params"]
+        )
+        params = optax.apply_updates(state.variables["params"], change)
+        variables = state.variables | updates | {"params": params}
+        return _State(variables, moments, state.key), (loss, hits)
+
+    def one_epoch(state: _State):
+        shuffle_key, dropout_key = jax.random.split(
+            jax.random.fold_in(state.key, epoch)
+        )
+        shuffled = jax.random.permutation(shuffle_key, num_train)
+        batches = shuffled[: steps * config.batch_size].reshape(steps, -1)
+        state, (losses, hits) = jax.lax.scan(
+            step, state, (batches, jax.random.split(dropout_key, steps))
+        )
+        return state, losses.mean(), hits.mean()
+
+    def validate(variables):
+        logits, _ = model.apply(variables, validation.x)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, validation.y)
+        return losses.mean(), jnp.mean(jnp.argmax(logits, axis=-1) == validation.y)
+
+    state, train_loss, train_accuracy = jax.vmap(one_epoch)(state)
+    validation_loss, validation_accuracy = jax.lax.map(validate, state.variables)
+    metrics = (train_loss, train_accuracy, validation_loss, validation_accuracy)
+    return state, dict(zip(HISTORY, metrics, strict=True))
