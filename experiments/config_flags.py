@@ -9,7 +9,7 @@ code 2, with the traceback at ``--verbosity=1``.
 import dataclasses
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from absl import app, flags, logging
 
@@ -139,13 +139,13 @@ def run_main(main: Callable[[], None]) -> None:
             _stop(" ".join(str(error).split()))
         if len(left) > 1:
             _stop(f"expected flags only (--name=value), got {left[1]!r}")
+        if flags.FLAGS["verbosity"].using_default_value:
+            flags.FLAGS.verbosity = logging.WARNING  # absl would make it INFO
         return left
 
     def guarded(arguments: Sequence[str]) -> None:
         del arguments
         logging.use_absl_handler()
-        if flags.FLAGS["verbosity"].using_default_value:
-            logging.set_verbosity(logging.WARNING)
         try:
             main()
         except USER_ERRORS as error:
@@ -157,6 +157,6 @@ def run_main(main: Callable[[], None]) -> None:
     app.run(guarded, flags_parser=parse_flags)
 
 
-def _stop(message: str, code: int = 2) -> None:
+def _stop(message: str, code: int = 2) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(code)

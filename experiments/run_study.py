@@ -1,4 +1,4 @@
-"""Trains networks, measures their neurons, ablates them in every order, and reports.
+r"""Trains networks, measures their neurons, ablates them in every order, and reports.
 
 The main job. For example, the paper's experiment on 5,000 real MNIST digits:
 
@@ -18,6 +18,7 @@ from experiments import config_flags
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/study", "The run's folder.")
 config_flags.define(ioca.StudyConfig)
+flags.adopt_module_key_flags(config_flags)  # --help lists them
 
 
 def main() -> None:

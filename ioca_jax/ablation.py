@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
@@ -290,7 +291,7 @@ def _zero_score(model: MLP, *leading: int) -> tuple[Array, Array]:
 
 def _lowest_ablated_layer(model: MLP, masks: ArrayLike) -> int:
     """The first layer that a mask touches; 0 where that is not known yet."""
-    if isinstance(masks, jax.core.Tracer):
+    if isinstance(masks, Tracer):
         return 0
     ablated = ~np.asarray(masks).reshape(-1, model.num_neurons).all(axis=0)
     touched = model.layer_of_neuron[ablated]
@@ -299,7 +300,7 @@ def _lowest_ablated_layer(model: MLP, masks: ArrayLike) -> int:
 
 def _layers_of_order(model: MLP, order: ArrayLike) -> tuple[int, ...]:
     """The layers that an order touches; all where that is not known yet."""
-    if isinstance(order, jax.core.Tracer):
+    if isinstance(order, Tracer):
         return tuple(range(model.num_layers))
     neurons = np.asarray(checked_neurons(order, model.num_neurons))
     touched = np.unique(model.layer_of_neuron[neurons.ravel()]).tolist()

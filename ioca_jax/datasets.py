@@ -156,7 +156,8 @@ def _read_tfds(name: str, data_dir: str | pathlib.Path | None) -> _Arrays:
         if not builder.info.splits:
             _download(builder, name)
         train, test = (
-            builder.as_data_source(split=split) for split in ("train", "test")
+            tfds.data_source(name, split=split, data_dir=data_dir, download=False)
+            for split in ("train", "test")
         )
         return _Arrays(*_stack(train), *_stack(test))
     finally:
@@ -201,7 +202,8 @@ def _read_npz(path: pathlib.Path) -> _Arrays:
     if not path.is_file():
         raise FileNotFoundError(f"dataset: expected a file, got {str(path)!r}")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: np.load leaves a broken file open when given its path.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             missing = [key for key in _Arrays._fields if key not in file.files]
             if missing:
                 raise ValueError(

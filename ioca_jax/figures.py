@@ -1,5 +1,520 @@
-"""Placeholder."""
+"""Results become figures: what a reader looks at before the tables.
+
+Nothing is computed here but means and spreads over networks and random draws. Every
+figure is legible without colour: what differs in colour differs in marker or line style
+too. Colours are those of M. Okabe and K. Ito, "Color Universal Design", which people
+with the common kinds of colour blindness tell apart.
+
+Figures are drawn without pyplot and without touching matplotlib's global settings, so
+they can be drawn in any thread and without a screen.
+"""
+
+import itertools
+import json
+import os
+import pathlib
+import textwrap
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from ioca_jax.results import converged, write_whole
+
+# Okabe and Ito's, without black (kept for random orders) and yellow (too pale). The
+# first two, which most figures need, are dark and light in print without colour.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
+# One more than the colours, so that pairs repeat only after the 42nd.
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_DIRECTIONS = {"ascending": "lowest first", "descending": "highest first"}
+_UNITS = {"bit": "bits", "nat": "nats"}
+_PANEL = (3.3, 2.7)  # inches
+_LEAST_WIDTH = 6.0  # inches, for titles and legends
+_PANELS_IN_A_ROW = 4
+_DOTS_PER_INCH = 150
+_METADATA = {"png": {}, "pdf": {"CreationDate": None}}
+# Beyond this a PDF holds the points of a panel as an image, or viewers choke on it.
+_POINTS_AS_VECTORS = 5000
 
 
-def save_figures(results, folder):
-    pass
+def ablation_curves(results: xr.Dataset) -> Figure:
+    """Draws accuracy over the number of ablated neurons, for every order.
+
+    Args:
+        results: a run's results.
+
+    Returns:
+        A row of panels per clamp, a column per scope; a line per measure and direction,
+        its band ± one standard deviation over seeds, and the mean of random orders.
+
+    Raises:
+        ValueError: no network that converged.
+    """
+    kept = _kept(results)
+    scopes, clamps = _names(kept, "scope"), _names(kept, "clamp")
+    figure, panels = _accuracy_panels(results, "Cumulative ablation", scopes, clamps)
+    dashed = {"linestyle": "--", "mfc": "white"}
+    styles = {
+        (measure, direction): _look(
+            index,
+            label=f"{_words(measure)}, {described}",
+            **dashed if direction == "descending" else {},
+        )
+        for index, measure in enumerate(_names(kept, "measure"))
+        for direction, described in _DIRECTIONS.items()
+    }
+    styles["random", "random"] = {
+        "label": _random_label(kept),
+        "color": "black",
+        "linestyle": ":",
+        "linewidth": 2,
+    }
+    for (clamp, scope), axes in panels.items():
+        curves = [
+            (_curve(kept, clamp, scope, *which), style)
+            for which, style in styles.items()
+        ]
+        _draw_curves(axes, curves)
+    _curve_legend(figure, kept)
+    return figure
+
+
+def bias_balancing(results: xr.Dataset, measure: str = "mutual_information") -> Figure:
+    """Draws what clamping to the mean saves, as Figure 1 of the paper.
+
+    Args:
+        results: a run's results, with both clamps.
+        measure: ablated lowest first.
+
+    Returns:
+        A panel per layer; the measure's ascending order and the mean of random orders,
+        each with neurons clamped to zero and to their mean.
+
+    Raises:
+        ValueError: no network that converged, a clamp that the run lacks, or a measure
+            that it lacks.
+    """
+    kept = _kept(results)
+    for given, axis in ((measure, "measure"), ("zero", "clamp"), ("mean", "clamp")):
+        if given not in _names(kept, axis):
+            raise ValueError(
+                f"bias_balancing: expected a run with the {axis} {given!r}, got one "
+                f"with {', '.join(_names(kept, axis))}"
+            )
+    scopes = [scope for scope in _names(kept, "scope") if scope != "network"]
+    figure, panels = _accuracy_panels(
+        results, "Bias balancing: clamping to the mean rather than zero", scopes, [""]
+    )
+    orders = {
+        (measure, "ascending"): (f"{_words(measure)}, lowest first", {}),
+        ("random", "random"): (
+            _random_label(kept),
+            {"linestyle": ":", "linewidth": 2, "mfc": "white"},
+        ),
+    }
+    for (_, scope), axes in panels.items():
+        curves = [
+            (
+                _curve(kept, clamp, scope, *which),
+                _look(index, label=f"{label}, clamped to {clamp}", **style),
+            )
+            for which, (label, style) in orders.items()
+            for index, clamp in enumerate(("zero", "mean"))
+        ]
+        _draw_curves(axes, curves)
+    _curve_legend(figure, kept)
+    return figure
+
+
+def measure_distributions(results: xr.Dataset) -> Figure:
+    """Draws how each measure is distributed in each layer.
+
+    Args:
+        results: a run's results.
+
+    Returns:
+        A panel per measure; a violin per layer with its median, and every neuron of
+        every network as a point.
+
+    Raises:
+        ValueError: no network that converged.
+    """
+    kept = _kept(results)
+    measures, layers = _names(kept, "measure"), _layers(kept)
+    figure, panels = _panels(
+        results,
+        "Distribution of each measure over the neurons of each layer",
+        -(-len(measures) // _PANELS_IN_A_ROW),
+        min(len(measures), _PANELS_IN_A_ROW),
+        len(measures),
+    )
+    for axes, measure in zip(panels, measures, strict=True):
+        for index, layer in enumerate(layers):
+            # A layer of dead neurons is a line. What differs by rounding alone should
+            # be one too: it has neither a density nor a scale.
+            scores = np.round(_scores(kept, measure, layer), 9)
+            look = _look(index)
+            violin = axes.violinplot(
+                scores,
+                [layer],
+                widths=0.8,
+                showextrema=False,
+                showmedians=True,
+                facecolor=(look["color"], 0.3),
+                linecolor="black",
+            )
+            violin["cmedians"].set_zorder(3)
+            # Multiples of the golden ratio spread evenly, and the same every time.
+            turns = np.arange(len(scores)) * (5**0.5 - 1) / 2
+            jitter = 0.4 * ((turns + 0.5) % 1 - 0.5)
+            _draw_points(axes, layer + jitter, scores, look, size=7.0)
+        axes.set_xlabel("hidden layer (counted from the input)")
+        axes.set_xticks(layers)
+        axes.set_ylabel(_measure_label(kept, measure))
+    point = Line2D([], [], linestyle="", color="0.3", marker="o", mfc="none", ms=3)
+    _legend(
+        figure,
+        [point, Line2D([], [], color="black"), Patch(color="0.8")],
+        ["one neuron of one network", "median", "density of the neurons"],
+    )
+    return figure
+
+
+def measure_scatter(results: xr.Dataset) -> Figure:
+    """Draws every measure against every other, neuron by neuron.
+
+    Args:
+        results: a run's results, with two measures or more.
+
+    Returns:
+        A panel per pair of measures; a point per neuron of every network, its colour
+        and marker by layer.
+
+    Raises:
+        ValueError: no network that converged, or fewer than two measures.
+    """
+    kept = _kept(results)
+    pairs = list(itertools.combinations(_names(kept, "measure"), 2))
+    if not pairs:
+        raise ValueError(
+            "measure_scatter: expected a run with two measures or more, got one with "
+            f"{', '.join(_names(kept, 'measure'))}"
+        )
+    figure, panels = _panels(
+        results,
+        "Measures against each other, a point per neuron of each network",
+        -(-len(pairs) // _PANELS_IN_A_ROW),
+        min(len(pairs), _PANELS_IN_A_ROW),
+        len(pairs),
+    )
+    for axes, pair in zip(panels, pairs, strict=True):
+        for index, layer in enumerate(_layers(kept)):
+            x, y = (_scores(kept, measure, layer) for measure in pair)
+            _draw_points(axes, x, y, _look(index), size=12.0, label=f"layer {layer}")
+        axes.set_xlabel(_measure_label(kept, pair[0]))
+        axes.set_ylabel(_measure_label(kept, pair[1]))
+    _legend(figure, *panels[0].get_legend_handles_labels())
+    return figure
+
+
+def training_history(results: xr.Dataset) -> Figure:
+    """Draws loss and accuracy over the epochs of training.
+
+    Args:
+        results: a run's results. Diverged networks are drawn if there are no others,
+            as far as their figures are finite.
+
+    Returns:
+        A panel of loss and one of accuracy; for training and validation a thin line per
+        network and a thick one for their mean.
+    """
+    kept = converged(results)
+    kept = kept if kept.sizes["seed"] else results
+    figure, panels = _panels(results, "Training history", 1, 2, 2)
+    labels = {
+        "loss": "loss (nats; in training with penalty)",
+        "accuracy": "accuracy (share correct)",
+    }
+    splits = {
+        "train": "training, mean over the epoch",
+        "validation": "validation, at the epoch's end",
+    }
+    for axes, (quantity, label) in zip(panels, labels.items(), strict=True):
+        for index, (split, described) in enumerate(splits.items()):
+            history = kept[f"{split}_{quantity}"].transpose("epoch", "seed")
+            history = history.where(np.isfinite(history))
+            style = _look(index, linestyle=("-", "--")[index])
+            if history.sizes["seed"] > 1:
+                thin = {"color": style["color"], "linewidth": 0.6, "alpha": 0.5}
+                axes.plot(history["epoch"], history, **thin)
+            axes.plot(
+                history["epoch"],
+                history.mean("seed"),
+                label=described,
+                markevery=_every(history.sizes["epoch"], index, len(splits)),
+                **style,
+            )
+        axes.set_xlabel("epochs of training")
+        axes.set_ylabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    panels[0].set_yscale("log")
+    handles, names = panels[0].get_legend_handles_labels()
+    if kept.sizes["seed"] > 1:
+        handles.append(Line2D([], [], color="0.3", linewidth=0.6))
+        names.append(f"one of the {kept.sizes['seed']} networks (thick: their mean)")
+    _legend(figure, handles, names)
+    return figure
+
+
+def save_figures(
+    results: xr.Dataset, directory: str | os.PathLike
+) -> list[pathlib.Path]:
+    """Draws every figure that the results have data for, as PNG and as PDF.
+
+    The same results give the same bytes.
+
+    Args:
+        results: a run's results.
+        directory: where the files go; made if need be.
+
+    Returns:
+        The paths of the files written, whole each: ``training_history`` always; unless
+        every network diverged also ``ablation_curves`` and ``measure_distributions``,
+        ``bias_balancing`` if there are both clamps, ``measure_scatter`` if there are
+        two measures.
+    """
+    folder = pathlib.Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, draw in _drawable(results).items():
+        figure = draw(results)
+        for kind, metadata in _METADATA.items():
+            path = folder / f"{name}.{kind}"
+            write_whole(
+                path,
+                partial(
+                    figure.savefig, format=kind, dpi=_DOTS_PER_INCH, metadata=metadata
+                ),
+            )
+            paths.append(path)
+    return paths
+
+
+def _drawable(results: xr.Dataset) -> dict[str, Callable[[xr.Dataset], Figure]]:
+    """By name, the figures that the results have data for."""
+    figures: dict[str, Callable[[xr.Dataset], Figure]] = {}
+    if converged(results).sizes["seed"]:
+        measures = _names(results, "measure")
+        figures["ablation_curves"] = ablation_curves
+        figures["measure_distributions"] = measure_distributions
+        if {"zero", "mean"} <= set(_names(results, "clamp")):
+            preferred = "mutual_information"
+            chosen = preferred if preferred in measures else measures[0]
+            figures["bias_balancing"] = partial(bias_balancing, measure=chosen)
+        if len(measures) > 1:
+            figures["measure_scatter"] = measure_scatter
+    figures["training_history"] = training_history
+    return figures
+
+
+def _kept(results: xr.Dataset) -> xr.Dataset:
+    kept = converged(results)
+    if not kept.sizes["seed"]:
+        raise ValueError(
+            "expected results with a network that converged, got "
+            f"{results.sizes['seed']} that diverged; draw training_history to see how"
+        )
+    return kept
+
+
+def _names(results: xr.Dataset, axis: str) -> list[str]:
+    return [str(name) for name in results[axis].values]
+
+
+def _layers(results: xr.Dataset) -> list[int]:
+    return np.unique(results["layer"].values).tolist()
+
+
+def _words(name: str) -> str:
+    """A stored name as a reader would write it."""
+    return name.replace("_", " ").replace("kl ", "KL ")
+
+
+def _measure_label(results: xr.Dataset, measure: str) -> str:
+    units = results["score"].attrs["units"]
+    return f"{_words(measure)} ({_UNITS.get(units, units)})"
+
+
+def _random_label(results: xr.Dataset) -> str:
+    draws = int((results["ranked_by"] == "random").sum())
+    return "random order" + (f", mean of {draws} draws" if draws > 1 else "")
+
+
+def _scores(results: xr.Dataset, measure: str, layer: int) -> np.ndarray:
+    """A measure of every neuron of a layer, of all networks, float64."""
+    of_layer = np.flatnonzero(results["layer"].values == layer)
+    scores = results["score"].sel(measure=measure).isel(neuron=of_layer)
+    return scores.values.ravel().astype(np.float64)
+
+
+def _curve(
+    results: xr.Dataset, clamp: str, scope: str, ranked_by: str, direction: str
+) -> xr.DataArray:
+    """Accuracy [seed, step] to the scope's end, mean over draws; empty if not run."""
+    chosen = (results["ranked_by"] == ranked_by) & (results["direction"] == direction)
+    curves = results["accuracy"].sel(clamp=clamp, scope=scope)
+    curves = curves.isel(ordering=np.flatnonzero(chosen.values)).mean("ordering")
+    return curves.dropna("step", how="all").transpose("seed", "step")
+
+
+def _draw_curves(
+    axes: Axes, curves: Sequence[tuple[xr.DataArray, dict[str, Any]]]
+) -> None:
+    """Mean lines over seeds with bands of ± one standard deviation."""
+    curves = [(curve, style) for curve, style in curves if curve.size]
+    for index, (curve, style) in enumerate(curves):
+        step, mean = curve["step"].values, curve.mean("seed").values
+        axes.plot(step, mean, markevery=_every(len(step), index, len(curves)), **style)
+        if curve.sizes["seed"] > 1:
+            spread = curve.std("seed", ddof=1).values
+            axes.fill_between(
+                step,
+                mean - spread,
+                mean + spread,
+                color=style["color"],
+                alpha=0.12,
+                linewidth=0,
+            )
+    axes.set_ylim(bottom=0)
+
+
+def _draw_points(
+    axes: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    look: dict[str, Any],
+    size: float,
+    label: str | None = None,
+) -> None:
+    axes.scatter(
+        x,
+        y,
+        s=size,
+        marker=look["marker"],
+        facecolors="none",
+        edgecolors=look["color"],
+        linewidths=0.6,
+        alpha=0.7,
+        label=label,
+        rasterized=len(x) > _POINTS_AS_VECTORS,
+    )
+
+
+def _look(index: int, **more: Any) -> dict[str, Any]:
+    """Colour and marker of the index-th of the things that a panel tells apart."""
+    return {
+        "color": _COLOURS[index % len(_COLOURS)],
+        "marker": _MARKERS[index % len(_MARKERS)],
+        "markersize": 5,
+        **more,
+    }
+
+
+def _every(points: int, index: int, lines: int) -> tuple[int, int]:
+    """Where a line's markers are: about eight, apart from those of other lines."""
+    stride = max(1, points // 8)
+    return index * stride // lines, stride
+
+
+def _accuracy_panels(
+    results: xr.Dataset, title: str, scopes: Sequence[str], clamps: Sequence[str]
+) -> tuple[Figure, dict[tuple[str, str], Axes]]:
+    """Panels of accuracy over ablated neurons, by clamp and scope."""
+    figure, panels = _panels(
+        results, title, len(clamps), len(scopes), sharex="col", sharey=True
+    )
+    by_name = dict(zip(itertools.product(clamps, scopes), panels, strict=True))
+    for (clamp, scope), axes in by_name.items():
+        of_scope = results["accuracy"].sel(scope=scope).dropna("step", how="all")
+        name = "whole network" if scope == "network" else _words(scope)
+        heading = f"{name}, clamped to {clamp}" if clamp else name
+        axes.set_title(heading, fontsize="medium")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+        if clamp == clamps[-1]:
+            axes.set_xlabel(f"neurons ablated (of {of_scope.sizes['step'] - 1})")
+        if scope == scopes[0]:
+            axes.set_ylabel("test accuracy (share correct)")
+    return figure, by_name
+
+
+def _panels(
+    results: xr.Dataset,
+    title: str,
+    rows: int,
+    columns: int,
+    used: int | None = None,
+    **sharing: Any,
+) -> tuple[Figure, list[Axes]]:
+    """A titled figure and the panels of it that are used, row by row."""
+    width = max(columns * _PANEL[0], _LEAST_WIDTH)
+    figure = Figure(figsize=(width, rows * _PANEL[1] + 0.6), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, **sharing).ravel()
+    for axes in panels:
+        axes.grid(color="0.9", linewidth=0.6)
+        axes.set_axisbelow(True)
+    for axes in panels[used:] if used else ():
+        axes.remove()
+    text = textwrap.fill(_subject(results), int(width * 13))
+    figure.suptitle(f"{title}\n{text}", fontsize="medium", parse_math=False)
+    return figure, list(panels[:used])
+
+
+def _subject(results: xr.Dataset) -> str:
+    """What was trained and how many, for a figure's title."""
+    config = json.loads(results.attrs["configuration"])
+    seeds, kept = results.sizes["seed"], converged(results).sizes["seed"]
+    networks = f"{kept or seeds} network{'s' if (kept or seeds) > 1 else ''}"
+    if not kept:
+        networks += ", diverged"
+    elif kept < seeds:
+        networks += f" ({seeds - kept} diverged, left out)"
+    return (
+        f"{pathlib.Path(config['dataset']).name}, {results.attrs['network']}, "
+        f"quantiser {results.attrs['quantizer']}, {networks}"
+    )
+
+
+def _curve_legend(figure: Figure, results: xr.Dataset) -> None:
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if results.sizes["seed"] > 1:
+        handles.append(Patch(color="0.8"))
+        labels.append(
+            f"band: ± standard deviation over {results.sizes['seed']} networks"
+        )
+    _legend(figure, handles, labels)
+
+
+def _legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+    """A legend below the panels, for which the figure grows."""
+    width, height = figure.get_size_inches()
+    inches_an_entry = 0.6 + 0.075 * max(len(label) for label in labels)
+    columns = min(len(labels), max(1, int(width / inches_an_entry)))
+    rows = -(-len(labels) // columns)
+    figure.set_size_inches(width, height + 0.2 * rows + 0.1)
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=-(-len(labels) // rows),
+        fontsize="small",
+        frameon=False,
+        handlelength=3,
+    )

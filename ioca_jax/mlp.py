@@ -9,7 +9,7 @@ A hidden layer is Dense, then batch norm if asked for, then the activation, then
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,11 +61,15 @@ class MLP(nn.Module):
     batch_norm: bool = False
     matmul_precision: str = "highest"
 
+    if TYPE_CHECKING:  # Flax declares a union here that fits no network in particular
+
+        def apply(self, *args: Any, **kwargs: Any) -> Any: ...  # noqa: D102
+
     def __post_init__(self):
         """Checks the fields; widths become a tuple, so that networks hash."""
         self.hidden = tuple(self.hidden)
         if not self.hidden or any(
-            isinstance(width, bool) or int(width) != width or width < 1
+            not isinstance(width, (int, np.integer)) or width < 1
             for width in self.hidden
         ):
             raise ValueError(

@@ -6,9 +6,12 @@ k-1 in exactly one neuron. Equal scores (dead neurons, say) are broken at random
 key: broken by index, ties would be correlated across measures.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
@@ -46,7 +49,7 @@ def order_neurons(
             f"direction: expected one of {', '.join(DIRECTIONS)} (random_order draws "
             f"at random), got {direction!r}"
         )
-    if not isinstance(scores, jax.core.Tracer) and bool(jnp.isnan(scores).any()):
+    if not isinstance(scores, Tracer) and bool(jnp.isnan(scores).any()):
         raise ValueError(
             f"scores: expected numbers, got NaN for {int(jnp.isnan(scores).sum())} of "
             f"{len(scores)} neurons; such neurons have no place in an order"
@@ -87,6 +90,8 @@ def cumulative_masks(
         ValueError: an order that is not [K], or with indices out of range or twice.
     """
     order = checked_neurons(order, num_neurons)
+    if order.ndim != 1:
+        raise ValueError(f"order: expected shape [K], got {list(order.shape)}")
     # The step at which each neuron goes; those that stay go after the last.
     step = jnp.full(num_neurons, len(order)).at[order].set(jnp.arange(len(order)))
     return step >= jnp.arange(len(order) + 1)[:, None]
@@ -105,7 +110,7 @@ def checked_neurons(order: ArrayLike, num_neurons: int) -> Int[Array, "*batch K"
     Raises:
         ValueError: not integers [..., K], longer than H, out of range, or twice.
     """
-    array = order if isinstance(order, jax.core.Tracer) else np.asarray(order)
+    array: Any = order if isinstance(order, Tracer) else np.asarray(order)
     if array.ndim < 1 or not jnp.issubdtype(array.dtype, jnp.integer):
         raise ValueError(
             "order: expected integers of shape [K], neuron indices, got "

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int
 DEFAULT_THRESHOLDS = {"relu": 0.0, "tanh": 0.0, "sigmoid": 0.5}
 _FORMS = "threshold, threshold:t, uniform:B, quantile:B"
 _MAX_CODES = 256
+_MAX_THRESHOLD = float(jnp.finfo(jnp.float32).max)
 
 
 class QuantizerSpec(NamedTuple):
@@ -55,9 +56,10 @@ def parse_quantizer(spec: str, activation: str | None = None) -> QuantizerSpec:
     """
     kind, _, argument = str(spec).partition(":")
     try:
-        if kind == "threshold" and not argument and activation is not None:
+        if kind == "threshold" and not argument and activation in DEFAULT_THRESHOLDS:
             return QuantizerSpec(kind, DEFAULT_THRESHOLDS[activation], 2)
-        if kind == "threshold" and jnp.isfinite(float(argument)):
+        # Finite in float32, and False for NaN; plain Python, so that it can be traced.
+        if kind == "threshold" and abs(float(argument)) <= _MAX_THRESHOLD:
             return QuantizerSpec(kind, float(argument), 2)
         if kind in ("uniform", "quantile") and 2 <= int(argument) <= _MAX_CODES:
             return QuantizerSpec(kind, float("nan"), int(argument))

@@ -26,4 +26,5 @@ def area_under_curve(
         curves = curves[..., is_point]
     if curves.shape[-1] == 1:
         return curves[..., 0]
-    return np.trapezoid(curves, axis=-1) / (curves.shape[-1] - 1)
+    # asarray: NumPy makes a scalar of the area under a single curve.
+    return np.asarray(np.trapezoid(curves, axis=-1) / (curves.shape[-1] - 1))

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from ioca_jax import figures
 from ioca_jax.ablation import ablation_curve
-from ioca_jax.datasets import Dataset, Split, load_dataset
+from ioca_jax.datasets import Dataset, load_dataset
 from ioca_jax.histograms import joint_counts
 from ioca_jax.information import MEASURES
 from ioca_jax.mlp import MLP
@@ -43,7 +43,7 @@ from ioca_jax.results import (
     write_whole,
 )
 from ioca_jax.streaming import SEEN, fold_examples
-from ioca_jax.training import TrainConfig, Trained, checked_seeds, train
+from ioca_jax.training import TrainConfig, Trained, check_fit, checked_seeds, train
 
 CLAMPS = ("zero", "mean")
 # Examples measured at a time. Fixed, so that clamp means do not depend on a budget.
@@ -363,9 +363,7 @@ def _study_arrays(
 ) -> dict[str, np.ndarray]:
     """Every variable of the results, from trained networks."""
     orderings, scopes = tuple(_orderings(config)), _scopes(model)
-    validation, test = (
-        Split(*map(jnp.asarray, split)) for split in (data.validation, data.test)
-    )
+    validation, test = jax.device_put((data.validation, data.test))
     statistics = _measure(
         model, trained.variables, validation, config.quantizer, config.measures
     )
@@ -523,6 +521,7 @@ def run_study(
         config.dataset, config.data_dir, config.num_validation, config.split_seed
     )
     model = config.model(data.num_classes)
+    check_fit(model, data, config.train_config())
     _open_folder(config, folder)
     trained = train(
         model,
@@ -555,7 +554,9 @@ def load_networks(workdir: str | os.PathLike) -> tuple[MLP, Any]:
         FileNotFoundError: no finished run there.
     """
     results = load_results(workdir)
-    config = StudyConfig(**json.loads(results.attrs["configuration"]))
+    fields = json.loads(results.attrs["configuration"])
+    lists = {name: tuple(v) for name, v in fields.items() if isinstance(v, list)}
+    config = StudyConfig(**(fields | lists))
     return config.model(results.sizes["class"]), read_networks(workdir)
 
 

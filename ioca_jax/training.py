@@ -7,8 +7,8 @@ each other, whatever runs beside them; a network that diverges is NaN by itself.
 
 The loss is the mean cross-entropy of a batch, in nats, plus ``l2`` times the sum of
 squared kernel entries (biases and batch norm's parameters are not penalised). The
-examples are shuffled anew every epoch, and the up to ``batch_size - 1`` that do not fill
-a last batch sit that epoch out.
+examples are shuffled anew every epoch, and those that do not fill a last batch, fewer
+than ``batch_size``, sit that epoch out.
 """
 
 import dataclasses
@@ -94,7 +94,7 @@ class Trained:
     def diverged(self) -> Bool[np.ndarray, " S"]:
         """Whether a network's loss ceased to be finite."""
         losses = [self.history[name] for name in ("train_loss", "validation_loss")]
-        return ~np.isfinite(np.stack([np.asarray(loss) for loss in losses])).all((0, 2))
+        return np.asarray(~np.isfinite(np.stack(losses)).all(axis=(0, 2)))
 
 
 class _State(NamedTuple):
@@ -132,41 +132,55 @@ def train(
         ValueError: no seeds, a seed twice or out of range, a model with another number
             of classes than the data, or a batch larger than the training split.
     """
-    seeds = checked_seeds(seeds)
-    if model.num_classes != data.num_classes:
-        raise ValueError(
-            f"num_classes: expected {data.num_classes}, as {data.name} has, got "
-            f"{model.num_classes}"
-        )
+    numbers = checked_seeds(seeds)
+    check_fit(model, data, config)
     num_train, num_inputs = data.train.x.shape
-    if config.batch_size > num_train:
-        raise ValueError(
-            f"batch_size: expected at most {num_train}, the training split's size, got "
-            f"{config.batch_size}"
-        )
     per_seed = _bytes_per_seed(model, config, num_train, num_inputs)
-    chunk = max(1, min(len(seeds), int(memory_gb * 1e9 / per_seed)))
+    chunk = max(1, min(len(numbers), int(memory_gb * 1e9 / per_seed)))
     arrays = jax.device_put((data.train, data.validation))
     bar = tqdm(
-        total=-(-len(seeds) // chunk) * config.epochs,
+        total=-(-len(numbers) // chunk) * config.epochs,
         desc="training",
         unit="epoch",
         disable=None if progress else True,
     )
     done = []
     with bar:
-        for start in range(0, len(seeds), chunk):
-            some = seeds[start : start + chunk]
+        for start in range(0, len(numbers), chunk):
+            some = numbers[start : start + chunk]
             # The last chunk is filled up, so that every chunk has the same program.
             filled = np.concatenate([some, np.repeat(some[-1:], chunk - len(some))])
             result = _train_chunk(model, config, arrays, filled, num_inputs, bar)
-            done.append(jax.tree.map(lambda leaf, n=len(some): leaf[:n], result))
-    variables, history = (
-        done[0]
-        if len(done) == 1
-        else jax.tree.map(lambda *a: jnp.concatenate(a), *done)
+            done.append(result)
+    variables, history = jax.tree.map(
+        lambda *chunks: jnp.concatenate(chunks)[: len(numbers)], *done
     )
-    return Trained(variables, np.array(seeds, np.int32), history)
+    return Trained(variables, np.array(numbers, np.int32), history)
+
+
+def check_fit(model: MLP, data: Dataset, config: TrainConfig) -> None:
+    """Refuses a network or a batch that does not fit the data.
+
+    Args:
+        model: the networks' shape.
+        data: the dataset.
+        config: how to train.
+
+    Raises:
+        ValueError: a model with another number of classes than the data, or a batch
+            larger than the training split.
+    """
+    if model.num_classes != data.num_classes:
+        raise ValueError(
+            f"num_classes: expected {data.num_classes}, as {data.name} has, got "
+            f"{model.num_classes}"
+        )
+    num_train = len(data.train.y)
+    if config.batch_size > num_train:
+        raise ValueError(
+            f"batch_size: expected at most {num_train}, the training split's size, got "
+            f"{config.batch_size}"
+        )
 
 
 def checked_seeds(seeds: Sequence[int]) -> np.ndarray:

@@ -1,19 +1,59 @@
 """Shape annotations are checked while the tests run, and randomness is fixed."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from hypothesis import settings
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
 
 with install_import_hook("ioca_jax", "beartype.beartype"):
     import ioca_jax as ioca
 
-# JAX warns rather than mixing dtypes silently; here that is an error.
-jax.config.update("jax_numpy_dtype_promotion", "standard")
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.load_profile("fixed")
+
+
+@pytest.fixture
+def unchecked_shapes() -> Iterator[None]:
+    """Without the shape checker, so that the library's own answer is seen."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")
 def mnist5k() -> ioca.Dataset:
     return ioca.load_dataset("mnist5k")
+
+
+def random_network(seed: int = 0, num_inputs: int = 12, **fields) -> tuple[Any, Any]:
+    """A small network and variables none of which is at its initial value."""
+    fields = {"hidden": (7, 5, 6), "num_classes": 4} | fields
+    model = ioca.MLP(**fields)
+    variables = model.init(jax.random.key(seed), jnp.zeros((1, num_inputs)))
+    leaves, structure = jax.tree.flatten(variables)
+    rng = np.random.default_rng(seed)
+    # Positive throughout (a running variance must be) or of either sign.
+    moved = [
+        jnp.asarray(
+            rng.uniform(0.5, 1.5, leaf.shape)
+            if leaf.ndim == 1
+            else rng.normal(size=leaf.shape) / np.sqrt(leaf.shape[0]),
+            jnp.float32,
+        )
+        for leaf in leaves
+    ]
+    return model, jax.tree.unflatten(structure, moved)
+
+
+def random_examples(
+    seed: int = 1, num_examples: int = 53, num_inputs: int = 12, num_classes: int = 4
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images and classes out of nothing."""
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(size=(num_examples, num_inputs)).astype(np.float32)
+    return x, rng.integers(num_classes, size=num_examples).astype(np.int32)

@@ -1,0 +1,442 @@
+"""Figures show what the results hold, survive what a run can give, and are safe."""
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ioca_jax import figures
+from ioca_jax.results import make_results
+
+THREE = ("entropy", "mutual_information", "kl_selectivity")
+ALL_FIGURES = {
+    "ablation_curves",
+    "measure_distributions",
+    "bias_balancing",
+    "measure_scatter",
+    "training_history",
+}
+
+
+def synthetic_results(
+    *,
+    hidden=(4, 3),
+    seeds=3,
+    measures=THREE,
+    clamps=("zero", "mean"),
+    random_orders=2,
+    diverged=(),
+    epochs=4,
+    scores=None,
+    dataset="mnist5k",
+) -> xr.Dataset:
+    """Results of the shapes that a run gives, with random numbers in them."""
+    generator = np.random.default_rng(7)
+    neurons = sum(hidden)
+    scopes = {
+        "network": neurons,
+        **{f"layer_{index + 1}": width for index, width in enumerate(hidden)},
+    }
+    orderings = [(m, d, 0) for m in measures for d in ("ascending", "descending")]
+    orderings += [("random", "random", draw) for draw in range(random_orders)]
+    shape = (seeds, len(clamps), len(scopes), len(orderings), neurons + 1)
+    accuracy = generator.random(shape, np.float32)
+    for index, size in enumerate(scopes.values()):
+        accuracy[:, :, index, :, size + 1 :] = np.nan
+    if scores is None:
+        scores = generator.random((seeds, len(measures), neurons), np.float32)
+    history = {
+        f"{split}_{quantity}": generator.random((seeds, epochs), np.float32)
+        for split in ("train", "validation")
+        for quantity in ("loss", "accuracy")
+    }
+    has_diverged = np.isin(np.arange(seeds), diverged)
+    accuracy[has_diverged] = np.nan
+    scores = np.where(has_diverged[:, None, None], np.float32(np.nan), scores)
+    history["train_loss"][has_diverged, 1:] = np.inf
+    history["validation_loss"][has_diverged, 1:] = np.nan
+    return make_results(
+        {"accuracy": accuracy, "score": scores, "diverged": has_diverged, **history},
+        {
+            "seed": np.arange(seeds),
+            "clamp": list(clamps),
+            "scope": list(scopes),
+            "measure": list(measures),
+            "layer": ("neuron", np.repeat(np.arange(len(hidden)) + 1, hidden)),
+            "neuron": np.arange(neurons),
+            "ordering": [f"{m}_{d}_{draw}" for m, d, draw in orderings],
+            "ranked_by": ("ordering", [m for m, _, _ in orderings]),
+            "direction": ("ordering", [d for _, d, _ in orderings]),
+            "draw": ("ordering", [draw for _, _, draw in orderings]),
+            "step": np.arange(neurons + 1),
+            "epoch": np.arange(1, epochs + 1),
+        },
+        {
+            "configuration": json.dumps({"dataset": dataset}),
+            "network": "5-4-3-2 relu",
+            "quantizer": "threshold:0",
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def results() -> xr.Dataset:
+    return synthetic_results()
+
+
+def panel(figure: Figure, title: str) -> Axes:
+    (axes,) = (axes for axes in figure.axes if axes.get_title() == title)
+    return axes
+
+
+def line(axes: Axes, label: str) -> Line2D:
+    (found,) = (line for line in axes.get_lines() if line.get_label() == label)
+    return found
+
+
+def heights(drawn: Line2D) -> np.ndarray:
+    return np.asarray(drawn.get_ydata())
+
+
+def legend_texts(figure: Figure) -> list[str]:
+    (legend,) = figure.legends
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def bands(axes: Axes) -> list[tuple[float, float]]:
+    """The lower and upper end of every band at no neuron ablated."""
+    ends = []
+    for band in axes.collections:
+        vertices = np.asarray(band.get_paths()[0].vertices)
+        at_start = vertices[vertices[:, 0] == 0, 1]
+        ends.append((at_start.min(), at_start.max()))
+    return ends
+
+
+def test_ablation_curves_draw_means_over_seeds_to_the_end_of_the_scope(results):
+    figure = figures.ablation_curves(results)
+    assert [axes.get_title() for axes in figure.axes] == [
+        "whole network, clamped to zero",
+        "layer 1, clamped to zero",
+        "layer 2, clamped to zero",
+        "whole network, clamped to mean",
+        "layer 1, clamped to mean",
+        "layer 2, clamped to mean",
+    ]
+    accuracy = results["accuracy"].values
+    for clamp, clamp_name in enumerate(("zero", "mean")):
+        for scope, (name, size) in enumerate(
+            (("whole network", 7), ("layer 1", 4), ("layer 2", 3))
+        ):
+            axes = panel(figure, f"{name}, clamped to {clamp_name}")
+            assert len(axes.get_lines()) == 7
+            for ordering, label in enumerate(
+                f"{measure}, {direction} first"
+                for measure in ("entropy", "mutual information", "KL selectivity")
+                for direction in ("lowest", "highest")
+            ):
+                expected = accuracy[:, clamp, scope, ordering, : size + 1].mean(axis=0)
+                drawn = line(axes, label)
+                np.testing.assert_array_equal(drawn.get_xdata(), np.arange(size + 1))
+                # float32 means of three, summed in another order
+                np.testing.assert_allclose(heights(drawn), expected, rtol=1e-6)
+
+
+def test_random_is_the_mean_over_draws_and_seeds_black_and_dotted(results):
+    axes = panel(figures.ablation_curves(results), "layer 1, clamped to mean")
+    drawn = line(axes, "random order, mean of 2 draws")
+    expected = results["accuracy"].values[:, 1, 1, 6:, :5].mean(axis=(0, 1))
+    np.testing.assert_allclose(heights(drawn), expected, rtol=1e-6)
+    assert drawn.get_color() == "black"
+    assert drawn.get_linestyle() == ":"
+
+
+def test_bands_are_one_standard_deviation_over_seeds(results):
+    figure = figures.ablation_curves(results)
+    of_seed = results["accuracy"].values[:, 0, 1, :, 0]
+    of_seed = np.column_stack([of_seed[:, :6], of_seed[:, 6:].mean(axis=1)])
+    mean, spread = of_seed.mean(axis=0), of_seed.std(axis=0, ddof=1)
+    expected = np.stack([mean - spread, mean + spread], axis=1)
+    drawn = bands(panel(figure, "layer 1, clamped to zero"))
+    np.testing.assert_allclose(drawn, expected, rtol=1e-5)  # float32, differences
+    assert legend_texts(figure)[-1] == "band: ± standard deviation over 3 networks"
+
+
+def test_lines_of_a_panel_differ_without_colour():
+    figure = figures.ablation_curves(
+        synthetic_results(measures=[f"measure_{index}" for index in range(7)])
+    )
+    lines = figure.axes[0].get_lines()
+    looks = {(drawn.get_marker(), drawn.get_linestyle()) for drawn in lines}
+    assert len(looks) == len(lines) == 15
+
+
+def test_lines_of_many_measures_differ_in_colour_or_marker():
+    figure = figures.ablation_curves(
+        synthetic_results(measures=[f"measure_{index}" for index in range(10)])
+    )
+    lines = figure.axes[0].get_lines()
+    looks = {
+        (str(drawn.get_color()), drawn.get_marker(), drawn.get_linestyle())
+        for drawn in lines
+    }
+    assert len(looks) == len(lines) == 21
+
+
+def test_bias_balancing_draws_measure_and_random_under_both_clamps(results):
+    figure = figures.bias_balancing(results)
+    assert [axes.get_title() for axes in figure.axes] == ["layer 1", "layer 2"]
+    accuracy = results["accuracy"].values
+    axes = panel(figure, "layer 2")
+    for clamp, name in enumerate(("zero", "mean")):
+        for label, orderings in (
+            ("mutual information, lowest first", [2]),
+            ("random order, mean of 2 draws", [6, 7]),
+        ):
+            drawn = line(axes, f"{label}, clamped to {name}")
+            expected = accuracy[:, clamp, 2][:, orderings, :4].mean(axis=(0, 1))
+            np.testing.assert_allclose(heights(drawn), expected, rtol=1e-6)
+    assert len(axes.get_lines()) == 4
+
+
+def test_bias_balancing_of_another_measure(results):
+    axes = figures.bias_balancing(results, measure="entropy").axes[0]
+    drawn = line(axes, "entropy, lowest first, clamped to zero")
+    expected = results["accuracy"].values[:, 0, 1, 0, :5].mean(axis=0)
+    np.testing.assert_allclose(heights(drawn), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "measure", "message"),
+    [
+        (
+            {"clamps": ("zero",)},
+            "entropy",
+            "bias_balancing: expected a run with the clamp 'mean', got one with zero$",
+        ),
+        (
+            {"measures": ("entropy", "kl_selectivity")},
+            "mutual_information",
+            "expected a run with the measure 'mutual_information', got one with "
+            "entropy, kl_selectivity$",
+        ),
+    ],
+)
+def test_bias_balancing_says_what_the_run_lacks(given, measure, message):
+    with pytest.raises(ValueError, match=message):
+        figures.bias_balancing(synthetic_results(**given), measure=measure)
+
+
+def test_distributions_show_every_neuron_of_every_network_in_its_layer(results):
+    figure = figures.measure_distributions(results)
+    labels = [axes.get_ylabel() for axes in figure.axes]
+    assert labels == [
+        "entropy (bits)",
+        "mutual information (bits)",
+        "KL selectivity (bits)",
+    ]
+    for index, axes in enumerate(figure.axes):
+        points = [
+            np.asarray(drawn.get_offsets())
+            for drawn in axes.collections
+            if len(np.asarray(drawn.get_offsets())) > 1
+        ]
+        assert len(points) == 2
+        for layer, neurons in ((1, slice(0, 4)), (2, slice(4, 7))):
+            x, y = points[layer - 1].T
+            np.testing.assert_array_equal(np.round(x), layer)
+            expected = results["score"].values[:, index, neurons].ravel()
+            np.testing.assert_allclose(y, expected, rtol=0, atol=1e-9)  # rounded
+        assert axes.get_xticks().tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("noise", [0, 1e-30])
+def test_distributions_survive_dead_layers_and_single_neurons(seeds, noise):
+    hidden = (3, 1)
+    shape = (seeds, 3, sum(hidden))
+    scores = np.random.default_rng(0).random(shape, np.float32) * np.float32(noise)
+    results = synthetic_results(hidden=hidden, seeds=seeds, scores=scores)
+    figure = figures.measure_distributions(results)
+    figure.draw_without_rendering()
+    assert len(figure.axes) == 3
+
+
+def test_scatter_has_a_panel_per_pair_and_a_colour_and_marker_per_layer(results):
+    figure = figures.measure_scatter(results)
+    assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes] == [
+        ("entropy (bits)", "mutual information (bits)"),
+        ("entropy (bits)", "KL selectivity (bits)"),
+        ("mutual information (bits)", "KL selectivity (bits)"),
+    ]
+    first, second = figure.axes[2].collections
+    scores = results["score"].values
+    for drawn, neurons in ((first, slice(0, 4)), (second, slice(4, 7))):
+        expected = np.stack(
+            [scores[:, 1, neurons].ravel(), scores[:, 2, neurons].ravel()], axis=1
+        )
+        np.testing.assert_array_equal(np.asarray(drawn.get_offsets()), expected)
+    colours = [np.asarray(drawn.get_edgecolor()) for drawn in (first, second)]
+    assert not np.array_equal(colours[0], colours[1])
+    outlines = [np.asarray(drawn.get_paths()[0].vertices) for drawn in (first, second)]
+    assert len(outlines[0]) != len(outlines[1])
+    assert legend_texts(figure) == ["layer 1", "layer 2"]
+
+
+def test_scatter_needs_two_measures():
+    with pytest.raises(ValueError, match="two measures or more, got one with entropy$"):
+        figures.measure_scatter(synthetic_results(measures=("entropy",)))
+
+
+def test_history_draws_the_mean_and_every_network(results):
+    figure = figures.training_history(results)
+    loss, accuracy = figure.axes
+    assert loss.get_ylabel() == "loss (nats; in training with penalty)"
+    assert accuracy.get_ylabel() == "accuracy (share correct)"
+    for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
+        assert axes.get_xlabel() == "epochs of training"
+        assert len(axes.get_lines()) == 2 * (1 + 3)
+        for label, split in (
+            ("training, mean over the epoch", "train"),
+            ("validation, at the epoch's end", "validation"),
+        ):
+            values = results[f"{split}_{quantity}"].values
+            drawn = line(axes, label)
+            np.testing.assert_array_equal(drawn.get_xdata(), [1, 2, 3, 4])
+            np.testing.assert_allclose(heights(drawn), values.mean(axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ablation_curves", "bias_balancing"])
+def test_axes_of_curves_say_what_and_in_what(results, name):
+    figure = getattr(figures, name)(results)
+    assert figure.axes[0].get_ylabel() == "test accuracy (share correct)"
+    below = [axes.get_xlabel() for axes in figure.axes if axes.get_xlabel()]
+    assert below[-2:] == ["neurons ablated (of 4)", "neurons ablated (of 3)"]
+
+
+@pytest.mark.parametrize("name", sorted(ALL_FIGURES))
+def test_titles_say_what_was_trained(results, name):
+    title = getattr(figures, name)(results).get_suptitle()
+    assert "mnist5k, 5-4-3-2 relu, quantiser threshold:0, 3 networks" in title
+
+
+def test_title_of_a_file_is_its_name_as_it_is():
+    figure = figures.training_history(synthetic_results(dataset="/data/$a$ b.npz"))
+    assert "\n$a$ b.npz, 5-4-3-2 relu" in figure.get_suptitle()
+    figure.draw_without_rendering()
+
+
+@pytest.mark.parametrize("name", sorted(ALL_FIGURES))
+def test_diverged_networks_are_left_out(name):
+    """Nothing that is drawn changes but the title, which says so."""
+    results = synthetic_results(seeds=4, diverged=(1,))
+    figure = getattr(figures, name)(results)
+    without = getattr(figures, name)(results.isel(seed=[0, 2, 3]))
+    assert "3 networks (1 diverged, left out)" in figure.get_suptitle()
+    assert legend_texts(figure) == legend_texts(without)
+    for axes, others in zip(figure.axes, without.axes, strict=True):
+        assert axes.get_xlabel() == others.get_xlabel()
+        for one, other in zip(axes.get_lines(), others.get_lines(), strict=True):
+            np.testing.assert_array_equal(one.get_xydata(), other.get_xydata())
+        for one, other in zip(axes.collections, others.collections, strict=True):
+            np.testing.assert_array_equal(one.get_offsets(), other.get_offsets())
+            for path, same in zip(one.get_paths(), other.get_paths(), strict=True):
+                np.testing.assert_array_equal(path.vertices, same.vertices)
+
+
+def test_files_are_whole_and_of_their_kinds(results, tmp_path):
+    folder = tmp_path / "new" / "figures"
+    paths = figures.save_figures(results, folder)
+    names = {f"{name}.{kind}" for name in ALL_FIGURES for kind in ("png", "pdf")}
+    assert sorted(path.name for path in paths) == sorted(names)
+    assert {path.name for path in folder.iterdir()} == names
+    for path in paths:
+        start = {".png": b"\x89PNG\r\n\x1a\n", ".pdf": b"%PDF-"}[path.suffix]
+        assert path.read_bytes().startswith(start)
+        assert b"CreationDate" not in path.read_bytes()
+
+
+def test_the_same_results_give_the_same_bytes(tmp_path):
+    results = synthetic_results(measures=THREE[:1], clamps=("zero",), hidden=(2,))
+    first = figures.save_figures(results, tmp_path / "first")
+    second = figures.save_figures(results, str(tmp_path / "second"))
+    assert len(first) == 6
+    for one, other in zip(first, second, strict=True):
+        assert one.name == other.name
+        assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"diverged": (0, 1, 2), "epochs": 1}, {"training_history"}),
+        (
+            {"clamps": ("mean",), "measures": ("entropy", "kl_selectivity")},
+            ALL_FIGURES - {"bias_balancing"},
+        ),
+        (
+            {"measures": ("kl_selectivity",), "hidden": (1,)},
+            ALL_FIGURES - {"measure_scatter"},
+        ),
+        (
+            {"seeds": 1, "random_orders": 0, "hidden": (1,), "measures": THREE[:2]},
+            ALL_FIGURES,
+        ),
+    ],
+    ids=["all diverged", "one clamp", "one measure", "least"],
+)
+def test_only_figures_with_data_are_saved(given, expected, tmp_path):
+    paths = figures.save_figures(synthetic_results(**given), tmp_path)
+    assert {path.stem for path in paths} == expected
+
+
+def test_networks_that_all_diverged_have_a_history_only():
+    results = synthetic_results(seeds=2, diverged=(0, 1))
+    figure = figures.training_history(results)
+    assert "2 networks, diverged" in figure.get_suptitle()
+    drawn = line(figure.axes[0], "training, mean over the epoch")
+    # what is not finite is not drawn
+    np.testing.assert_array_equal(np.isfinite(heights(drawn)), [1, 0, 0, 0])
+    for name in ALL_FIGURES - {"training_history"}:
+        with pytest.raises(ValueError, match="converged, got 2 that diverged"):
+            getattr(figures, name)(results)
+
+
+def test_a_single_network_has_no_spread():
+    figure = figures.ablation_curves(synthetic_results(seeds=1))
+    assert not any(axes.collections for axes in figure.axes)
+    assert not any("deviation" in text for text in legend_texts(figure))
+    history = figures.training_history(synthetic_results(seeds=1))
+    assert [len(axes.get_lines()) for axes in history.axes] == [2, 2]
+
+
+def test_no_random_orders_no_random_line():
+    results = synthetic_results(random_orders=0)
+    for draw, lines in ((figures.ablation_curves, 6), (figures.bias_balancing, 2)):
+        figure = draw(results)
+        assert [len(axes.get_lines()) for axes in figure.axes] == [lines] * len(
+            figure.axes
+        )
+        assert not any("random" in text for text in legend_texts(figure))
+
+
+def test_many_layers_and_measures_fit_on_the_page():
+    """No legend or panel is outside the figure or over another."""
+    measures = [f"measure_{index}" for index in range(4)]
+    results = synthetic_results(hidden=(2,) * 5, measures=measures)
+    for name in sorted(ALL_FIGURES - {"training_history"}):
+        measure = {"measure": "measure_0"} if name == "bias_balancing" else {}
+        figure = getattr(figures, name)(results, **measure)
+        figure.draw_without_rendering()
+        page = figure.bbox
+        below = figure.legends[0].get_window_extent()
+        assert page.x0 <= below.x0
+        assert below.x1 <= page.x1
+        boxes = [axes.get_window_extent() for axes in figure.axes]
+        assert all(box.width > 100 for box in boxes)  # 1 inch
+        assert all(box.height > 100 for box in boxes)
+        assert not any(box.overlaps(below) for box in boxes)

@@ -1,0 +1,83 @@
+"""The command line, as real processes: a run, its replay, and wrong input."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import ioca_jax as ioca
+
+ROOT = pathlib.Path(__file__).parent.parent
+SMALL = ["--seeds=0:2", "--hidden=6,5", "--epochs=1", "--random_orders=1"]
+
+
+def run(*flags: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.run_study", *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cli") / "run"
+    done = run(*SMALL, "--activation=tanh", f"--workdir={path}")
+    assert done.returncode == 0, done.stderr
+    # No bar and no chatter where there is no terminal.
+    assert done.stderr == ""
+    assert done.stdout.startswith("mnist5k: 2 networks 784-6-5-10 tanh, 1 epochs")
+    assert f"Written to {path}" in done.stdout
+    return path
+
+
+def test_flags_replay_the_run(folder, tmp_path):
+    done = run(f"--flagfile={folder / 'flags.txt'}", f"--workdir={tmp_path / 'again'}")
+    assert done.returncode == 0, done.stderr
+    first, again = (ioca.load_results(path) for path in (folder, tmp_path / "again"))
+    assert first.equals(again)
+
+
+def test_help_names_every_field():
+    done = run("--help")
+    for flag in ("--seeds", "--hidden", "--[no]batch_norm", "--quantizer", "--l2"):
+        assert flag in done.stdout
+    assert "uniform:B or quantile:B" in done.stdout.replace("\n      ", " ")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--activation=gelu"],
+            "activation: expected one of relu, sigmoid, tanh, got 'gelu'",
+        ),
+        (["--hidden=a"], "flag --hidden=a: expected integers as a list 0,1,2;"),
+        (["--epoch=3"], "Unknown command line flag 'epoch'. Did you mean: epochs"),
+        (["extra"], "expected flags only (--name=value), got 'extra'"),
+        (["--num_validation=4000"], "num_validation: expected between 1 and 3999"),
+        (
+            ["--dataset=mnist", "--data_dir=/nowhere"],
+            "data_dir: expected a directory that holds mnist, got '/nowhere'",
+        ),
+        (["--batch_size=3001"], "batch_size: expected at most 3000,"),
+    ],
+)
+def test_wrong_input_gets_one_line_and_leaves_nothing(flags, message, tmp_path):
+    folder = tmp_path / "run"
+    done = run(*SMALL, f"--workdir={folder}", *flags)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"error: {message}")
+    assert not folder.exists()
+
+
+def test_another_runs_folder_is_refused(folder):
+    done = run(*SMALL, "--activation=relu", f"--workdir={folder}")
+    assert done.returncode == 2
+    assert "which holds a run with activation=tanh, not relu" in done.stderr
+    assert done.stderr.count("\n") == 1

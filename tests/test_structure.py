@@ -1,0 +1,72 @@
+"""Data goes one way: the import table of the rooms is held against the code."""
+
+import ast
+import pathlib
+
+import ioca_jax as ioca
+
+ROOT = pathlib.Path(ioca.__file__).parent
+
+# What each room may import of ours. A new room, or a new arrow, is a decision.
+ROOMS: dict[str, set[str]] = {
+    "datasets": set(),
+    "mlp": set(),
+    "streaming": set(),
+    "quantization": set(),
+    "histograms": set(),
+    "information": set(),
+    "statistics": set(),
+    "results": set(),
+    "training": {"datasets", "mlp"},
+    "orderings": set(),
+    "ablation": {"mlp", "orderings", "streaming"},
+    "figures": {"results"},
+    "report": {"results", "statistics"},
+}
+ROOMS["study"] = set(ROOMS)
+
+
+def imports_of(path: pathlib.Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+def test_every_room_imports_what_its_row_says():
+    files = {path.stem: path for path in ROOT.glob("*.py")} | {}
+    del files["__init__"]
+    assert files.keys() == ROOMS.keys()
+    for room, path in files.items():
+        ours = {
+            name.split(".")[1]
+            for name in imports_of(path)
+            if name.startswith("ioca_jax.")
+        }
+        assert ours <= ROOMS[room], f"{room} imports {ours - ROOMS[room]}"
+
+
+def test_the_library_knows_neither_flags_nor_experiments():
+    for path in ROOT.glob("*.py"):
+        for name in imports_of(path):
+            assert not name.startswith(("absl.flags", "absl.app", "experiments")), path
+
+
+def test_only_figures_imports_matplotlib():
+    users = {
+        path.stem
+        for path in ROOT.glob("*.py")
+        if any(name.startswith("matplotlib") for name in imports_of(path))
+    }
+    assert users == {"figures"}
+
+
+def test_the_public_surface_is_documented_and_sorted():
+    names = ioca.__all__
+    assert names == sorted(names, key=lambda n: (not n.isupper(), n.islower(), n))
+    for name in names:
+        assert getattr(ioca, name).__doc__, name

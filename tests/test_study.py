@@ -1,0 +1,337 @@
+"""A whole study on real digits: the file's schema, and its figures recomputed."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reference import evaluate, forward
+from sklearn.metrics import mutual_info_score
+
+import ioca_jax as ioca
+from ioca_jax import study
+from ioca_jax.training import HISTORY
+
+CONFIG = ioca.StudyConfig(
+    seeds=(3, 0),
+    hidden=(12, 9),
+    activation="sigmoid",
+    epochs=2,
+    random_orders=2,
+    num_validation=500,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "small"
+    ioca.run_study(CONFIG, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def results(folder):
+    return ioca.load_results(folder)
+
+
+@pytest.fixture(scope="module")
+def networks(folder):
+    return ioca.load_networks(folder)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return ioca.load_dataset("mnist5k", num_validation=500)
+
+
+def one_network(networks, index):
+    model, variables = networks
+    return model, jax.tree.map(lambda leaf: leaf[index], variables)
+
+
+def test_schema(results):
+    assert dict(results.sizes) == {
+        "seed": 2,
+        "measure": 3,
+        "neuron": 21,
+        "code": 2,
+        "class": 10,
+        "scope": 3,
+        "ordering": 8,
+        "position": 21,
+        "clamp": 2,
+        "step": 22,
+        "epoch": 2,
+    }
+    curve = ("seed", "clamp", "scope", "ordering", "step")
+    dims = {
+        "score": ("seed", "measure", "neuron"),
+        "activation_mean": ("seed", "neuron"),
+        "joint_count": ("seed", "neuron", "code", "class"),
+        "order": ("seed", "scope", "ordering", "position"),
+        "correct": (*curve, "class"),
+        "loss": curve,
+        "accuracy": curve,
+        "diverged": ("seed",),
+        "train_loss": ("seed", "epoch"),
+        "train_accuracy": ("seed", "epoch"),
+        "validation_loss": ("seed", "epoch"),
+        "validation_accuracy": ("seed", "epoch"),
+    }
+    assert {name: variable.dims for name, variable in results.items()} == dims
+    for name, variable in results.items():
+        assert variable.attrs["units"], name
+    assert results["score"].attrs["units"] == "bit"
+    labels = {name: results[name].values.tolist() for name in results.coords}
+    assert labels["seed"] == [3, 0]
+    assert labels["measure"] == ["entropy", "mutual_information", "kl_selectivity"]
+    assert labels["scope"] == ["network", "layer_1", "layer_2"]
+    assert labels["clamp"] == ["zero", "mean"]
+    assert labels["layer"] == [1] * 12 + [2] * 9
+    assert labels["index_in_layer"] == [*range(12), *range(9)]
+    assert labels["step"] == list(range(22))
+    assert labels["ordering"][:3] == [
+        "entropy_ascending",
+        "entropy_descending",
+        "mutual_information_ascending",
+    ]
+    assert labels["ranked_by"][-2:] == ["random", "random"]
+    assert labels["direction"][-2:] == ["random", "random"]
+    assert labels["draw"] == [0] * 6 + [0, 1]
+
+
+def test_attributes_say_what_made_the_file(results):
+    configuration = json.loads(results.attrs["configuration"])
+    assert configuration == json.loads(json.dumps(dataclasses.asdict(CONFIG)))
+    assert set(json.loads(results.attrs["versions"])) >= {"jax", "flax", "optax"}
+    assert results.attrs["quantizer"] == "threshold:0.5"
+    assert results.attrs["network"] == "784-12-9-10 sigmoid"
+    for name in ("source_revision", "device", "precision", "units", "created"):
+        assert results.attrs[name], name
+
+
+def test_scores_and_means_come_from_the_validation_split(results, networks, data):
+    for index in range(2):
+        model, variables = one_network(networks, index)
+        _, activations = forward(model, variables, data.validation.x)
+        here = results.isel(seed=index)
+        # a mean of 500 float32 outputs in (0, 1)
+        np.testing.assert_allclose(
+            here["activation_mean"], activations.mean(axis=0), atol=1e-6
+        )
+        for neuron in range(21):
+            codes = activations[:, neuron] > 0.5
+            expected = mutual_info_score(codes, data.validation.y) / np.log(2)
+            score = here["score"].sel(measure="mutual_information", neuron=neuron)
+            np.testing.assert_allclose(score, expected, atol=1e-5)
+            for code in range(2):
+                np.testing.assert_array_equal(
+                    here["joint_count"].isel(neuron=neuron, code=code),
+                    np.bincount(data.validation.y[codes == code], minlength=10),
+                )
+
+
+def test_orders_sort_the_scores(results):
+    assert (results["order"].sel(scope="layer_1")[..., 12:] == -1).all()
+    neurons = {"network": range(21), "layer_1": range(12), "layer_2": range(12, 21)}
+    for scope, members in neurons.items():
+        for ordering in results["ordering"].values:
+            orders = results["order"].sel(scope=scope, ordering=ordering)
+            ranked = str(orders["ranked_by"].values)
+            for index in range(2):
+                order = orders.values[index][: len(members)]
+                np.testing.assert_array_equal(np.sort(order), members)
+                if ranked != "random":
+                    scores = results["score"].sel(measure=ranked).values[index][order]
+                    steps = np.diff(scores)
+                    rising = str(orders["direction"].values) == "ascending"
+                    assert (steps >= 0 if rising else steps <= 0).all()
+    drawn = results["order"].sel(scope="network", ordering=["random_0", "random_1"])
+    assert len(np.unique(drawn.values.reshape(4, -1), axis=0)) == 4
+
+
+@pytest.mark.parametrize("clamp", ["zero", "mean"])
+@pytest.mark.parametrize("scope", ["network", "layer_1", "layer_2"])
+def test_curves_recomputed(results, networks, data, clamp, scope):
+    model, variables = one_network(networks, 1)
+    here = results.isel(seed=1).sel(clamp=clamp, scope=scope)
+    values = here["activation_mean"].values * (clamp == "mean")
+    for ordering in ("mutual_information_descending", "random_1"):
+        curve = here.sel(ordering=ordering)
+        order = curve["order"].values[curve["order"].values >= 0]
+        for k in (0, 1, len(order) // 2, len(order)):
+            keep = ~np.isin(np.arange(21), order[:k])
+            correct, loss, near_tie = evaluate(
+                model, variables, keep, values, data.test.x, data.test.y
+            )
+            point = curve.sel(step=k)
+            assert np.abs(point["correct"].values - correct).sum() <= 2 * near_tie
+            # float32 logits and a mean of 1,000, against float64
+            np.testing.assert_allclose(point["loss"], loss, rtol=1e-4)
+            np.testing.assert_allclose(
+                point["accuracy"], point["correct"].sum() / 1000, rtol=1e-6
+            )
+        assert np.isnan(curve["accuracy"].values[len(order) + 1 :]).all()
+        assert (curve["correct"].values[len(order) + 1 :] == -1).all()
+
+
+def test_the_folder_is_whole(folder):
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"study.nc", "flags.txt", "networks", "figures", "summary.txt"}
+    figures = {path.name for path in (folder / "figures").iterdir()}
+    assert {f"ablation_curves.{kind}" for kind in ("png", "pdf")} <= figures
+    assert len(figures) == 10
+
+
+def test_summary_says_the_numbers(folder, results):
+    text = (folder / "summary.txt").read_text()
+    assert text == ioca.summarize(results) + "\n"
+    error = 100 * (1 - results["accuracy"].isel(clamp=0, scope=0, ordering=0, step=0))
+    assert f"Test error: {float(error.mean()):.2f} ± " in text
+    scores = results["score"].sel(measure="entropy", neuron=results["layer"] == 2)
+    assert f"entropy             {float(scores.min()):.3f}" in text
+    curves = results["accuracy"].sel(scope="layer_2", clamp="mean").isel(step=range(10))
+    drawn = curves.isel(ordering=[6, 7])
+    areas = (drawn[..., 1:].values + drawn[..., :-1].values).mean(axis=(1, 2)) / 2
+    assert text.splitlines()[-1].endswith(
+        f"{areas.mean():.3f} ± {areas.std(ddof=1):.3f}"
+    )
+
+
+def test_a_finished_folder_is_reported_not_computed_again(folder, results):
+    before = (folder / "study.nc").stat().st_mtime_ns
+    again = ioca.run_study(CONFIG, folder)
+    assert again.identical(results)
+    assert (folder / "study.nc").stat().st_mtime_ns == before
+
+
+def test_another_configuration_is_refused_and_what_stood_there_stands(folder):
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    other = dataclasses.replace(CONFIG, l2=0.5)
+    with pytest.raises(
+        ValueError,
+        match="^workdir: expected a new folder or one of this configuration, got "
+        f"{folder}, which holds a run with l2=1e-05, not 0.5; choose another workdir$",
+    ):
+        ioca.run_study(other, folder)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_a_seed_is_the_same_alone_and_with_other_measures(results, tmp_path):
+    config = dataclasses.replace(
+        CONFIG, seeds=(0,), measures=("kl_selectivity",), clamps=("mean",)
+    )
+    alone = ioca.run_study(config, tmp_path / "alone").isel(seed=0)
+    beside = results.sel(seed=0, clamp=["mean"], ordering=alone["ordering"])
+    np.testing.assert_array_equal(alone["order"], beside["order"])
+    # Networks trained alone and beside others differ by rounding.
+    np.testing.assert_allclose(alone["accuracy"], beside["accuracy"], atol=3e-3)
+
+
+def test_diverged_networks_leave_no_numbers(tmp_path):
+    config = dataclasses.replace(
+        CONFIG, seeds=(0,), optimizer="sgd", learning_rate=1e30, epochs=1
+    )
+    results = ioca.run_study(config, tmp_path / "diverged")
+    assert results["diverged"].values.tolist() == [True]
+    for name in ("score", "activation_mean", "accuracy", "loss"):
+        assert np.isnan(results[name]).all(), name
+    for name in ("correct", "order", "joint_count"):
+        assert (results[name] == -1).all(), name
+    assert "Diverged in training, left out below: 1 of 1 networks (seeds 0)" in (
+        ioca.summarize(results)
+    )
+
+
+@pytest.mark.parametrize("quantizer", ["threshold:0.2", "uniform:5", "quantile:4"])
+def test_streamed_measuring_is_that_of_all_activations(data, networks, quantizer):
+    model, variables = one_network(networks, 0)
+    # 1,400 examples: more than one chunk, and not a whole number of them.
+    x, y = data.train.x[:1400], data.train.y[:1400]
+    streamed = ioca.measure_neurons(model, variables, x, y, quantizer=quantizer)
+    _, activations = model.apply(variables, x)
+    edges = ioca.quantizer_edges(activations, quantizer)
+    np.testing.assert_allclose(streamed.edges, edges, rtol=1e-6, atol=1e-7)
+    codes = ioca.encode(activations, streamed.edges)
+    counts = ioca.joint_counts(codes, y, streamed.joint_counts.shape[1], 10)
+    assert streamed.joint_counts.sum() == 21 * 1400
+    # An output within rounding of an edge may fall on either side.
+    assert np.abs(np.asarray(counts - streamed.joint_counts)).sum() <= 4
+    np.testing.assert_allclose(
+        streamed.activation_mean, activations.mean(axis=0), rtol=1e-5
+    )
+
+
+def test_one_compilation_serves_all_orderings_and_seeds(networks, data):
+    """Programs for the curves: one a scope."""
+    model, variables = networks
+    trained = ioca.Trained(
+        variables,
+        np.array([3, 0]),
+        {name: jnp.zeros((2, 1)) for name in HISTORY},
+    )
+    before = study._ablate._cache_size()
+    study._study_arrays(CONFIG, model, data, trained, progress=False)
+    compiled = study._ablate._cache_size()
+    assert compiled - before <= 3
+    other = ioca.Trained(
+        jax.tree.map(lambda leaf: leaf[::-1], variables),
+        np.array([8, 5]),
+        trained.history,
+    )
+    study._study_arrays(CONFIG, model, data, other, progress=False)
+    assert study._ablate._cache_size() == compiled
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"measures": ("entropy", "variance")},
+            "measures: expected one or more of entropy, mutual_information, "
+            "kl_selectivity, each once, got 'entropy,variance'",
+        ),
+        (
+            {"clamps": ("median",)},
+            "clamps: expected one or more of zero, mean, each once, got 'median'",
+        ),
+        (
+            {"clamps": ("zero", "zero")},
+            "clamps: expected one or more of zero, mean, each once, got 'zero,zero'",
+        ),
+        (
+            {"random_orders": -1},
+            "random_orders: expected a number not negative, got -1",
+        ),
+        ({"memory_gb": 0.0}, "memory_gb: expected a positive number, got 0.0"),
+        ({"seeds": ()}, r"seeds: expected one or more integers, got \[\]"),
+        ({"quantizer": "kmeans:3"}, "quantizer: expected .* got 'kmeans:3'"),
+    ],
+)
+def test_unusable_configurations(fields, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        ioca.StudyConfig(**fields)
+
+
+def test_folders_that_cannot_be(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(
+        NotADirectoryError,
+        match=f"^workdir: expected a directory, got {file}, which is a file$",
+    ):
+        ioca.run_study(CONFIG, file)
+    with pytest.raises(
+        OSError, match=f"^workdir: expected a folder that can be written, got {file}/x"
+    ):
+        ioca.run_study(CONFIG, file / "x")
+    with pytest.raises(
+        FileNotFoundError,
+        match="^expected the results of a finished run at .*study.nc, found none$",
+    ):
+        ioca.load_results(tmp_path)
+    (tmp_path / "study.nc").write_bytes(b"not a results file")
+    with pytest.raises(ValueError, match="expected a results file, got one that"):
+        ioca.load_results(tmp_path)
