@@ -13,6 +13,8 @@ from typing import Any, NoReturn, TypeVar
 
 from absl import app, flags, logging
 
+import ioca_jax as ioca
+
 Config = TypeVar("Config")
 
 USER_ERRORS = (ValueError, OSError, ImportError)
@@ -146,6 +148,7 @@ def run_main(main: Callable[[], None]) -> None:
     def guarded(arguments: Sequence[str]) -> None:
         del arguments
         logging.use_absl_handler()
+        ioca.use_all_cores()
         try:
             main()
         except USER_ERRORS as error:

@@ -28,12 +28,18 @@ A score, a mask, a clamp value and an order are plain arrays over the flat neuro
 ``H``, whatever the layers; ``MLP.layer_of_neuron`` maps back.
 """
 
-from ioca_jax.ablation import Evaluation, ablation_curve, evaluate_masks
+from ioca_jax.ablation import (
+    Evaluation,
+    ablation_curve,
+    ablation_curves,
+    evaluate_masks,
+)
 from ioca_jax.datasets import Dataset, Split, load_dataset
 from ioca_jax.histograms import joint_counts
 from ioca_jax.information import entropy, kl_selectivity, mutual_information
 from ioca_jax.mlp import MLP, Ablation
 from ioca_jax.orderings import cumulative_masks, order_neurons, random_order
+from ioca_jax.parallel import use_all_cores
 from ioca_jax.quantization import encode, quantize, quantizer_edges
 from ioca_jax.report import summarize
 from ioca_jax.results import load_results
@@ -58,6 +64,7 @@ __all__ = [
     "TrainConfig",
     "Trained",
     "ablation_curve",
+    "ablation_curves",
     "area_under_curve",
     "cumulative_masks",
     "encode",
@@ -77,4 +84,5 @@ __all__ = [
     "run_study",
     "summarize",
     "train",
+    "use_all_cores",
 ]

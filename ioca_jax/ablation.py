@@ -1,34 +1,40 @@
 """Orders or masks become evaluations: accuracy and loss of ablated networks.
 
-Two ways to the same figures:
+Two engines give the same figures:
 
-* ``evaluate_masks`` takes any masks and runs the network for each, as a ``vmap`` over
-  masks: the reference. What lies below the first layer that a mask touches is computed
-  once, not once per mask.
-* ``ablation_curve`` takes orders. Between two steps of a cumulative ablation one neuron
-  changes, so the next layer's pre-activations change by a rank-one term and nothing
-  below them changes at all: a curve costs one forward pass, then per step a rank-one
-  update and the layers above it. Arrays are feature-major, [width, n].
+* ``masks`` takes any masks and runs the network for each, as a ``vmap`` over masks: the
+  reference, ``evaluate_masks``. What lies below the first layer that a mask touches is
+  computed once, not once per mask.
+* ``rank_one`` takes orders, ``ablation_curve``. Between two steps of a cumulative
+  ablation one neuron changes, so the next layer's pre-activations change by a rank-one
+  term and nothing below them changes at all: a curve costs one forward pass, then per
+  step a rank-one update and the layers above it. In the last hidden layer that is an
+  update of the logits alone, so those steps run in a loop of their own that carries
+  nothing else. Arrays are feature-major, [width, n].
 
-Both stream over chunks of examples and bound their memory by a budget; correct counts
-do not depend on it. A prediction is the first greatest logit.
+Both stream over chunks of examples, bound their memory by a budget, and spread the
+examples over this host's devices; correct counts do not depend on any of it. A
+prediction is the first greatest logit.
+
+Rounding: a layer's pre-activations are computed anew whenever a neuron below changes
+twice over, and between such steps gather the rounding of at most one update for each
+neuron of the layer beneath: about ``6e-8 sqrt(width)`` of their size.
 """
 
 import dataclasses
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from ioca_jax.mlp import ACTIVATIONS, MLP, Ablation, folded_layers
-from ioca_jax.orderings import checked_neurons
+from ioca_jax.mlp import ACTIVATIONS, MLP, Ablation, Affine, folded_layers
+from ioca_jax.orderings import checked_neurons, cumulative_masks
+from ioca_jax.parallel import sum_over_examples
 from ioca_jax.streaming import SEEN, fold_examples
 
 
@@ -85,46 +91,16 @@ def evaluate_masks(
     _check_last_axis("masks", masks, model.num_neurons, "bool")
     clamp = _checked_clamp(clamp, model)
     shape = jnp.broadcast_shapes(jnp.shape(masks), clamp.shape)
-    lowest = _lowest_ablated_layer(model, masks)
     flat_masks, flat_clamps = (
         jnp.broadcast_to(jnp.asarray(array), shape).reshape(-1, shape[-1])
         for array in (masks, clamp)
     )
-    # Beside two copies of the widest upper layer for each mask and example, one of the
-    # logits; and per example, the layers up to the lowest that is ablated.
-    above = (*model.hidden[lowest:], model.num_classes)
-    floats_per_cell = 2 * max(above) + 2 * model.num_classes
-    examples = _chunk_of_examples(memory_gb, x, model, floats_per_cell)
-    masks_at_once = _fit(memory_gb / 2, floats_per_cell * examples, len(flat_masks))
-    correct, loss = _evaluate_masks(
-        model, variables, flat_masks, flat_clamps, x, y, lowest, examples, masks_at_once
-    )
-    return Evaluation(
-        correct.reshape(*shape[:-1], -1), loss.reshape(shape[:-1]), len(y)
-    )
+    run = _masks_engine(model, _lowest_ablated_layer(model, masks), len(y), memory_gb)
+    sums = sum_over_examples(run, (variables, flat_masks, flat_clamps), x, y)
+    return _evaluation(sums, shape[:-1], len(y))
 
 
-@partial(jax.jit, static_argnames=("model", "lowest", "examples", "masks_at_once"))
-def _evaluate_masks(
-    model, variables, masks, clamps, x, y, lowest, examples, masks_at_once
-):
-    """Sums over examples for masks [M, H], in chunks of both."""
-
-    def chunk(carry, x_chunk, y_chunk):
-        _, activations = model.apply(variables, x_chunk)
-        raw = activations[:, model.layer_slices[lowest]]
-
-        def one_mask(mask_and_clamp):
-            ablation = Ablation(*mask_and_clamp)
-            logits, _ = model.apply(variables, lowest, raw, ablation, method="above")
-            return _score(logits.T, y_chunk)
-
-        sums = jax.lax.map(one_mask, (masks, clamps), batch_size=masks_at_once)
-        return jax.tree.map(jnp.add, carry, sums)
-
-    zeros = _zero_score(model, len(masks))
-    correct, loss = fold_examples(chunk, zeros, x, y, chunk_size=examples)
-    return correct, loss / len(y)
+ENGINES = ("rank_one", "masks")
 
 
 def ablation_curve(
@@ -136,16 +112,16 @@ def ablation_curve(
     y: Int[ArrayLike, " N"],
     *,
     layers: Sequence[int] | None = None,
+    engine: str = "rank_one",
     memory_gb: float = 1.0,
 ) -> Evaluation:
     """Evaluates a network while neurons are ablated one after another.
 
-    Gives the figures of ``evaluate_masks`` for ``cumulative_masks(order)``, by rank-one
-    updates.
+    Gives the figures of ``evaluate_masks`` for ``cumulative_masks(order)``.
 
     Args:
         model: the network's shape.
-        variables: the variables of one network (``vmap`` for several).
+        variables: the variables of one network (``ablation_curves`` takes several).
         order: int32 [K], or [..., K] for several curves, neuron indices.
         clamp: float32 [H], or [..., H] broadcast against ``order``: the constant output
             of ablated neurons.
@@ -153,129 +129,302 @@ def ablation_curve(
         y: int32 [N] classes.
         layers: the layers, counted from 0, that the orders touch. None looks at the
             orders; while they are traced, it takes all layers, which costs time.
+        engine: ``rank_one``, or ``masks`` for the slow reference.
         memory_gb: bounds what is held at once beside the arguments, about.
 
     Returns:
         The evaluation [..., K+1]: point k has the first k neurons ablated.
 
     Raises:
-        ValueError: an order with indices out of range or twice, or arrays whose shapes
-            do not fit the network or each other.
+        ValueError: an order with indices out of range or twice, an unknown engine, or
+            arrays whose shapes do not fit the network or each other.
     """
+    evaluation = ablation_curves(
+        model,
+        jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], variables),
+        _with_axis(order),
+        _with_axis(clamp),
+        x,
+        y,
+        layers=layers,
+        engine=engine,
+        memory_gb=memory_gb,
+    )
+    return jax.tree.map(lambda leaf: leaf[0], evaluation)
+
+
+def ablation_curves(
+    model: MLP,
+    variables: Any,
+    order: Int[ArrayLike, "S *orders K"],
+    clamp: Float[ArrayLike, "S *clamps H"],
+    x: Float[ArrayLike, "N D"],
+    y: Int[ArrayLike, " N"],
+    *,
+    layers: Sequence[int] | None = None,
+    engine: str = "rank_one",
+    memory_gb: float = 1.0,
+) -> Evaluation:
+    """Evaluates many networks, each ablated in orders of its own, in one program.
+
+    Args:
+        model: the networks' shape.
+        variables: the networks' variables; leaves begin with S.
+        order: int32 [S, ..., K] neuron indices.
+        clamp: float32 [S, ..., H], broadcast against ``order``.
+        x: float32 [N, D] images.
+        y: int32 [N] classes.
+        layers: as in ``ablation_curve``.
+        engine: as in ``ablation_curve``.
+        memory_gb: as in ``ablation_curve``; it does not grow with S.
+
+    Returns:
+        The evaluation [S, ..., K+1].
+
+    Raises:
+        ValueError: as ``ablation_curve``.
+    """
+    if engine not in ENGINES:
+        raise ValueError(
+            f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}"
+        )
     x, y = _checked_examples(x, y)
     layers = _layers_of_order(model, order) if layers is None else tuple(layers)
     order = checked_neurons(order, model.num_neurons)
     clamp = _checked_clamp(clamp, model)
     shape = jnp.broadcast_shapes(order.shape[:-1], clamp.shape[:-1])
-    orders = jnp.broadcast_to(order, (*shape, order.shape[-1]))
-    clamps = jnp.broadcast_to(clamp, (*shape, model.num_neurons))
-    floats_per_example = 3 * (sum(model.hidden) + model.num_classes)
-    examples = _chunk_of_examples(memory_gb, x, model, floats_per_example)
-    correct, loss = _ablation_curves(
-        model,
-        variables,
-        orders.reshape(-1, order.shape[-1]),
-        clamps.reshape(-1, model.num_neurons),
-        x,
-        y,
-        layers,
-        examples,
-    )
-    points = order.shape[-1] + 1
-    return Evaluation(
-        correct.reshape(*shape, points, -1), loss.reshape(*shape, points), len(y)
-    )
-
-
-@partial(jax.jit, static_argnames=("model", "layers", "examples"))
-def _ablation_curves(model, variables, orders, clamps, x, y, layers, examples):
-    """Sums over examples for orders [M, K]; ``layers`` is those they may touch."""
-    affine = folded_layers(model, variables)
-    activation = ACTIVATIONS[model.activation]
-    lowest, slices = layers[0], model.layer_slices
-
-    def matmul(kernel, inputs):
-        """Feature-major: [w, n] to [w', n]."""
-        return jnp.matmul(kernel.T, inputs, precision=model.matmul_precision)
-
-    def upwards(layer, states, kept, clamp):
-        """Recomputes the pre-activations above those of ``layer``."""
-        states = list(states)
-        for index in range(layer, model.num_layers):
-            where = slices[index]
-            outputs = activation(states[index - lowest])
-            outputs = jnp.where(kept[where, None], outputs, clamp[where, None])
-            states[index + 1 - lowest] = (
-                matmul(affine[index + 1].kernel, outputs)
-                + affine[index + 1].bias[:, None]
-            )
-        return tuple(states)
-
-    def ablate_in(layer):
-        """The step for a neuron of ``layer``."""
-
-        def branch(states, kept, neuron, clamp):
-            row = neuron - slices[layer].start
-            before = activation(states[layer - lowest][row])
-            weights = affine[layer + 1].kernel[row]
-            states = list(states)
-            states[layer + 1 - lowest] += weights[:, None] * (clamp[neuron] - before)
-            return upwards(layer + 1, states, kept, clamp)
-
-        return branch
-
-    branches = [ablate_in(layer) for layer in layers]
-    branch_of_neuron = jnp.asarray(np.searchsorted(layers, model.layer_of_neuron))
-
-    def chunk(carry, x_chunk, y_chunk):
-        hidden = x_chunk.T
-        for index in range(lowest):
-            hidden = activation(
-                matmul(affine[index].kernel, hidden) + affine[index].bias[:, None]
-            )
-        first = matmul(affine[lowest].kernel, hidden) + affine[lowest].bias[:, None]
-        intact = jnp.ones(model.num_neurons, bool)
-        states = (first, *[None] * (model.num_layers - lowest))
-        states = upwards(lowest, states, intact, jnp.zeros(model.num_neurons))
-
-        def curve(order_and_clamp):
-            order, clamp = order_and_clamp
-
-            def step(carry, neuron):
-                states, kept = carry
-                kept = kept.at[neuron].set(False)
-                states = jax.lax.switch(
-                    branch_of_neuron[neuron], branches, states, kept, neuron, clamp
-                )
-                return (states, kept), _score(states[-1], y_chunk)
-
-            _, scores = jax.lax.scan(step, (states, intact), order)
-            return scores
-
-        after = jax.lax.map(curve, (orders, clamps))
-        before = _score(states[-1], y_chunk)
-        sums = jax.tree.map(
-            lambda a, b: jnp.concatenate(
-                [jnp.broadcast_to(b, (len(a), 1, *b.shape)), a], axis=1
-            ),
-            after,
-            before,
+    orders, clamps = (
+        jnp.broadcast_to(array, (*shape, array.shape[-1])).reshape(
+            shape[0], -1, array.shape[-1]
         )
-        return jax.tree.map(jnp.add, carry, sums)
+        for array in (order, clamp)
+    )
+    if engine == "rank_one":
+        run = _RankOne(
+            model, layers, _examples_of_rank_one(model, x, layers, memory_gb)
+        )
+    else:
+        run = _Cumulative(_masks_engine(model, layers[0], len(y), memory_gb))
+    sums = sum_over_examples(run, (variables, orders, clamps), x, y)
+    return _evaluation(sums, (*shape, order.shape[-1] + 1), len(y))
 
-    zeros = _zero_score(model, len(orders), orders.shape[1] + 1)
-    correct, loss = fold_examples(chunk, zeros, x, y, chunk_size=examples)
-    return correct, loss / len(y)
+
+class _Masks(NamedTuple):
+    """Sums over examples for masks [M, H] and clamps [M, H] of one network."""
+
+    model: MLP
+    lowest: int
+    examples: int
+    masks_at_once: int
+
+    def __call__(self, arrays, x, y):
+        variables, masks, clamps = arrays
+        where = self.model.layer_slices[self.lowest]
+
+        def chunk(carry, x_chunk, y_chunk):
+            _, activations = self.model.apply(variables, x_chunk)
+
+            def one_mask(mask_and_clamp):
+                logits, _ = self.model.apply(
+                    variables,
+                    self.lowest,
+                    activations[:, where],
+                    Ablation(*mask_and_clamp),
+                    method="above",
+                )
+                return _score(logits.T, y_chunk)
+
+            sums = jax.lax.map(one_mask, (masks, clamps), batch_size=self.masks_at_once)
+            return jax.tree.map(jnp.add, carry, sums)
+
+        zeros = _zero_score(self.model, len(masks))
+        return fold_examples(chunk, zeros, x, y, chunk_size=self.examples)
+
+
+class _Cumulative(NamedTuple):
+    """``_Masks`` for the cumulative masks of orders [S, M, K]."""
+
+    engine: _Masks
+
+    def __call__(self, arrays, x, y):
+        def of_network(network):
+            variables, orders, clamps = network
+
+            def of_order(order_and_clamp):
+                order, clamp = order_and_clamp
+                masks = cumulative_masks(order, len(clamp))
+                clamps = jnp.broadcast_to(clamp, masks.shape)
+                return self.engine((variables, masks, clamps), x, y)
+
+            return jax.lax.map(of_order, (orders, clamps))
+
+        return jax.lax.map(of_network, arrays)
+
+
+class _RankOne(NamedTuple):
+    """Sums over examples for orders [S, M, K] that touch ``layers`` only."""
+
+    model: MLP
+    layers: tuple[int, ...]
+    examples: int
+
+    def __call__(self, arrays, x, y):
+        return jax.lax.map(lambda network: self._network(network, x, y), arrays)
+
+    def _network(self, network, x, y):
+        variables, orders, clamps = network
+        affine = folded_layers(self.model, variables)
+        lowest = self.layers[0]
+
+        def chunk(carry, x_chunk, y_chunk):
+            outputs = x_chunk.T
+            for layer in range(lowest + 1):
+                outputs = self._activation(self._affine(affine[layer], outputs))
+            intact = jnp.ones(self.model.num_neurons, bool)
+            states, logits = self._above(affine, lowest, outputs, {}, intact, None)
+
+            def curve(order_and_clamp):
+                order, clamp = order_and_clamp
+                return self._curve(
+                    affine, outputs, states, logits, order, clamp, y_chunk
+                )
+
+            sums = jax.lax.map(curve, (orders, clamps))
+            return jax.tree.map(jnp.add, carry, sums)
+
+        zeros = _zero_score(self.model, len(orders), orders.shape[1] + 1)
+        return fold_examples(chunk, zeros, x, y, chunk_size=self.examples)
+
+    def _activation(self, inputs):
+        return ACTIVATIONS[self.model.activation](inputs)
+
+    def _affine(self, layer: Affine, inputs: Array) -> Array:
+        """Feature-major: [inputs, n] to [outputs, n]."""
+        product = jnp.matmul(
+            layer.kernel.T, inputs, precision=self.model.matmul_precision
+        )
+        return product + layer.bias[:, None]
+
+    def _above(self, affine, layer, outputs, states, kept, clamp):
+        """Recomputes all above ``layer``, whose outputs are given.
+
+        ``states`` holds by layer the pre-activations [width, n] that a step can change:
+        those of the hidden layers above the lowest.
+        """
+        states = dict(states)
+        for index in range(layer, self.model.num_layers):
+            if index > layer:
+                outputs = self._activation(states[index])
+            if clamp is not None:
+                where = self.model.layer_slices[index]
+                outputs = jnp.where(kept[where, None], outputs, clamp[where, None])
+            above = self._affine(affine[index + 1], outputs)
+            if index + 1 == self.model.num_layers:
+                return states, above
+            states[index + 1] = above
+        raise AssertionError("a network has a layer above each hidden layer")
+
+    def _curve(self, affine, lowest_outputs, states, logits, order, clamp, y):
+        """One order [K]: correct [K+1, C] and summed losses [K+1]."""
+        model, lowest, last = self.model, self.layers[0], self.model.num_layers - 1
+        slices = model.layer_slices
+        num_steps = len(order)
+        layer_of_step = jnp.asarray(model.layer_of_neuron)[order]
+
+        def change(layer, states, neuron):
+            """How much the next layer's pre-activations change, [width, n]."""
+            row = neuron - slices[layer].start
+            before = (
+                lowest_outputs[row]
+                if layer == lowest
+                else self._activation(states[layer][row])
+            )
+            weights = affine[layer + 1].kernel[row]
+            return weights[:, None] * (clamp[neuron] - before)
+
+        def record(scores, step, logits):
+            return jax.tree.map(
+                lambda whole, one: whole.at[step + 1].set(one),
+                scores,
+                _score(logits, y),
+            )
+
+        def steps_in_last(step, states, logits, kept, scores):
+            """The steps from ``step`` on, for as long as they are in the last layer."""
+            if last not in self.layers:
+                return step, kept, scores
+
+            def goes_on(carry):
+                step = carry[0]
+                here = layer_of_step[jnp.minimum(step, num_steps - 1)] == last
+                return (step < num_steps) & here
+
+            def one(carry):
+                step, logits, kept, scores = carry
+                neuron = order[step]
+                logits += change(last, states, neuron)
+                kept = kept.at[neuron].set(False)
+                return step + 1, logits, kept, record(scores, step, logits)
+
+            step, _, kept, scores = jax.lax.while_loop(
+                goes_on, one, (step, logits, kept, scores)
+            )
+            return step, kept, scores
+
+        def step_in(layer):
+            """A step in ``layer``, below the last."""
+
+            def branch(states, kept, neuron):
+                above = states[layer + 1] + change(layer, states, neuron)
+                return self._above(
+                    affine,
+                    layer + 1,
+                    self._activation(above),
+                    states | {layer + 1: above},
+                    kept,
+                    clamp,
+                )
+
+            return branch
+
+        lower = [layer for layer in self.layers if layer < last]
+
+        def step_below_last(carry):
+            step, states, kept, scores = carry
+            neuron = order[step]
+            kept = kept.at[neuron].set(False)
+            which = jnp.searchsorted(jnp.asarray(lower), layer_of_step[step])
+            states, logits = jax.lax.switch(
+                which, [step_in(layer) for layer in lower], states, kept, neuron
+            )
+            scores = record(scores, step, logits)
+            step, kept, scores = steps_in_last(step + 1, states, logits, kept, scores)
+            return step, states, kept, scores
+
+        scores = _zero_score(model, num_steps + 1)
+        scores = record(scores, -1, logits)
+        kept = jnp.ones(model.num_neurons, bool)
+        if not num_steps:
+            return scores
+        step, kept, scores = steps_in_last(0, states, logits, kept, scores)
+        if lower:
+            carry = (step, states, kept, scores)
+            carry = jax.lax.while_loop(
+                lambda carry: carry[0] < num_steps, step_below_last, carry
+            )
+            scores = carry[-1]
+        return scores
 
 
 def _score(logits: Float[Array, "C n"], y: Int[Array, " n"]) -> tuple[Array, Array]:
     """Correct by class, int32 [C], and the sum of cross-entropies."""
     classes = jnp.arange(len(logits))[:, None]
     is_label = y == classes
-    hits = is_label & (jnp.argmax(logits, axis=0) == classes)
-    losses = optax.softmax_cross_entropy_with_integer_labels(
-        logits, jnp.maximum(y, 0), axis=0
-    )
+    best = logits.max(axis=0)
+    own = jnp.sum(jnp.where(is_label, logits, 0), axis=0)
+    earlier = jnp.max(jnp.where(classes < y, logits, -jnp.inf), axis=0)
+    hits = is_label & (own >= best) & (own > earlier)
+    losses = jnp.log(jnp.sum(jnp.exp(logits - best), axis=0)) + best - own
     return (
         hits.sum(axis=1, dtype=jnp.int32),
         jnp.sum(jnp.where(y == SEEN, 0, losses)),
@@ -287,6 +436,17 @@ def _zero_score(model: MLP, *leading: int) -> tuple[Array, Array]:
         jnp.zeros((*leading, model.num_classes), jnp.int32),
         jnp.zeros(leading),
     )
+
+
+def _evaluation(sums, shape: tuple[int, ...], num_examples: int) -> Evaluation:
+    correct, loss = sums
+    return Evaluation(
+        correct.reshape(*shape, -1), loss.reshape(shape) / num_examples, num_examples
+    )
+
+
+def _with_axis(array: ArrayLike) -> ArrayLike:
+    return array[None] if isinstance(array, Tracer) else np.asarray(array)[None]
 
 
 def _lowest_ablated_layer(model: MLP, masks: ArrayLike) -> int:
@@ -307,10 +467,35 @@ def _layers_of_order(model: MLP, order: ArrayLike) -> tuple[int, ...]:
     return tuple(touched) or (model.num_layers - 1,)
 
 
-def _chunk_of_examples(memory_gb, x, model, floats_per_cell) -> int:
-    """Examples at once: within half the budget, and no more than caches like."""
-    below = x.shape[1] + 2 * max(model.hidden)
-    return _fit(memory_gb / 2, below + floats_per_cell, min(len(x), 1000))
+# Beyond about this many floats in an array that each step rewrites, caches are left
+# and nothing is gained; measured on two CPU cores with benchmark_ablation.
+_FLOATS_AT_A_STEP = 512 * 1024
+
+
+def _masks_engine(
+    model: MLP, lowest: int, num_examples: int, memory_gb: float
+) -> _Masks:
+    """The engine with chunks that keep to the budget.
+
+    A chunk of examples holds all its activations once; each mask and example then hold
+    two copies of the widest layer above, and of the logits.
+    """
+    above = 2 * (max((*model.hidden[lowest:], model.num_classes)) + model.num_classes)
+    most = min(num_examples, 1000)
+    examples = _fit(memory_gb / 2, above + 2 * model.num_neurons, most)
+    at_once = _FLOATS_AT_A_STEP // (examples * above) + 1
+    return _Masks(
+        model, lowest, examples, _fit(memory_gb / 2, above * examples, at_once)
+    )
+
+
+def _examples_of_rank_one(
+    model: MLP, x: Array, layers: tuple[int, ...], memory_gb: float
+) -> int:
+    """Examples at once: images, and three copies of all above the lowest layer."""
+    widths = (*model.hidden[layers[0] :], model.num_classes)
+    most = min(len(x), max(256, _FLOATS_AT_A_STEP // max(widths)))
+    return _fit(memory_gb, 2 * x.shape[1] + 3 * sum(widths), most)
 
 
 def _fit(memory_gb: float, floats: int, most: int) -> int:

@@ -6,6 +6,8 @@ exactly up to 2^24, so longer inputs are summed in int32 over parts. ``fold_exam
 streams over examples that do not fit on the device; counts of parts add up.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -59,3 +61,80 @@ def _count(codes: Array, labels: Array, num_codes: int, num_classes: int) -> Arr
 
     counts = jax.lax.map(count_code, jnp.arange(num_codes, dtype=codes.dtype))
     return jnp.moveaxis(counts, 0, 1).astype(jnp.int32)
+
+
+_EXAMPLES_IN_A_BLOCK = 512
+
+
+@partial(jax.jit, static_argnames=("num_codes", "num_classes"))
+def pair_counts(
+    codes: Int[Array, "N H"],
+    labels: Int[Array, " N"],
+    num_codes: int,
+    num_classes: int,
+) -> Int[Array, "H H pair_codes C"]:
+    """Counts how often the codes of each pair of neurons meet each class.
+
+    The joint code of neurons i and j is ``code_i * B + code_j``, so that
+    ``mutual_information`` of the result is I(Ti,Tj;Y) of all pairs. Indicators of the
+    codes but 0 are multiplied class by class, in blocks of examples sorted by class;
+    what involves code 0 follows from the margins.
+
+    Args:
+        codes: int32 [N, H] in [0, B).
+        labels: int32 [N] in [0, C). An example with a label outside is not counted.
+        num_codes: B.
+        num_classes: C.
+
+    Returns:
+        int32 [H, H, B*B, C], exact for N up to 2^24 in each class.
+    """
+    num_examples, num_neurons = codes.shape
+    by_class = jnp.argsort(labels)
+    starts = jnp.searchsorted(labels[by_class], jnp.arange(num_classes + 1))
+    sizes = jnp.diff(starts)
+    size = min(_EXAMPLES_IN_A_BLOCK, num_examples)
+    blocks_before = jnp.cumulative_sum(-(-sizes // size), include_initial=True)
+
+    codes = codes[by_class]
+    present = jnp.arange(1, num_codes, dtype=codes.dtype)
+    indicators = (codes[:, :, None] == present).astype(jnp.float32)
+    indicators = indicators.reshape(num_examples, -1)
+
+    def add_block(carry, block):
+        pairs, singles = carry
+        label = jnp.searchsorted(blocks_before, block, side="right") - 1
+        label = jnp.minimum(label, num_classes - 1)
+        start = starts[label] + (block - blocks_before[label]) * size
+        end = jnp.where(block < blocks_before[-1], starts[label + 1], 0)
+        # A slice that would leave the array is moved back: count by position.
+        first = jnp.minimum(start, num_examples - size)
+        position = first + jnp.arange(size)
+        counted = ((position >= start) & (position < end)).astype(jnp.float32)
+        here = jax.lax.dynamic_slice_in_dim(indicators, first, size)
+        here = here * counted[:, None]
+        product = jnp.matmul(here.T, here, precision="highest")
+        return (
+            pairs.at[label].add(product.astype(jnp.int32)),
+            singles.at[label].add(here.sum(axis=0).astype(jnp.int32)),
+        ), None
+
+    width = indicators.shape[1]
+    zeros = (
+        jnp.zeros((num_classes, width, width), jnp.int32),
+        jnp.zeros((num_classes, width), jnp.int32),
+    )
+    most_blocks = -(-num_examples // size) + num_classes
+    (pairs, singles), _ = jax.lax.scan(add_block, zeros, jnp.arange(most_blocks))
+
+    pairs = pairs.reshape(num_classes, num_neurons, -1, num_neurons, num_codes - 1)
+    singles = singles.reshape(num_classes, num_neurons, -1)
+    shape = (num_classes, num_neurons, num_codes - 1, num_neurons)
+    code_of_i = jnp.broadcast_to(singles[:, :, :, None], shape) - pairs.sum(axis=4)
+    pairs = jnp.concatenate([code_of_i[..., None], pairs], axis=4)
+    of_j = jnp.concatenate([(sizes[:, None] - singles.sum(2))[..., None], singles], 2)
+    code_0_of_i = of_j[:, None] - pairs.sum(axis=2)
+    pairs = jnp.concatenate([code_0_of_i[:, :, None], pairs], axis=2)
+    # [C, H, B, H, B] to [H, H, B*B, C]
+    pairs = pairs.transpose(1, 3, 2, 4, 0)
+    return pairs.reshape(num_neurons, num_neurons, num_codes**2, num_classes)

@@ -36,8 +36,8 @@ class Ablation(NamedTuple):
             neurons are not used.
     """
 
-    keep: Bool[Array, " H"]
-    clamp: Float[Array, " H"]
+    keep: Bool[ArrayLike, " H"]
+    clamp: Float[ArrayLike, " H"]
 
 
 class MLP(nn.Module):
@@ -189,7 +189,8 @@ class MLP(nn.Module):
             if index > layer:
                 raw = self._layer(index, outputs[-1], train)
             if ablation is not None:
-                raw = jnp.where(ablation.keep[where], raw, ablation.clamp[where])
+                keep, clamp = map(jnp.asarray, ablation)
+                raw = jnp.where(keep[where], raw, clamp[where])
             outputs.append(raw)
         return self.dense[-1](outputs[-1]), jnp.concatenate(outputs, axis=-1)
 

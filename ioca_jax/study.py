@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, Int
 from tqdm import tqdm
 
 from ioca_jax import figures
-from ioca_jax.ablation import ablation_curve
+from ioca_jax.ablation import ablation_curves
 from ioca_jax.datasets import Dataset, load_dataset
 from ioca_jax.histograms import joint_counts
 from ioca_jax.information import MEASURES
@@ -339,25 +339,6 @@ def _orders(scores, seeds, neurons, orderings, scope_index) -> Int[Array, "S O K
     return jax.vmap(of_network)(scores, seeds)
 
 
-@partial(jax.jit, static_argnames=("model", "layers", "memory_gb"))
-def _ablate(model, variables, orders, clamps, split, layers, memory_gb):
-    """Curves of one scope [S, A, O, K+1]: every clamp, every order, every network."""
-
-    def of_network(network):
-        variables, orders, clamps = network
-        return ablation_curve(
-            model,
-            variables,
-            orders,
-            clamps[:, None, :],
-            *split,
-            layers=layers,
-            memory_gb=memory_gb,
-        )
-
-    return jax.lax.map(of_network, (variables, orders, clamps))
-
-
 def _study_arrays(
     config: StudyConfig, model: MLP, data: Dataset, trained: Trained, progress: bool
 ) -> dict[str, np.ndarray]:
@@ -389,8 +370,14 @@ def _study_arrays(
     for index, (_, neurons) in enumerate(bar):
         orders = _orders(statistics.scores, seeds, neurons, orderings, index)
         layers = tuple(np.unique(model.layer_of_neuron[neurons]).tolist())
-        curve = _ablate(
-            model, trained.variables, orders, clamps, test, layers, config.memory_gb
+        curve = ablation_curves(
+            model,
+            trained.variables,
+            orders[:, None],  # [S, A, O, K] with the clamps
+            clamps[:, :, None],
+            *test,
+            layers=layers,
+            memory_gb=config.memory_gb,
         )
         size = len(neurons)
         arrays["order"][:, index, :, :size] = orders

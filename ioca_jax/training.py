@@ -1,5 +1,5 @@
 """Seeds become trained networks: all in one program, ``vmap`` over seeds, ``scan`` over
-steps.
+steps, and on a host of several devices a share of the seeds on each.
 
 A network is a pure function of its seed: the seed's key gives the initial weights, the
 order of the examples in every epoch, and the dropout masks. Seeds therefore do not feel
@@ -20,11 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float
 from tqdm import tqdm
 
 from ioca_jax.datasets import Dataset
 from ioca_jax.mlp import MLP
+from ioca_jax.parallel import AXIS, device_mesh, replicated
 
 OPTIMIZERS = {
     "adam": optax.adam,
@@ -137,7 +139,9 @@ def train(
     num_train, num_inputs = data.train.x.shape
     per_seed = _bytes_per_seed(model, config, num_train, num_inputs)
     chunk = max(1, min(len(numbers), int(memory_gb * 1e9 / per_seed)))
-    arrays = jax.device_put((data.train, data.validation))
+    mesh = device_mesh()
+    chunk = -(-chunk // mesh.size) * mesh.size  # the same number on every device
+    arrays = replicated((data.train, data.validation))
     bar = tqdm(
         total=-(-len(numbers) // chunk) * config.epochs,
         desc="training",
@@ -150,7 +154,7 @@ def train(
             some = numbers[start : start + chunk]
             # The last chunk is filled up, so that every chunk has the same program.
             filled = np.concatenate([some, np.repeat(some[-1:], chunk - len(some))])
-            result = _train_chunk(model, config, arrays, filled, num_inputs, bar)
+            result = _train_chunk(model, config, mesh, arrays, filled, bar)
             done.append(result)
     variables, history = jax.tree.map(
         lambda *chunks: jnp.concatenate(chunks)[: len(numbers)], *done
@@ -220,12 +224,14 @@ def _bytes_per_seed(
     return 4 * (copies * weights + 2 * batch + 4 * num_train)
 
 
-def _train_chunk(model, config, arrays, seeds, num_inputs, bar):
+def _train_chunk(model, config, mesh, arrays, seeds, bar):
     """Variables and history of as many networks as fit at once."""
+    num_inputs = arrays[0].x.shape[1]
     state = _initial_states(model, config, num_inputs, jnp.asarray(seeds, jnp.uint32))
+    state = jax.device_put(state, NamedSharding(mesh, PartitionSpec(AXIS)))
     history = []
     for epoch in range(config.epochs):
-        state, metrics = _train_epoch(model, config, state, epoch, *arrays)
+        state, metrics = _train_epoch(model, config, mesh, state, epoch, *arrays)
         history.append(jax.block_until_ready(metrics))
         bar.set_postfix_str(
             f"validation error {_mean_error(metrics['validation_accuracy'])}",
@@ -251,9 +257,22 @@ def _initial_states(model: MLP, config: TrainConfig, num_inputs: int, seeds: Arr
     return jax.vmap(init)(seeds)
 
 
-@partial(jax.jit, static_argnames=("model", "config"), donate_argnames="state")
-def _train_epoch(model: MLP, config: TrainConfig, state, epoch, training, validation):
+@partial(jax.jit, static_argnames=("model", "config", "mesh"), donate_argnames="state")
+def _train_epoch(model, config, mesh, state, epoch, training, validation):
     """One epoch of every network: the states, and the epoch's metrics [S]."""
+    return jax.shard_map(
+        partial(_epoch_of_networks, model, config),
+        mesh=mesh,
+        in_specs=(PartitionSpec(AXIS), *[PartitionSpec()] * 3),
+        out_specs=PartitionSpec(AXIS),
+        check_vma=False,
+    )(state, epoch, training, validation)
+
+
+def _epoch_of_networks(
+    model: MLP, config: TrainConfig, state, epoch, training, validation
+):
+    """``_train_epoch`` of the networks of one device."""
     optimizer = OPTIMIZERS[config.optimizer](config.learning_rate)
     num_train = len(training.y)
     steps = num_train // config.batch_size

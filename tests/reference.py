@@ -23,8 +23,8 @@ def forward(model, variables, x, keep=None, clamp=None):
             )
             z = z * np.float64(norm["scale"]) + np.float64(norm["bias"])
         inputs = ACTIVATIONS[model.activation](z)
-        for neuron in range(width if keep is not None else 0):
-            if not keep[first + neuron]:
+        for neuron in range(width):
+            if keep is not None and clamp is not None and not keep[first + neuron]:
                 inputs[:, neuron] = clamp[first + neuron]
         outputs.append(inputs)
         first += width

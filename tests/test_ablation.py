@@ -147,8 +147,8 @@ def test_one_compilation_serves_all_orders_masks_and_clamps():
     x, y = random_examples()
     compiled = []
 
-    def listen(event: str, duration: float, **details):
-        del duration, details
+    def listen(event: str, duration_secs: float, **kwargs: str | int):
+        del duration_secs, kwargs
         if event == "/jax/core/compile/backend_compile_duration":
             compiled.append(event)
 

@@ -1,5 +1,6 @@
 """Joint counts are exact: against a slow loop, for many examples, by parts, traced."""
 
+import itertools
 from functools import partial
 
 import jax
@@ -125,3 +126,44 @@ def test_shapes_that_do_not_fit(codes, labels):
         "expected codes [N, H] and labels [N], got shapes "
         f"{list(codes)} and {list(labels)}"
     )
+
+
+@pytest.mark.parametrize(
+    ("num_codes", "num_examples"), [(2, 37), (2, 1800), (3, 700), (4, 513)]
+)
+def test_pairs_are_counted_as_one_by_one(num_codes, num_examples):
+    rng = np.random.default_rng(num_codes)
+    codes = rng.integers(num_codes, size=(num_examples, 5)).astype(np.int32)
+    # Class 2 does not occur, class 0 is most, and some examples are to be left out.
+    classes = np.array([0, 0, 0, 1, 3, -1])
+    labels = rng.choice(classes, num_examples).astype(np.int32)
+    counts = histograms.pair_counts(
+        jnp.asarray(codes), jnp.asarray(labels), num_codes, 4
+    )
+    assert counts.dtype == jnp.int32
+    for i, j in itertools.product(range(5), range(5)):
+        expected = np.zeros((num_codes**2, 4), int)
+        joint = codes[:, i] * num_codes + codes[:, j]
+        np.add.at(expected, (joint[labels >= 0], labels[labels >= 0]), 1)
+        np.testing.assert_array_equal(counts[i, j], expected)
+
+
+def test_information_of_pairs():
+    """A copy adds nothing, two bits of the class add up, and XOR is seen jointly."""
+    labels = np.arange(4000) % 4
+    noise = np.random.default_rng(0).integers(2, size=4000)
+    codes = np.stack(
+        [labels // 2, labels // 2, labels % 2, noise, noise ^ (labels // 2)]
+    )
+    counts = histograms.pair_counts(
+        jnp.asarray(codes.T, jnp.int32), jnp.asarray(labels, jnp.int32), 2, 4
+    )
+    bits = np.asarray(ioca.mutual_information(counts))
+    np.testing.assert_allclose(bits[0, 1], 1, atol=1e-5)
+    np.testing.assert_allclose(bits[0, 2], 2, atol=1e-5)
+    # noise and noise XOR bit: neither knows the class, together they know the bit (up
+    # to the bias of 4,000 examples, about 1e-3 bits)
+    np.testing.assert_allclose(bits[3, 4], 1, atol=5e-3)
+    assert bits[3, 3] < 5e-3
+    assert bits[4, 4] < 5e-3
+    np.testing.assert_allclose(bits, bits.T, atol=1e-6)

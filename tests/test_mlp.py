@@ -1,6 +1,7 @@
 """The network against an independent one, and ablation as an argument."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import ioca_jax as ioca
 from ioca_jax.mlp import folded_layers
 
 # float32 sums of at most 12 terms of order 1, against float64
-TOLERANCE = {"rtol": 2e-5, "atol": 2e-5}
+assert_close = partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize(
@@ -32,8 +33,8 @@ def test_agrees_with_an_independent_network(activation, batch_norm):
     ):
         logits, activations = model.apply(variables, x, ablation)
         expected_logits, expected_activations = forward(model, variables, x, *arguments)
-        np.testing.assert_allclose(logits, expected_logits, **TOLERANCE)
-        np.testing.assert_allclose(activations, expected_activations, **TOLERANCE)
+        assert_close(logits, expected_logits)
+        assert_close(activations, expected_activations)
 
 
 def test_an_ablated_output_is_its_clamp_value_in_training_too():
@@ -74,7 +75,7 @@ def test_mean_clamp_is_bias_balancing():
     next_layer["kernel"] = np.delete(next_layer["kernel"], neuron, axis=0)
     smaller = ioca.MLP(hidden=(5, 5), num_classes=4, activation="sigmoid")
     expected, _ = smaller.apply({"params": params}, x)
-    np.testing.assert_allclose(logits, expected, **TOLERANCE)
+    assert_close(logits, expected)
 
 
 def test_above_a_layer_is_the_rest_of_the_network():
@@ -102,7 +103,7 @@ def test_batch_norm_folds_into_affine_maps():
     for kernel, bias in hidden:
         inputs = np.tanh(inputs @ np.asarray(kernel) + np.asarray(bias))
     logits, _ = forward(model, variables, x)
-    np.testing.assert_allclose(inputs @ last.kernel + last.bias, logits, **TOLERANCE)
+    assert_close(inputs @ last.kernel + last.bias, logits)
 
 
 def test_vmap_over_ablations_is_a_loop():
@@ -116,7 +117,7 @@ def test_vmap_over_ablations_is_a_loop():
     for mask, logits in zip(masks, together, strict=True):
         alone, _ = model.apply(variables, x, ioca.Ablation(mask, clamp))
         # The products may be blocked otherwise: rounding only.
-        np.testing.assert_allclose(logits, alone, rtol=1e-5, atol=1e-6)
+        assert_close(logits, alone, rtol=1e-5, atol=1e-6)
 
 
 def test_neuron_axis():

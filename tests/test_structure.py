@@ -17,9 +17,10 @@ ROOMS: dict[str, set[str]] = {
     "information": set(),
     "statistics": set(),
     "results": set(),
-    "training": {"datasets", "mlp"},
+    "training": {"datasets", "mlp", "parallel"},
     "orderings": set(),
-    "ablation": {"mlp", "orderings", "streaming"},
+    "parallel": {"streaming"},
+    "ablation": {"mlp", "orderings", "parallel", "streaming"},
     "figures": {"results"},
     "report": {"results", "statistics"},
 }

@@ -11,7 +11,7 @@ from reference import evaluate, forward
 from sklearn.metrics import mutual_info_score
 
 import ioca_jax as ioca
-from ioca_jax import study
+from ioca_jax import parallel, study
 from ioca_jax.training import HISTORY
 
 CONFIG = ioca.StudyConfig(
@@ -272,9 +272,9 @@ def test_one_compilation_serves_all_orderings_and_seeds(networks, data):
         np.array([3, 0]),
         {name: jnp.zeros((2, 1)) for name in HISTORY},
     )
-    before = study._ablate._cache_size()
+    before = parallel._sum._cache_size()
     study._study_arrays(CONFIG, model, data, trained, progress=False)
-    compiled = study._ablate._cache_size()
+    compiled = parallel._sum._cache_size()
     assert compiled - before <= 3
     other = ioca.Trained(
         jax.tree.map(lambda leaf: leaf[::-1], variables),
@@ -282,7 +282,7 @@ def test_one_compilation_serves_all_orderings_and_seeds(networks, data):
         trained.history,
     )
     study._study_arrays(CONFIG, model, data, other, progress=False)
-    assert study._ablate._cache_size() == compiled
+    assert parallel._sum._cache_size() == compiled
 
 
 @pytest.mark.parametrize(

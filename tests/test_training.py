@@ -1,6 +1,7 @@
 """Training: what a seed decides, what the loss is, and who poisons whom."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from reference import forward
 
 import ioca_jax as ioca
 from ioca_jax import training
+from ioca_jax.parallel import device_mesh
 
 
 @pytest.fixture(scope="module")
@@ -131,14 +133,12 @@ def test_a_diverged_network_is_named_and_poisons_none(data):
     """A seed alone cannot be made to diverge, so its start is made NaN here."""
     seeds = jnp.array([0, 1], jnp.uint32)
     state = training._initial_states(MODEL, CONFIG, 12, seeds)
-    healthy, _ = training._train_epoch(
-        MODEL, CONFIG, jax.tree.map(jnp.copy, state), 0, data.train, data.validation
-    )
+    epoch = partial(training._train_epoch, MODEL, CONFIG, device_mesh())
+    rest = (0, data.train, data.validation)
+    healthy, _ = epoch(jax.tree.map(jnp.copy, state), *rest)
     params = state.variables["params"]
     params["dense_0"]["bias"] = params["dense_0"]["bias"].at[0, 0].set(jnp.nan)
-    state, metrics = training._train_epoch(
-        MODEL, CONFIG, state, 0, data.train, data.validation
-    )
+    state, metrics = epoch(state, *rest)
     history = {name: values[:, None] for name, values in metrics.items()}
     trained = ioca.Trained(state.variables, np.array([0, 1]), history)
     np.testing.assert_array_equal(trained.diverged, [True, False])
@@ -157,10 +157,9 @@ def test_divergence_in_a_real_run(data):
 
 def test_a_second_call_compiles_nothing(data):
     ioca.train(MODEL, data, CONFIG, (0, 1))
-    with jax.log_compiles(False):
-        before = training._train_epoch._cache_size()
-        ioca.train(MODEL, data, CONFIG, (5, 6))
-        assert training._train_epoch._cache_size() == before
+    before = training._train_epoch._cache_size()
+    ioca.train(MODEL, data, CONFIG, (5, 6))
+    assert training._train_epoch._cache_size() == before
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,75 @@
+"""Several devices give what one gives: counts equal, floats to rounding."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import ioca_jax as ioca
+
+# Run in a process of its own, since a process has its devices for good.
+PROGRAM = """
+import json, sys
+import jax
+jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
+import numpy as np
+import ioca_jax as ioca
+
+rng = np.random.default_rng(0)
+def split(n):
+    x = rng.uniform(size=(n, 12)).astype(np.float32)
+    return ioca.Split(x, (x[:, :4].argmax(1)).astype(np.int32))
+data = ioca.Dataset("argmax", split(300), split(61), split(101), 4)
+model = ioca.MLP(hidden=(9, 8), num_classes=4)
+trained = ioca.train(model, data, ioca.TrainConfig(epochs=3), (0, 1, 2, 3, 4))
+order = np.stack([rng.permutation(17) for _ in range(5)]).astype(np.int32)
+clamp = np.zeros((5, 17), np.float32)
+# The same networks everywhere, so that the counts can be compared.
+fixed = jax.tree.map(
+    lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) / 3, trained.variables
+)
+curves = ioca.ablation_curves(model, fixed, order, clamp, *data.test)
+one = jax.tree.map(lambda leaf: leaf[0], fixed)
+masks = ioca.cumulative_masks(order[0], 17)
+evaluation = ioca.evaluate_masks(model, one, masks, clamp[0], *data.test)
+print(json.dumps({
+    "devices": len(jax.devices()),
+    "history": np.asarray(trained.history["validation_loss"]).tolist(),
+    "correct": np.asarray(curves.correct).tolist(),
+    "loss": np.asarray(curves.loss).tolist(),
+    "masks": np.asarray(evaluation.correct).tolist(),
+}))
+"""
+
+
+def run(num_devices: int) -> dict:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(num_devices)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=pathlib.Path(ioca.__file__).parent.parent,
+        timeout=240,
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def on_one() -> dict:
+    return run(1)
+
+
+@pytest.mark.parametrize("num_devices", [3, 8])
+def test_devices_change_nothing(on_one, num_devices):
+    """Neither 5 seeds nor 101 examples are a multiple of 3 or 8."""
+    here = run(num_devices)
+    assert (on_one["devices"], here["devices"]) == (1, num_devices)
+    np.testing.assert_array_equal(here["correct"], on_one["correct"])
+    np.testing.assert_array_equal(here["masks"], on_one["masks"])
+    np.testing.assert_array_equal(here["masks"], np.array(here["correct"])[0])
+    # float32 sums in another order; and 27 steps of training from such sums
+    np.testing.assert_allclose(here["loss"], on_one["loss"], rtol=1e-5)
+    np.testing.assert_allclose(here["history"], on_one["history"], rtol=1e-4)
