@@ -82,8 +82,10 @@ class NamesParser(flags.ArgumentParser):
 def _define_list(parser: flags.ArgumentParser) -> Callable[..., Any]:
     serializer = flags.ListSerializer(",")
 
-    def define_one(name: str, default: Any, help_text: str) -> Any:
-        return flags.DEFINE(parser, name, default, help_text, serializer=serializer)
+    def define_one(name: str, default: Any, help_text: str, **where: Any) -> Any:
+        return flags.DEFINE(
+            parser, name, default, help_text, serializer=serializer, **where
+        )
 
     return define_one
 
@@ -98,24 +100,33 @@ _DEFINE: dict[str, Callable[..., Any]] = {
 }
 
 
-def define(config_class: type) -> None:
+def define(config_class: type, flag_values: flags.FlagValues = flags.FLAGS) -> None:
     """Defines a flag for every field of a configuration.
 
     Args:
         config_class: a dataclass whose fields have defaults and ``metadata["help"]``.
+        flag_values: where to.
     """
     for field in dataclasses.fields(config_class):
         kind = getattr(field.type, "__name__", "")  # of a plain type such as int
         kind = str(field.type) if kind not in _DEFINE else kind
         define_flag = _DEFINE[kind.removesuffix(" | None")]
-        define_flag(field.name, field.default, field.metadata["help"])
+        define_flag(
+            field.name,
+            field.default,
+            field.metadata["help"],
+            flag_values=flag_values,
+        )
 
 
-def parse(config_class: type[Config]) -> Config:
+def parse(
+    config_class: type[Config], flag_values: flags.FlagValues = flags.FLAGS
+) -> Config:
     """Makes a configuration of the flags' values.
 
     Args:
         config_class: what ``define`` was called with.
+        flag_values: likewise.
 
     Returns:
         The configuration.
@@ -124,7 +135,7 @@ def parse(config_class: type[Config]) -> Config:
         ValueError: as the configuration does.
     """
     names = [field.name for field in dataclasses.fields(config_class)]  # pyright: ignore[reportArgumentType]
-    return config_class(**{name: flags.FLAGS[name].value for name in names})
+    return config_class(**{name: flag_values[name].value for name in names})
 
 
 def run_main(main: Callable[[], None]) -> None:

@@ -59,7 +59,10 @@ def _count(codes: Array, labels: Array, num_codes: int, num_classes: int) -> Arr
         indicator = (codes == code).astype(jnp.float32)
         return jnp.matmul(indicator.T, one_hot, precision="highest")
 
-    counts = jax.lax.map(count_code, jnp.arange(num_codes, dtype=codes.dtype))
+    # What is not counted under another code is counted under code 0.
+    others = jax.lax.map(count_code, jnp.arange(1, num_codes, dtype=codes.dtype))
+    none = one_hot.sum(axis=0) - others.sum(axis=0)
+    counts = jnp.concatenate([none[None], others])
     return jnp.moveaxis(counts, 0, 1).astype(jnp.int32)
 
 

@@ -28,7 +28,7 @@ def use_all_cores() -> None:
 
     Call it before anything runs in JAX; afterwards it is too late and changes nothing.
     """
-    if jax.config.read("jax_num_cpu_devices") > 0:
+    if jax.config.jax_num_cpu_devices > 0:  # pyright: ignore[reportAttributeAccessIssue]
         return  # the user has chosen
     try:
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))

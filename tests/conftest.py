@@ -25,6 +25,21 @@ def unchecked_shapes() -> Iterator[None]:
     config.update("jaxtyping_disable", False)
 
 
+@pytest.fixture
+def compiled() -> Iterator[list[str]]:
+    """The names of the programs that XLA compiles, as they come."""
+    names: list[str] = []
+
+    def listen(event: str, duration_secs: float, **kwargs: str | int):
+        del duration_secs
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(str(kwargs.get("fun_name")))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
 @pytest.fixture(scope="session")
 def mnist5k() -> ioca.Dataset:
     return ioca.load_dataset("mnist5k")

@@ -142,15 +142,9 @@ def test_jit_and_vmap_over_networks():
             np.testing.assert_array_equal(together.correct[seed], alone.correct)
 
 
-def test_one_compilation_serves_all_orders_masks_and_clamps():
+def test_one_compilation_serves_all_orders_masks_and_clamps(compiled):
     model, variables = random_network(hidden=(5, 4))
     x, y = random_examples()
-    compiled = []
-
-    def listen(event: str, duration_secs: float, **kwargs: str | int):
-        del duration_secs, kwargs
-        if event == "/jax/core/compile/backend_compile_duration":
-            compiled.append(event)
 
     def run(seed: int):
         rng = np.random.default_rng(seed)
@@ -160,16 +154,12 @@ def test_one_compilation_serves_all_orders_masks_and_clamps():
         ioca.ablation_curve(model, variables, order, clamp, x, y)
         ioca.evaluate_masks(model, variables, masks, clamp, x, y)
 
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        run(0)
-        assert compiled
-        compiled.clear()
-        for seed in range(1, 6):
-            run(seed)
-        assert not compiled
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
+    run(0)
+    assert compiled
+    compiled.clear()
+    for seed in range(1, 6):
+        run(seed)
+    assert not compiled
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,95 @@
+"""README and BUILD are executed: the examples run, the commands exist."""
+
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+
+import ioca_jax as ioca
+from experiments import config_flags
+
+ROOT = pathlib.Path(ioca.__file__).parent.parent
+DOCUMENTS = ("README.md", "BUILD.md")
+
+
+def blocks(language: str) -> list[str]:
+    texts = [(ROOT / name).read_text() for name in DOCUMENTS]
+    return re.findall(rf"```{language}\n(.*?)```", "\n".join(texts), re.DOTALL)
+
+
+def commands(program: str) -> list[list[str]]:
+    lines = [line for block in blocks("console") for line in block.splitlines()]
+    words = [shlex.split(line[1:], comments=True) for line in lines if line[0] == "$"]
+    inline = re.findall(
+        r"`((?:make|python) [^`]*)`",
+        "\n".join((ROOT / name).read_text() for name in DOCUMENTS),
+    )
+    words += [shlex.split(line) for line in inline]
+    return [word for word in words if word[0] == program]
+
+
+def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    namespace: dict = {}
+    examples = blocks("python")
+    assert len(examples) == 2
+    for example in examples:
+        exec(compile(example, "README.md", "exec"), namespace)
+    assert "area under the curve 0." in capsys.readouterr().out
+
+
+def test_the_jobs_and_flags_that_are_named_exist():
+    jobs: dict[str, list[str]] = {}
+    for _, dash_m, module, *arguments in commands("python"):
+        if module.startswith("experiments."):
+            assert dash_m == "-m"
+            jobs.setdefault(module, []).extend(arguments)
+    assert "experiments.run_study" in jobs
+    for module, arguments in jobs.items():
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                f"import sys, {module}; from absl import flags; flags.FLAGS(sys.argv)",
+                *arguments,
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_make_targets_that_are_named_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    named = {words[1] for words in commands("make")}
+    assert {"demo", "test", "lint"} <= named
+    for target in named:
+        assert re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE), target
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "experiments" / "flagfiles").glob("*.flags"))
+)
+def test_flagfiles_are_studies_with_their_findings(path):
+    lines = path.read_text().splitlines()
+    values = flags.FlagValues()
+    config_flags.define(ioca.StudyConfig, values)
+    values(["run_study", f"--flagfile={path}"])
+    config = config_flags.parse(ioca.StudyConfig, values)
+    assert path.stem.startswith(f"{config.dataset}_{config.activation}")
+    heading = "\n".join(line for line in lines if line.startswith("#"))
+    assert f"--flagfile=experiments/flagfiles/{path.name}" in heading
+    for word in ("Shows", "Hardware", "Minutes", "Test error"):
+        assert word in heading, word
+
+
+def test_documents_name_files_that_exist():
+    for name in DOCUMENTS:
+        for link in re.findall(r"\]\(([^)]+)\)", (ROOT / name).read_text()):
+            if "://" not in link:
+                assert (ROOT / link).exists(), link
