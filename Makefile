@@ -4,7 +4,7 @@ WORKDIR ?= runs/demo
 INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt
 
-.PHONY: demo test lint format clean
+.PHONY: demo test benchmark lint format clean
 
 # The paper's experiment on 5,000 real MNIST digits: runs/demo/.
 demo: .venv/installed
@@ -13,6 +13,10 @@ demo: .venv/installed
 
 test: .venv/installed-dev
 	.venv/bin/python -m pytest -q --numprocesses=2 --dist=worksteal
+
+# About ten minutes; the figures are in runs/benchmark.json.
+benchmark: .venv/installed-benchmark
+	.venv/bin/python -m experiments.benchmark_ablation --measure_memory=ours
 
 lint: .venv/installed-dev
 	.venv/bin/ruff format --check .
@@ -30,6 +34,10 @@ format: .venv/installed-dev
 
 .venv/installed-dev: .venv/installed
 	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+.venv/installed-benchmark: .venv/installed
+	$(INSTALL) --editable '.[benchmark]'
 	touch $@
 
 clean:

@@ -7,15 +7,24 @@ code 2, with the traceback at ``--verbosity=1``.
 """
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
+import jax
 from absl import app, flags, logging
 
 import ioca_jax as ioca
 
 Config = TypeVar("Config")
+
+CACHE = flags.DEFINE_string(
+    "compilation_cache",
+    "~/.cache/ioca_jax",
+    "Where programs that took long to compile are kept for later runs; empty keeps "
+    "none. JAX_COMPILATION_CACHE_DIR goes before it.",
+)
 
 USER_ERRORS = (ValueError, OSError, ImportError)
 
@@ -160,6 +169,9 @@ def run_main(main: Callable[[], None]) -> None:
         del arguments
         logging.use_absl_handler()
         ioca.use_all_cores()
+        if CACHE.value and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+            directory = os.path.expanduser(CACHE.value)
+            jax.config.update("jax_compilation_cache_dir", directory)
         try:
             main()
         except USER_ERRORS as error:

@@ -96,7 +96,9 @@ def quantizer_edges(
     if kind == "uniform":
         low, high = outputs.min(axis=0)[:, None], outputs.max(axis=0)[:, None]
         return low + (high - low) * shares
-    return jnp.quantile(outputs, shares, axis=0).T
+    # Edges are outputs that occur: interpolating between equal ones could round below
+    # them, and a dead neuron would not have code 0.
+    return jnp.quantile(outputs, shares, axis=0, method="lower").T
 
 
 def encode(

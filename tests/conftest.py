@@ -1,7 +1,12 @@
 """Shape annotations are checked while the tests run, and randomness is fixed."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
+
+# Programs are compiled in haste, here and in the processes that tests start: nothing
+# that is tested depends on how fast they run, and compiling is most of the time.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import jax.numpy as jnp

@@ -232,7 +232,7 @@ def test_a_seed_is_the_same_alone_and_with_other_measures(results, tmp_path):
 
 def test_diverged_networks_leave_no_numbers(tmp_path):
     config = dataclasses.replace(
-        CONFIG, seeds=(0,), optimizer="sgd", learning_rate=1e30, epochs=1
+        CONFIG, seeds=(0,), hidden=(3,), optimizer="sgd", learning_rate=1e30, epochs=1
     )
     results = ioca.run_study(config, tmp_path / "diverged")
     assert results["diverged"].values.tolist() == [True]
