@@ -203,7 +203,7 @@ def examples(settings: Settings, num_examples: int, num_inputs: int) -> Examples
         data = ioca.load_dataset(settings.dataset, settings.data_dir)
         which = np.arange(num_examples) % len(data.test.y)
         x, y = data.test.x[which], data.test.y[which]
-        return Examples(jnp.asarray(x), jnp.asarray(y), data.num_classes)
+        return Examples(*ioca.place_examples(x, y), data.num_classes)
     of_label, of_class, of_noise = jax.random.split(jax.random.key(0), 3)
     y = jax.random.randint(of_label, (num_examples,), 0, NUM_CLASSES)
 
@@ -213,7 +213,7 @@ def examples(settings: Settings, num_examples: int, num_inputs: int) -> Examples
         noise = jax.random.uniform(of_noise, (num_examples, num_inputs))
         return 0.5 * means[y] + 0.5 * noise
 
-    return Examples(images(y), y, NUM_CLASSES)
+    return Examples(*ioca.place_examples(images(y), y), NUM_CLASSES)
 
 
 def random_networks(model: ioca.MLP, x: jax.Array, num_seeds: int) -> Any:

@@ -64,6 +64,9 @@ class Timing(NamedTuple):
         return max(0.0, self.first - self.median)
 
 
+_PAUSE = 0.2  # seconds
+
+
 def run_once(contender: Contender) -> tuple[float, Any]:
     """Runs a contender and waits for its results.
 
@@ -73,6 +76,8 @@ def run_once(contender: Contender) -> tuple[float, Any]:
     Returns:
         Seconds for all of the work, and the results.
     """
+    # The threads of whoever ran before spin for a while, waiting for more to do.
+    time.sleep(_PAUSE)
     start = time.perf_counter()
     state = jax.block_until_ready(contender.setup())
     ready = time.perf_counter()

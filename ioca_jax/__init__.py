@@ -39,7 +39,7 @@ from ioca_jax.histograms import joint_counts
 from ioca_jax.information import entropy, kl_selectivity, mutual_information
 from ioca_jax.mlp import MLP, Ablation
 from ioca_jax.orderings import cumulative_masks, order_neurons, random_order
-from ioca_jax.parallel import use_all_cores
+from ioca_jax.parallel import place_examples, use_all_cores
 from ioca_jax.quantization import encode, quantize, quantizer_edges
 from ioca_jax.report import summarize
 from ioca_jax.results import load_results
@@ -78,6 +78,7 @@ __all__ = [
     "measure_neurons",
     "mutual_information",
     "order_neurons",
+    "place_examples",
     "quantize",
     "quantizer_edges",
     "random_order",

@@ -60,7 +60,11 @@ def _count(codes: Array, labels: Array, num_codes: int, num_classes: int) -> Arr
         return jnp.matmul(indicator.T, one_hot, precision="highest")
 
     # What is not counted under another code is counted under code 0.
-    others = jax.lax.map(count_code, jnp.arange(1, num_codes, dtype=codes.dtype))
+    others = jnp.arange(1, num_codes, dtype=codes.dtype)
+    if num_codes == 2:  # no loop, so that XLA fuses the indicator with what made it
+        others = count_code(others[0])[None]
+    else:
+        others = jax.lax.map(count_code, others)
     none = one_hot.sum(axis=0) - others.sum(axis=0)
     counts = jnp.concatenate([none[None], others])
     return jnp.moveaxis(counts, 0, 1).astype(jnp.int32)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from ioca_jax.streaming import SEEN
@@ -60,25 +61,31 @@ def replicated(tree: Any) -> Any:
     return jax.device_put(tree, NamedSharding(device_mesh(), P()))
 
 
-def split_over_devices(
-    x: Float[Array, "N D"], y: Int[Array, " N"]
-) -> tuple[Float[Array, "padded D"], Int[Array, " padded"]]:
-    """Puts a share of the examples on every device.
+def place_examples(
+    x: Float[ArrayLike, "N D"], y: Int[ArrayLike, " N"]
+) -> tuple[Float[Array, "N D"], Int[Array, " N"]]:
+    """Puts examples where many evaluations will want them, once.
 
     Args:
         x: images [N, D].
         y: labels [N].
 
     Returns:
-        The same, filled up to a multiple of the devices by examples labelled ``SEEN``.
-        Arrays that are in place already are not copied.
+        The same on the devices, a share on each if N is a multiple of their number.
     """
-    mesh = device_mesh()
-    missing = -len(y) % mesh.size
+    x, y, mesh = jnp.asarray(x), jnp.asarray(y), device_mesh()
+    if len(y) % mesh.size:
+        return x, y
+    return jax.device_put((x, y), NamedSharding(mesh, P(AXIS)))
+
+
+def _split_over_devices(x: Array, y: Array) -> tuple[Array, Array]:
+    """A share on every device, filled up by examples labelled ``SEEN``."""
+    missing = -len(y) % device_mesh().size
     if missing:
         x = jnp.pad(x, ((0, missing), (0, 0)))
         y = jnp.pad(y, (0, missing), constant_values=SEEN)
-    return jax.device_put((x, y), NamedSharding(mesh, P(AXIS)))
+    return place_examples(x, y)
 
 
 def sum_over_examples(
@@ -103,7 +110,7 @@ def sum_over_examples(
     """
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((arrays, x, y))):
         return function(arrays, x, y)
-    return _sum(function, device_mesh(), arrays, *split_over_devices(x, y))
+    return _sum(function, device_mesh(), arrays, *_split_over_devices(x, y))
 
 
 @partial(jax.jit, static_argnames=("function", "mesh"))

@@ -31,6 +31,7 @@ from ioca_jax.histograms import joint_counts
 from ioca_jax.information import MEASURES
 from ioca_jax.mlp import MLP
 from ioca_jax.orderings import DIRECTIONS, order_neurons, random_order
+from ioca_jax.parallel import place_examples
 from ioca_jax.quantization import encode, parse_quantizer, quantizer_edges
 from ioca_jax.report import summarize
 from ioca_jax.results import (
@@ -344,7 +345,7 @@ def _study_arrays(
 ) -> dict[str, np.ndarray]:
     """Every variable of the results, from trained networks."""
     orderings, scopes = tuple(_orderings(config)), _scopes(model)
-    validation, test = jax.device_put((data.validation, data.test))
+    validation, test = jax.device_put(data.validation), place_examples(*data.test)
     statistics = _measure(
         model, trained.variables, validation, config.quantizer, config.measures
     )
