@@ -670,7 +670,9 @@ def _outputs_of_neurons(settings: Settings) -> tuple[jax.Array, Examples]:
     model = ioca.MLP(preset.hidden, data.num_classes, settings.activation)
     variables = one_network(random_networks(model, data.x, 1), 0)
     _, outputs = model.apply(variables, data.x)
-    return outputs, data
+    # Neurons are counted on one device.
+    outputs, y = jax.device_put((outputs, data.y), jax.devices()[0])
+    return outputs, data._replace(y=y)
 
 
 def _peer_codes(outputs: np.ndarray, activation: str) -> np.ndarray:
