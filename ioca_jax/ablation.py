@@ -16,9 +16,9 @@ Both stream over chunks of examples, bound their memory by a budget, and spread 
 examples over this host's devices; correct counts do not depend on any of it. A
 prediction is the first greatest logit.
 
-Rounding: a layer's pre-activations are computed anew whenever a neuron below changes
-twice over, and between such steps gather the rounding of at most one update for each
-neuron of the layer beneath: about ``6e-8 sqrt(width)`` of their size.
+Rounding: a layer's pre-activations are computed anew whenever a neuron two or more
+layers below is ablated. Between such steps they gather the rounding of at most one
+update for each neuron of the layer beneath: about ``6e-8 sqrt(width)`` of their size.
 """
 
 import dataclasses
