@@ -12,7 +12,6 @@ float64 NumPy (``benchmark_peers.curve_oracle`` and others), never by a contende
 """
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,14 +24,13 @@ import ioca_jax as ioca
 from experiments import benchmark_costs as costs
 from experiments import benchmark_peers as peers
 from experiments.benchmark_timing import Contender
-from ioca_jax.ablation import ENGINES, ablation_curves
+from ioca_jax.ablation import ENGINES, ablation_curves, default_engine
 from ioca_jax.datasets import Split
 from ioca_jax.histograms import pair_counts
 from ioca_jax.information import MEASURES
 from ioca_jax.mlp import Affine, folded_layers
 
 DEFAULT = "default"
-_DEFAULT_ENGINE = inspect.signature(ioca.ablation_curve).parameters["engine"].default
 NUM_CLASSES = 10  # of synthetic data
 NUM_CODES = 2  # of the one-bit quantiser
 _BITS_TOLERANCE = 1e-5
@@ -624,9 +622,9 @@ def curve_case(work: CurveWork, settings: Settings) -> Case:
         note = engine if name == DEFAULT else ""
         return Contender(name, run, check, ours=True, note=note)
 
-    contenders, left_out = [whole(DEFAULT, _DEFAULT_ENGINE)], {}
+    contenders, left_out = [whole(DEFAULT, default_engine())], {}
     for engine in work.engines:
-        if engine == _DEFAULT_ENGINE:
+        if engine == default_engine():
             continue
         if predicted_seconds(engine) <= preset.seconds_per_run:
             contenders.append(whole(engine, engine))

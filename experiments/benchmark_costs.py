@@ -12,9 +12,9 @@ Counted, for one example:
 * a score, argmax and cross-entropy of C logits: ``4 C`` operations;
 * a rank-one update of w pre-activations: ``2 w`` operations.
 
-Widths are not shrunk for neurons that are ablated already. Bytes are the compulsory
-ones: inputs read once and results written once, as if a cache held all the rest. So a
-floor is a lower bound for its algorithm, and a share of it is never flattered.
+In a curve by rank-one updates a neuron costs nothing once it is ablated. Bytes are the
+compulsory ones: inputs read once and results written once, as if a cache held all the
+rest. So a floor is a lower bound for its algorithm, and a share of it never flattered.
 """
 
 import time
@@ -117,8 +117,7 @@ def upper_operations(widths: Sequence[int], layer: int) -> int:
 
 def _lower_operations(widths: Sequence[int], layer: int) -> int:
     """Operations for one example from the input to a layer's pre-activations."""
-    everything = upper_operations(widths, 0) + 2 * widths[0] * widths[1]
-    return everything - upper_operations(widths, layer)
+    return _forward_operations(widths) - upper_operations(widths, layer)
 
 
 def rank_one_operations(
@@ -128,18 +127,48 @@ def rank_one_operations(
 
     Args:
         widths: D, those of the hidden layers, and C.
-        layers: [K], the hidden layer of each ablated neuron, counted from 0.
+        layers: [K], the hidden layer of each ablated neuron, counted from 0, in order.
 
     Returns:
         The number: one forward pass, then for each step an update of the next layer's
-        pre-activations and what lies above them.
+        pre-activations and what lies above them, for the neurons still kept.
     """
-    steps_in_layer = np.bincount(layers, minlength=len(widths) - 2).tolist()
-    forward = 2 * widths[0] * widths[1] + upper_operations(widths, 0)
-    return forward + sum(
-        steps * (2 * widths[layer + 2] + upper_operations(widths, layer + 1))
-        for layer, steps in enumerate(steps_in_layer)
+    hidden = np.asarray(widths[1:-1])
+    layers = np.asarray(layers, int)
+    ablated = np.cumsum(layers[:, None] == np.arange(len(hidden)), axis=0)
+    classes = np.full((len(layers), 1), widths[-1])
+    kept = np.concatenate([hidden - ablated, classes], axis=1)  # [K, L+1]
+    # To outputs and on to the next layer, or from the logits to the score.
+    onward = np.concatenate(
+        [kept[:, :-1] * (1 + 2 * kept[:, 1:]), 4 * classes], axis=1
     )
+    steps = np.arange(len(layers))
+    from_next = np.cumsum(onward[:, ::-1], axis=1)[:, ::-1][steps, layers + 1]
+    return _forward_operations(widths) + int(
+        np.sum(2 * kept[steps, layers + 1] + from_next)
+    )
+
+
+def prefix_sums_operations(
+    widths: Sequence[int], layers: Sequence[int] | np.ndarray
+) -> int:
+    """Operations for one example of one curve by prefix sums.
+
+    Args:
+        widths: D, those of the hidden layers, and C.
+        layers: [K], the hidden layer of each ablated neuron, counted from 0.
+
+    Returns:
+        The number: one forward pass, then for each step an update of the pre-activations
+        above the lowest ablated layer, and what lies above them.
+    """
+    above = int(np.min(layers, initial=len(widths) - 3)) + 1
+    at_a_step = 2 * widths[above + 1] + upper_operations(widths, above)
+    return _forward_operations(widths) + len(layers) * at_a_step
+
+
+def _forward_operations(widths: Sequence[int]) -> int:
+    return 2 * widths[0] * widths[1] + upper_operations(widths, 0)
 
 
 def masks_operations(widths: Sequence[int], layers: Sequence[int] | np.ndarray) -> int:
@@ -158,6 +187,13 @@ def masks_operations(widths: Sequence[int], layers: Sequence[int] | np.ndarray) 
     return _lower_operations(widths, lowest) + (len(layers) + 1) * upper
 
 
+_OPERATIONS = {
+    "rank_one": rank_one_operations,
+    "prefix_sums": prefix_sums_operations,
+    "masks": masks_operations,
+}
+
+
 def curve_cost(
     widths: Sequence[int],
     layers: Sequence[int] | np.ndarray,
@@ -174,12 +210,12 @@ def curve_cost(
         num_examples: N.
         num_orders: orders for each network; they share its forward pass.
         num_seeds: S.
-        engine: ``masks``; any other counts as rank-one updates.
+        engine: as in ``ioca_jax.ablation_curve``.
 
     Returns:
         The cost.
     """
-    count = masks_operations if engine == "masks" else rank_one_operations
+    count = _OPERATIONS[engine]
     shared = count(widths, layers[:0]) if engine != "masks" else 0
     curve = count(widths, layers) - shared
     weights = sum((a + 1) * b for a, b in zip(widths[:-1], widths[1:], strict=True))

@@ -204,9 +204,18 @@ def crossovers(lines: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
         lines: of one axis, as ``measure_growth`` gives them.
 
     Returns:
-        Sentences; none where no pair of lines crosses.
+        Sentences: who is always the cheapest, if anyone is, and where pairs of lines
+        cross.
     """
     found, names = [], list(lines)
+    for name in names:
+        others = [lines[other] for other in names if other != name]
+        if others and all(
+            own["seconds"] < other["seconds"]
+            for line in others
+            for own, other in zip(lines[name], line, strict=True)
+        ):
+            found.append(f"{name} is the cheapest throughout")
     for index, first in enumerate(names):
         for second in names[index + 1 :]:
             pairs = list(zip(lines[first], lines[second], strict=True))

@@ -1,6 +1,6 @@
 """Orders or masks become evaluations: accuracy and loss of ablated networks.
 
-Two engines give the same figures:
+Engines that give the same figures:
 
 * ``masks`` takes any masks and runs the network for each, as a ``vmap`` over masks: the
   reference, ``evaluate_masks``. What lies below the first layer that a mask touches is
@@ -10,9 +10,15 @@ Two engines give the same figures:
   term and nothing below them changes at all: a curve costs one forward pass, then per
   step a rank-one update and the layers above it. In the last hidden layer that is an
   update of the logits alone, so those steps run in a loop of their own that carries
-  nothing else. Arrays are feature-major, [width, n].
+  nothing else. Above, ablated neurons are left out of the products: the neurons of a
+  layer are numbered by how long they are kept, and only leading blocks of kernels are
+  multiplied.
+* ``prefix_sums`` takes orders too, and many steps at once, for devices that starve in a
+  loop of small steps: the rank-one terms of a block of steps are summed by one product.
 
-Both stream over chunks of examples, bound their memory by a budget, and spread the
+In the last two, arrays are feature-major, [width, n].
+
+All stream over chunks of examples, bound their memory by a budget, and spread the
 examples over this host's devices; correct counts do not depend on any of it. A
 prediction is the first greatest logit.
 
@@ -23,6 +29,7 @@ update for each neuron of the layer beneath: about ``6e-8 sqrt(width)`` of their
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -100,7 +107,17 @@ def evaluate_masks(
     return _evaluation(sums, shape[:-1], len(y))
 
 
-ENGINES = ("rank_one", "masks")
+ENGINES = ("rank_one", "prefix_sums", "masks")
+
+
+def default_engine() -> str:
+    """The engine that ``ablation_curve`` takes unless told otherwise.
+
+    Returns:
+        ``rank_one`` on a CPU, where it was measured to be the fastest at every size;
+        ``prefix_sums`` elsewhere, where a loop of small steps is mostly waiting.
+    """
+    return "rank_one" if jax.default_backend() == "cpu" else "prefix_sums"
 
 
 def ablation_curve(
@@ -112,7 +129,7 @@ def ablation_curve(
     y: Int[ArrayLike, " N"],
     *,
     layers: Sequence[int] | None = None,
-    engine: str = "rank_one",
+    engine: str | None = None,
     memory_gb: float = 1.0,
 ) -> Evaluation:
     """Evaluates a network while neurons are ablated one after another.
@@ -129,7 +146,8 @@ def ablation_curve(
         y: int32 [N] classes.
         layers: the layers, counted from 0, that the orders touch. None looks at the
             orders; while they are traced, it takes all layers, which costs time.
-        engine: ``rank_one``, or ``masks`` for the slow reference.
+        engine: one of ``ENGINES``: ``rank_one``, ``prefix_sums``, or ``masks``, the
+            slow reference. None takes ``default_engine()``.
         memory_gb: bounds what is held at once beside the arguments, about.
 
     Returns:
@@ -162,7 +180,7 @@ def ablation_curves(
     y: Int[ArrayLike, " N"],
     *,
     layers: Sequence[int] | None = None,
-    engine: str = "rank_one",
+    engine: str | None = None,
     memory_gb: float = 1.0,
 ) -> Evaluation:
     """Evaluates many networks, each ablated in orders of its own, in one program.
@@ -184,6 +202,7 @@ def ablation_curves(
     Raises:
         ValueError: as ``ablation_curve``.
     """
+    engine = default_engine() if engine is None else engine
     if engine not in ENGINES:
         raise ValueError(
             f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}"
@@ -199,9 +218,12 @@ def ablation_curves(
         )
         for array in (order, clamp)
     )
+    num_inputs, num_steps = x.shape[1], order.shape[-1]
     if engine == "rank_one":
-        run = _RankOne(
-            model, layers, _examples_of_rank_one(model, x, layers, memory_gb)
+        run = _rank_one_engine(model, layers, len(y), num_inputs, memory_gb)
+    elif engine == "prefix_sums":
+        run = _prefix_sums_engine(
+            model, layers[0], len(y), num_inputs, num_steps, memory_gb
         )
     else:
         run = _Cumulative(_masks_engine(model, layers[0], len(y), memory_gb))
@@ -272,63 +294,39 @@ class _RankOne(NamedTuple):
         return jax.lax.map(lambda network: self._network(network, x, y), arrays)
 
     def _network(self, network, x, y):
+        model, lowest = self.model, self.layers[0]
         variables, orders, clamps = network
-        affine = folded_layers(self.model, variables)
-        lowest = self.layers[0]
+        affine = folded_layers(model, variables)
 
         def chunk(carry, x_chunk, y_chunk):
-            outputs = x_chunk.T
-            for layer in range(lowest + 1):
-                outputs = self._activation(self._affine(affine[layer], outputs))
-            intact = jnp.ones(self.model.num_neurons, bool)
-            states, logits = self._above(affine, lowest, outputs, {}, intact, None)
+            outputs, above = _up_to(model, affine, lowest, x_chunk)
+            # What a step can change, by layer: the pre-activations [width, n] above
+            # the lowest ablated layer, the logits last.
+            states = {lowest + 1: above}
+            for layer in range(lowest + 1, model.num_layers):
+                above = _affine(model, affine[layer + 1], _outputs(model, above))
+                states[layer + 1] = above
 
             def curve(order_and_clamp):
-                order, clamp = order_and_clamp
-                return self._curve(
-                    affine, outputs, states, logits, order, clamp, y_chunk
-                )
+                return self._curve(affine, outputs, states, *order_and_clamp, y_chunk)
 
             sums = jax.lax.map(curve, (orders, clamps))
             return jax.tree.map(jnp.add, carry, sums)
 
-        zeros = _zero_score(self.model, len(orders), orders.shape[1] + 1)
+        zeros = _zero_score(model, len(orders), orders.shape[1] + 1)
         return fold_examples(chunk, zeros, x, y, chunk_size=self.examples)
 
-    def _activation(self, inputs):
-        return ACTIVATIONS[self.model.activation](inputs)
-
-    def _affine(self, layer: Affine, inputs: Array) -> Array:
-        """Feature-major: [inputs, n] to [outputs, n]."""
-        product = jnp.matmul(
-            layer.kernel.T, inputs, precision=self.model.matmul_precision
-        )
-        return product + layer.bias[:, None]
-
-    def _above(self, affine, layer, outputs, states, kept, clamp):
-        """Recomputes all above ``layer``, whose outputs are given.
-
-        ``states`` holds by layer the pre-activations [width, n] that a step can change:
-        those of the hidden layers above the lowest.
-        """
-        states = dict(states)
-        for index in range(layer, self.model.num_layers):
-            if index > layer:
-                outputs = self._activation(states[index])
-            if clamp is not None:
-                where = self.model.layer_slices[index]
-                outputs = jnp.where(kept[where, None], outputs, clamp[where, None])
-            above = self._affine(affine[index + 1], outputs)
-            if index + 1 == self.model.num_layers:
-                return states, above
-            states[index + 1] = above
-        raise AssertionError("a network has a layer above each hidden layer")
-
-    def _curve(self, affine, lowest_outputs, states, logits, order, clamp, y):
+    def _curve(self, affine, lowest_outputs, states, order, clamp, y):
         """One order [K]: correct [K+1, C] and summed losses [K+1]."""
         model, lowest, last = self.model, self.layers[0], self.model.num_layers - 1
-        slices = model.layer_slices
-        num_steps = len(order)
+        slices, num_steps = model.layer_slices, len(order)
+        affine, states, order, clamp = self._kept_first(affine, states, order, clamp)
+        clamps = [clamp[where] for where in slices]
+        # The next layer's pre-activations with every neuron of a layer at its clamp.
+        constants = [
+            Affine(above.kernel, _affine(model, above, values[:, None])[:, 0])
+            for above, values in zip(affine[1:], clamps, strict=True)
+        ]
         layer_of_step = jnp.asarray(model.layer_of_neuron)[order]
 
         def change(layer, states, neuron):
@@ -337,10 +335,26 @@ class _RankOne(NamedTuple):
             before = (
                 lowest_outputs[row]
                 if layer == lowest
-                else self._activation(states[layer][row])
+                else _outputs(model, states[layer][row])
             )
             weights = affine[layer + 1].kernel[row]
             return weights[:, None] * (clamp[neuron] - before)
+
+        def above(layer, states, kept):
+            """Pre-activations of the next layer, those of this one given."""
+            where = slices[layer]
+            num_kept = jnp.sum(kept[where])
+
+            def excess(rows):
+                """How far this layer's first outputs are from their clamps."""
+                outputs = _outputs(model, states[layer][:rows])
+                difference = outputs - clamps[layer][:rows, None]
+                return jnp.where(kept[where][:rows, None], difference, 0)
+
+            wanted = (
+                jnp.sum(kept[slices[layer + 1]]) if layer < last else model.num_classes
+            )
+            return self._kept_product(constants[layer], excess, num_kept, wanted)
 
         def record(scores, step, logits):
             return jax.tree.map(
@@ -349,7 +363,7 @@ class _RankOne(NamedTuple):
                 _score(logits, y),
             )
 
-        def steps_in_last(step, states, logits, kept, scores):
+        def steps_in_last(step, states, kept, scores):
             """The steps from ``step`` on, for as long as they are in the last layer."""
             if last not in self.layers:
                 return step, kept, scores
@@ -367,7 +381,7 @@ class _RankOne(NamedTuple):
                 return step + 1, logits, kept, record(scores, step, logits)
 
             step, _, kept, scores = jax.lax.while_loop(
-                goes_on, one, (step, logits, kept, scores)
+                goes_on, one, (step, states[last + 1], kept, scores)
             )
             return step, kept, scores
 
@@ -375,15 +389,11 @@ class _RankOne(NamedTuple):
             """A step in ``layer``, below the last."""
 
             def branch(states, kept, neuron):
-                above = states[layer + 1] + change(layer, states, neuron)
-                return self._above(
-                    affine,
-                    layer + 1,
-                    self._activation(above),
-                    states | {layer + 1: above},
-                    kept,
-                    clamp,
-                )
+                new = states[layer + 1] + change(layer, states, neuron)
+                states = states | {layer + 1: new}
+                for index in range(layer + 1, last + 1):
+                    states[index + 1] = above(index, states, kept)
+                return states
 
             return branch
 
@@ -394,19 +404,19 @@ class _RankOne(NamedTuple):
             neuron = order[step]
             kept = kept.at[neuron].set(False)
             which = jnp.searchsorted(jnp.asarray(lower), layer_of_step[step])
-            states, logits = jax.lax.switch(
+            states = jax.lax.switch(
                 which, [step_in(layer) for layer in lower], states, kept, neuron
             )
-            scores = record(scores, step, logits)
-            step, kept, scores = steps_in_last(step + 1, states, logits, kept, scores)
+            scores = record(scores, step, states[last + 1])
+            step, kept, scores = steps_in_last(step + 1, states, kept, scores)
             return step, states, kept, scores
 
         scores = _zero_score(model, num_steps + 1)
-        scores = record(scores, -1, logits)
+        scores = record(scores, -1, states[last + 1])
         kept = jnp.ones(model.num_neurons, bool)
         if not num_steps:
             return scores
-        step, kept, scores = steps_in_last(0, states, logits, kept, scores)
+        step, kept, scores = steps_in_last(0, states, kept, scores)
         if lower:
             carry = (step, states, kept, scores)
             carry = jax.lax.while_loop(
@@ -414,6 +424,171 @@ class _RankOne(NamedTuple):
             )
             scores = carry[-1]
         return scores
+
+    def _kept_first(self, affine, states, order, clamp):
+        """Numbers the neurons of each recomputed layer by how long they are kept.
+
+        Those kept at a step are then the first of their layer, so that products need no
+        more than a leading block of each kernel.
+        """
+        model, lowest = self.model, self.layers[0]
+        steps = _steps_of_neurons(order, model.num_neurons)
+        affine, states, old_of_new = list(affine), dict(states), []
+        for layer, where in enumerate(model.layer_slices):
+            if layer <= lowest:
+                old_of_new.append(jnp.arange(where.start, where.stop))
+                continue
+            first = jnp.argsort(-steps[where])
+            old_of_new.append(where.start + first)
+            below, above = affine[layer : layer + 2]
+            affine[layer] = Affine(below.kernel[:, first], below.bias[first])
+            affine[layer + 1] = Affine(above.kernel[first], above.bias)
+            states[layer] = states[layer][first]
+        old_of_new = jnp.concatenate(old_of_new)
+        new_of_old = jnp.argsort(old_of_new)
+        return affine, states, new_of_old[order], clamp[old_of_new]
+
+    def _kept_product(self, layer: Affine, inputs, num_inputs, num_outputs):
+        """An affine map of which only some inputs are not 0 and some outputs matter.
+
+        Args:
+            layer: kernel [v, w] and bias [w].
+            inputs: a function of a number of rows: the first of the inputs [v, n].
+            num_inputs: the inputs from here on are 0.
+            num_outputs: the outputs from here on may be anything finite.
+
+        Returns:
+            Pre-activations [w, n].
+        """
+        v, w = layer.kernel.shape
+        rows, columns = _block(v), _block(w)
+
+        def product(stop):
+            outer = inputs(stop)
+            if columns == w:
+                return _affine(self.model, Affine(layer.kernel[:stop], layer.bias), outer)
+
+            def block(index, outputs):
+                start = jnp.minimum(index * columns, w - columns)
+                kernel, bias = (
+                    jax.lax.dynamic_slice_in_dim(array, start, columns, axis=-1)
+                    for array in (layer.kernel[:stop], layer.bias)
+                )
+                some = _affine(self.model, Affine(kernel, bias), outer)
+                return jax.lax.dynamic_update_slice_in_dim(outputs, some, start, axis=0)
+
+            zeros = jnp.zeros((w, outer.shape[1]))
+            return jax.lax.fori_loop(0, -(-num_outputs // columns), block, zeros)
+
+        stops = [*range(rows, v, rows), v]
+        return jax.lax.switch(
+            jnp.maximum(num_inputs - 1, 0) // rows,
+            [partial(product, stop) for stop in stops],
+        )
+
+
+# Rows of a kernel's block: a finer one leaves more out, and is slower for what it does.
+_BLOCK = 32
+
+
+def _block(width: int) -> int:
+    """Rows in one of at most eight blocks of a layer."""
+    return min(width, max(_BLOCK, -(-width // 8)))
+
+
+class _PrefixSums(NamedTuple):
+    """``_RankOne``, many steps at once: for devices that starve in a loop of steps.
+
+    The next layer's pre-activations at all steps of a block are prefix sums of the
+    rank-one terms, as one product; what lies above is computed for all of them.
+    """
+
+    model: MLP
+    lowest: int
+    examples: int
+    steps_at_once: int
+
+    def __call__(self, arrays, x, y):
+        return jax.lax.map(lambda network: self._network(network, x, y), arrays)
+
+    def _network(self, network, x, y):
+        variables, orders, clamps = network
+        affine = folded_layers(self.model, variables)
+
+        def chunk(carry, x_chunk, y_chunk):
+            outputs, above = _up_to(self.model, affine, self.lowest, x_chunk)
+
+            def curve(order_and_clamp):
+                return self._curve(affine, outputs, above, *order_and_clamp, y_chunk)
+
+            sums = jax.lax.map(curve, (orders, clamps))
+            return jax.tree.map(jnp.add, carry, sums)
+
+        zeros = _zero_score(self.model, len(orders), orders.shape[1] + 1)
+        return fold_examples(chunk, zeros, x, y, chunk_size=self.examples)
+
+    def _curve(self, affine, outputs, above, order, clamp, y):
+        """One order [K]: correct [K+1, C] and summed losses [K+1]."""
+        model, lowest, num_points = self.model, self.lowest, len(order) + 1
+        size = min(self.steps_at_once, num_points)
+        where = model.layer_slices[lowest]
+        steps = _steps_of_neurons(order, model.num_neurons)
+        # Point k has steps below k done; the first and those past the end change none.
+        neurons = jnp.pad(order, (1, -num_points % size), constant_values=-1)
+        points = jnp.arange(len(neurons)).reshape(-1, size)
+        until = jnp.tri(size)
+
+        def block(before, block_of_points):
+            points, neurons = block_of_points
+            rows = neurons - where.start
+            changes = (neurons >= where.start) & (neurons < where.stop)
+            rows = jnp.where(changes, rows, 0)
+            change = jnp.where(
+                changes[:, None], clamp[neurons][:, None] - outputs[rows], 0
+            )
+            terms = jnp.einsum("ts,sw->wts", until, affine[lowest + 1].kernel[rows])
+            z = before[:, None] + _matmul(model, terms, change)  # [w, t, n]
+            last = z[:, -1]
+            for layer in range(lowest + 1, model.num_layers):
+                own = model.layer_slices[layer]
+                kept = (steps[own, None] >= points)[:, :, None]
+                z = jnp.where(kept, _outputs(model, z), clamp[own, None, None])
+                kernel, bias = affine[layer + 1]
+                flat = _matmul(model, kernel.T, z.reshape(len(z), -1))
+                z = flat.reshape(-1, size, len(y)) + bias[:, None, None]
+            return last, jax.vmap(_score, (1, None))(z, y)
+
+        _, scores = jax.lax.scan(block, above, (points, neurons.reshape(-1, size)))
+        return jax.tree.map(
+            lambda score: score.reshape(-1, *score.shape[2:])[:num_points], scores
+        )
+
+
+def _outputs(model: MLP, inputs: Array) -> Array:
+    return ACTIVATIONS[model.activation](inputs)
+
+
+def _matmul(model: MLP, a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision=model.matmul_precision)
+
+
+def _affine(model: MLP, layer: Affine, outputs: Array) -> Array:
+    """Feature-major: [inputs, n] to [outputs, n]."""
+    return _matmul(model, layer.kernel.T, outputs) + layer.bias[:, None]
+
+
+def _up_to(model: MLP, affine: Sequence[Affine], lowest: int, x: Array):
+    """A layer's outputs and the next one's pre-activations, for images [n, D]."""
+    outputs = x.T
+    for layer in affine[: lowest + 1]:
+        outputs = _outputs(model, _affine(model, layer, outputs))
+    return outputs, _affine(model, affine[lowest + 1], outputs)
+
+
+def _steps_of_neurons(order: Array, num_neurons: int) -> Array:
+    """The step [H] that ablates each neuron; K where none does."""
+    steps = jnp.arange(len(order))
+    return jnp.full(num_neurons, len(order)).at[order].set(steps, unique_indices=True)
 
 
 def _score(logits: Float[Array, "C n"], y: Int[Array, " n"]) -> tuple[Array, Array]:
@@ -471,7 +646,11 @@ def _layers_of_order(model: MLP, order: ArrayLike) -> tuple[int, ...]:
 
 # Beyond about this many floats in an array that each step rewrites, caches are left
 # and nothing is gained; measured on two CPU cores with benchmark_ablation.
-_FLOATS_AT_A_STEP = 512 * 1024
+_FLOATS_AT_A_STEP = 256 * 1024
+
+
+# More points than this in a block cost more in its product than they save in starts.
+_POINTS_AT_ONCE = 32
 
 
 def _masks_engine(
@@ -491,13 +670,36 @@ def _masks_engine(
     )
 
 
-def _examples_of_rank_one(
-    model: MLP, x: Array, layers: tuple[int, ...], memory_gb: float
-) -> int:
-    """Examples at once: images, and three copies of all above the lowest layer."""
+def _rank_one_engine(
+    model: MLP,
+    layers: tuple[int, ...],
+    num_examples: int,
+    num_inputs: int,
+    memory_gb: float,
+) -> _RankOne:
+    """An example holds its image, and three copies of all above the lowest layer."""
     widths = (*model.hidden[layers[0] :], model.num_classes)
-    most = min(len(x), max(256, _FLOATS_AT_A_STEP // max(widths)))
-    return _fit(memory_gb, 2 * x.shape[1] + 3 * sum(widths), most)
+    most = min(num_examples, max(256, _FLOATS_AT_A_STEP // max(widths)))
+    examples = _fit(memory_gb, 2 * num_inputs + 3 * sum(widths), most)
+    return _RankOne(model, layers, examples)
+
+
+def _prefix_sums_engine(
+    model: MLP,
+    lowest: int,
+    num_examples: int,
+    num_inputs: int,
+    num_steps: int,
+    memory_gb: float,
+) -> _PrefixSums:
+    """Half of the budget for an example's image and layers, half for its blocks."""
+    above = (*model.hidden[lowest + 1 :], model.num_classes)
+    once = 2 * num_inputs + 2 * (model.num_neurons + model.num_classes)
+    at_a_point = 3 * max(above) + 3 * model.num_classes
+    examples = _fit(memory_gb / 2, once + at_a_point, num_examples)
+    most = min(num_steps + 1, _POINTS_AT_ONCE)
+    points = _fit(memory_gb / 2, at_a_point * examples, most)
+    return _PrefixSums(model, lowest, examples, points)
 
 
 def _fit(memory_gb: float, floats: int, most: int) -> int:

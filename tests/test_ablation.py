@@ -10,6 +10,7 @@ from conftest import random_examples, random_network
 from reference import evaluate
 
 import ioca_jax as ioca
+from ioca_jax.ablation import ENGINES
 
 SCOPES = {"network": slice(0, 18), "first": slice(0, 7), "last": slice(12, 18)}
 
@@ -51,8 +52,39 @@ def test_curves_and_masks_agree_with_an_independent_network(
     for clamp in (np.zeros(18, np.float32), rng.normal(size=18).astype(np.float32)):
         arguments = (model, variables, np.asarray(masks), clamp, x, y)
         assert_agrees(*arguments, ioca.evaluate_masks(*arguments))
-        curve = ioca.ablation_curve(model, variables, order, clamp, x, y)
-        assert_agrees(*arguments, curve)
+        for engine in ENGINES:
+            curve = ioca.ablation_curve(
+                model, variables, order, clamp, x, y, engine=engine
+            )
+            assert_agrees(*arguments, curve)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "activation", "batch_norm", "neurons"),
+    [
+        ((260, 130, 200), "sigmoid", True, slice(0, 590)),
+        ((260, 130, 200), "relu", False, slice(0, 590)),
+        # No step recomputes anything here: all updates add up.
+        ((1500, 40), "sigmoid", True, slice(0, 1500)),
+        ((40, 1500), "relu", True, slice(40, 1540)),
+    ],
+)
+@pytest.mark.parametrize("engine", ["rank_one", "prefix_sums"])
+def test_hundreds_of_updates_do_not_drift(
+    hidden, activation, batch_norm, neurons, engine
+):
+    model, variables = random_network(
+        hidden=hidden, activation=activation, batch_norm=batch_norm
+    )
+    x, y = random_examples(num_examples=300)
+    rng = np.random.default_rng(3)
+    order = rng.permutation(np.arange(model.num_neurons)[neurons]).astype(np.int32)
+    clamp = rng.uniform(size=model.num_neurons).astype(np.float32)
+    curve = ioca.ablation_curve(model, variables, order, clamp, x, y, engine=engine)
+    masks = np.asarray(ioca.cumulative_masks(order, model.num_neurons))
+    some = np.linspace(0, len(order), 15).astype(int)
+    at_some = ioca.Evaluation(curve.correct[some], curve.loss[some], len(y))
+    assert_agrees(model, variables, masks[some], clamp, x, y, at_some)
 
 
 def test_masks_need_not_be_cumulative():
@@ -95,8 +127,13 @@ def test_budgets_change_no_count():
             ioca.evaluate_masks(
                 model, variables, masks, clamp, x, y, memory_gb=memory_gb
             ),
-            ioca.ablation_curve(
-                model, variables, order, clamp, x, y, memory_gb=memory_gb
+            *(
+                ioca.ablation_curve(
+                    *(model, variables, order, clamp, x, y),
+                    memory_gb=memory_gb,
+                    engine=engine,
+                )
+                for engine in ENGINES
             ),
         ):
             np.testing.assert_array_equal(chunked.correct, whole.correct)
@@ -110,14 +147,15 @@ def test_many_orders_and_clamps_at_once():
     rng = np.random.default_rng(2)
     orders = np.stack([rng.permutation(18)[:11] for _ in range(3)]).astype(np.int32)
     clamps = rng.normal(size=(2, 18)).astype(np.float32)
-    together = ioca.ablation_curve(
-        model, variables, orders[None], clamps[:, None], x, y
-    )
-    assert together.correct.shape == (2, 3, 12, 4)
-    assert together.loss.shape == together.accuracy.shape == (2, 3, 12)
-    for c, o in itertools.product(range(2), range(3)):
-        alone = ioca.ablation_curve(model, variables, orders[o], clamps[c], x, y)
-        np.testing.assert_array_equal(together.correct[c, o], alone.correct)
+    for engine in ENGINES:
+        together = ioca.ablation_curve(
+            model, variables, orders[None], clamps[:, None], x, y, engine=engine
+        )
+        assert together.correct.shape == (2, 3, 12, 4)
+        assert together.loss.shape == together.accuracy.shape == (2, 3, 12)
+        for c, o in itertools.product(range(2), range(3)):
+            alone = ioca.ablation_curve(model, variables, orders[o], clamps[c], x, y)
+            np.testing.assert_array_equal(together.correct[c, o], alone.correct)
 
 
 def test_jit_and_vmap_over_networks():

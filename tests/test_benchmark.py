@@ -135,7 +135,9 @@ def test_crossovers_are_found():
     assert growth.crossovers({"a": line(1, 2, 9), "b": line(2, 3, 4)}) == [
         "b is cheaper than a from 100 on (dearer at 10)"
     ]
-    assert growth.crossovers({"a": line(1, 2), "b": line(2, 3)}) == []
+    assert growth.crossovers({"a": line(1, 2), "b": line(2, 3)}) == [
+        "a is the cheapest throughout"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -213,12 +215,16 @@ def test_counted_operations_are_those_counted_by_hand():
     widths, layers = (4, 3, 2, 2), [0, 1, 0]
     score = 4 * 2
     forward = 2 * 4 * 3 + 3 + 2 * 3 * 2 + 2 + 2 * 2 * 2 + score
-    in_first = 2 * 2 + 2 + 2 * 2 * 2 + score
-    in_second = 2 * 2 + score
-    one = forward + 2 * in_first + in_second
+    first_step = 2 * 2 + 2 + 2 * 2 * 2 + score
+    second_step = 2 * 2 + score
+    third_step = 2 * 1 + 1 + 2 * 1 * 2 + score  # one neuron of the second is left
+    one = forward + first_step + second_step + third_step
     assert costs.rank_one_operations(widths, layers) == one
+    assert costs.rank_one_operations(widths, []) == forward
     above = 3 + 2 * 3 * 2 + 2 + 2 * 2 * 2 + score
     assert costs.masks_operations(widths, layers) == 2 * 4 * 3 + 4 * above
+    assert costs.prefix_sums_operations(widths, layers) == forward + 3 * first_step
+    assert costs.prefix_sums_operations(widths, [1]) == forward + second_step
 
     # Two networks, three orders each: the forward pass is shared by a network's.
     cost = costs.curve_cost(widths, layers, 10, num_orders=3, num_seeds=2)

@@ -40,7 +40,7 @@ print(run(40_000, int(sys.argv[3])) / 1e6)
 
 @pytest.mark.parametrize(
     ("engine", "memory_gb", "num_steps"),
-    [("rank_one", 0.02, 64), ("masks", 0.02, 8)],
+    [("rank_one", 0.02, 64), ("prefix_sums", 0.02, 64), ("masks", 0.02, 8)],
 )
 def test_engines_keep_to_the_budget(engine, memory_gb, num_steps):
     done = subprocess.run(
