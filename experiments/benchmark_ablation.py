@@ -50,8 +50,8 @@ from experiments.benchmark_cases import (
     Settings,
     curve_case,
 )
-from ioca_jax import study
 from ioca_jax.ablation import ENGINES
+from ioca_jax.provenance import source_revision, versions
 from ioca_jax.results import write_whole
 
 _PACKAGES = (
@@ -225,7 +225,7 @@ def environment() -> dict[str, Any]:
     device = jax.devices()[0]
     return {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "revision": study._source_revision(),
+        "revision": source_revision(),
         "command": sys.argv[1:],
         "device": f"{device.platform} {device.device_kind}",
         "processor": _processor(),
@@ -237,7 +237,7 @@ def environment() -> dict[str, Any]:
         if torch
         else None,
         "python": platform.python_version(),
-        "versions": {name: study._version(name) for name in _PACKAGES},
+        "versions": versions(_PACKAGES),
         "precision": "float32, matrix products highest",
     }
 

@@ -139,9 +139,7 @@ def rank_one_operations(
     classes = np.full((len(layers), 1), widths[-1])
     kept = np.concatenate([hidden - ablated, classes], axis=1)  # [K, L+1]
     # To outputs and on to the next layer, or from the logits to the score.
-    onward = np.concatenate(
-        [kept[:, :-1] * (1 + 2 * kept[:, 1:]), 4 * classes], axis=1
-    )
+    onward = np.concatenate([kept[:, :-1] * (1 + 2 * kept[:, 1:]), 4 * classes], axis=1)
     steps = np.arange(len(layers))
     from_next = np.cumsum(onward[:, ::-1], axis=1)[:, ::-1][steps, layers + 1]
     return _forward_operations(widths) + int(

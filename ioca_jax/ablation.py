@@ -466,7 +466,9 @@ class _RankOne(NamedTuple):
         def product(stop):
             outer = inputs(stop)
             if columns == w:
-                return _affine(self.model, Affine(layer.kernel[:stop], layer.bias), outer)
+                return _affine(
+                    self.model, Affine(layer.kernel[:stop], layer.bias), outer
+                )
 
             def block(index, outputs):
                 start = jnp.minimum(index * columns, w - columns)

@@ -1,7 +1,7 @@
 """Results become the summary that a run prints: what a person reads first."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -17,15 +17,16 @@ def summarize(results: xr.Dataset) -> str:
         results: a run's results.
 
     Returns:
-        Lines of text: test error over seeds, each measure's range by layer, and the
-        area under the accuracy curve of every scope and order.
+        Lines of text: the time it took, test error over seeds, each measure's range by
+        layer, and the area under the accuracy curve of every scope and order.
     """
     config = json.loads(results.attrs["configuration"])
     kept = converged(results)
     lines = [
         f"{config['dataset']}: {results.sizes['seed']} networks "
         f"{results.attrs['network']}, {config['epochs']} epochs, quantiser "
-        f"{results.attrs['quantizer']}"
+        f"{results.attrs['quantizer']}",
+        _times(json.loads(results.attrs["seconds"])),
     ]
     diverged = results["seed"].values[results["diverged"].values.astype(bool)]
     if len(diverged):
@@ -55,6 +56,15 @@ def summarize(results: xr.Dataset) -> str:
         ),
     ]
     return "\n".join(lines)
+
+
+def _times(seconds: Mapping[str, float]) -> str:
+    moments = ("loaded", "trained", "first_curves", "computed")
+    told = ", ".join(
+        f"{moment.replace('_', ' ')} after {seconds[moment]:.3g} s"
+        for moment in moments
+    )
+    return f"Data {told}; compiling took {seconds['compiling']:.3g} s of it"
 
 
 def _measure_rows(results: xr.Dataset) -> list[list[str]]:

@@ -7,11 +7,9 @@ networks, the flags that replay the run, its figures and its summary.
 
 import dataclasses
 import datetime
-import importlib.metadata
 import json
 import os
 import pathlib
-import subprocess
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -32,6 +30,7 @@ from ioca_jax.information import MEASURES
 from ioca_jax.mlp import MLP
 from ioca_jax.orderings import DIRECTIONS, order_neurons, random_order
 from ioca_jax.parallel import place_examples
+from ioca_jax.provenance import Stopwatch, source_revision, versions
 from ioca_jax.quantization import encode, parse_quantizer, quantizer_edges
 from ioca_jax.report import summarize
 from ioca_jax.results import (
@@ -341,7 +340,12 @@ def _orders(scores, seeds, neurons, orderings, scope_index) -> Int[Array, "S O K
 
 
 def _study_arrays(
-    config: StudyConfig, model: MLP, data: Dataset, trained: Trained, progress: bool
+    config: StudyConfig,
+    model: MLP,
+    data: Dataset,
+    trained: Trained,
+    progress: bool,
+    watch: Stopwatch,
 ) -> dict[str, np.ndarray]:
     """Every variable of the results, from trained networks."""
     orderings, scopes = tuple(_orderings(config)), _scopes(model)
@@ -385,6 +389,7 @@ def _study_arrays(
         arrays["correct"][:, :, index, :, : size + 1] = curve.correct
         arrays["loss"][:, :, index, :, : size + 1] = curve.loss
         arrays["accuracy"][:, :, index, :, : size + 1] = curve.accuracy
+        watch.mark("first_curves")
 
     arrays["score"] = np.stack(
         [np.asarray(statistics.scores[name]) for name in config.measures], axis=1
@@ -448,8 +453,8 @@ def _attributes(config: StudyConfig, model: MLP, data: Dataset) -> dict[str, Any
         "num_train": len(data.train.y),
         "num_validation": len(data.validation.y),
         "num_test": len(data.test.y),
-        "versions": json.dumps({name: _version(name) for name in packages}),
-        "source_revision": _source_revision(),
+        "versions": json.dumps(versions(packages)),
+        "source_revision": source_revision(),
         "device": ", ".join(
             sorted({f"{d.platform} {d.device_kind}" for d in jax.devices()})
         ),
@@ -457,28 +462,6 @@ def _attributes(config: StudyConfig, model: MLP, data: Dataset) -> dict[str, Any
         "units": "information in bits, loss in nats, accuracy as a share",
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"  # run from a checkout
-
-
-def _source_revision() -> str:
-    here = pathlib.Path(__file__).parent
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"  # installed without its repository
-    return described.stdout.strip()
 
 
 def run_study(
@@ -505,12 +488,26 @@ def run_study(
         results = load_results(folder)
         _write_report(results, folder)
         return results
+    watch = Stopwatch()
+    with watch.listening():
+        results = _compute(config, folder, progress, watch)
+    results.attrs["seconds"] = json.dumps(watch.seconds)
+    save_results(results, folder)
+    _write_report(results, folder)
+    return results
+
+
+def _compute(
+    config: StudyConfig, folder: pathlib.Path, progress: bool, watch: Stopwatch
+) -> xr.Dataset:
+    """Everything but reports; leaves the flags and the networks in the folder."""
     data = load_dataset(
         config.dataset, config.data_dir, config.num_validation, config.split_seed
     )
     model = config.model(data.num_classes)
     check_fit(model, data, config.train_config())
     _open_folder(config, folder)
+    watch.mark("loaded")
     trained = train(
         model,
         data,
@@ -520,13 +517,12 @@ def run_study(
         progress=progress,
     )
     save_networks(trained.variables, folder)
-    arrays = _study_arrays(config, model, data, trained, progress)
-    results = make_results(
+    watch.mark("trained")
+    arrays = _study_arrays(config, model, data, trained, progress, watch)
+    watch.mark("computed")
+    return make_results(
         arrays, _coordinates(config, model), _attributes(config, model, data)
     )
-    save_results(results, folder)
-    _write_report(results, folder)
-    return results
 
 
 def load_networks(workdir: str | os.PathLike) -> tuple[MLP, Any]:

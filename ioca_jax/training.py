@@ -1,5 +1,5 @@
-"""Seeds become trained networks: all in one program, ``vmap`` over seeds, ``scan`` over
-steps, and on a host of several devices a share of the seeds on each.
+"""Seeds become trained networks: all in one program, ``vmap`` over seeds (``map`` on a
+CPU), ``scan`` over steps, and on a host of several devices a share of the seeds on each.
 
 A network is a pure function of its seed: the seed's key gives the initial weights, the
 order of the examples in every epoch, and the dropout masks. Seeds therefore do not feel
@@ -326,7 +326,17 @@ def _epoch_of_networks(
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, validation.y)
         return losses.mean(), jnp.mean(jnp.argmax(logits, axis=-1) == validation.y)
 
-    state, train_loss, train_accuracy = jax.vmap(one_epoch)(state)
+    state, train_loss, train_accuracy = _of_every_network(one_epoch, state)
     validation_loss, validation_accuracy = jax.lax.map(validate, state.variables)
     metrics = (train_loss, train_accuracy, validation_loss, validation_accuracy)
     return state, dict(zip(HISTORY, metrics, strict=True))
+
+
+def _of_every_network(function, states):
+    """``vmap``; on a CPU one network after another.
+
+    That is as fast on a CPU, by measurement, and its figures are the same to the last
+    bit whatever networks run beside.
+    """
+    one_by_one = jax.default_backend() == "cpu"
+    return jax.lax.map(function, states) if one_by_one else jax.vmap(function)(states)

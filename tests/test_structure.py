@@ -16,6 +16,7 @@ ROOMS: dict[str, set[str]] = {
     "histograms": set(),
     "information": set(),
     "statistics": set(),
+    "provenance": set(),
     "results": set(),
     "training": {"datasets", "mlp", "parallel"},
     "orderings": set(),

@@ -11,7 +11,7 @@ from reference import evaluate, forward
 from sklearn.metrics import mutual_info_score
 
 import ioca_jax as ioca
-from ioca_jax import study
+from ioca_jax import provenance, study
 from ioca_jax.training import HISTORY
 
 CONFIG = ioca.StudyConfig(
@@ -106,6 +106,10 @@ def test_attributes_say_what_made_the_file(results):
     configuration = json.loads(results.attrs["configuration"])
     assert configuration == json.loads(json.dumps(dataclasses.asdict(CONFIG)))
     assert set(json.loads(results.attrs["versions"])) >= {"jax", "flax", "optax"}
+    seconds = json.loads(results.attrs["seconds"])
+    moments = [seconds[n] for n in ("loaded", "trained", "first_curves", "computed")]
+    assert 0 < seconds["compiling"] < moments[-1]
+    assert moments == sorted(moments)
     assert results.attrs["quantizer"] == "threshold:0.5"
     assert results.attrs["network"] == "784-12-9-10 sigmoid"
     for name in ("source_revision", "device", "precision", "units", "created"):
@@ -270,12 +274,12 @@ def test_one_compilation_serves_all_orderings_and_seeds(networks, data, compiled
     history = {name: jnp.zeros((2, 1)) for name in HISTORY}
     jax.clear_caches()
     trained = ioca.Trained(variables, np.array([3, 0]), history)
-    study._study_arrays(CONFIG, model, data, trained, progress=False)
+    study._study_arrays(CONFIG, model, data, trained, False, provenance.Stopwatch())
     assert compiled.count("jit(_sum)") == 3
     compiled.clear()
     other = jax.tree.map(lambda leaf: leaf[::-1], variables)
     trained = ioca.Trained(other, np.array([8, 5]), history)
-    study._study_arrays(CONFIG, model, data, trained, progress=False)
+    study._study_arrays(CONFIG, model, data, trained, False, provenance.Stopwatch())
     assert not compiled
 
 
