@@ -1,0 +1,88 @@
+"""Where results come from: versions, the source's revision, and the time they took."""
+
+import importlib.metadata
+import pathlib
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import jax
+
+_COMPILATION = "/jax/core/compile/backend_compile_duration"
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """The installed versions of packages.
+
+    Args:
+        packages: names of distributions.
+
+    Returns:
+        By name; ``not installed`` for those that are not.
+    """
+    return {name: _version(name) for name in packages}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"  # run from a checkout
+
+
+def source_revision() -> str:
+    """The commit of this library's source, ``-dirty`` if it was changed since.
+
+    Returns:
+        The hash; ``unknown`` where the source is not in a repository.
+    """
+    here = pathlib.Path(__file__).parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"  # installed without its repository
+    return described.stdout.strip()
+
+
+class Stopwatch:
+    """Seconds since it was made, at named moments, and those that compiling took.
+
+    Attributes:
+        seconds: by moment.
+    """
+
+    def __init__(self):
+        """Starts."""
+        self._start = time.perf_counter()
+        self._compiling = 0.0
+        self.seconds: dict[str, float] = {}
+
+    def mark(self, moment: str) -> None:
+        """Notes a moment, the first time that it comes.
+
+        Args:
+            moment: its name.
+        """
+        self.seconds.setdefault(moment, round(time.perf_counter() - self._start, 3))
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Adds up what compiling takes meanwhile, as ``compiling`` in ``seconds``."""
+
+        def listen(event: str, seconds: float, **_: str | int) -> None:
+            if event == _COMPILATION:
+                self._compiling += seconds
+
+        jax.monitoring.register_event_duration_secs_listener(listen)
+        try:
+            yield
+        finally:
+            jax.monitoring.unregister_event_duration_listener(listen)
+            self.seconds["compiling"] = round(self._compiling, 3)
