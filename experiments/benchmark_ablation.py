@@ -84,7 +84,7 @@ class BenchmarkConfig:
         "standard with larger arrays for the ceilings.",
     )
     repeats: int | None = _field(
-        None, "Timed calls of each; the preset's if not given."
+        None, "Timed rounds of each; the preset's if not given."
     )
     seconds_per_run: float | None = _field(
         None, "Beyond it peers work on a sample; the preset's if not given."

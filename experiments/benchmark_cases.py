@@ -58,7 +58,7 @@ class Preset:
         sampled_pairs: pairs that scikit-learn measures.
         checked_points: points of curves held against the oracle.
         seconds_per_run: beyond it a peer works on a sample.
-        repeats: timed calls of each contender.
+        repeats: timed rounds of each contender.
         matrix: rows of the matrix product that measures the ceiling.
         vector: entries of the arrays of the triad that measures the other.
     """

@@ -157,8 +157,8 @@ def prefix_sums_operations(
         layers: [K], the hidden layer of each ablated neuron, counted from 0.
 
     Returns:
-        The number: one forward pass, then for each step an update of the pre-activations
-        above the lowest ablated layer, and what lies above them.
+        The number: one forward pass, then for each step an update of what the lowest
+        ablated layer feeds, and all that lies above.
     """
     above = int(np.min(layers, initial=len(widths) - 3)) + 1
     at_a_step = 2 * widths[above + 1] + upper_operations(widths, above)

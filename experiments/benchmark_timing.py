@@ -1,4 +1,7 @@
-"""Seconds and bytes, measured: blocked, compilation apart, contenders taking turns."""
+"""Seconds and bytes, measured: blocked, compilation apart, contenders taking turns.
+
+A timing is the median of bursts; a burst is as many runs as fit a quarter of a second.
+"""
 
 import ctypes
 import gc
@@ -48,8 +51,8 @@ class Timing(NamedTuple):
     """Seconds of a contender.
 
     Attributes:
-        first: of the first call.
-        seconds: of those after it.
+        first: of the first run.
+        seconds: of the bursts after it.
         agreement: what its check returned.
     """
 
@@ -59,16 +62,17 @@ class Timing(NamedTuple):
 
     @property
     def median(self) -> float:
-        """Of the calls after the first."""
+        """Of the bursts."""
         return statistics.median(self.seconds)
 
     @property
     def compilation(self) -> float:
-        """What the first call took beyond the median."""
+        """What the first run took beyond the median."""
         return max(0.0, self.first - self.median)
 
 
 _PAUSE = 0.2  # seconds
+_BURST = 0.25  # seconds
 
 
 def run_once(contender: Contender) -> tuple[float, Any]:
@@ -80,8 +84,6 @@ def run_once(contender: Contender) -> tuple[float, Any]:
     Returns:
         Seconds for all of the work, and the results.
     """
-    # The threads of whoever ran before spin for a while, waiting for more to do.
-    time.sleep(_PAUSE)
     start = time.perf_counter()
     state = jax.block_until_ready(contender.setup())
     ready = time.perf_counter()
@@ -90,12 +92,33 @@ def run_once(contender: Contender) -> tuple[float, Any]:
     return (ready - start) + contender.scale * (end - ready), results
 
 
+def run_burst(contender: Contender) -> float:
+    """Runs a contender until a quarter of a second has passed.
+
+    What takes long warms caches by itself, so what does not is run again: else its time
+    would be that of whatever ran before it.
+
+    Args:
+        contender: whom.
+
+    Returns:
+        Seconds for all of the work, the median of the runs; where there were several,
+        without the first.
+    """
+    # The threads of whoever ran before spin for a while, waiting for more to do.
+    time.sleep(_PAUSE)
+    seconds, end = [], time.perf_counter() + _BURST
+    while not seconds or time.perf_counter() < end:
+        seconds.append(run_once(contender)[0])
+    return statistics.median(seconds[1:] or seconds)
+
+
 def check_then_time(contenders: Sequence[Contender], repeats: int) -> dict[str, Timing]:
     """Checks all contenders, then times them taking turns: A B C A B C.
 
     Args:
         contenders: distinct names.
-        repeats: calls of each after its first, which is the one checked.
+        repeats: bursts of each after its first run, which is the one checked.
 
     Returns:
         Timings by name.
@@ -109,7 +132,7 @@ def check_then_time(contenders: Sequence[Contender], repeats: int) -> dict[str, 
         first.append(seconds)
         agreement.append(contender.check(results))
         del results
-    rounds = [[run_once(one)[0] for one in contenders] for _ in range(repeats)]
+    rounds = [[run_burst(one) for one in contenders] for _ in range(repeats)]
     return {
         contender.name: Timing(first[i], tuple(row[i] for row in rounds), agreement[i])
         for i, contender in enumerate(contenders)

@@ -29,7 +29,7 @@ update for each neuron of the layer beneath: about ``6e-8 sqrt(width)`` of their
 
 import dataclasses
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -288,7 +288,7 @@ class _RankOne(NamedTuple):
 
     model: MLP
     layers: tuple[int, ...]
-    examples: int
+    sizes: "_ExamplesAtOnce"
 
     def __call__(self, arrays, x, y):
         return jax.lax.map(lambda network: self._network(network, x, y), arrays)
@@ -298,8 +298,8 @@ class _RankOne(NamedTuple):
         variables, orders, clamps = network
         affine = folded_layers(model, variables)
 
-        def chunk(carry, x_chunk, y_chunk):
-            outputs, above = _up_to(model, affine, lowest, x_chunk)
+        def chunk(carry, outputs, y_chunk):
+            above = _affine(model, affine[lowest + 1], outputs)
             # What a step can change, by layer: the pre-activations [width, n] above
             # the lowest ablated layer, the logits last.
             states = {lowest + 1: above}
@@ -314,7 +314,7 @@ class _RankOne(NamedTuple):
             return jax.tree.map(jnp.add, carry, sums)
 
         zeros = _zero_score(model, len(orders), orders.shape[1] + 1)
-        return fold_examples(chunk, zeros, x, y, chunk_size=self.examples)
+        return _fold_outputs(chunk, zeros, model, affine, lowest, x, y, self.sizes)
 
     def _curve(self, affine, lowest_outputs, states, order, clamp, y):
         """One order [K]: correct [K+1, C] and summed losses [K+1]."""
@@ -507,18 +507,19 @@ class _PrefixSums(NamedTuple):
 
     model: MLP
     lowest: int
-    examples: int
+    sizes: "_ExamplesAtOnce"
     steps_at_once: int
 
     def __call__(self, arrays, x, y):
         return jax.lax.map(lambda network: self._network(network, x, y), arrays)
 
     def _network(self, network, x, y):
+        model, lowest = self.model, self.lowest
         variables, orders, clamps = network
-        affine = folded_layers(self.model, variables)
+        affine = folded_layers(model, variables)
 
-        def chunk(carry, x_chunk, y_chunk):
-            outputs, above = _up_to(self.model, affine, self.lowest, x_chunk)
+        def chunk(carry, outputs, y_chunk):
+            above = _affine(model, affine[lowest + 1], outputs)
 
             def curve(order_and_clamp):
                 return self._curve(affine, outputs, above, *order_and_clamp, y_chunk)
@@ -526,8 +527,8 @@ class _PrefixSums(NamedTuple):
             sums = jax.lax.map(curve, (orders, clamps))
             return jax.tree.map(jnp.add, carry, sums)
 
-        zeros = _zero_score(self.model, len(orders), orders.shape[1] + 1)
-        return fold_examples(chunk, zeros, x, y, chunk_size=self.examples)
+        zeros = _zero_score(model, len(orders), orders.shape[1] + 1)
+        return _fold_outputs(chunk, zeros, model, affine, lowest, x, y, self.sizes)
 
     def _curve(self, affine, outputs, above, order, clamp, y):
         """One order [K]: correct [K+1, C] and summed losses [K+1]."""
@@ -579,12 +580,35 @@ def _affine(model: MLP, layer: Affine, outputs: Array) -> Array:
     return _matmul(model, layer.kernel.T, outputs) + layer.bias[:, None]
 
 
-def _up_to(model: MLP, affine: Sequence[Affine], lowest: int, x: Array):
-    """A layer's outputs and the next one's pre-activations, for images [n, D]."""
-    outputs = x.T
-    for layer in affine[: lowest + 1]:
-        outputs = _outputs(model, _affine(model, layer, outputs))
-    return outputs, _affine(model, affine[lowest + 1], outputs)
+class _ExamplesAtOnce(NamedTuple):
+    """Examples whose images are looked at together, and of these those ablated so."""
+
+    images: int
+    ablated: int
+
+
+def _fold_outputs(step, carry, model, affine, lowest, x, y, sizes: _ExamplesAtOnce):
+    """``fold_examples`` over a layer's outputs, feature-major, [width, n].
+
+    Images are many inputs, so a copy of a chunk of them costs more than its outputs do:
+    as many as the budget allows go through the lower layers at once.
+    """
+
+    def images(carry, x_chunk, y_chunk):
+        outputs = x_chunk  # example-major: images are read as they lie
+        for kernel, bias in affine[: lowest + 1]:
+            outputs = _outputs(model, _matmul(model, outputs, kernel) + bias)
+        # Or the product would be laid out for the transpose below, which is slower.
+        outputs = jax.lax.optimization_barrier(outputs)
+        return fold_examples(
+            lambda carry, some, labels: step(carry, some.T, labels),
+            carry,
+            outputs,
+            y_chunk,
+            chunk_size=sizes.ablated,
+        )
+
+    return fold_examples(images, carry, x, y, chunk_size=sizes.images)
 
 
 def _steps_of_neurons(order: Array, num_neurons: int) -> Array:
@@ -595,19 +619,29 @@ def _steps_of_neurons(order: Array, num_neurons: int) -> Array:
 
 def _score(logits: Float[Array, "C n"], y: Int[Array, " n"]) -> tuple[Array, Array]:
     """Correct by class, int32 [C], and the sum of cross-entropies."""
-    classes = jnp.arange(len(logits))[:, None]
-    is_label = y == classes
-    best = logits.max(axis=0)
-    own = jnp.sum(jnp.where(is_label, logits, 0), axis=0)
-    earlier = jnp.max(jnp.where(classes < y, logits, -jnp.inf), axis=0)
+    is_label = y == jnp.arange(len(logits))[:, None]
+    is_later = y > jnp.arange(len(logits))[:, None]
+    best = _over_classes(jnp.maximum, logits)
+    own = _over_classes(jnp.add, jnp.where(is_label, logits, 0))
+    earlier = _over_classes(jnp.maximum, jnp.where(is_later, logits, -jnp.inf))
     right = ((own >= best) & (own > earlier)).astype(logits.dtype)
     # A product counts exactly up to 2^24, and is faster than a sum of booleans.
     correct = jnp.matmul(is_label.astype(logits.dtype), right, precision="highest")
-    losses = jnp.log(jnp.sum(jnp.exp(logits - best), axis=0)) + best - own
+    losses = jnp.log(_over_classes(jnp.add, jnp.exp(logits - best))) + best - own
     return (
         correct.astype(jnp.int32),
         jnp.sum(jnp.where(y == SEEN, 0, losses)),
     )
+
+
+def _over_classes(combine: Any, array: Float[Array, "C n"]) -> Float[Array, " n"]:
+    """Reduces over classes row by row, which vectorises where ``jnp.sum`` does not.
+
+    Beyond some classes the program would grow too long for it.
+    """
+    if len(array) <= 64:
+        return reduce(combine, array)
+    return combine.reduce(array, axis=0)
 
 
 def _zero_score(model: MLP, *leading: int) -> tuple[Array, Array]:
@@ -679,11 +713,12 @@ def _rank_one_engine(
     num_inputs: int,
     memory_gb: float,
 ) -> _RankOne:
-    """An example holds its image, and three copies of all above the lowest layer."""
-    widths = (*model.hidden[layers[0] :], model.num_classes)
-    most = min(num_examples, max(256, _FLOATS_AT_A_STEP // max(widths)))
-    examples = _fit(memory_gb, 2 * num_inputs + 3 * sum(widths), most)
-    return _RankOne(model, layers, examples)
+    """An ablated example holds three copies of all above the lowest layer."""
+    above = (*model.hidden[layers[0] :], model.num_classes)
+    images = _images_at_once(model, layers[0], num_examples, num_inputs, memory_gb / 2)
+    most = min(images, max(256, _FLOATS_AT_A_STEP // max(above)))
+    ablated = _fit(memory_gb / 2, 3 * sum(above), most)
+    return _RankOne(model, layers, _ExamplesAtOnce(images, ablated))
 
 
 def _prefix_sums_engine(
@@ -694,14 +729,22 @@ def _prefix_sums_engine(
     num_steps: int,
     memory_gb: float,
 ) -> _PrefixSums:
-    """Half of the budget for an example's image and layers, half for its blocks."""
+    """A point of an ablated example holds three copies of the widest layer above."""
     above = (*model.hidden[lowest + 1 :], model.num_classes)
-    once = 2 * num_inputs + 2 * (model.num_neurons + model.num_classes)
-    at_a_point = 3 * max(above) + 3 * model.num_classes
-    examples = _fit(memory_gb / 2, once + at_a_point, num_examples)
+    images = _images_at_once(model, lowest, num_examples, num_inputs, memory_gb / 2)
+    at_a_point = 3 * (max(above) + model.num_classes)
+    ablated = _fit(memory_gb / 2, 2 * at_a_point, images)
     most = min(num_steps + 1, _POINTS_AT_ONCE)
-    points = _fit(memory_gb / 2, at_a_point * examples, most)
-    return _PrefixSums(model, lowest, examples, points)
+    points = _fit(memory_gb / 2, at_a_point * ablated, most)
+    return _PrefixSums(model, lowest, _ExamplesAtOnce(images, ablated), points)
+
+
+def _images_at_once(
+    model: MLP, lowest: int, num_examples: int, num_inputs: int, memory_gb: float
+) -> int:
+    """A copy of the image, and two of the lower layers' outputs."""
+    lower = 2 * sum(model.hidden[: lowest + 1])
+    return _fit(memory_gb, num_inputs + lower, num_examples)
 
 
 def _fit(memory_gb: float, floats: int, most: int) -> int:

@@ -1,5 +1,6 @@
 """Seeds become trained networks: all in one program, ``vmap`` over seeds (``map`` on a
-CPU), ``scan`` over steps, and on a host of several devices a share of the seeds on each.
+CPU), ``scan`` over steps, and where a host has several devices a share of the seeds on
+each.
 
 A network is a pure function of its seed: the seed's key gives the initial weights, the
 order of the examples in every epoch, and the dropout masks. Seeds therefore do not feel
