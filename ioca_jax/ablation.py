@@ -308,7 +308,8 @@ class _RankOne(NamedTuple):
                 states[layer + 1] = above
 
             def curve(order_and_clamp):
-                return self._curve(affine, outputs, states, *order_and_clamp, y_chunk)
+                order, clamp = order_and_clamp
+                return self._curve(affine, outputs, states, order, clamp, y_chunk)
 
             sums = jax.lax.map(curve, (orders, clamps))
             return jax.tree.map(jnp.add, carry, sums)
@@ -522,7 +523,8 @@ class _PrefixSums(NamedTuple):
             above = _affine(model, affine[lowest + 1], outputs)
 
             def curve(order_and_clamp):
-                return self._curve(affine, outputs, above, *order_and_clamp, y_chunk)
+                order, clamp = order_and_clamp
+                return self._curve(affine, outputs, above, order, clamp, y_chunk)
 
             sums = jax.lax.map(curve, (orders, clamps))
             return jax.tree.map(jnp.add, carry, sums)

@@ -76,9 +76,10 @@ class Stopwatch:
     def listening(self) -> Iterator[None]:
         """Adds up what compiling takes meanwhile, as ``compiling`` in ``seconds``."""
 
-        def listen(event: str, seconds: float, **_: str | int) -> None:
+        def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
+            del kwargs
             if event == _COMPILATION:
-                self._compiling += seconds
+                self._compiling += duration_secs
 
         jax.monitoring.register_event_duration_secs_listener(listen)
         try:
