@@ -242,28 +242,30 @@ def draw_growth(axes: Mapping[str, Mapping[str, Any]]) -> Figure:
     Returns:
         The figure: a line for each engine, measured points filled, extrapolated hollow.
     """
-    figure = Figure(figsize=(3.6 * len(axes), 3.6), layout="constrained")
-    panels = figure.subplots(1, len(axes), squeeze=False)[0]
-    for panel, (axis, lines) in zip(panels, axes.items(), strict=True):
+    columns = min(3, len(axes))
+    rows = -(-len(axes) // columns)
+    figure = Figure(figsize=(3.6 * columns, 3.3 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel in panels[len(axes) :]:
+        panel.set_axis_off()
+    for panel, (axis, lines) in zip(panels, axes.items(), strict=False):
         for index, (name, points) in enumerate(lines.items()):
-            colour, marker = f"C{index}", _MARKERS[index % len(_MARKERS)]
+            style = {"color": f"C{index}", "marker": _MARKERS[index % len(_MARKERS)]}
+            values = [p["value"] for p in points]
+            panel.plot(values, [p["seconds"] for p in points], label=name, **style)
+            guessed = [p for p in points if not p["measured"]]
             panel.plot(
-                *zip(*((p["value"], p["seconds"]) for p in points), strict=True),
-                color=colour,
-                label=name,
-                linewidth=1,
+                [p["value"] for p in guessed],
+                [p["seconds"] for p in guessed],
+                linestyle="none",
+                markerfacecolor="white",
+                **style,
             )
-            for measured, face in ((True, colour), (False, "none")):
-                some = [p for p in points if p["measured"] == measured]
-                panel.plot(
-                    [p["value"] for p in some],
-                    [p["seconds"] for p in some],
-                    linestyle="none",
-                    marker=marker,
-                    color=colour,
-                    markerfacecolor=face,
-                )
         panel.set(xscale="log", yscale="log", xlabel=_LABELS[axis], ylabel="seconds")
+        values = [p["value"] for p in next(iter(lines.values()))]
+        if values[-1] < 10 * values[0]:
+            panel.set_xticks(values, [str(value) for value in values])
+            panel.minorticks_off()
         panel.legend(frameon=False, fontsize="small")
     figure.suptitle("filled: measured; hollow: extrapolated by counted operations")
     return figure

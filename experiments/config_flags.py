@@ -8,6 +8,7 @@ code 2, with the traceback at ``--verbosity=1``.
 
 import dataclasses
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
@@ -16,6 +17,7 @@ import jax
 from absl import app, flags, logging
 
 import ioca_jax as ioca
+from ioca_jax import parallel
 
 Config = TypeVar("Config")
 
@@ -26,7 +28,42 @@ CACHE = flags.DEFINE_string(
     "none. JAX_COMPILATION_CACHE_DIR goes before it.",
 )
 
+NUM_DEVICES = flags.DEFINE_integer(
+    "num_devices",
+    None,
+    "Devices of each process to work on: all if not given; on a CPU, where devices are "
+    "virtual, one for each core.",
+)
+COORDINATOR_ADDRESS = flags.DEFINE_string(
+    "coordinator_address",
+    None,
+    "host:port of process 0, where a run has several processes; none of these three is "
+    "needed under Slurm, Open MPI and on TPU pods.",
+)
+NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "Processes of the run (--coordinator_address)."
+)
+PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "This process's number, from 0 on (--coordinator_address)."
+)
+PROCESS_TIMEOUT = flags.DEFINE_integer(
+    "process_timeout",
+    60,
+    "Seconds to wait for other processes, and after which a silent one is given up.",
+    lower_bound=1,
+)
+DETERMINISTIC = flags.DEFINE_boolean(
+    "deterministic",
+    False,
+    "Have XLA use only operations on GPUs that give the same bits every time; slower. "
+    "On a CPU they do so anyway.",
+)
+
 USER_ERRORS = (ValueError, OSError, ImportError)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
 
 
 class IntegersParser(flags.ArgumentParser):
@@ -147,11 +184,19 @@ def parse(
     return config_class(**{name: flag_values[name].value for name in names})
 
 
-def run_main(main: Callable[[], None]) -> None:
+def run_main(
+    main: Callable[..., None],
+    *,
+    takes_paths: bool = False,
+    when_interrupted: Callable[[], str] = lambda: "interrupted",
+) -> None:
     """Parses the flags and runs a job, answering wrong input in one line.
 
     Args:
         main: the job; it reads the flags.
+        takes_paths: whether to call it with the arguments that are not flags; without
+            it there must be none.
+        when_interrupted: the line to end with after Ctrl-C or SIGTERM.
     """
 
     def parse_flags(arguments: Sequence[str]) -> list[str]:
@@ -159,30 +204,57 @@ def run_main(main: Callable[[], None]) -> None:
             left = flags.FLAGS(arguments)
         except flags.Error as error:
             _stop(" ".join(str(error).split()))
-        if len(left) > 1:
+        if len(left) > 1 and not takes_paths:
             _stop(f"expected flags only (--name=value), got {left[1]!r}")
         if flags.FLAGS["verbosity"].using_default_value:
             flags.FLAGS.verbosity = logging.WARNING  # absl would make it INFO
         return left
 
     def guarded(arguments: Sequence[str]) -> None:
-        del arguments
         logging.use_absl_handler()
-        ioca.use_all_cores()
-        if CACHE.value and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-            directory = os.path.expanduser(CACHE.value)
-            jax.config.update("jax_compilation_cache_dir", directory)
+        signal.signal(signal.SIGTERM, _terminate)
         try:
-            main()
+            _prepare_jax()
+            main(*([arguments[1:]] if takes_paths else []))
         except USER_ERRORS as error:
             logging.debug("traceback of the error below", exc_info=True)
             _stop(" ".join(str(error).split()))
-        except KeyboardInterrupt:
-            _stop("interrupted", code=130)
+        except KeyboardInterrupt as interrupt:
+            code = 143 if isinstance(interrupt, Terminated) else 130
+            _stop(when_interrupted(), code)
 
     app.run(guarded, flags_parser=parse_flags)
 
 
+def _terminate(number: int, frame: object) -> NoReturn:
+    del number, frame
+    raise Terminated
+
+
+def _prepare_jax() -> None:
+    """All that must be settled before anything runs in JAX."""
+    if DETERMINISTIC.value:
+        given = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{given} --xla_gpu_deterministic_ops=true".strip()
+    if CACHE.value and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        directory = os.path.expanduser(CACHE.value)
+        jax.config.update("jax_compilation_cache_dir", directory)
+    if NUM_DEVICES.value is None:
+        ioca.use_all_cores()
+    elif NUM_DEVICES.value > 0:
+        jax.config.update("jax_num_cpu_devices", NUM_DEVICES.value)
+    parallel.start_processes(
+        COORDINATOR_ADDRESS.value,
+        NUM_PROCESSES.value,
+        PROCESS_ID.value,
+        timeout=PROCESS_TIMEOUT.value,
+    )
+    if NUM_DEVICES.value is not None:
+        parallel.use_devices(NUM_DEVICES.value)
+
+
 def _stop(message: str, code: int = 2) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    if parallel.is_started():
+        os._exit(code)  # at an ordinary exit JAX would wait for the other processes
     sys.exit(code)

@@ -6,17 +6,34 @@ The main job. For example, the paper's experiment on 5,000 real MNIST digits:
       --activation=relu --epochs=20 --workdir=runs/demo
 
 The run's folder then holds study.nc (everything, labelled; ioca_jax.load_results reads
-it), networks/, figures/, summary.txt (what is printed), and flags.txt, which replays
-the run: --flagfile=runs/demo/flags.txt --workdir=runs/again. A folder that already
-holds this run's results is reported, not computed again.
+it), networks/, figures/, summary.txt (what is printed), events.jsonl, and flags.txt,
+which replays the run: --flagfile=runs/demo/flags.txt --workdir=runs/again. A folder
+that holds this run's results is reported, not computed again; where it holds a part of
+them, the run goes on.
 """
 
 from absl import flags
 
 import ioca_jax as ioca
 from experiments import config_flags
+from ioca_jax import events, parallel, runs
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/study", "The run's folder.")
+SHARD = flags.DEFINE_string(
+    "shard",
+    "0/1",
+    "i/n: run every n-th seed from the i-th on (from 0), in a workdir of its own; "
+    "experiments.merge joins the n.",
+)
+SEEDS_AT_ONCE = flags.DEFINE_integer(
+    "seeds_at_once",
+    None,
+    "Seeds in a chunk, the most that an interruption costs; some for each device if "
+    "not given.",
+)
+TENSORBOARD = flags.DEFINE_boolean(
+    "tensorboard", False, "Write TensorBoard summaries too, in the run's folder."
+)
 config_flags.define(ioca.StudyConfig)
 flags.adopt_module_key_flags(config_flags)  # --help lists them
 
@@ -24,13 +41,25 @@ flags.adopt_module_key_flags(config_flags)  # --help lists them
 def main() -> None:
     """Runs the study that the flags describe, and prints its summary."""
     config = config_flags.parse(ioca.StudyConfig)
-    results = ioca.run_study(config, WORKDIR.value, progress=True)
-    print(ioca.summarize(results))
-    print(
-        f"\nWritten to {WORKDIR.value}: study.nc, networks, figures, summary.txt, "
-        "flags.txt"
+    listeners = [events.progress_bar(), events.log_lines()]
+    if TENSORBOARD.value:
+        listeners.append(events.tensorboard(f"{WORKDIR.value}/tensorboard"))
+    results = ioca.run_study(
+        config,
+        WORKDIR.value,
+        shard=ioca.Shard.parse(SHARD.value),
+        seeds_at_once=SEEDS_AT_ONCE.value,
+        listeners=listeners,
     )
+    if parallel.is_first():
+        print(ioca.summarize(results))
+        print(
+            f"\nWritten to {WORKDIR.value}: study.nc, networks, figures, summary.txt, "
+            "events.jsonl, flags.txt"
+        )
 
 
 if __name__ == "__main__":
-    config_flags.run_main(main)
+    config_flags.run_main(
+        main, when_interrupted=lambda: runs.how_to_go_on(WORKDIR.value)
+    )

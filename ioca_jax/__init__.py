@@ -7,7 +7,7 @@ Neuron Importance via Information-Ordered Cumulative Ablation", arXiv 1804.06679
 
 Data goes one way, a module a room:
 ``datasets -> mlp -> training -> quantization -> histograms -> information -> orderings
--> ablation -> results -> figures``; ``study`` alone knows the whole way.
+-> ablation -> results -> figures``; ``study`` and ``runs`` alone know the whole way.
 
 Axes, in every docstring and annotation:
 
@@ -43,14 +43,9 @@ from ioca_jax.parallel import place_examples, use_all_cores
 from ioca_jax.quantization import encode, quantize, quantizer_edges
 from ioca_jax.report import summarize
 from ioca_jax.results import load_results
+from ioca_jax.runs import Shard, load_networks, merge_runs, run_study
 from ioca_jax.statistics import area_under_curve
-from ioca_jax.study import (
-    NeuronStatistics,
-    StudyConfig,
-    load_networks,
-    measure_neurons,
-    run_study,
-)
+from ioca_jax.study import NeuronStatistics, StudyConfig, measure_neurons
 from ioca_jax.training import TrainConfig, Trained, train
 
 __all__ = [
@@ -59,6 +54,7 @@ __all__ = [
     "Dataset",
     "Evaluation",
     "NeuronStatistics",
+    "Shard",
     "Split",
     "StudyConfig",
     "TrainConfig",
@@ -76,6 +72,7 @@ __all__ = [
     "load_networks",
     "load_results",
     "measure_neurons",
+    "merge_runs",
     "mutual_information",
     "order_neurons",
     "place_examples",

@@ -1,18 +1,26 @@
-"""The devices of this host: which there are, and how work is spread over them.
+"""Devices and processes: which there are, and how work is spread over them.
 
 Seeds are spread over devices where networks are trained, and examples where they are
 evaluated; a sum over devices then ends the work, and counts are the same as on one. On
 a CPU the devices are virtual: ``use_all_cores`` makes one of each core, which keeps all
 cores busy where XLA would run a chain of small operations on one.
+
+Of several processes each works on seeds of its own, on its own devices; they meet where
+results are gathered (``gather``) and where one decides for all (``on_first``).
 """
 
+import contextlib
+import json
 import os
+import socket
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -37,13 +45,42 @@ def use_all_cores() -> None:
         return  # JAX is running already, with the devices that it has
 
 
+_num_devices: int | None = None
+
+
+def use_devices(number: int) -> None:
+    """Works on so many of this process's devices from now on.
+
+    On a CPU devices are virtual: call it before anything runs in JAX, and there are as
+    many as wanted.
+
+    Args:
+        number: of devices, the first ones.
+
+    Raises:
+        ValueError: less than 1, or more than there are.
+    """
+    global _num_devices
+    if number < 1:
+        raise ValueError(f"num_devices: expected at least 1, got {number}")
+    with contextlib.suppress(RuntimeError):  # running already: with what it has
+        jax.config.update("jax_num_cpu_devices", number)
+    there = len(jax.local_devices())
+    if number > there:
+        raise ValueError(
+            f"num_devices: expected at most {there}, the "
+            f"{jax.local_devices()[0].platform} devices of this process, got {number}"
+        )
+    _num_devices = number
+
+
 def device_mesh() -> Mesh:
-    """This host's devices in a row.
+    """The devices of this process that work, in a row.
 
     Returns:
         A mesh with the one axis ``device``.
     """
-    devices = jax.local_devices()
+    devices = jax.local_devices()[:_num_devices]
     return jax.make_mesh(
         (len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices
     )
@@ -77,6 +114,41 @@ def place_examples(
     if len(y) % mesh.size:
         return x, y
     return jax.device_put((x, y), NamedSharding(mesh, P(AXIS)))
+
+
+def spread_examples(x: Float[ArrayLike, "N D"]) -> Float[Array, "n D"]:
+    """Puts a share of the images on every device, for ``fetch_examples``.
+
+    Args:
+        x: images [N, D].
+
+    Returns:
+        The same, filled up by zeros to a multiple of the devices.
+    """
+    mesh = device_mesh()
+    x = np.asarray(x)
+    filled = np.pad(x, ((0, -len(x) % mesh.size), (0, 0)))
+    return jax.device_put(filled, NamedSharding(mesh, P(AXIS)))
+
+
+def fetch_examples(
+    own: Float[Array, "n D"], wanted: Int[Array, " b"]
+) -> Float[Array, "b D"]:
+    """Images from whichever device has them, under ``shard_map``.
+
+    Args:
+        own: this device's share of ``spread_examples``.
+        wanted: the images that this device wants; every device asks for as many.
+
+    Returns:
+        Those images.
+    """
+    of_all = jax.lax.all_gather(wanted, AXIS)  # [devices, b]
+    rows = of_all - jax.lax.axis_index(AXIS) * len(own)
+    mine = ((rows >= 0) & (rows < len(own)))[..., None]
+    sent = jnp.where(mine, own[jnp.clip(rows, 0, len(own) - 1)], 0)
+    # One device has the image and the others add zeros: nothing is rounded.
+    return jax.lax.psum_scatter(sent, AXIS)
 
 
 def _split_over_devices(x: Array, y: Array) -> tuple[Array, Array]:
@@ -125,3 +197,158 @@ def _sum(function, mesh, arrays, x, y):
         out_specs=P(),
         check_vma=False,
     )(arrays, x, y)
+
+
+# By these a scheduler tells how many processes belong together, where JAX finds the
+# others by itself.
+_SCHEDULERS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+
+
+def start_processes(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    timeout: int = 60,
+) -> None:
+    """Joins the processes of a run, before anything else runs in JAX.
+
+    Under Slurm, Open MPI and on TPU pods JAX finds the others by itself, without
+    arguments. A process alone needs no call, but may make one.
+
+    Args:
+        coordinator_address: ``host:port`` of the first process.
+        num_processes: how many belong together.
+        process_id: this one's number, from 0 on.
+        timeout: seconds to wait for the others.
+
+    Raises:
+        ValueError: some arguments without the others, or out of range.
+        TimeoutError: the others did not come.
+    """
+    given = (coordinator_address, num_processes, process_id)
+    if coordinator_address is None or num_processes is None or process_id is None:
+        if any(value is not None for value in given):
+            raise ValueError(
+                "coordinator_address, num_processes, process_id: expected all three or "
+                f"none, got {', '.join(map(str, given))}"
+            )
+        several = [int(os.environ.get(name, 1)) > 1 for name in _SCHEDULERS]
+        if not any(several) and "," not in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
+            return
+    else:
+        if not 0 <= process_id < num_processes:
+            raise ValueError(
+                f"process_id: expected from 0 to {num_processes - 1}, got {process_id}"
+            )
+        if process_id:
+            _wait_for(coordinator_address, timeout)
+    # JAX would take SIGTERM for itself.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            *given,
+            initialization_timeout=timeout,
+            heartbeat_timeout_seconds=timeout,
+            shutdown_timeout_seconds=timeout,
+        )
+    except RuntimeError as error:
+        raise TimeoutError(
+            f"expected {num_processes or 'all'} processes to meet at "
+            f"{coordinator_address or 'the coordinator'} within {timeout} s, got "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+def _wait_for(address: str, timeout: int) -> None:
+    """Waits until somebody listens at an address."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError(f"coordinator_address: expected host:port, got {address!r}")
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise TimeoutError(
+                    f"coordinator_address: expected a coordinator at {address} within "
+                    f"{timeout} s, got {error}; is process 0 running?"
+                ) from error
+            time.sleep(0.2)
+
+
+def is_started() -> bool:
+    """Whether this process has joined others."""
+    return jax.distributed.is_initialized()
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes: the only one, or number 0."""
+    return jax.process_index() == 0
+
+
+def on_first(function: Callable[[], Any]) -> Any:
+    """Calls a function in the first process, and tells all what it gave.
+
+    Args:
+        function: returns what JSON can say.
+
+    Returns:
+        That, in every process.
+
+    Raises:
+        ValueError: what the function raised, in every other process.
+    """
+    if jax.process_count() == 1:
+        return function()
+    from jax.experimental import multihost_utils
+
+    problem = None
+    answer: Any = None
+    if is_first():
+        try:
+            answer = function()
+        except Exception as error:
+            problem = error
+    told = np.frombuffer(
+        json.dumps([answer, problem and str(problem)]).encode(), np.uint8
+    )
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(told))))
+    told = np.resize(told, size)
+    answer, message = json.loads(
+        bytes(np.asarray(multihost_utils.broadcast_one_to_all(told)))
+    )
+    if problem is not None:
+        raise problem
+    if message is not None:
+        raise ValueError(message)
+    return answer
+
+
+def gather(tree: Any) -> Any:
+    """Joins arrays of all processes.
+
+    Args:
+        tree: a pytree of NumPy arrays, of the same shapes in every process.
+
+    Returns:
+        The same in every process, joined along the first axis in the order of
+        processes.
+
+    Raises:
+        ConnectionError: another process is gone.
+    """
+    if jax.process_count() == 1:
+        return tree
+    from jax.experimental import multihost_utils
+
+    try:
+        return multihost_utils.process_allgather(tree, tiled=True)
+    except RuntimeError as error:
+        raise ConnectionError(
+            "expected all processes of the run, got word that another one is gone; "
+            "start all again with the same flags to go on from what is finished "
+            f"({str(error).splitlines()[0]})"
+        ) from error

@@ -70,7 +70,11 @@ class Stopwatch:
         Args:
             moment: its name.
         """
-        self.seconds.setdefault(moment, round(time.perf_counter() - self._start, 3))
+        self.seconds.setdefault(moment, self.now())
+
+    def now(self) -> float:
+        """Seconds since it was made, to the millisecond."""
+        return round(time.perf_counter() - self._start, 3)
 
     @contextmanager
     def listening(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from ioca_jax.results import converged
+from ioca_jax.results import converged, intact_accuracy
 from ioca_jax.statistics import area_under_curve
 
 
@@ -37,8 +37,7 @@ def summarize(results: xr.Dataset) -> str:
         )
     if not kept.sizes["seed"]:
         return "\n".join(lines)
-    intact = kept["accuracy"].isel(clamp=0, scope=0, ordering=0, step=0)
-    error = 100 * (1 - intact.values)
+    error = 100 * (1 - intact_accuracy(kept))
     lines += [
         f"Test error: {_mean_and_sd(error, 2)} %, from {error.min():.2f} to "
         f"{error.max():.2f} (mean ± standard deviation over seeds)",
@@ -63,6 +62,7 @@ def _times(seconds: Mapping[str, float]) -> str:
     told = ", ".join(
         f"{moment.replace('_', ' ')} after {seconds[moment]:.3g} s"
         for moment in moments
+        if moment in seconds  # what was finished already took no time
     )
     return f"Data {told}; compiling took {seconds['compiling']:.3g} s of it"
 

@@ -6,7 +6,7 @@ half-written: a file is written whole beside its place, synced, and renamed.
 
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -113,9 +113,9 @@ def save_results(results: xr.Dataset, workdir: str | os.PathLike) -> pathlib.Pat
         for name in results.data_vars
         if results[name].size > 10_000
     }
-    write_whole(
-        path, lambda part: results.to_netcdf(part, engine=_ENGINE, encoding=encoding)
-    )
+    # By way of memory: HDF5 crashes where a disk is full.
+    content = results.to_netcdf(engine=_ENGINE, encoding=encoding)
+    write_whole(path, lambda part: part.write_bytes(content))
     return path
 
 
@@ -145,6 +145,77 @@ def load_results(workdir: str | os.PathLike) -> xr.Dataset:
             f"{path}: expected a results file, got one that cannot be read "
             f"({(str(error).splitlines() or ['?'])[0]})"
         ) from error
+
+
+def join_seeds(
+    parts: Sequence[xr.Dataset], seeds: Sequence[int]
+) -> tuple[xr.Dataset, np.ndarray]:
+    """Joins the results of some seeds each, of one configuration.
+
+    Args:
+        parts: results that have no seed in common.
+        seeds: the seeds wanted, in their order.
+
+    Returns:
+        The results of those seeds, attributes those of the first part, and where each
+        stands among the seeds of all parts, one after another: for the networks.
+
+    Raises:
+        ValueError: a seed that is in none, or in two.
+    """
+    there = np.concatenate([part["seed"].values for part in parts])
+    values, times = np.unique(there, return_counts=True)
+    if times.max(initial=0) > 1:
+        raise ValueError(
+            f"seeds: expected each in one part, got {values[times.argmax()]} twice"
+        )
+    missing = sorted(set(seeds) - set(there.tolist()))
+    if missing:
+        raise ValueError(
+            f"seeds: expected results of all {len(seeds)}, "
+            f"{len(missing)} are missing: {compact(missing)}"
+        )
+    where = np.array([there.tolist().index(seed) for seed in seeds])
+    joined = xr.concat(
+        parts,
+        "seed",
+        data_vars="minimal",
+        coords="minimal",
+        join="exact",
+        compat="equals",
+        combine_attrs="override",
+    )
+    return joined.isel(seed=where), where
+
+
+def compact(numbers: Sequence[int]) -> str:
+    """Numbers as the command line takes them, ``0:3,7``.
+
+    Args:
+        numbers: integers, ascending.
+
+    Returns:
+        The text.
+    """
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][1]:
+            parts[-1][1] += 1
+        else:
+            parts.append([number, number + 1])
+    return ",".join(str(a) if b == a + 1 else f"{a}:{b}" for a, b in parts)
+
+
+def intact_accuracy(results: xr.Dataset) -> np.ndarray:
+    """Test accuracy before anything is ablated.
+
+    Args:
+        results: a run's results.
+
+    Returns:
+        float32 [S].
+    """
+    return results["accuracy"].isel(clamp=0, scope=0, ordering=0, step=0).values
 
 
 def converged(results: xr.Dataset) -> xr.Dataset:

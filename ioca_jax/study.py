@@ -1,16 +1,13 @@
-"""The whole way: a configuration becomes a run's folder.
+"""A study: what is asked of networks, and the answer, from trained ones.
 
-Networks are trained, measured on the validation split, and ablated on the test split in
-every order of every scope under every clamp; the folder then holds ``study.nc``, the
-networks, the flags that replay the run, its figures and its summary.
+Networks are measured on the validation split, and ablated on the test split in every
+order of every scope under every clamp. ``runs`` trains them and keeps what comes.
 """
 
 import dataclasses
 import datetime
 import json
-import os
-import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,30 +17,19 @@ import numpy as np
 import xarray as xr
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
-from tqdm import tqdm
 
-from ioca_jax import figures
 from ioca_jax.ablation import ablation_curves
-from ioca_jax.datasets import Dataset, load_dataset
+from ioca_jax.datasets import Dataset
 from ioca_jax.histograms import joint_counts
 from ioca_jax.information import MEASURES
 from ioca_jax.mlp import MLP
 from ioca_jax.orderings import DIRECTIONS, order_neurons, random_order
 from ioca_jax.parallel import place_examples
-from ioca_jax.provenance import Stopwatch, source_revision, versions
+from ioca_jax.provenance import source_revision, versions
 from ioca_jax.quantization import encode, parse_quantizer, quantizer_edges
-from ioca_jax.report import summarize
-from ioca_jax.results import (
-    RESULTS_FILE,
-    load_results,
-    make_results,
-    read_networks,
-    save_networks,
-    save_results,
-    write_whole,
-)
+from ioca_jax.results import make_results
 from ioca_jax.streaming import SEEN, fold_examples
-from ioca_jax.training import TrainConfig, Trained, check_fit, checked_seeds, train
+from ioca_jax.training import TrainConfig, Trained, checked_seeds
 
 CLAMPS = ("zero", "mean")
 # Examples measured at a time. Fixed, so that clamp means do not depend on a budget.
@@ -290,8 +276,15 @@ def _orderings(config: StudyConfig) -> list[Ordering]:
     return ranked + drawn
 
 
-def _scopes(model: MLP) -> dict[str, np.ndarray]:
-    """By name, the neurons that a scope orders."""
+def scopes_of(model: MLP) -> dict[str, np.ndarray]:
+    """By name, the neurons that each scope orders.
+
+    Args:
+        model: the network's shape.
+
+    Returns:
+        ``network``, ``layer_1``, ...: int32 neuron indices.
+    """
     everything = np.arange(model.num_neurons, dtype=np.int32)
     layers = {
         f"layer_{index + 1}": everything[where]
@@ -339,16 +332,27 @@ def _orders(scores, seeds, neurons, orderings, scope_index) -> Int[Array, "S O K
     return jax.vmap(of_network)(scores, seeds)
 
 
-def _study_arrays(
+def study_networks(
     config: StudyConfig,
     model: MLP,
     data: Dataset,
     trained: Trained,
-    progress: bool,
-    watch: Stopwatch,
-) -> dict[str, np.ndarray]:
-    """Every variable of the results, from trained networks."""
-    orderings, scopes = tuple(_orderings(config)), _scopes(model)
+    *,
+    on_scope: Callable[[str], None] = lambda scope: None,
+) -> xr.Dataset:
+    """Measures and ablates trained networks.
+
+    Args:
+        config: how. Its seeds are not looked at.
+        model: the networks' shape.
+        data: the dataset.
+        trained: the networks.
+        on_scope: called with the name of each scope whose curves are done.
+
+    Returns:
+        Results of the networks' seeds.
+    """
+    orderings, scopes = tuple(_orderings(config)), scopes_of(model)
     validation, test = jax.device_put(data.validation), place_examples(*data.test)
     statistics = _measure(
         model, trained.variables, validation, config.quantizer, config.measures
@@ -366,13 +370,7 @@ def _study_arrays(
         "loss": np.full(curves, np.nan, np.float32),
         "accuracy": np.full(curves, np.nan, np.float32),
     }
-    bar = tqdm(
-        scopes.items(),
-        desc="ablation",
-        unit="scope",
-        disable=None if progress else True,
-    )
-    for index, (_, neurons) in enumerate(bar):
+    for index, (scope, neurons) in enumerate(scopes.items()):
         orders = _orders(statistics.scores, seeds, neurons, orderings, index)
         layers = tuple(np.unique(model.layer_of_neuron[neurons]).tolist())
         curve = ablation_curves(
@@ -389,7 +387,7 @@ def _study_arrays(
         arrays["correct"][:, :, index, :, : size + 1] = curve.correct
         arrays["loss"][:, :, index, :, : size + 1] = curve.loss
         arrays["accuracy"][:, :, index, :, : size + 1] = curve.accuracy
-        watch.mark("first_curves")
+        on_scope(scope)
 
     arrays["score"] = np.stack(
         [np.asarray(statistics.scores[name]) for name in config.measures], axis=1
@@ -403,14 +401,18 @@ def _study_arrays(
         arrays[name][trained.diverged] = np.nan
     for name in ("joint_count", "correct", "order"):
         arrays[name][trained.diverged] = -1
-    return arrays
+    return make_results(
+        arrays,
+        _coordinates(config, model, trained.seeds),
+        _attributes(config, model, data),
+    )
 
 
-def _coordinates(config: StudyConfig, model: MLP) -> dict[str, Any]:
+def _coordinates(config: StudyConfig, model: MLP, seeds: np.ndarray) -> dict[str, Any]:
     orderings = _orderings(config)
     in_layer = np.concatenate([np.arange(width) for width in model.hidden])
     return {
-        "seed": np.array(config.seeds, np.int64),
+        "seed": np.array(seeds, np.int64),
         "measure": list(config.measures),
         "neuron": np.arange(model.num_neurons),
         "layer": (
@@ -420,7 +422,7 @@ def _coordinates(config: StudyConfig, model: MLP) -> dict[str, Any]:
         ),
         "index_in_layer": ("neuron", in_layer),
         "clamp": list(config.clamps),
-        "scope": list(_scopes(model)),
+        "scope": list(scopes_of(model)),
         "ordering": [ordering.label for ordering in orderings],
         "ranked_by": ("ordering", [ordering.ranked_by for ordering in orderings]),
         "direction": ("ordering", [ordering.direction for ordering in orderings]),
@@ -462,141 +464,3 @@ def _attributes(config: StudyConfig, model: MLP, data: Dataset) -> dict[str, Any
         "units": "information in bits, loss in nats, accuracy as a share",
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-
-
-def run_study(
-    config: StudyConfig, workdir: str | os.PathLike, *, progress: bool = False
-) -> xr.Dataset:
-    """Runs a study, or returns what the same study left in the folder.
-
-    Args:
-        config: what to run.
-        workdir: the run's folder. It gets ``flags.txt``, ``networks/``, ``study.nc``,
-            ``figures/`` and ``summary.txt``.
-        progress: show bars, on a terminal.
-
-    Returns:
-        The results, as in ``study.nc``.
-
-    Raises:
-        ValueError: a configuration that does not fit the dataset, or a folder that
-            holds the results of another configuration.
-        OSError: a folder that cannot be written, or data that is not there.
-    """
-    folder = pathlib.Path(workdir)
-    if _is_finished(config, folder):
-        results = load_results(folder)
-        _write_report(results, folder)
-        return results
-    watch = Stopwatch()
-    with watch.listening():
-        results = _compute(config, folder, progress, watch)
-    results.attrs["seconds"] = json.dumps(watch.seconds)
-    save_results(results, folder)
-    _write_report(results, folder)
-    return results
-
-
-def _compute(
-    config: StudyConfig, folder: pathlib.Path, progress: bool, watch: Stopwatch
-) -> xr.Dataset:
-    """Everything but reports; leaves the flags and the networks in the folder."""
-    data = load_dataset(
-        config.dataset, config.data_dir, config.num_validation, config.split_seed
-    )
-    model = config.model(data.num_classes)
-    check_fit(model, data, config.train_config())
-    _open_folder(config, folder)
-    watch.mark("loaded")
-    trained = train(
-        model,
-        data,
-        config.train_config(),
-        config.seeds,
-        memory_gb=config.memory_gb,
-        progress=progress,
-    )
-    save_networks(trained.variables, folder)
-    watch.mark("trained")
-    arrays = _study_arrays(config, model, data, trained, progress, watch)
-    watch.mark("computed")
-    return make_results(
-        arrays, _coordinates(config, model), _attributes(config, model, data)
-    )
-
-
-def load_networks(workdir: str | os.PathLike) -> tuple[MLP, Any]:
-    """Reads a run's trained networks.
-
-    Args:
-        workdir: the run's folder.
-
-    Returns:
-        The networks' shape and their variables, whose leaves begin with S.
-
-    Raises:
-        FileNotFoundError: no finished run there.
-    """
-    results = load_results(workdir)
-    fields = json.loads(results.attrs["configuration"])
-    lists = {name: tuple(v) for name, v in fields.items() if isinstance(v, list)}
-    config = StudyConfig(**(fields | lists))
-    return config.model(results.sizes["class"]), read_networks(workdir)
-
-
-def _is_finished(config: StudyConfig, folder: pathlib.Path) -> bool:
-    """Whether the folder holds this study's results; refuses another study's."""
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(
-            f"workdir: expected a directory, got {folder}, which is a file"
-        )
-    flags = folder / "flags.txt"
-    if not flags.is_file():
-        return False
-    theirs = _flag_values(flags.read_text().splitlines())
-    ours = _flag_values(config.flags())
-    differ = sorted(
-        name
-        for name in theirs.keys() | ours.keys()
-        if theirs.get(name) != ours.get(name)
-    )
-    if differ:
-        name = differ[0]
-        raise ValueError(
-            f"workdir: expected a new folder or one of this configuration, got {folder}"
-            f", which holds a run with {name}={theirs.get(name)}, not "
-            f"{ours.get(name)}; choose another workdir"
-        )
-    return (folder / RESULTS_FILE).is_file()
-
-
-def _flag_values(lines: Sequence[str]) -> dict[str, str]:
-    pairs = (line[2:].partition("=") for line in lines if line.startswith("--"))
-    return {name: value for name, _, value in pairs}
-
-
-def _open_folder(config: StudyConfig, folder: pathlib.Path) -> None:
-    """Makes the folder and leaves the flags in it."""
-    text = "\n".join(
-        [
-            "# Replay: python -m experiments.run_study --flagfile=flags.txt "
-            "--workdir=...",
-            *config.flags(),
-            "",
-        ]
-    )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "flags.txt", lambda part: part.write_text(text))
-    except OSError as error:
-        raise OSError(
-            f"workdir: expected a folder that can be written, got {folder} "
-            f"({error.strerror or error})"
-        ) from error
-
-
-def _write_report(results: xr.Dataset, folder: pathlib.Path) -> None:
-    """Everything that is made from the results alone."""
-    figures.save_figures(results, folder / "figures")
-    text = summarize(results) + "\n"
-    write_whole(folder / "summary.txt", lambda part: part.write_text(text))

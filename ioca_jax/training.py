@@ -13,7 +13,7 @@ than ``batch_size``, sit that epoch out.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,11 +23,16 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float
-from tqdm import tqdm
 
 from ioca_jax.datasets import Dataset
 from ioca_jax.mlp import MLP
-from ioca_jax.parallel import AXIS, device_mesh, replicated
+from ioca_jax.parallel import (
+    AXIS,
+    device_mesh,
+    fetch_examples,
+    replicated,
+    spread_examples,
+)
 
 OPTIMIZERS = {
     "adam": optax.adam,
@@ -115,7 +120,9 @@ def train(
     seeds: Sequence[int],
     *,
     memory_gb: float = 4.0,
-    progress: bool = False,
+    on_epoch: Callable[[int, dict[str, np.ndarray]], None] = lambda epoch, metrics: (
+        None
+    ),
 ) -> Trained:
     """Trains one network for each seed, all at once.
 
@@ -125,8 +132,10 @@ def train(
         config: how to train.
         seeds: distinct integers in [0, 2^31).
         memory_gb: seeds are trained in chunks that keep to about this much memory
-            beside the data.
-        progress: show a bar over epochs, on a terminal.
+            beside the data. Training images that take more than that lie spread over
+            the devices; else each device has them all.
+        on_epoch: called after each epoch of each chunk, with its number from 1 on and
+            the history's entries [S] of the chunk.
 
     Returns:
         The networks, in the order of ``seeds``.
@@ -142,21 +151,16 @@ def train(
     chunk = max(1, min(len(numbers), int(memory_gb * 1e9 / per_seed)))
     mesh = device_mesh()
     chunk = -(-chunk // mesh.size) * mesh.size  # the same number on every device
-    arrays = replicated((data.train, data.validation))
-    bar = tqdm(
-        total=-(-len(numbers) // chunk) * config.epochs,
-        desc="training",
-        unit="epoch",
-        disable=None if progress else True,
-    )
+    # Images that are too much for every device lie spread over all of them.
+    spread = mesh.size > 1 and data.train.x.nbytes > memory_gb * 1e9
+    images = spread_examples(data.train.x) if spread else replicated(data.train.x)
+    arrays = (images, *replicated((data.train.y, data.validation)))
     done = []
-    with bar:
-        for start in range(0, len(numbers), chunk):
-            some = numbers[start : start + chunk]
-            # The last chunk is filled up, so that every chunk has the same program.
-            filled = np.concatenate([some, np.repeat(some[-1:], chunk - len(some))])
-            result = _train_chunk(model, config, mesh, arrays, filled, bar)
-            done.append(result)
+    for start in range(0, len(numbers), chunk):
+        some = numbers[start : start + chunk]
+        # The last chunk is filled up, so that every chunk has the same program.
+        filled = np.concatenate([some, np.repeat(some[-1:], chunk - len(some))])
+        done.append(_train_chunk(model, config, mesh, spread, arrays, filled, on_epoch))
     variables, history = jax.tree.map(
         lambda *chunks: jnp.concatenate(chunks)[: len(numbers)], *done
     )
@@ -225,26 +229,20 @@ def _bytes_per_seed(
     return 4 * (copies * weights + 2 * batch + 4 * num_train)
 
 
-def _train_chunk(model, config, mesh, arrays, seeds, bar):
+def _train_chunk(model, config, mesh, spread, arrays, seeds, on_epoch):
     """Variables and history of as many networks as fit at once."""
-    num_inputs = arrays[0].x.shape[1]
+    num_inputs = arrays[0].shape[1]
     state = _initial_states(model, config, num_inputs, jnp.asarray(seeds, jnp.uint32))
     state = jax.device_put(state, NamedSharding(mesh, PartitionSpec(AXIS)))
     history = []
     for epoch in range(config.epochs):
-        state, metrics = _train_epoch(model, config, mesh, state, epoch, *arrays)
-        history.append(jax.block_until_ready(metrics))
-        bar.set_postfix_str(
-            f"validation error {_mean_error(metrics['validation_accuracy'])}",
-            refresh=False,
+        state, metrics = _train_epoch(
+            model, config, mesh, spread, state, epoch, *arrays
         )
-        bar.update()
+        history.append(jax.block_until_ready(metrics))
+        on_epoch(epoch + 1, jax.tree.map(np.asarray, metrics))
     stacked = {name: jnp.stack([h[name] for h in history], axis=1) for name in HISTORY}
     return state.variables, stacked
-
-
-def _mean_error(accuracy: Array) -> str:
-    return f"{100 * (1 - np.nanmean(np.asarray(accuracy))):.2f} %"
 
 
 @partial(jax.jit, static_argnames=("model", "config", "num_inputs"))
@@ -258,24 +256,39 @@ def _initial_states(model: MLP, config: TrainConfig, num_inputs: int, seeds: Arr
     return jax.vmap(init)(seeds)
 
 
-@partial(jax.jit, static_argnames=("model", "config", "mesh"), donate_argnames="state")
-def _train_epoch(model, config, mesh, state, epoch, training, validation):
+@partial(
+    jax.jit,
+    static_argnames=("model", "config", "mesh", "spread"),
+    donate_argnames="state",
+)
+def _train_epoch(model, config, mesh, spread, state, epoch, images, labels, validation):
     """One epoch of every network: the states, and the epoch's metrics [S]."""
+    everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
     return jax.shard_map(
-        partial(_epoch_of_networks, model, config),
+        partial(_epoch_of_networks, model, config, spread),
         mesh=mesh,
-        in_specs=(PartitionSpec(AXIS), *[PartitionSpec()] * 3),
-        out_specs=PartitionSpec(AXIS),
+        in_specs=(
+            *(split, everywhere, split if spread else everywhere),
+            *(everywhere, everywhere),
+        ),
+        out_specs=split,
         check_vma=False,
-    )(state, epoch, training, validation)
+    )(state, epoch, images, labels, validation)
 
 
 def _epoch_of_networks(
-    model: MLP, config: TrainConfig, state, epoch, training, validation
+    model: MLP,
+    config: TrainConfig,
+    spread: bool,
+    state: _State,
+    epoch: Array,
+    images: Array,
+    labels: Array,
+    validation: Any,
 ):
     """``_train_epoch`` of the networks of one device."""
     optimizer = OPTIMIZERS[config.optimizer](config.learning_rate)
-    num_train = len(training.y)
+    num_train = len(labels)
     steps = num_train // config.batch_size
 
     def loss_of(params, variables, x, y, key):
@@ -300,8 +313,8 @@ def _epoch_of_networks(
         (loss, (updates, hits)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
             state.variables["params"],
             state.variables,
-            training.x[batch],
-            training.y[batch],
+            fetch_examples(images, batch) if spread else images[batch],
+            labels[batch],
             key,
         )
         change, moments = optimizer.update(

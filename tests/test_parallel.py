@@ -24,7 +24,10 @@ def split(n):
     return ioca.Split(x, (x[:, :4].argmax(1)).astype(np.int32))
 data = ioca.Dataset("argmax", split(300), split(61), split(101), 4)
 model = ioca.MLP(hidden=(9, 8), num_classes=4)
-trained = ioca.train(model, data, ioca.TrainConfig(epochs=3), (0, 1, 2, 3, 4))
+config = ioca.TrainConfig(epochs=3)
+trained = ioca.train(model, data, config, (0, 1, 2, 3, 4))
+# So little memory that images lie spread over the devices.
+spread = ioca.train(model, data, config, (0, 1, 2, 3, 4), memory_gb=1e-9)
 order = np.stack([rng.permutation(17) for _ in range(5)]).astype(np.int32)
 clamp = np.zeros((5, 17), np.float32)
 # The same networks everywhere, so that the counts can be compared.
@@ -38,6 +41,7 @@ evaluation = ioca.evaluate_masks(model, one, masks, clamp[0], *data.test)
 print(json.dumps({
     "devices": len(jax.devices()),
     "history": np.asarray(trained.history["validation_loss"]).tolist(),
+    "spread": np.asarray(spread.history["validation_loss"]).tolist(),
     "correct": np.asarray(curves.correct).tolist(),
     "loss": np.asarray(curves.loss).tolist(),
     "masks": np.asarray(evaluation.correct).tolist(),
@@ -70,6 +74,8 @@ def test_devices_change_nothing(on_one, num_devices):
     np.testing.assert_array_equal(here["correct"], on_one["correct"])
     np.testing.assert_array_equal(here["masks"], on_one["masks"])
     np.testing.assert_array_equal(here["masks"], np.array(here["correct"])[0])
-    # float32 sums in another order; and 27 steps of training from such sums
+    # float32 sums in another order
     np.testing.assert_allclose(here["loss"], on_one["loss"], rtol=1e-5)
-    np.testing.assert_allclose(here["history"], on_one["history"], rtol=1e-4)
+    # A network trains on one device, whichever it is.
+    np.testing.assert_array_equal(here["history"], on_one["history"])
+    np.testing.assert_array_equal(here["spread"], on_one["history"])

@@ -17,6 +17,8 @@ ROOMS: dict[str, set[str]] = {
     "information": set(),
     "statistics": set(),
     "provenance": set(),
+    "events": set(),
+    "checkpoints": {"results"},
     "results": set(),
     "training": {"datasets", "mlp", "parallel"},
     "orderings": set(),
@@ -25,7 +27,8 @@ ROOMS: dict[str, set[str]] = {
     "figures": {"results"},
     "report": {"results", "statistics"},
 }
-ROOMS["study"] = set(ROOMS)
+ROOMS["study"] = set(ROOMS) - {"figures", "report", "checkpoints", "events"}
+ROOMS["runs"] = set(ROOMS)
 
 
 def imports_of(path: pathlib.Path) -> set[str]:

@@ -1,0 +1,133 @@
+"""How a long run tells how it is: events, and who listens to them.
+
+An event is a dictionary with ``event`` and what the run knows then: ``start``,
+``damaged``, ``epoch``, ``scope``, ``chunk`` and ``end``. A listener is a function of
+one event.
+"""
+
+import datetime
+import json
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tqdm import tqdm
+
+Event = Mapping[str, Any]
+Listener = Callable[[Event], None]
+EVENTS_FILE = "events.jsonl"
+
+
+def json_lines(path: str | os.PathLike) -> Listener:
+    """A listener that appends events to a file, each a line of JSON with its time.
+
+    Args:
+        path: the file; what it holds stays.
+
+    Returns:
+        The listener. Every line is written at once, for others to follow.
+    """
+
+    def listen(event: Event) -> None:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        with pathlib.Path(path).open("a") as file:
+            file.write(json.dumps({"time": now, **event}) + "\n")
+
+    return listen
+
+
+def progress_bar() -> Listener:
+    """A listener that shows a bar with an estimate, where there is a terminal.
+
+    Returns:
+        The listener. Its unit is an epoch of training or a scope of ablation, of one
+        chunk of seeds.
+    """
+    bar: tqdm | None = None
+
+    def listen(event: Event) -> None:
+        nonlocal bar
+        kind = event["event"]
+        if kind == "start":
+            steps = event["chunks"] * (event["epochs"] + event["scopes"])
+            bar = tqdm(total=steps, unit="stage", disable=None)
+        if bar is None:
+            return
+        if kind == "epoch":
+            error = 100 * (1 - event["validation_accuracy"])
+            bar.set_description("training", refresh=False)
+            bar.set_postfix_str(f"validation error {error:.2f} %", refresh=False)
+            bar.update()
+        elif kind == "scope":
+            bar.set_description(f"ablating {event['scope']}", refresh=False)
+            bar.update()
+        elif kind == "end":
+            bar.close()
+
+    return listen
+
+
+def log_lines() -> Listener:
+    """A listener that writes lines to stderr.
+
+    Returns:
+        The listener: a line for every damaged file, and one for each finished chunk
+        where there are several, and no terminal for a bar.
+    """
+    began, total = 0.0, 0
+
+    def listen(event: Event) -> None:
+        nonlocal began, total
+        if event["event"] == "start":
+            began, total = time.monotonic(), event["chunks"]
+        elif event["event"] == "damaged":
+            print(f"{event['file']} is damaged: computed again", file=sys.stderr)
+        elif event["event"] == "chunk" and total > 1 and not sys.stderr.isatty():
+            taken = time.monotonic() - began
+            left = taken * (total - event["chunk"]) / event["chunk"]
+            print(
+                f"{event['finished']} of {event['seeds']} networks after {taken:.0f} s"
+                f", about {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    return listen
+
+
+def tensorboard(folder: str | os.PathLike) -> Listener:
+    """A listener that writes TensorBoard summaries.
+
+    Args:
+        folder: where the event files go.
+
+    Returns:
+        The listener: training and validation figures by epoch, test error by networks
+        finished.
+
+    Raises:
+        ImportError: the package tensorboardX is not there.
+    """
+    try:
+        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ImportError(
+            "tensorboard: expected the package tensorboardX, found none; install it "
+            "with pip install 'ioca_jax[tensorboard]'"
+        ) from error
+    writer = SummaryWriter(str(folder))
+
+    def listen(event: Event) -> None:
+        if event["event"] == "epoch":
+            for name in ("train_loss", "validation_loss", "validation_accuracy"):
+                tag = f"chunk_{event['chunk']}/{name}"
+                writer.add_scalar(tag, event[name], event["epoch"])
+        elif event["event"] == "chunk":
+            writer.add_scalar("test_error", event["test_error"], event["finished"])
+        elif event["event"] == "end":
+            writer.close()
+
+    return listen

@@ -1,0 +1,470 @@
+"""A run: a configuration and a folder become results, and nothing finished is lost.
+
+The seeds are worked on in chunks, each durable once it is done; the same call in the
+same folder goes on where an earlier one stopped. Where several processes belong to the
+run (``parallel.start_processes``) each works on a share of every chunk, and the first
+writes. The folder gets ``flags.txt``, ``events.jsonl``, ``networks/``, ``study.nc``,
+``figures/`` and ``summary.txt``.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+
+from ioca_jax import figures
+from ioca_jax.checkpoints import (
+    Chunk,
+    load_chunks,
+    locked,
+    remove_chunks,
+    save_chunk,
+    signals_deferred,
+)
+from ioca_jax.datasets import Dataset, load_dataset
+from ioca_jax.events import EVENTS_FILE, Listener, json_lines
+from ioca_jax.mlp import MLP
+from ioca_jax.parallel import device_mesh, gather, is_first, on_first
+from ioca_jax.provenance import Stopwatch
+from ioca_jax.report import summarize
+from ioca_jax.results import (
+    RESULTS_FILE,
+    converged,
+    intact_accuracy,
+    join_seeds,
+    load_results,
+    read_networks,
+    save_networks,
+    save_results,
+    write_whole,
+)
+from ioca_jax.study import StudyConfig, scopes_of, study_networks
+from ioca_jax.training import check_fit, train
+
+# Seeds on a device at a time: enough that what a chunk costs beside is little, few
+# enough that little is lost with a chunk. Accelerators want many at once.
+_SEEDS_ON_A_DEVICE = {"cpu": 4}
+_SEEDS_ON_AN_ACCELERATOR = 64
+# What may differ between shards: where things are, and how much is done at once.
+_NOT_OF_THE_RESULTS = ("data_dir", "memory_gb")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A share of a run's seeds: every ``number``-th, from the ``index``-th on.
+
+    Attributes:
+        index: counted from 0.
+        number: of shards.
+    """
+
+    index: int = 0
+    number: int = 1
+
+    def __post_init__(self):
+        """Checks the range."""
+        if not 0 <= self.index < self.number:
+            raise ValueError(f"shard: expected i/n with i from 0 to n - 1, got {self}")
+
+    def __str__(self):
+        """``i/n``, as the command line takes it."""
+        return f"{self.index}/{self.number}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """Reads ``i/n``.
+
+        Args:
+            text: such as ``0/4``.
+
+        Returns:
+            The shard.
+
+        Raises:
+            ValueError: not of that form, or out of range.
+        """
+        index, _, number = text.partition("/")
+        try:
+            numbers = int(index), int(number)
+        except ValueError:
+            raise ValueError(
+                f"shard: expected i/n, such as 0/4, got {text!r}"
+            ) from None
+        return cls(*numbers)
+
+    def seeds(self, config: StudyConfig) -> tuple[int, ...]:
+        """The seeds of this shard.
+
+        Args:
+            config: the whole run's.
+
+        Returns:
+            Its share.
+
+        Raises:
+            ValueError: more shards than seeds.
+        """
+        if self.number > len(config.seeds):
+            raise ValueError(
+                f"shard: expected at most {len(config.seeds)} shards, one for each "
+                f"seed, got {self}"
+            )
+        return config.seeds[self.index :: self.number]
+
+
+def run_study(
+    config: StudyConfig,
+    workdir: str | os.PathLike,
+    *,
+    data: Dataset | None = None,
+    shard: Shard | None = None,
+    seeds_at_once: int | None = None,
+    listeners: Sequence[Listener] = (),
+) -> xr.Dataset:
+    """Runs a study, goes on with one, or returns what it left in the folder.
+
+    Args:
+        config: what to run.
+        workdir: the run's folder.
+        data: the dataset, if the caller has it already.
+        shard: the share of the seeds to run here; ``merge_runs`` joins shards.
+        seeds_at_once: seeds in a chunk, the most that an interruption costs; None takes
+            some for each device. Results do not depend on it, on a CPU to the last bit.
+        listeners: called with every event, as in ``ioca_jax.events``.
+
+    Returns:
+        The results, as in ``study.nc``.
+
+    Raises:
+        ValueError: a configuration that does not fit the dataset, or a folder that
+            holds the results of another configuration.
+        OSError: a folder that cannot be written or is in use, or data that is not
+            there.
+    """
+    folder, shard = pathlib.Path(workdir), shard or Shard()
+    run = _Run(config, shard, shard.seeds(config), folder, seeds_at_once, listeners)
+    if on_first(run.is_finished):
+        results = load_results(folder)
+        if is_first():
+            _write_report(results, folder)
+            remove_chunks(folder)
+        return results
+    return run.compute(data)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """One call of ``run_study``, in one of the processes that make it."""
+
+    config: StudyConfig
+    shard: Shard
+    seeds: tuple[int, ...]
+    folder: pathlib.Path
+    seeds_at_once: int | None
+    listeners: Sequence[Listener]
+
+    def __post_init__(self):
+        if self.seeds_at_once is not None and self.seeds_at_once < 1:
+            raise ValueError(
+                f"seeds_at_once: expected at least 1, got {self.seeds_at_once}"
+            )
+
+    def compute(self, data: Dataset | None) -> xr.Dataset:
+        watch = Stopwatch()
+        config = self.config
+        if data is None:
+            data = load_dataset(
+                *(config.dataset, config.data_dir),
+                *(config.num_validation, config.split_seed),
+            )
+        model = config.model(data.num_classes)
+        check_fit(model, data, config.train_config())
+        with contextlib.ExitStack() as stack:
+            on_first(lambda: self._open(stack))
+            watch.mark("loaded")
+            with watch.listening():
+                chunks = self._compute_chunks(model, data, watch)
+            watch.mark("computed")
+            joined, where = join_seeds([c.results for c in chunks], self.seeds)
+            variables = jax.tree.map(
+                lambda *leaves: np.concatenate(leaves)[where],
+                *(chunk.variables for chunk in chunks),
+            )
+            results = joined.assign_attrs(seconds=json.dumps(watch.seconds))
+            if is_first():
+                _write_run(results, variables, self.folder)
+                remove_chunks(self.folder)
+                self._emit(event="end", seconds=watch.seconds)
+        return results
+
+    def _emit(self, **event: Any) -> None:
+        if is_first():
+            for listener in (json_lines(self.folder / EVENTS_FILE), *self.listeners):
+                listener(event)
+
+    def _compute_chunks(self, model: MLP, data: Dataset, watch: Stopwatch):
+        """All chunks: those that the folder has, and the others, computed now."""
+        chunks, finished = [], []
+        if is_first():
+            chunks, damaged = load_chunks(self.folder)
+            finished = [s for c in chunks for s in c.results["seed"].values.tolist()]
+            for file in damaged:
+                self._emit(event="damaged", file=str(file))
+        finished = on_first(lambda: finished)
+        missing = [seed for seed in self.seeds if seed not in finished]
+        size = self.seeds_at_once or self._default_size()
+        parts = [missing[i : i + size] for i in range(0, len(missing), size)]
+        self._emit(
+            event="start",
+            seeds=len(self.seeds),
+            finished=len(finished),
+            chunks=len(parts),
+            epochs=self.config.epochs,
+            scopes=len(scopes_of(model)),
+        )
+        for number, seeds in enumerate(parts, 1):
+            chunk = self._compute_chunk(seeds, number, model, data, watch)
+            finished += seeds
+            chunks.append(chunk)
+            if is_first():
+                save_chunk(chunk, self.folder)
+            errors = 1 - intact_accuracy(converged(chunk.results))
+            self._emit(
+                event="chunk",
+                chunk=number,
+                finished=len(finished),
+                seeds=len(self.seeds),
+                test_error=float(errors.mean()) if len(errors) else None,
+                seconds=watch.now(),
+            )
+        return chunks
+
+    def _default_size(self) -> int:
+        platform = jax.local_devices()[0].platform
+        each = _SEEDS_ON_A_DEVICE.get(platform, _SEEDS_ON_AN_ACCELERATOR)
+        return each * device_mesh().size * jax.process_count()
+
+    def _compute_chunk(
+        self,
+        seeds: Sequence[int],
+        number: int,
+        model: MLP,
+        data: Dataset,
+        watch: Stopwatch,
+    ) -> Chunk:
+        """Trains and studies a process's share of some seeds; gathers all shares."""
+        share = -(-len(seeds) // jax.process_count())
+        # Filled up by its last seed, so that every process has as many.
+        filled = np.resize(seeds, share * jax.process_count())
+        filled[len(seeds) :] = seeds[-1]
+        own = filled[jax.process_index() * share :][:share]
+
+        def on_epoch(epoch: int, metrics: dict[str, np.ndarray]) -> None:
+            means = {name: float(np.mean(values)) for name, values in metrics.items()}
+            self._emit(event="epoch", chunk=number, epoch=epoch, **means)
+
+        def on_scope(scope: str) -> None:
+            watch.mark("first_curves")
+            self._emit(event="scope", chunk=number, scope=scope)
+
+        distinct, back = np.unique(own, return_inverse=True)
+        trained = train(
+            *(model, data, self.config.train_config(), distinct.tolist()),
+            memory_gb=self.config.memory_gb,
+            on_epoch=on_epoch,
+        )
+        watch.mark("trained")
+        results = study_networks(self.config, model, data, trained, on_scope=on_scope)
+        arrays = {name: results[name].values for name in results.data_vars}
+        tree = jax.tree.map(
+            lambda leaf: np.asarray(leaf)[back], (arrays, trained.variables)
+        )
+        arrays, variables = jax.tree.map(
+            lambda leaf: np.asarray(leaf)[: len(seeds)], gather(tree)
+        )
+        template = results.isel(seed=[0] * len(seeds)).assign_coords(seed=list(seeds))
+        return Chunk(template.copy(data=arrays), variables)
+
+    def is_finished(self) -> bool:
+        """Whether the folder holds these results; refuses another run's folder."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise NotADirectoryError(
+                f"workdir: expected a directory, got {self.folder}, which is a file"
+            )
+        file = self.folder / "flags.txt"
+        if not file.is_file():
+            return False
+        theirs = _flag_values(file.read_text().splitlines())
+        ours = _flag_values(self._flags())
+        differ = sorted(
+            name
+            for name in theirs.keys() | ours.keys()
+            if theirs.get(name) != ours.get(name)
+        )
+        if differ:
+            name = differ[0]
+            raise ValueError(
+                "workdir: expected a new folder or one of this configuration, got "
+                f"{self.folder}, which holds a run with {name}={theirs.get(name)}, not "
+                f"{ours.get(name)}; choose another workdir"
+            )
+        return (self.folder / RESULTS_FILE).is_file()
+
+    def _flags(self) -> list[str]:
+        whole = self.shard == Shard()
+        return self.config.flags() + ([] if whole else [f"--shard={self.shard}"])
+
+    def _open(self, stack: contextlib.ExitStack) -> None:
+        """Makes the folder, keeps others out, and leaves the flags in it."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(self.folder))
+            _write_flags(self._flags(), self.folder)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise OSError(
+                f"workdir: expected a folder that can be written, got {self.folder} "
+                f"({error.strerror or error})"
+            ) from error
+
+
+def _flag_values(lines: Sequence[str]) -> dict[str, str]:
+    pairs = (line[2:].partition("=") for line in lines if line.startswith("--"))
+    return {name: value for name, _, value in pairs}
+
+
+def _write_flags(flags: Sequence[str], folder: pathlib.Path) -> None:
+    how = "# Replay: python -m experiments.run_study --flagfile=flags.txt --workdir=..."
+    text = "\n".join([how, *flags, ""])
+    write_whole(folder / "flags.txt", lambda part: part.write_text(text))
+
+
+def _write_run(results: xr.Dataset, variables: Any, folder: pathlib.Path) -> None:
+    """Networks, then results, which say that all is there, then reports of them."""
+    with signals_deferred():
+        save_networks(variables, folder)
+        save_results(results, folder)
+    _write_report(results, folder)
+
+
+def _write_report(results: xr.Dataset, folder: pathlib.Path) -> None:
+    """Everything that is made from the results alone."""
+    figures.save_figures(results, folder / "figures")
+    text = summarize(results) + "\n"
+    write_whole(folder / "summary.txt", lambda part: part.write_text(text))
+
+
+def load_networks(workdir: str | os.PathLike) -> tuple[MLP, Any]:
+    """Reads a run's trained networks.
+
+    Args:
+        workdir: the run's folder.
+
+    Returns:
+        The networks' shape and their variables, whose leaves begin with S.
+
+    Raises:
+        FileNotFoundError: no finished run there.
+    """
+    results = load_results(workdir)
+    config = _config_of(results)
+    return config.model(results.sizes["class"]), read_networks(workdir)
+
+
+def _config_of(results: xr.Dataset) -> StudyConfig:
+    fields = json.loads(results.attrs["configuration"])
+    lists = {name: tuple(v) for name, v in fields.items() if isinstance(v, list)}
+    return StudyConfig(**(fields | lists))
+
+
+def merge_runs(
+    folders: Sequence[str | os.PathLike],
+    workdir: str | os.PathLike,
+    *,
+    partial: bool = False,
+) -> xr.Dataset:
+    """Joins the runs of shards into the run of all their seeds.
+
+    Args:
+        folders: finished runs of one configuration, shards of its seeds.
+        workdir: the folder to write, as ``run_study`` does.
+        partial: write it also where seeds are missing, as a run of those there.
+
+    Returns:
+        The results.
+
+    Raises:
+        ValueError: no runs, runs of different configurations, a seed in two of them, or
+            seeds missing.
+        FileNotFoundError: a folder without a finished run.
+    """
+    if not folders:
+        raise ValueError("expected the folders of one or more finished runs, got none")
+    parts = [load_results(folder) for folder in folders]
+    configs = [json.loads(part.attrs["configuration"]) for part in parts]
+    for folder, config in zip(folders, configs, strict=True):
+        for name in sorted(config.keys() | configs[0].keys()):
+            here, there = configs[0].get(name), config.get(name)
+            if here != there and name not in _NOT_OF_THE_RESULTS:
+                raise ValueError(
+                    f"expected runs of one configuration, got {name}={here} in "
+                    f"{folders[0]} and {name}={there} in {folder}"
+                )
+    config = _config_of(parts[0])
+    if partial:
+        there = {seed for part in parts for seed in part["seed"].values.tolist()}
+        seeds = tuple(seed for seed in config.seeds if seed in there)
+        config = dataclasses.replace(config, seeds=seeds)
+    results, where = join_seeds(parts, config.seeds)
+    seconds = [json.loads(part.attrs["seconds"]) for part in parts]
+    results = results.assign_attrs(
+        configuration=json.dumps(dataclasses.asdict(config)),
+        # Of shards side by side: the slowest one's.
+        seconds=json.dumps({k: max(s[k] for s in seconds) for k in seconds[0]}),
+        **{
+            name: _joined(part.attrs[name] for part in parts)
+            for name in ("versions", "source_revision", "device")
+        },
+    )
+    variables = jax.tree.map(
+        lambda *leaves: np.concatenate(leaves)[where],
+        *(read_networks(folder) for folder in folders),
+    )
+    run = _Run(config, Shard(), config.seeds, pathlib.Path(workdir), None, ())
+    if run.is_finished():
+        raise ValueError(
+            f"workdir: expected a new folder, got {workdir}, which holds a finished run"
+        )
+    with contextlib.ExitStack() as stack:
+        run._open(stack)
+        _write_run(results, variables, run.folder)
+    return results
+
+
+def _joined(values: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(values))
+
+
+def how_to_go_on(workdir: str | os.PathLike) -> str:
+    """What a person must know whose run was interrupted.
+
+    Args:
+        workdir: the run's folder.
+
+    Returns:
+        One line: what is finished, and how to go on.
+    """
+    folder = pathlib.Path(workdir)
+    finished = sum(len(c.results["seed"]) for c in load_chunks(folder)[0])
+    return (
+        f"interrupted: {finished} networks are finished in {folder}; the same command "
+        "goes on from there"
+    )

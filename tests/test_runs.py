@@ -1,0 +1,310 @@
+"""Runs that are cut up, interrupted, damaged and joined end in the same results."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import ioca_jax as ioca
+from ioca_jax import checkpoints, runs
+
+ROOT = pathlib.Path(ioca.__file__).parent.parent
+CONFIG = ioca.StudyConfig(
+    seeds=(4, 0, 7, 2, 9),
+    hidden=(6, 5),
+    epochs=1,
+    random_orders=1,
+    measures=("entropy",),
+)
+OF_TIME = ("created", "seconds")
+# Real runs killed at random moments; more by hand: IOCA_KILLS=50.
+KILLS = int(os.environ.get("IOCA_KILLS", 4))
+
+
+@pytest.fixture(scope="module")
+def data():
+    return ioca.load_dataset("mnist5k")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, data):
+    """An uninterrupted run of one chunk."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    ioca.run_study(CONFIG, folder, data=data, seeds_at_once=5)
+    return folder
+
+
+def assert_same_run(folder, other):
+    """Equal to the last bit, attributes of time aside; and so are the networks."""
+    first, second = (
+        path.drop_attrs(deep=False).assign_attrs(
+            {k: v for k, v in path.attrs.items() if k not in OF_TIME}
+        )
+        for path in map(ioca.load_results, (folder, other))
+    )
+    assert first.identical(second)
+    networks = [ioca.load_networks(path)[1] for path in (folder, other)]
+    np.testing.assert_equal(*networks)
+    assert not (folder / "chunks").exists()
+
+
+def test_chunks_change_nothing(whole, data, tmp_path):
+    events = []
+    ioca.run_study(
+        *(CONFIG, tmp_path / "chunked"),
+        data=data,
+        seeds_at_once=2,
+        listeners=[events.append],
+    )
+    assert_same_run(tmp_path / "chunked", whole)
+    kinds = [event["event"] for event in events]
+    assert kinds[0] == "start"
+    assert kinds[-1] == "end"
+    assert kinds.count("chunk") == 3
+    assert kinds.count("epoch") == 3
+    assert [e["finished"] for e in events if e["event"] == "chunk"] == [2, 4, 5]
+    lines = (tmp_path / "chunked" / "events.jsonl").read_text().splitlines()
+    written = [json.loads(line) for line in lines]
+    assert [line.pop("time") > "2020" for line in written] == [True] * len(events)
+    assert written == events
+
+
+def stop_after(number: int):
+    """A listener that ends the run after so many chunks."""
+
+    def listen(event):
+        if event["event"] == "chunk" and event["chunk"] == number:
+            raise InterruptedError
+
+    return listen
+
+
+@pytest.fixture
+def stopped(tmp_path, data):
+    """A run that ended after two of three chunks."""
+    with pytest.raises(InterruptedError):
+        ioca.run_study(
+            *(CONFIG, tmp_path / "run"),
+            data=data,
+            seeds_at_once=2,
+            listeners=[stop_after(2)],
+        )
+    return tmp_path / "run"
+
+
+def chunk_events(folder, data, **arguments):
+    events = []
+    ioca.run_study(CONFIG, folder, data=data, listeners=[events.append], **arguments)
+    return events
+
+
+def test_a_run_goes_on_with_what_is_missing(stopped, whole, data):
+    assert "4 networks are finished" in runs.how_to_go_on(stopped)
+    events = chunk_events(stopped, data, seeds_at_once=2)
+    assert events[0]["finished"] == 4
+    assert [e["chunk"] for e in events if e["event"] == "chunk"] == [1]
+    assert_same_run(stopped, whole)
+
+
+@pytest.mark.parametrize("file", ["study.nc", "networks.npz", "checksums.json"])
+def test_a_damaged_chunk_is_named_and_computed_again(stopped, whole, data, file):
+    place = sorted((stopped / "chunks").iterdir())[0]
+    content = bytearray((place / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (place / file).write_bytes(content)
+    events = chunk_events(stopped, data, seeds_at_once=2)
+    assert [e["file"] for e in events if e["event"] == "damaged"] == [str(place / file)]
+    assert [e["finished"] for e in events if e["event"] == "start"] == [2]
+    assert_same_run(stopped, whole)
+
+
+def test_a_truncated_chunk_is_computed_again(stopped, whole, data):
+    place = sorted((stopped / "chunks").iterdir())[1]
+    os.truncate(place / "study.nc", 100)
+    (place / "networks.npz").unlink()
+    assert chunk_events(stopped, data)[1]["event"] == "start"
+    assert_same_run(stopped, whole)
+
+
+def test_a_full_disk_leaves_what_was_finished(stopped, whole, data):
+    before = {p: p.read_bytes() for p in stopped.rglob("*") if p.name == "study.nc"}
+    # A limit on file size is a disk that is full at any file of a chunk.
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large|Can't|Unable"):
+            ioca.run_study(CONFIG, stopped, data=data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (
+        before.items()
+        <= {
+            p: p.read_bytes() for p in stopped.rglob("*") if p.name == "study.nc"
+        }.items()
+    )
+    assert not list(stopped.rglob("*.part"))
+    ioca.run_study(CONFIG, stopped, data=data)
+    assert_same_run(stopped, whole)
+
+
+def shards_in(folder, data, config=CONFIG, number=3):
+    for index in range(number):
+        shard = ioca.Shard(index, number)
+        ioca.run_study(config, folder / f"shard_{index}", data=data, shard=shard)
+    return [folder / f"shard_{index}" for index in range(number)]
+
+
+def test_shards_are_the_run(whole, data, tmp_path):
+    shards = shards_in(tmp_path, data)
+    seeds = [ioca.load_results(shard)["seed"].values.tolist() for shard in shards]
+    assert seeds == [[4, 2], [0, 9], [7]]
+    assert "--shard=1/3" in (shards[1] / "flags.txt").read_text()
+    ioca.merge_runs(shards[::-1], tmp_path / "all")
+    assert_same_run(tmp_path / "all", whole)
+    assert (tmp_path / "all" / "flags.txt").read_text() == (
+        (whole / "flags.txt").read_text()
+    )
+    summaries = [
+        (path / "summary.txt").read_text() for path in (tmp_path / "all", whole)
+    ]
+    first, second = (text.splitlines() for text in summaries)
+    assert first[:1] + first[2:] == second[:1] + second[2:]
+
+    with pytest.raises(
+        ValueError,
+        match="^seeds: expected results of all 5, 2 are missing: 0,9$",
+    ):
+        ioca.merge_runs(shards[::2], tmp_path / "some")
+    assert not (tmp_path / "some").exists()
+    some = ioca.merge_runs(shards[::2], tmp_path / "some", partial=True)
+    assert some["seed"].values.tolist() == [4, 7, 2]
+    with pytest.raises(ValueError, match="^seeds: expected each in one part, got 7 tw"):
+        ioca.merge_runs([*shards, shards[2]], tmp_path / "twice")
+    with pytest.raises(ValueError, match="which holds a finished run"):
+        ioca.merge_runs(shards, tmp_path / "all")
+    with pytest.raises(
+        ValueError, match=r"which holds a run with shard=1/3, not None; choose another"
+    ):
+        ioca.run_study(CONFIG, shards[1], data=data)
+
+    other = dataclasses.replace(CONFIG, seeds=(7,), l2=0.5)
+    ioca.run_study(other, tmp_path / "other", data=data)
+    with pytest.raises(
+        ValueError,
+        match=rf"^expected runs of one configuration, got l2=1e-05 in {shards[0]} and "
+        rf"l2=0.5 in {tmp_path / 'other'}$",
+    ):
+        ioca.merge_runs([*shards[:2], tmp_path / "other"], tmp_path / "mixed")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("3", "shard: expected i/n, such as 0/4, got '3'"),
+        ("a/b", "shard: expected i/n, such as 0/4, got 'a/b'"),
+        ("4/4", "shard: expected i/n with i from 0 to n - 1, got 4/4"),
+        ("-1/4", "shard: expected i/n with i from 0 to n - 1, got -1/4"),
+        ("0/6", "shard: expected at most 5 shards, one for each seed, got 0/6"),
+    ],
+)
+def test_unusable_shards_are_refused(text, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        ioca.Shard.parse(text).seeds(CONFIG)
+
+
+FLAGS = [
+    *(f for f in CONFIG.flags() if not f.startswith("--seeds")),
+    # One device, as this process has: sums over several are rounded otherwise.
+    *("--seeds=4,0,7,2,9", "--seeds_at_once=1", "--num_devices=1"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Processes share all their compilations."""
+    with pytest.MonkeyPatch.context() as patch:
+        cache = tmp_path_factory.mktemp("cache")
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(cache))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        yield
+
+
+def start(*flags: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.run_study", *flags],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen, code: int = 0) -> tuple[str, str]:
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == code, err
+    return out, err
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.02)
+
+
+def test_a_second_run_is_refused_and_sigterm_says_how_to_go_on(whole, tmp_path):
+    folder = tmp_path / "run"
+    first = start(*FLAGS, f"--workdir={folder}")
+    wait_for(lambda: list(folder.glob("chunks/seeds_*")))
+    with pytest.raises(
+        BlockingIOError,
+        match=rf"^workdir: expected a folder that no other run uses, got {folder}, in "
+        rf"use by process {first.pid} on ",
+    ):
+        ioca.run_study(CONFIG, folder)
+    first.send_signal(signal.SIGTERM)
+    _, err = finish(first, code=143)
+    last = err.splitlines()[-1]
+    assert last.startswith("error: interrupted: ")
+    assert last.endswith(
+        f"networks are finished in {folder}; the same command goes on from there"
+    )
+    # Not refused after the first is gone.
+    finish(start(*FLAGS, f"--workdir={folder}"))
+    assert_same_run(folder, whole)
+
+
+def test_a_run_killed_at_random_moments_loses_nothing_finished(whole, tmp_path):
+    began = time.monotonic()
+    finish(start(*FLAGS, f"--workdir={tmp_path / 'timed'}"))
+    folder, rng = tmp_path / "run", np.random.default_rng()
+    moments = rng.uniform(0, time.monotonic() - began, size=KILLS)
+    killed, finished_before = 0, 0
+    for moment in moments:
+        process = start(*FLAGS, f"--workdir={folder}")
+        time.sleep(moment)
+        process.kill()
+        process.communicate()
+        killed += process.returncode == -signal.SIGKILL
+        if (folder / "study.nc").exists():
+            # All was there: begin anew.
+            finish(start(*FLAGS, f"--workdir={folder}"))
+            assert_same_run(folder, whole)
+            folder, finished_before = tmp_path / f"run_{moment}", 0
+            continue
+        sound = len(checkpoints.load_chunks(folder)[0]) if folder.exists() else 0
+        assert sound >= finished_before, moments
+        finished_before = sound
+    assert killed, "no run lived long enough to be killed"
+    finish(start(*FLAGS, f"--workdir={folder}"))
+    assert_same_run(folder, whole)
