@@ -966,6 +966,60 @@ def _deep_curve(settings: Settings) -> Case:
     )
 
 
+def sharding_case(settings: Settings) -> Case:
+    """The same curve through the device mesh, and on one device without it.
+
+    Args:
+        settings: shared by all cases.
+
+    Returns:
+        The case. On one device the difference is what the mesh costs.
+    """
+    preset = settings.preset
+    work = CurveWork(preset.hidden, preset.num_examples, preset.num_inputs)
+    arrays = curve_arrays(work, settings)
+    run = curve_program(arrays, work.layers, default_engine(), settings.memory_gb)
+    on_one = arrays._replace(
+        data=jax.device_put(arrays.data, jax.devices()[0])  # where jit finds them all
+    )
+    # While it is traced nothing is spread over devices.
+    unsharded = jax.jit(
+        lambda variables, orders, clamps, x, y: curve_program(
+            CurveArrays(
+                arrays.model, variables, orders, clamps, arrays.data._replace(x=x, y=y)
+            ),
+            *(work.layers, default_engine(), settings.memory_gb),
+        )(None)
+    )
+    expected = run(None)
+
+    def check(name: str, results) -> dict[str, float]:
+        return check_counts(name, results[0], np.asarray(expected[0]))
+
+    points = arrays.model.num_neurons + 1
+    return Case(
+        f"the whole-network curve on {len(jax.devices())} devices by the mesh, and on "
+        "one without it",
+        {"devices": len(jax.devices()), "points": points},
+        work.num_examples * points,
+        costs.curve_cost(
+            arrays.widths, arrays.model.layer_of_neuron, work.num_examples
+        ),
+        (
+            Contender(DEFAULT, run, partial(check, DEFAULT), ours=True),
+            Contender(
+                "unsharded",
+                lambda _: unsharded(
+                    *(on_one.variables, on_one.orders, on_one.clamps),
+                    *on_one.data[:2],
+                ),
+                partial(check, "unsharded"),
+                ours=True,
+            ),
+        ),
+    )
+
+
 CASES: dict[str, Callable[[Settings], Case]] = {
     "network_curve": partial(
         _network_curve, scope="network", goals={"torch_loop": 60, "torch_hoisted": 10}
@@ -979,4 +1033,5 @@ CASES: dict[str, Callable[[Settings], Case]] = {
     "training_32": partial(training_case, 32),
     "training_128": partial(training_case, 128),
     "training_512": partial(training_case, 512),
+    "sharding": sharding_case,
 }

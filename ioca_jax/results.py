@@ -157,8 +157,9 @@ def join_seeds(
         seeds: the seeds wanted, in their order.
 
     Returns:
-        The results of those seeds, attributes those of the first part, and where each
-        stands among the seeds of all parts, one after another: for the networks.
+        The results of those seeds, and where each stands among the seeds of all parts,
+        one after another: for the networks. Attributes are those of the first part, but
+        where parts come from different places all of these are named.
 
     Raises:
         ValueError: a seed that is in none, or in two.
@@ -185,7 +186,11 @@ def join_seeds(
         compat="equals",
         combine_attrs="override",
     )
-    return joined.isel(seed=where), where
+    places = {
+        name: "; ".join(dict.fromkeys(part.attrs[name] for part in parts))
+        for name in ("versions", "source_revision", "device")
+    }
+    return joined.isel(seed=where).assign_attrs(places), where
 
 
 def compact(numbers: Sequence[int]) -> str:

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -429,10 +429,6 @@ def merge_runs(
         configuration=json.dumps(dataclasses.asdict(config)),
         # Of shards side by side: the slowest one's.
         seconds=json.dumps({k: max(s[k] for s in seconds) for k in seconds[0]}),
-        **{
-            name: _joined(part.attrs[name] for part in parts)
-            for name in ("versions", "source_revision", "device")
-        },
     )
     variables = jax.tree.map(
         lambda *leaves: np.concatenate(leaves)[where],
@@ -447,10 +443,6 @@ def merge_runs(
         run._open(stack)
         _write_run(results, variables, run.folder)
     return results
-
-
-def _joined(values: Iterable[str]) -> str:
-    return "; ".join(dict.fromkeys(values))
 
 
 def how_to_go_on(workdir: str | os.PathLike) -> str:

@@ -24,7 +24,8 @@ CONFIG = ioca.StudyConfig(
     random_orders=1,
     measures=("entropy",),
 )
-OF_TIME = ("created", "seconds")
+# The revision too: somebody may be at work on the source while these run.
+OF_TIME = ("created", "seconds", "source_revision")
 # Real runs killed at random moments; more by hand: IOCA_KILLS=50.
 KILLS = int(os.environ.get("IOCA_KILLS", 4))
 
