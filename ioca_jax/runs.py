@@ -9,6 +9,7 @@ writes. The folder gets ``flags.txt``, ``events.jsonl``, ``networks/``, ``study.
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -198,11 +199,14 @@ class _Run:
                 *(chunk.variables for chunk in chunks),
             )
             results = joined.assign_attrs(seconds=json.dumps(watch.seconds))
-            if is_first():
-                _write_run(results, variables, self.folder)
-                remove_chunks(self.folder)
-                self._emit(event="end", seconds=watch.seconds)
+            # The others wait, lest they give the first one up.
+            on_first(lambda: self._finish(results, variables, watch))
         return results
+
+    def _finish(self, results: xr.Dataset, variables: Any, watch: Stopwatch) -> None:
+        _write_run(results, variables, self.folder)
+        remove_chunks(self.folder)
+        self._emit(event="end", seconds=watch.seconds)
 
     def _emit(self, **event: Any) -> None:
         if is_first():
@@ -219,8 +223,9 @@ class _Run:
                 self._emit(event="damaged", file=str(file))
         finished = on_first(lambda: finished)
         missing = [seed for seed in self.seeds if seed not in finished]
-        size = self.seeds_at_once or self._default_size()
-        parts = [missing[i : i + size] for i in range(0, len(missing), size)]
+        number = -(-len(missing) // (self.seeds_at_once or self._default_size()))
+        parts = [part.tolist() for part in np.array_split(missing, max(1, number))]
+        parts = parts if missing else []
         self._emit(
             event="start",
             seeds=len(self.seeds),
@@ -230,7 +235,13 @@ class _Run:
             scopes=len(scopes_of(model)),
         )
         for number, seeds in enumerate(parts, 1):
-            chunk = self._compute_chunk(seeds, number, model, data, watch)
+            # Filled up with seeds that are not wanted, so that all share a program.
+            others = (s for s in itertools.count() if s not in self.seeds)
+            share = -(-len(parts[0]) // jax.process_count())
+            fill = share * jax.process_count() - len(seeds)
+            filled = [*seeds, *itertools.islice(others, fill)]
+            own = filled[jax.process_index() * share :][:share]
+            chunk = self._compute_chunk(seeds, own, number, model, data, watch)
             finished += seeds
             chunks.append(chunk)
             if is_first():
@@ -254,17 +265,13 @@ class _Run:
     def _compute_chunk(
         self,
         seeds: Sequence[int],
+        own: Sequence[int],
         number: int,
         model: MLP,
         data: Dataset,
         watch: Stopwatch,
     ) -> Chunk:
-        """Trains and studies a process's share of some seeds; gathers all shares."""
-        share = -(-len(seeds) // jax.process_count())
-        # Filled up by its last seed, so that every process has as many.
-        filled = np.resize(seeds, share * jax.process_count())
-        filled[len(seeds) :] = seeds[-1]
-        own = filled[jax.process_index() * share :][:share]
+        """Trains and studies this process's share of some seeds; gathers all shares."""
 
         def on_epoch(epoch: int, metrics: dict[str, np.ndarray]) -> None:
             means = {name: float(np.mean(values)) for name, values in metrics.items()}
@@ -274,18 +281,15 @@ class _Run:
             watch.mark("first_curves")
             self._emit(event="scope", chunk=number, scope=scope)
 
-        distinct, back = np.unique(own, return_inverse=True)
         trained = train(
-            *(model, data, self.config.train_config(), distinct.tolist()),
+            *(model, data, self.config.train_config(), own),
             memory_gb=self.config.memory_gb,
             on_epoch=on_epoch,
         )
         watch.mark("trained")
         results = study_networks(self.config, model, data, trained, on_scope=on_scope)
         arrays = {name: results[name].values for name in results.data_vars}
-        tree = jax.tree.map(
-            lambda leaf: np.asarray(leaf)[back], (arrays, trained.variables)
-        )
+        tree = jax.tree.map(np.asarray, (arrays, trained.variables))
         arrays, variables = jax.tree.map(
             lambda leaf: np.asarray(leaf)[: len(seeds)], gather(tree)
         )
