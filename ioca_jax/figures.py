@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -274,6 +275,154 @@ def training_history(results: xr.Dataset) -> Figure:
     return figure
 
 
+def compare_runs(table: pd.DataFrame) -> Figure:
+    """Draws test error and areas under accuracy curves of several runs.
+
+    Args:
+        table: a row per run: ``name``, ``networks``, ``diverged``, ``test_error_mean``
+            and ``test_error_sd`` in percent, and mean areas in columns named
+            ``area.scope.clamp.ranked_by.direction``. Runs whose ``networks`` is missing
+            have no results, and are left out.
+
+    Returns:
+        A line per run in every panel: above, its test error ± one standard deviation;
+        below, a row of panels per clamp and a column per scope, a mark per order.
+
+    Raises:
+        ValueError: no run with a network that converged.
+    """
+    runs = table.dropna(subset=["networks"])
+    if not runs["test_error_mean"].notna().to_numpy().any():
+        raise ValueError(
+            "compare_runs: expected a run with a network that converged, got "
+            f"{len(table)} without"
+        )
+    areas = [name.split(".")[1:] for name in runs.columns if name.startswith("area.")]
+    scopes, clamps, ranked_by = (
+        list(dict.fromkeys(parts)) for parts in list(zip(*areas, strict=True))[:3]
+    )
+    orders = list(dict.fromkeys(tuple(parts[2:]) for parts in areas))
+    # A run may lack layers, clamps or orders that others have.
+    every = [
+        ".".join(["area", scope, clamp, *order])
+        for scope, clamp, order in itertools.product(scopes, clamps, orders)
+    ]
+    runs = runs.reindex(columns=list(dict.fromkeys([*runs.columns, *every])))
+    figure, top, panels = _run_panels(runs, scopes, clamps)
+    lines = np.arange(len(runs))
+    top.errorbar(
+        runs["test_error_mean"].to_numpy(),
+        lines,
+        xerr=runs["test_error_sd"].fillna(0).to_numpy(),
+        color="black",
+        fmt="o",
+        markersize=4,
+        capsize=3,
+    )
+    has_spread = runs["test_error_sd"].notna().to_numpy().any()
+    described = ", mean ± standard deviation over networks" if has_spread else ""
+    top.set_xlabel(f"test error (%){described}", fontsize="small")
+    measures = [name for name in ranked_by if name != "random"]
+    # Within a run's line, each measure has its own height.
+    heights = (np.arange(len(measures)) + 0.5) / max(1, len(measures)) - 0.5
+    for (clamp, scope), axes in panels.items():
+        prefix = f"area.{scope}.{clamp}"
+        for index, (measure, height) in enumerate(zip(measures, heights, strict=True)):
+            ends = []
+            for direction, described in _DIRECTIONS.items():
+                ends.append(runs[f"{prefix}.{measure}.{direction}"].to_numpy())
+                hollow = {"mfc": "white"} if direction == "descending" else {}
+                axes.plot(
+                    ends[-1],
+                    lines + 0.7 * height,
+                    label=f"{_words(measure)}, {described}",
+                    **_look(index, linestyle="", zorder=3, **hollow),
+                )
+            axes.hlines(
+                lines + 0.7 * height, *ends, color=_look(index)["color"], linewidth=0.8
+            )
+        if "random" in ranked_by:
+            axes.vlines(
+                runs[f"{prefix}.random.random"].to_numpy(),
+                lines - 0.42,
+                lines + 0.42,
+                color="black",
+            )
+    handles, labels = next(iter(panels.values())).get_legend_handles_labels()
+    if "random" in ranked_by:
+        mark = {"marker": "|", "markersize": 10, "markeredgewidth": 1.5}
+        handles.append(Line2D([], [], linestyle="", color="black", **mark))
+        labels.append("random orders, mean")
+    _legend(figure, handles, labels)
+    return figure
+
+
+def _run_panels(
+    runs: pd.DataFrame, scopes: Sequence[str], clamps: Sequence[str]
+) -> tuple[Figure, Axes, dict[tuple[str, str], Axes]]:
+    """A panel over the whole width, and below it one by clamp and scope."""
+    names = [
+        _run_label(name, int(networks), int(diverged))
+        for name, networks, diverged in zip(
+            runs["name"], runs["networks"], runs["diverged"], strict=True
+        )
+    ]
+    inches = len(runs) * (0.14 + 0.14 * max(name.count("\n") + 1 for name in names))
+    figure = Figure(
+        figsize=(
+            2.5 + max(len(scopes) * 2.4, _LEAST_WIDTH - 2.5),
+            0.5 + (1 + len(clamps)) * (0.7 + inches),
+        ),
+        layout="constrained",
+    )
+    text = (
+        "Runs compared: test error, and area under the accuracy curve over the share "
+        "of neurons ablated, mean over networks"
+    )
+    if runs.filter(like="area.").isna().to_numpy().any():
+        text += "; empty where a run lacks the layer, or no network converged"
+    figure.suptitle(
+        textwrap.fill(text, int(figure.get_figwidth() * 13)), fontsize="medium"
+    )
+    grid = figure.add_gridspec(1 + len(clamps), len(scopes))
+    top = figure.add_subplot(grid[0, :])
+    top.set_title("intact networks", fontsize="medium")
+    top.set_yticks(np.arange(len(runs)), names, parse_math=False)
+    top.set_ylim(len(runs) - 0.5, -0.5)
+    panels: dict[tuple[str, str], Axes] = {}
+    for row, clamp in enumerate(clamps):
+        for column, scope in enumerate(scopes):
+            axes = figure.add_subplot(
+                grid[1 + row, column],
+                sharex=next(iter(panels.values()), None),
+                sharey=top,
+            )
+            name = "whole network" if scope == "network" else _words(scope)
+            axes.set_title(f"{name}, clamped to {clamp}", fontsize="medium")
+            axes.tick_params(labelleft=column == 0)
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+            if row == len(clamps) - 1:
+                axes.set_xlabel("area (mean share correct)", fontsize="small")
+            panels[clamp, scope] = axes
+    for axes in (top, *panels.values()):
+        axes.grid(axis="x", color="0.9", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.tick_params(labelsize="small")
+        axes.tick_params(axis="y", length=0)
+        for line in range(0, len(runs), 2):
+            axes.axhspan(line - 0.5, line + 0.5, color="0.95", zorder=-1)
+    return figure, top, panels
+
+
+def _run_label(name: str, networks: int, diverged: int) -> str:
+    """A run's name in lines that fit beside a panel, with what was left out of it."""
+    text = name.replace(",", ", ")
+    if diverged:
+        note = f"({diverged} of {networks} diverged, left out)"
+        text += " " + note.replace(" ", "\N{NO-BREAK SPACE}")
+    return textwrap.fill(text, 40, break_on_hyphens=False)
+
+
 def save_figures(
     results: xr.Dataset, directory: str | os.PathLike
 ) -> list[pathlib.Path]:
@@ -295,16 +444,28 @@ def save_figures(
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, draw in _drawable(results).items():
-        figure = draw(results)
-        for kind, metadata in _METADATA.items():
-            path = folder / f"{name}.{kind}"
-            write_whole(
-                path,
-                partial(
-                    figure.savefig, format=kind, dpi=_DOTS_PER_INCH, metadata=metadata
-                ),
-            )
-            paths.append(path)
+        paths += save_figure(draw(results), folder / name)
+    return paths
+
+
+def save_figure(figure: Figure, stem: pathlib.Path) -> list[pathlib.Path]:
+    """Writes a figure as PNG and as PDF, each whole.
+
+    Args:
+        figure: what to write.
+        stem: the files' path without its ending.
+
+    Returns:
+        The paths of the files.
+    """
+    paths = []
+    for kind, metadata in _METADATA.items():
+        path = stem.with_name(f"{stem.name}.{kind}")
+        write_whole(
+            path,
+            partial(figure.savefig, format=kind, dpi=_DOTS_PER_INCH, metadata=metadata),
+        )
+        paths.append(path)
     return paths
 
 

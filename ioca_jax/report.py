@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from ioca_jax.results import converged, intact_accuracy
-from ioca_jax.statistics import area_under_curve
+from ioca_jax.statistics import areas_by_order
 
 
 def summarize(results: xr.Dataset) -> str:
@@ -82,27 +82,9 @@ def _measure_rows(results: xr.Dataset) -> list[list[str]]:
 
 def _area_rows(results: xr.Dataset) -> list[list[str]]:
     rows = []
-    for scope in results["scope"].values:
-        # [seed, clamp, ordering]
-        curves = results["accuracy"].sel(scope=scope)
-        areas = area_under_curve(
-            curves.transpose("seed", "clamp", "ordering", "step").values
-        )
-        names = {
-            (str(ranked), str(direction)): None
-            for ranked, direction in zip(
-                results["ranked_by"].values, results["direction"].values, strict=True
-            )
-        }
-        for ranked, direction in names:
-            chosen = (results["ranked_by"].values == ranked) & (
-                results["direction"].values == direction
-            )
-            of_seed = areas[:, :, chosen].mean(axis=-1)
-            name = ranked if ranked == "random" else f"{ranked} {direction}"
-            rows.append(
-                [str(scope), name, *(_mean_and_sd(column, 3) for column in of_seed.T)]
-            )
+    for (scope, ranked, direction), areas in areas_by_order(results).items():
+        name = ranked if ranked == "random" else f"{ranked} {direction}"
+        rows.append([scope, name, *(_mean_and_sd(column, 3) for column in areas.T)])
     return rows
 
 

@@ -1,6 +1,7 @@
 """Curves become statements over seeds. The network is the unit, never the neuron."""
 
 import numpy as np
+import xarray as xr
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
@@ -28,3 +29,29 @@ def area_under_curve(
         return curves[..., 0]
     # asarray: NumPy makes a scalar of the area under a single curve.
     return np.asarray(np.trapezoid(curves, axis=-1) / (curves.shape[-1] - 1))
+
+
+def areas_by_order(
+    results: xr.Dataset,
+) -> dict[tuple[str, str, str], Float[np.ndarray, "S clamps"]]:
+    """Areas under the accuracy curves, mean over random draws.
+
+    Args:
+        results: a run's results, of networks that converged.
+
+    Returns:
+        By scope, what neurons are ranked by, and direction: float64 [S, clamps], in the
+        order of ``results["clamp"]``.
+    """
+    by_scope = results["accuracy"].transpose(
+        "scope", "seed", "clamp", "ordering", "step"
+    )
+    ranked_by, direction = results["ranked_by"].values, results["direction"].values
+    areas = {}
+    for scope, curves in zip(results["scope"].values, by_scope.values, strict=True):
+        of_scope = area_under_curve(curves)
+        for ranked, towards in zip(ranked_by, direction, strict=True):
+            chosen = (ranked_by == ranked) & (direction == towards)
+            name = (str(scope), str(ranked), str(towards))
+            areas[name] = of_scope[:, :, chosen].mean(axis=-1)
+    return areas

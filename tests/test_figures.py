@@ -1,8 +1,10 @@
 """Figures show what the results hold, survive what a run can give, and are safe."""
 
+import itertools
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from matplotlib.axes import Axes
@@ -422,6 +424,119 @@ def test_no_random_orders_no_random_line():
             figure.axes
         )
         assert not any("random" in text for text in legend_texts(figure))
+
+
+def table_of_runs(
+    scopes=("network", "layer_1"), clamps=("zero", "mean"), runs=4, networks=3
+) -> pd.DataFrame:
+    """A sweep's table, with random numbers in it; the second run failed."""
+    generator = np.random.default_rng(7)
+    orders = [f"{m}.{d}" for m in THREE for d in ("ascending", "descending")]
+    names = [
+        f"area.{scope}.{clamp}.{order}"
+        for scope in scopes
+        for clamp in clamps
+        for order in (*orders, "random.random")
+    ]
+    table = pd.DataFrame(generator.random((runs, len(names))), columns=names)
+    told = {
+        "name": [f"activation=relu,l2={index}" for index in range(runs)],
+        "networks": pd.array([networks] * runs, "Int64"),
+        "diverged": pd.array([0] * runs, "Int64"),
+        "test_error_mean": generator.uniform(1, 5, runs),
+        "test_error_sd": generator.random(runs) if networks > 1 else np.nan,
+    }
+    table = pd.concat([pd.DataFrame(told), table], axis=1)
+    table.loc[1, "networks":] = pd.NA
+    return table
+
+
+def test_compare_runs_draws_a_line_per_run_that_has_results():
+    table = table_of_runs()
+    table.loc[2, "diverged"] = 1
+    figure = figures.compare_runs(table)
+    kept = table.drop(index=1)
+    assert [axes.get_title() for axes in figure.axes] == [
+        "intact networks",
+        "whole network, clamped to zero",
+        "layer 1, clamped to zero",
+        "whole network, clamped to mean",
+        "layer 1, clamped to mean",
+    ]
+    top = figure.axes[0]
+    assert top.get_xlabel() == (
+        "test error (%), mean ± standard deviation over networks"
+    )
+    assert [text.get_text() for text in top.get_yticklabels()] == [
+        "activation=relu, l2=0",
+        "activation=relu, l2=2\n(1\xa0of\xa03\xa0diverged,\xa0left\xa0out)",
+        "activation=relu, l2=3",
+    ]
+    np.testing.assert_array_equal(top.get_lines()[0].get_ydata(), [0, 1, 2])
+    np.testing.assert_array_equal(
+        top.get_lines()[0].get_xdata(), kept["test_error_mean"]
+    )
+    (bars,) = top.collections
+    for ends, mean, spread in zip(
+        bars.get_paths(), kept["test_error_mean"], kept["test_error_sd"], strict=True
+    ):
+        np.testing.assert_allclose(
+            np.asarray(ends.vertices)[:, 0], [mean - spread, mean + spread], rtol=1e-12
+        )
+    axes = panel(figure, "layer 1, clamped to mean")
+    assert axes.get_xlabel() == "area (mean share correct)"
+    for measure in THREE:
+        for direction, described in (
+            ("ascending", "lowest"),
+            ("descending", "highest"),
+        ):
+            words = measure.replace("_", " ").replace("kl", "KL")
+            drawn = line(axes, f"{words}, {described} first")
+            expected = kept[f"area.layer_1.mean.{measure}.{direction}"]
+            np.testing.assert_array_equal(drawn.get_xdata(), expected)
+            # within its run's own line
+            assert (abs(heights(drawn) - [0, 1, 2]) < 0.5).all()
+    assert legend_texts(figure)[-1] == "random orders, mean"
+    assert len(legend_texts(figure)) == 7
+
+
+def test_compare_runs_of_runs_with_other_layers_and_orders():
+    table = pd.concat(
+        [
+            table_of_runs(scopes=("network", "layer_1", "layer_2")),
+            table_of_runs(clamps=("mean",), networks=1).filter(regex="^(?!.*entropy)"),
+        ],
+        ignore_index=True,
+    )
+    table = table.drop(columns=[name for name in table if ".mean.entropy.asc" in name])
+    figure = figures.compare_runs(table)
+    figure.draw_without_rendering()
+    assert len(figure.axes) == 1 + 2 * 3
+    assert "empty where a run lacks" in figure.get_suptitle().replace("\n", " ")
+    assert "standard deviation" not in (
+        figures.compare_runs(table_of_runs(networks=1)).axes[0].get_xlabel()
+    )
+
+
+def test_compare_runs_needs_a_network_that_converged():
+    with pytest.raises(ValueError, match="a network that converged, got 1 without$"):
+        figures.compare_runs(table_of_runs().iloc[1:2])
+
+
+@pytest.mark.parametrize("runs", [2, 40])
+def test_compared_runs_fit_on_the_page(runs):
+    table = table_of_runs(runs=runs, scopes=("network",))
+    table["name"] += ",measures=entropy-mutual_information-kl_selectivity,hidden=9-9"
+    figure = figures.compare_runs(table)
+    figure.draw_without_rendering()
+    below = figure.legends[0].get_window_extent()
+    for axes in figure.axes:
+        assert axes.get_window_extent().width > 100  # 1 inch
+        assert axes.get_window_extent().y0 > below.y1
+        names = [text for text in axes.get_yticklabels() if text.get_visible()]
+        boxes = [text.get_window_extent() for text in names]
+        assert all(box.x0 >= 0 for box in boxes)
+        assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
 
 
 def test_many_layers_and_measures_fit_on_the_page():

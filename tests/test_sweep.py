@@ -1,0 +1,284 @@
+"""A sweep, as real processes: runs, failures, what is skipped, trials, wrong input."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import ioca_jax as ioca
+
+ROOT = pathlib.Path(__file__).parent.parent
+SMALL = ["--hidden=4", "--epochs=1", "--seeds=0:2", "--random_orders=2"]
+GOOD, DIVERGED = (f"learning_rate={rate},batch_size=64" for rate in ("0.001", "1e+38"))
+TOO_LARGE = "batch_size: expected at most 3000, the training split's size, got 3001"
+
+
+def sweep(*flags: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.sweep", *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def grids(*lines: str) -> list[str]:
+    return [f"--grid={line}" for line in lines]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory) -> tuple[pathlib.Path, subprocess.CompletedProcess]:
+    """A good run, one that diverges, and two with too large a batch."""
+    top = tmp_path_factory.mktemp("sweep")
+    (top / "grid.txt").write_text("# batches\nbatch_size=64,3001  # one too large\n\n")
+    done = sweep(
+        *SMALL,
+        *grids("learning_rate=1e-3,1e38"),
+        f"--grid_file={top / 'grid.txt'}",
+        f"--workdir={top / 'runs'}",
+    )
+    return top / "runs", done
+
+
+def files(folder: pathlib.Path) -> dict[pathlib.Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_runs_go_on_beside_failing_ones_which_are_told(swept):
+    folder, done = swept
+    assert done.returncode == 1
+    failing = [name.replace("64", "3001") for name in (GOOD, DIVERGED)]
+    assert done.stderr.splitlines() == [
+        f"failed: {name}: {TOO_LARGE}" for name in failing
+    ]
+    lines = done.stdout.splitlines()
+    table = pd.read_csv(folder / "runs.csv")
+    assert [line.partition(":")[0] for line in lines[:4]] == table["name"].tolist()
+    told = dict(line.split(": ", 1) for line in lines)
+    error = table.set_index("name").loc[GOOD, "test_error_mean"]
+    assert told[GOOD].startswith("finished, ")
+    assert told[GOOD].endswith(f" s, test error {error:.2f} %")
+    assert told[DIVERGED].endswith(" s, 2 of 2 networks diverged")
+    assert lines[4].startswith("2 finished, 0 skipped, 2 failed. Written to ")
+    written = {"runs.csv", "runs.parquet", "runs.png", "runs.pdf"}
+    assert {path.name for path in folder.iterdir()} == {GOOD, DIVERGED} | written
+    assert (folder / "runs.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert (folder / "runs.pdf").read_bytes().startswith(b"%PDF-")
+
+
+def test_the_table_is_what_the_runs_found(swept):
+    folder, _ = swept
+    table = pd.read_parquet(folder / "runs.parquet")
+    pd.testing.assert_frame_equal(
+        table.replace({"reason": {"": np.nan}}),
+        pd.read_csv(folder / "runs.csv").astype(table.dtypes),
+        check_dtype=False,
+    )
+    assert table.columns[:10].tolist() == [
+        *("name", "learning_rate", "batch_size", "status", "reason", "seconds"),
+        *("networks", "diverged", "test_error_mean", "test_error_sd"),
+    ]
+    areas = [name for name in table if name.startswith("area.")]
+    assert len(areas) == 2 * 2 * 7  # scopes, clamps, orders
+    failed = table[table["batch_size"] == 3001]
+    assert failed["status"].tolist() == ["failed"] * 2
+    assert failed["reason"].tolist() == [TOO_LARGE] * 2
+    assert failed.loc[:, "networks":].isna().to_numpy().all()
+    rows = table.set_index("name")
+    for name, rate, diverged in ((GOOD, 1e-3, 0), (DIVERGED, 1e38, 2)):
+        row = rows.loc[name]
+        attributes = ioca.load_results(folder / name).attrs
+        config = json.loads(attributes["configuration"])
+        for where in (row, config):
+            assert (where["learning_rate"], where["batch_size"]) == (rate, 64)
+        assert (row["status"], row["networks"]) == ("finished", 2)
+        assert row["diverged"] == diverged
+        assert row["seconds"] == json.loads(attributes["seconds"])["computed"]
+    assert rows.loc[DIVERGED, "test_error_mean":].isna().all()
+    row, results = rows.loc[GOOD], ioca.load_results(folder / GOOD)
+    # A single order's first point; the results are float32.
+    errors = 100 - 100 * results["accuracy"].values[:, 0, 0, 0, 0]
+    np.testing.assert_allclose(row["test_error_mean"], errors.mean(), rtol=1e-5)
+    spread = abs(errors[0] - errors[1]) / 2**0.5
+    np.testing.assert_allclose(row["test_error_sd"], spread, rtol=1e-4)
+    for column in areas:
+        _, scope, clamp, ranked_by, direction = column.split(".")
+        of_order = [
+            index
+            for index, label in enumerate(results["ordering"].values)
+            if label.startswith(
+                "random" if ranked_by == "random" else f"{ranked_by}_{direction}"
+            )
+        ]
+        assert len(of_order) == (2 if ranked_by == "random" else 1)
+        curves = results["accuracy"].sel(scope=scope, clamp=clamp)
+        curves = curves.isel(ordering=of_order).values.astype(float)
+        expected = np.trapezoid(curves, np.linspace(0, 1, 5)).mean()
+        np.testing.assert_allclose(row[column], expected, rtol=1e-12)
+
+
+def test_what_is_finished_is_skipped_and_another_runs_folder_refused(swept):
+    folder, _ = swept
+    other = "learning_rate=0.01,batch_size=64"
+    (folder / other).mkdir()
+    (folder / other / "flags.txt").write_text("--learning_rate=0.01\n--hidden=5\n")
+    before = files(folder / GOOD) | files(folder / DIVERGED)
+    done = sweep(
+        *SMALL,
+        *grids("learning_rate=0.001,1e38,0.01", "batch_size=64"),
+        f"--workdir={folder}",
+    )
+    assert before == files(folder / GOOD) | files(folder / DIVERGED)
+    assert done.returncode == 1
+    assert "0 finished, 2 skipped, 1 failed." in done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"failed: {other}: workdir: expected a new folder or one of")
+    table = pd.read_csv(folder / "runs.csv")
+    assert table["status"].tolist() == ["skipped", "skipped", "failed"]
+    assert table["test_error_mean"].notna().tolist() == [True, False, False]
+
+
+def test_a_dry_run_tells_what_would_run_and_leaves_nothing(swept, tmp_path):
+    folder, _ = swept
+    before = files(folder)
+    done = sweep(
+        *SMALL,
+        *grids("learning_rate=0.001", "batch_size=64,3001,32"),
+        f"--workdir={folder}",
+        "--dry_run",
+        f"--compilation_cache={tmp_path / 'cache'}",
+    )
+    assert done.returncode == 1
+    assert done.stderr == ""
+    lines = dict(line.split(": ", 1) for line in done.stdout.splitlines()[:-1])
+    assert lines.pop(GOOD) == "finished already"
+    assert lines.pop(GOOD.replace("64", "3001")) == f"would fail: {TOO_LARGE}"
+    assert lines.pop(GOOD.replace("64", "32")).startswith("would run, about ")
+    assert not lines
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("About ")
+    assert "This is an estimate, scaled from 1 short trial of one epoch" in last
+    assert files(folder) == before
+    assert not list(tmp_path.iterdir())
+
+
+_PLANS = """
+import json, pathlib, sys
+from absl import flags
+import ioca_jax as ioca
+from experiments import sweep
+flags.FLAGS(["sweep"])
+answers = []
+for lines in json.load(sys.stdin):
+    try:
+        grid = sweep.read_grid(lines)
+        runs = sweep.plan(ioca.StudyConfig(), grid, pathlib.Path("top"))
+        answers.append([str(run.folder) for run in runs])
+    except ValueError as error:
+        answers.append(str(error))
+print(json.dumps(answers))
+"""
+
+
+def plans(*grids: list[str]) -> list:
+    done = subprocess.run(
+        [sys.executable, "-c", _PLANS],
+        input=json.dumps(grids),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def test_names_and_order_and_every_refusal():
+    refused = {
+        (): "--grid=field=value1,value2 or a --grid_file with such lines, got none",
+        ("activation",): "field=value1,value2, got 'activation'",
+        ("layers=1,2",): "a field out of dataset, data_dir,",
+        ("workdir=a,b",): "got 'workdir'",
+        ("l2=",): "one or more values of l2, separated by ',', got ''",
+        ("l2=0,,1",): "one or more values of l2, separated by ',', got '0,,1'",
+        ("hidden=5;",): "one or more values of hidden, separated by ';', got '5;'",
+        ("l2=a",): "values of l2 that are each a number, got 'a'",
+        ("epochs=1.5",): "values of epochs that are each an integer, got '1.5'",
+        ("batch_norm=5",): "values of batch_norm that are each true or false, got '5'",
+        ("hidden=5;x",): "that are each integers as a list 0,1,2;",
+        ("l2=1e-4,0.0001",): "every value of l2 once, got 0.0001 twice",
+        ("batch_norm=true,1",): "every value of batch_norm once, got True twice",
+        ("l2=0,1", "l2=2"): "every field once, got l2 twice",
+        ("activation=relu,gelu", "l2=0"): "settings of a study, got "
+        "activation=gelu,l2=0.0 (activation: expected one of relu, sigmoid, tanh, got "
+        "'gelu')",
+        ("dataset=a/b.npz,a-b.npz",): "runs that differ, got dataset=a-b.npz twice",
+    }
+    planned = {
+        ("activation=relu,sigmoid", "l2=0,1e-4"): [
+            "top/activation=relu,l2=0.0",
+            "top/activation=relu,l2=0.0001",
+            "top/activation=sigmoid,l2=0.0",
+            "top/activation=sigmoid,l2=0.0001",
+        ],
+        # Runs on the same data together, and among them those of the same shape.
+        ("l2=0,1", "hidden=5,4;3", "split_seed=0,1"): [
+            f"top/l2={l2},hidden={hidden},split_seed={split}"
+            for split in (0, 1)
+            for hidden in ("5-4", "3")
+            for l2 in ("0.0", "1.0")
+        ],
+        ("quantizer=uniform:8", "dataset=../a b.npz"): [
+            "top/quantizer=uniform-8,dataset=..-a-b.npz"
+        ],
+    }
+    answers = plans(*map(list, [*refused, *planned, [f"seeds=0:100;{'1' * 9}"]]))
+    for answer, expected in zip(answers, refused.values(), strict=False):
+        assert answer.startswith("grid: expected ")
+        assert expected in answer
+    for answer, expected in zip(
+        answers[len(refused) :], planned.values(), strict=False
+    ):
+        assert answer == expected
+    long, short = answers[-1]
+    assert len(pathlib.Path(long).name) == 120
+    assert short == "top/seeds=111111111"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--grid=l2=a"], "grid: expected values of l2 that are each a number, got"),
+        (
+            ["--grid=l2=0", "--workdir={top}/file/runs"],
+            "workdir: expected a folder that can be written, got {top}/file/runs (Not",
+        ),
+        (
+            ["--grid_file={top}/none.txt"],
+            "grid_file: expected a text file, got '{top}/none.txt' (No such file",
+        ),
+        (
+            ["--grid=l2=0", "--dataset={top}/none.npz"],
+            "dataset: expected a file, got '{top}/none.npz'",
+        ),
+    ],
+)
+def test_what_concerns_every_run_ends_at_once(flags, message, tmp_path):
+    (tmp_path / "file").write_text("")
+    given = [flag.replace("{top}", str(tmp_path)) for flag in flags]
+    done = sweep(f"--workdir={tmp_path / 'runs'}", *SMALL, *given)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    expected = message.replace("{top}", str(tmp_path))
+    assert done.stderr.startswith(f"error: {expected}")
+
+
+def test_help_names_the_flags():
+    done = sweep("--help")
+    for flag in ("--grid:", "--grid_file:", "--[no]dry_run", "--hidden:", "--workdir:"):
+        assert flag in done.stdout
