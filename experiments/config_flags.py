@@ -255,6 +255,9 @@ def _prepare_jax() -> None:
 
 def _stop(message: str, code: int = 2) -> NoReturn:
     print(f"error: {message}", file=sys.stderr, flush=True)
-    if parallel.is_started():
-        os._exit(code)  # at an ordinary exit JAX would wait for the other processes
+    if parallel.is_started() or code > 128:
+        # An ordinary exit would wait for other processes, or end in a fault where
+        # something was being compiled.
+        sys.stdout.flush()
+        os._exit(code)
     sys.exit(code)

@@ -14,7 +14,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -303,8 +303,6 @@ def on_first(function: Callable[[], Any]) -> Any:
     """
     if jax.process_count() == 1:
         return function()
-    from jax.experimental import multihost_utils
-
     problem = None
     answer: Any = None
     if is_first():
@@ -312,19 +310,48 @@ def on_first(function: Callable[[], Any]) -> Any:
             answer = function()
         except Exception as error:
             problem = error
-    told = np.frombuffer(
-        json.dumps([answer, problem and str(problem)]).encode(), np.uint8
-    )
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(told))))
-    told = np.resize(told, size)
-    answer, message = json.loads(
-        bytes(np.asarray(multihost_utils.broadcast_one_to_all(told)))
-    )
+    told = tell(json.dumps([answer, problem and str(problem)]).encode())
+    answer, message = json.loads(told)
     if problem is not None:
         raise problem
     if message is not None:
         raise ValueError(message)
     return answer
+
+
+def tell(content: bytes) -> bytes:
+    """Tells all processes what the first one has.
+
+    Args:
+        content: not empty in the first process; that of the others is not looked at.
+
+    Returns:
+        The first one's, in every process.
+
+    Raises:
+        ConnectionError: another process is gone.
+    """
+    if jax.process_count() == 1:
+        return content
+    from jax.experimental.multihost_utils import broadcast_one_to_all
+
+    with _all_are_there():
+        size = int(broadcast_one_to_all(np.int32(len(content))))
+        own = np.resize(np.frombuffer(content or b" ", np.uint8), size)
+        return bytes(np.asarray(broadcast_one_to_all(own)))
+
+
+@contextlib.contextmanager
+def _all_are_there() -> Iterator[None]:
+    """Says in a line what JAX says of a lost process."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ConnectionError(
+            "expected all processes of the run, got word that another one is gone; "
+            "start all again with the same flags to go on from what is finished "
+            f"({str(error).splitlines()[0]})"
+        ) from error
 
 
 def gather(tree: Any) -> Any:
@@ -344,11 +371,5 @@ def gather(tree: Any) -> Any:
         return tree
     from jax.experimental import multihost_utils
 
-    try:
+    with _all_are_there():
         return multihost_utils.process_allgather(tree, tiled=True)
-    except RuntimeError as error:
-        raise ConnectionError(
-            "expected all processes of the run, got word that another one is gone; "
-            "start all again with the same flags to go on from what is finished "
-            f"({str(error).splitlines()[0]})"
-        ) from error

@@ -4,6 +4,7 @@
 half-written: a file is written whole beside its place, synced, and renamed.
 """
 
+import io
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -108,15 +109,39 @@ def save_results(results: xr.Dataset, workdir: str | os.PathLike) -> pathlib.Pat
         The file's path.
     """
     path = pathlib.Path(workdir) / RESULTS_FILE
+    # By way of memory: HDF5 crashes where a disk is full.
+    content = encode_results(results)
+    write_whole(path, lambda part: part.write_bytes(content))
+    return path
+
+
+def encode_results(results: xr.Dataset) -> bytes:
+    """The content of ``study.nc``.
+
+    Args:
+        results: the labelled dataset.
+
+    Returns:
+        NetCDF.
+    """
     encoding = {
         name: {"zlib": True, "complevel": 4}
         for name in results.data_vars
         if results[name].size > 10_000
     }
-    # By way of memory: HDF5 crashes where a disk is full.
-    content = results.to_netcdf(engine=_ENGINE, encoding=encoding)
-    write_whole(path, lambda part: part.write_bytes(content))
-    return path
+    return bytes(results.to_netcdf(engine=_ENGINE, encoding=encoding))
+
+
+def decode_results(content: bytes) -> xr.Dataset:
+    """What ``encode_results`` encoded.
+
+    Args:
+        content: NetCDF.
+
+    Returns:
+        The labelled dataset, in memory.
+    """
+    return xr.load_dataset(io.BytesIO(content), engine=_ENGINE)
 
 
 def load_results(workdir: str | os.PathLike) -> xr.Dataset:
@@ -245,10 +270,8 @@ def save_networks(variables: Any, workdir: str | os.PathLike) -> pathlib.Path:
     Returns:
         The checkpoint's directory.
     """
-    import orbax.checkpoint as ocp
-
     path = pathlib.Path(workdir).resolve() / "networks"
-    with ocp.StandardCheckpointer() as checkpointer:
+    with _checkpointer() as checkpointer:
         checkpointer.save(path, jax.tree.map(np.asarray, variables), force=True)
     return path
 
@@ -265,15 +288,27 @@ def read_networks(workdir: str | os.PathLike) -> Any:
     Raises:
         FileNotFoundError: no networks there.
     """
-    import orbax.checkpoint as ocp
-
     path = pathlib.Path(workdir).resolve() / "networks"
     if not path.is_dir():
         raise FileNotFoundError(
             f"expected the networks of a finished run at {path}, found none"
         )
-    with ocp.StandardCheckpointer() as checkpointer:
+    with _checkpointer() as checkpointer:
         return jax.tree.map(np.asarray, checkpointer.restore(path))
+
+
+def _checkpointer() -> Any:
+    """Orbax as this process uses it: alone, whatever others belong to the run."""
+    import orbax.checkpoint as ocp
+
+    own = jax.process_index()
+    return ocp.StandardCheckpointer(
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=own,
+            active_processes={own},
+            barrier_sync_key_prefix=f"of_{own}",
+        )
+    )
 
 
 def write_whole(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:

@@ -13,7 +13,7 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -32,12 +32,14 @@ from ioca_jax.checkpoints import (
 from ioca_jax.datasets import Dataset, load_dataset
 from ioca_jax.events import EVENTS_FILE, Listener, json_lines
 from ioca_jax.mlp import MLP
-from ioca_jax.parallel import device_mesh, gather, is_first, on_first
+from ioca_jax.parallel import device_mesh, gather, is_first, on_first, tell
 from ioca_jax.provenance import Stopwatch
 from ioca_jax.report import summarize
 from ioca_jax.results import (
     RESULTS_FILE,
     converged,
+    decode_results,
+    encode_results,
     intact_accuracy,
     join_seeds,
     load_results,
@@ -152,12 +154,17 @@ def run_study(
     folder, shard = pathlib.Path(workdir), shard or Shard()
     run = _Run(config, shard, shard.seeds(config), folder, seeds_at_once, listeners)
     if on_first(run.is_finished):
-        results = load_results(folder)
-        if is_first():
-            _write_report(results, folder)
-            remove_chunks(folder)
-        return results
+        return _told_to_all(run.report)
     return run.compute(data)
+
+
+def _told_to_all(function: Callable[[], xr.Dataset]) -> xr.Dataset:
+    """Calls a function in the first process, and gives its results to all."""
+    if jax.process_count() == 1:
+        return function()
+    made: list[xr.Dataset] = []
+    on_first(lambda: made.append(function()))
+    return decode_results(tell(encode_results(made[0]) if made else b""))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,20 +200,27 @@ class _Run:
             with watch.listening():
                 chunks = self._compute_chunks(model, data, watch)
             watch.mark("computed")
-            joined, where = join_seeds([c.results for c in chunks], self.seeds)
-            variables = jax.tree.map(
-                lambda *leaves: np.concatenate(leaves)[where],
-                *(chunk.variables for chunk in chunks),
-            )
-            results = joined.assign_attrs(seconds=json.dumps(watch.seconds))
-            # The others wait, lest they give the first one up.
-            on_first(lambda: self._finish(results, variables, watch))
-        return results
+            return _told_to_all(lambda: self._finish(chunks, watch))
 
-    def _finish(self, results: xr.Dataset, variables: Any, watch: Stopwatch) -> None:
+    def _finish(self, chunks: Sequence[Chunk], watch: Stopwatch) -> xr.Dataset:
+        """Joins all chunks and writes the run."""
+        joined, where = join_seeds([chunk.results for chunk in chunks], self.seeds)
+        variables = jax.tree.map(
+            lambda *leaves: np.concatenate(leaves)[where],
+            *(chunk.variables for chunk in chunks),
+        )
+        results = joined.assign_attrs(seconds=json.dumps(watch.seconds))
         _write_run(results, variables, self.folder)
         remove_chunks(self.folder)
         self._emit(event="end", seconds=watch.seconds)
+        return results
+
+    def report(self) -> xr.Dataset:
+        """The results that the folder holds, reported again."""
+        results = load_results(self.folder)
+        _write_report(results, self.folder)
+        remove_chunks(self.folder)
+        return results
 
     def _emit(self, **event: Any) -> None:
         if is_first():
