@@ -1,12 +1,18 @@
 """Shape annotations are checked while the tests run, and randomness is fixed."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 # Programs are compiled in haste, here and in the processes that tests start: nothing
 # that is tested depends on how fast they run, and compiling is most of the time.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Processes that tests start share their compilations. Not so those that run tests: some
+# count what they compile.
+CACHE = os.environ.setdefault("IOCA_TEST_CACHE", tempfile.mkdtemp(prefix="ioca_tests_"))
+os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +23,15 @@ from jaxtyping import config, install_import_hook
 
 with install_import_hook("ioca_jax", "beartype.beartype"):
     import ioca_jax as ioca
+
+os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(CACHE, ignore_errors=True)
+
 
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.load_profile("fixed")

@@ -182,8 +182,11 @@ def test_curves_recomputed(results, networks, data, clamp, scope):
 
 
 def test_the_folder_is_whole(folder):
-    names = {path.name for path in folder.iterdir()}
-    assert names == {"study.nc", "flags.txt", "networks", "figures", "summary.txt"}
+    names = {path.name for path in folder.iterdir()} - {".lock"}
+    assert names == {
+        *("study.nc", "flags.txt", "networks"),
+        *("figures", "summary.txt", "events.jsonl"),
+    }
     figures = {path.name for path in (folder / "figures").iterdir()}
     assert {f"ablation_curves.{kind}" for kind in ("png", "pdf")} <= figures
     assert len(figures) == 10
@@ -270,7 +273,7 @@ def test_streamed_measuring_is_that_of_all_activations(data, networks, quantizer
 def test_one_compilation_serves_all_orderings_and_seeds(networks, data, compiled):
     """One program for the curves of a scope, whatever is ordered how in it."""
     model, variables = networks
-    history = {name: jnp.zeros((2, 1)) for name in HISTORY}
+    history = {name: jnp.zeros((2, CONFIG.epochs)) for name in HISTORY}
     jax.clear_caches()
     trained = ioca.Trained(variables, np.array([3, 0]), history)
     study.study_networks(CONFIG, model, data, trained)

@@ -142,8 +142,8 @@ def test_a_diverged_network_is_named_and_poisons_none(data):
     """A seed alone cannot be made to diverge, so its start is made NaN here."""
     seeds = jnp.array([0, 1], jnp.uint32)
     state = training._initial_states(MODEL, CONFIG, 12, seeds)
-    epoch = partial(training._train_epoch, MODEL, CONFIG, device_mesh())
-    rest = (0, data.train, data.validation)
+    epoch = partial(training._train_epoch, MODEL, CONFIG, device_mesh(), False)
+    rest = (0, *data.train, data.validation)
     healthy, _ = epoch(jax.tree.map(jnp.copy, state), *rest)
     params = state.variables["params"]
     params["dense_0"]["bias"] = params["dense_0"]["bias"].at[0, 0].set(jnp.nan)
