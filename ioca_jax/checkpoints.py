@@ -22,11 +22,12 @@ import jax
 import numpy as np
 import xarray as xr
 
-from ioca_jax.results import RESULTS_FILE, load_results, save_results
-
 _CHUNKS = "chunks"
+# Plain arrays: NetCDF would take ten times as long for a chunk.
+_RESULTS = "results.npz"
 _NETWORKS = "networks.npz"
 _CHECKSUMS = "checksums.json"
+_LABELS = "_labels"
 _LOCK = ".lock"
 
 
@@ -60,11 +61,11 @@ def save_chunk(chunk: Chunk, workdir: pathlib.Path) -> None:
         try:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
-            save_results(chunk.results, part)
+            np.savez(part / _RESULTS, allow_pickle=False, **_arrays(chunk.results))
             np.savez(part / _NETWORKS, allow_pickle=False, **_flat(chunk.variables))
             sums = {
                 name: _digest((part / name).read_bytes())
-                for name in (RESULTS_FILE, _NETWORKS)
+                for name in (_RESULTS, _NETWORKS)
             }
             (part / _CHECKSUMS).write_text(json.dumps(sums))
             for path in (*part.iterdir(), part):
@@ -92,8 +93,11 @@ def load_chunks(workdir: pathlib.Path) -> tuple[list[Chunk], list[pathlib.Path]]
             damaged_files.append(place / damaged)
             shutil.rmtree(place)
             continue
-        with np.load(place / _NETWORKS) as leaves:
-            chunks.append(Chunk(load_results(place), _nested(dict(leaves))))
+        with (
+            np.load(place / _RESULTS) as arrays,
+            np.load(place / _NETWORKS) as leaves,
+        ):
+            chunks.append(Chunk(_labelled(dict(arrays)), _nested(dict(leaves))))
     return chunks, damaged_files
 
 
@@ -110,7 +114,7 @@ def _damaged_file(place: pathlib.Path) -> str | None:
     """The first file of a chunk that is not as it was written."""
     try:
         sums = json.loads((place / _CHECKSUMS).read_text())
-        expected = [(name, sums[name]) for name in (RESULTS_FILE, _NETWORKS)]
+        expected = [(name, sums[name]) for name in (_RESULTS, _NETWORKS)]
     except (OSError, ValueError, KeyError, TypeError):
         return _CHECKSUMS
     for name, digest in expected:
@@ -124,6 +128,33 @@ def _damaged_file(place: pathlib.Path) -> str | None:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def _arrays(results: xr.Dataset) -> dict[str, np.ndarray]:
+    """A dataset as arrays; one of them is JSON that says what the others are."""
+    names = [*results.coords, *results.data_vars]
+    labels = {
+        "attrs": results.attrs,
+        "coords": list(results.coords),
+        "dims": {name: results[name].dims for name in names},
+        "of_variables": {name: results[name].attrs for name in names},
+    }
+    arrays = {}
+    for name in names:
+        values = results[name].values
+        arrays[name] = values.astype(str) if values.dtype == object else values
+    return arrays | {_LABELS: np.array(json.dumps(labels, default=np.generic.item))}
+
+
+def _labelled(arrays: dict[str, np.ndarray]) -> xr.Dataset:
+    """The dataset that ``_arrays`` took apart."""
+    labels = json.loads(arrays.pop(_LABELS).item())
+    parts = {
+        name: (labels["dims"][name], array, labels["of_variables"][name])
+        for name, array in arrays.items()
+    }
+    coords = {name: parts.pop(name) for name in labels["coords"]}
+    return xr.Dataset(parts, coords, labels["attrs"])
 
 
 def _flat(variables: Any) -> dict[str, np.ndarray]:

@@ -115,7 +115,7 @@ def test_a_run_goes_on_with_what_is_missing(stopped, whole, data):
     assert_same_run(stopped, whole)
 
 
-@pytest.mark.parametrize("file", ["study.nc", "networks.npz", "checksums.json"])
+@pytest.mark.parametrize("file", ["results.npz", "networks.npz", "checksums.json"])
 def test_a_damaged_chunk_is_named_and_computed_again(stopped, whole, data, file):
     place = sorted((stopped / "chunks").iterdir())[0]
     content = bytearray((place / file).read_bytes())
@@ -129,14 +129,14 @@ def test_a_damaged_chunk_is_named_and_computed_again(stopped, whole, data, file)
 
 def test_a_truncated_chunk_is_computed_again(stopped, whole, data):
     place = sorted((stopped / "chunks").iterdir())[1]
-    os.truncate(place / "study.nc", 100)
+    os.truncate(place / "results.npz", 100)
     (place / "networks.npz").unlink()
     assert chunk_events(stopped, data)[1]["event"] == "start"
     assert_same_run(stopped, whole)
 
 
 def test_a_full_disk_leaves_what_was_finished(stopped, whole, data):
-    before = {p: p.read_bytes() for p in stopped.rglob("*") if p.name == "study.nc"}
+    before = {p: p.read_bytes() for p in stopped.rglob("*.npz")}
     # A limit on file size is a disk that is full at any file of a chunk.
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -147,12 +147,7 @@ def test_a_full_disk_leaves_what_was_finished(stopped, whole, data):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
-    assert (
-        before.items()
-        <= {
-            p: p.read_bytes() for p in stopped.rglob("*") if p.name == "study.nc"
-        }.items()
-    )
+    assert before == {p: p.read_bytes() for p in stopped.rglob("*.npz")}
     assert not list(stopped.rglob("*.part"))
     ioca.run_study(CONFIG, stopped, data=data)
     assert_same_run(stopped, whole)

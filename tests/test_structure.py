@@ -18,7 +18,7 @@ ROOMS: dict[str, set[str]] = {
     "statistics": set(),
     "provenance": set(),
     "events": set(),
-    "checkpoints": {"results"},
+    "checkpoints": set(),
     "results": set(),
     "training": {"datasets", "mlp", "parallel"},
     "orderings": set(),
