@@ -19,6 +19,7 @@ ROOT = pathlib.Path(ioca.__file__).parent.parent
 FLAGS = (
     *("--seeds=0:7", "--hidden=6,5", "--epochs=1", "--random_orders=1"),
     *("--measures=entropy", "--num_devices=4", "--process_timeout=20"),
+    "--deterministic",
 )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import ioca_jax as ioca
-from ioca_jax import checkpoints, runs
+from ioca_jax import checkpoints, events, runs
 
 ROOT = pathlib.Path(ioca.__file__).parent.parent
 CONFIG = ioca.StudyConfig(
@@ -27,7 +27,7 @@ CONFIG = ioca.StudyConfig(
 # The revision too: somebody may be at work on the source while these run.
 OF_TIME = ("created", "seconds", "source_revision")
 # Real runs killed at random moments; more by hand: IOCA_KILLS=50.
-KILLS = int(os.environ.get("IOCA_KILLS", 4))
+KILLS = int(os.environ.get("IOCA_KILLS", 3))
 
 
 @pytest.fixture(scope="module")
@@ -58,24 +58,48 @@ def assert_same_run(folder, other):
 
 
 def test_chunks_change_nothing(whole, data, tmp_path):
-    events = []
+    heard = []
     ioca.run_study(
         *(CONFIG, tmp_path / "chunked"),
         data=data,
         seeds_at_once=2,
-        listeners=[events.append],
+        listeners=[heard.append],
     )
     assert_same_run(tmp_path / "chunked", whole)
-    kinds = [event["event"] for event in events]
+    kinds = [event["event"] for event in heard]
     assert kinds[0] == "start"
     assert kinds[-1] == "end"
     assert kinds.count("chunk") == 3
     assert kinds.count("epoch") == 3
-    assert [e["finished"] for e in events if e["event"] == "chunk"] == [2, 4, 5]
+    assert [e["finished"] for e in heard if e["event"] == "chunk"] == [2, 4, 5]
     lines = (tmp_path / "chunked" / "events.jsonl").read_text().splitlines()
     written = [json.loads(line) for line in lines]
-    assert [line.pop("time") > "2020" for line in written] == [True] * len(events)
-    assert written == events
+    assert [line.pop("time") > "2020" for line in written] == [True] * len(heard)
+    assert written == heard
+
+
+def test_tensorboard_gets_what_is_asked_for(whole, tmp_path):
+    listen = events.tensorboard(tmp_path / "tensorboard")
+    for line in (whole / "events.jsonl").read_text().splitlines():
+        listen(json.loads(line))
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    content = file.read_bytes()
+    for tag in (b"chunk_1/train_loss", b"chunk_1/validation_accuracy", b"test_error"):
+        assert tag in content
+
+
+def test_a_log_tells_of_chunks_and_damage_and_one_chunk_needs_no_word(capsys):
+    listen = events.log_lines()
+    listen({"event": "start", "chunks": 1})
+    listen({"event": "chunk", "chunk": 1, "finished": 5, "seeds": 5})
+    assert capsys.readouterr() == ("", "")
+    listen({"event": "start", "chunks": 2})
+    listen({"event": "damaged", "file": "chunks/x/results.npz"})
+    listen({"event": "chunk", "chunk": 1, "finished": 3, "seeds": 5})
+    assert capsys.readouterr().err == (
+        "chunks/x/results.npz is damaged: computed again\n"
+        "3 of 5 networks after 0 s, about 0 s left\n"
+    )
 
 
 def stop_after(number: int):
@@ -101,17 +125,17 @@ def stopped(tmp_path, data):
     return tmp_path / "run"
 
 
-def chunk_events(folder, data, **arguments):
-    events = []
-    ioca.run_study(CONFIG, folder, data=data, listeners=[events.append], **arguments)
-    return events
+def heard_of(folder, data, **arguments):
+    heard = []
+    ioca.run_study(CONFIG, folder, data=data, listeners=[heard.append], **arguments)
+    return heard
 
 
 def test_a_run_goes_on_with_what_is_missing(stopped, whole, data):
     assert "4 networks are finished" in runs.how_to_go_on(stopped)
-    events = chunk_events(stopped, data, seeds_at_once=2)
-    assert events[0]["finished"] == 4
-    assert [e["chunk"] for e in events if e["event"] == "chunk"] == [1]
+    heard = heard_of(stopped, data, seeds_at_once=2)
+    assert heard[0]["finished"] == 4
+    assert [e["chunk"] for e in heard if e["event"] == "chunk"] == [1]
     assert_same_run(stopped, whole)
 
 
@@ -121,9 +145,9 @@ def test_a_damaged_chunk_is_named_and_computed_again(stopped, whole, data, file)
     content = bytearray((place / file).read_bytes())
     content[len(content) // 2] ^= 1
     (place / file).write_bytes(content)
-    events = chunk_events(stopped, data, seeds_at_once=2)
-    assert [e["file"] for e in events if e["event"] == "damaged"] == [str(place / file)]
-    assert [e["finished"] for e in events if e["event"] == "start"] == [2]
+    heard = heard_of(stopped, data, seeds_at_once=2)
+    assert [e["file"] for e in heard if e["event"] == "damaged"] == [str(place / file)]
+    assert [e["finished"] for e in heard if e["event"] == "start"] == [2]
     assert_same_run(stopped, whole)
 
 
@@ -131,7 +155,7 @@ def test_a_truncated_chunk_is_computed_again(stopped, whole, data):
     place = sorted((stopped / "chunks").iterdir())[1]
     os.truncate(place / "results.npz", 100)
     (place / "networks.npz").unlink()
-    assert chunk_events(stopped, data)[1]["event"] == "start"
+    assert heard_of(stopped, data)[1]["event"] == "start"
     assert_same_run(stopped, whole)
 
 
@@ -153,15 +177,37 @@ def test_a_full_disk_leaves_what_was_finished(stopped, whole, data):
     assert_same_run(stopped, whole)
 
 
-def shards_in(folder, data, config=CONFIG, number=3):
-    for index in range(number):
-        shard = ioca.Shard(index, number)
-        ioca.run_study(config, folder / f"shard_{index}", data=data, shard=shard)
-    return [folder / f"shard_{index}" for index in range(number)]
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("shards")
+    for index in range(3):
+        shard = ioca.Shard(index, 3)
+        ioca.run_study(CONFIG, folder / f"shard_{index}", data=data, shard=shard)
+    return [folder / f"shard_{index}" for index in range(3)]
 
 
-def test_shards_are_the_run(whole, data, tmp_path):
-    shards = shards_in(tmp_path, data)
+def test_the_command_joins_shards(shards, whole, tmp_path):
+    def merge(*arguments: object) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "experiments.merge", *map(str, arguments)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+
+    done = merge(f"--workdir={tmp_path / 'all'}", *shards)
+    assert done.returncode == 0, done.stderr
+    assert f"Joined 3 runs in {tmp_path / 'all'}" in done.stdout
+    assert_same_run(tmp_path / "all", whole)
+    done = merge(f"--workdir={tmp_path / 'some'}", *shards[1:])
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: seeds: expected results of all 5, 2 are missing: 2,4\n"
+    )
+
+
+def test_shards_are_the_run(shards, whole, data, tmp_path):
     seeds = [ioca.load_results(shard)["seed"].values.tolist() for shard in shards]
     assert seeds == [[4, 2], [0, 9], [7]]
     assert "--shard=1/3" in (shards[1] / "flags.txt").read_text()
