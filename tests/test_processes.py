@@ -67,6 +67,13 @@ def start_two(start):
     return start_both
 
 
+def wait_for_a_chunk(folder: pathlib.Path) -> None:
+    end = time.monotonic() + 120
+    while not list(folder.glob("chunks/seeds_*")):
+        assert time.monotonic() < end, "no chunk came"
+        time.sleep(0.02)
+
+
 def results_of(folder):
     results = ioca.load_results(folder)
     return results.assign_attrs(created="", seconds="")
@@ -94,10 +101,7 @@ def test_when_one_process_dies_the_others_stop_and_a_new_start_goes_on(
 ):
     folder = tmp_path / "run"
     both = start_two(f"--workdir={folder}", "--seeds_at_once=1")
-    end = time.monotonic() + 120
-    while not list(folder.glob("chunks/seeds_*")):
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_for_a_chunk(folder)
     both[1].send_signal(signal.SIGKILL)
     died = time.monotonic()
     _, err = both[0].communicate(timeout=60)
@@ -115,6 +119,18 @@ def test_when_one_process_dies_the_others_stop_and_a_new_start_goes_on(
     first = json.loads(events.read_text().splitlines()[told])
     assert (first["event"], first["finished"]) == ("start", before)
     assert ioca.load_results(folder).sizes["seed"] == 7
+
+
+def test_when_the_first_process_dies_the_others_stop(start_two, tmp_path):
+    both = start_two(f"--workdir={tmp_path / 'run'}", "--seeds_at_once=1")
+    wait_for_a_chunk(tmp_path / "run")
+    both[0].send_signal(signal.SIGKILL)
+    died = time.monotonic()
+    _, err = both[1].communicate(timeout=60)
+    assert time.monotonic() - died < 40
+    assert both[1].returncode != 0
+    # Its coordinator is gone: JAX may be the one that says so.
+    assert "another one is gone" in err or "another task died" in err
 
 
 def test_what_the_first_process_refuses_stops_all(start_two, tmp_path):
