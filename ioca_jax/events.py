@@ -1,8 +1,9 @@
 """How a long run tells how it is: events, and who listens to them.
 
 An event is a dictionary with ``event`` and what the run knows then: ``start``,
-``damaged``, ``epoch``, ``scope``, ``chunk`` and ``end``. A listener is a function of
-one event.
+``damaged``, ``epoch``, ``scope``, ``chunk`` and ``end``. Figures are means over the
+networks of a chunk that have not diverged, None where all have. A listener is a
+function of one event.
 """
 
 import datetime
@@ -57,9 +58,10 @@ def progress_bar() -> Listener:
         if bar is None:
             return
         if kind == "epoch":
-            error = 100 * (1 - event["validation_accuracy"])
             bar.set_description("training", refresh=False)
-            bar.set_postfix_str(f"validation error {error:.2f} %", refresh=False)
+            if event["validation_accuracy"] is not None:
+                error = 100 * (1 - event["validation_accuracy"])
+                bar.set_postfix_str(f"validation error {error:.2f} %", refresh=False)
             bar.update()
         elif kind == "scope":
             bar.set_description(f"ablating {event['scope']}", refresh=False)
@@ -120,13 +122,16 @@ def tensorboard(folder: str | os.PathLike) -> Listener:
         ) from error
     writer = SummaryWriter(str(folder))
 
+    def add(tag: str, value: float | None, step: int) -> None:
+        if value is not None:  # all networks diverged
+            writer.add_scalar(tag, value, step)
+
     def listen(event: Event) -> None:
         if event["event"] == "epoch":
             for name in ("train_loss", "validation_loss", "validation_accuracy"):
-                tag = f"chunk_{event['chunk']}/{name}"
-                writer.add_scalar(tag, event[name], event["epoch"])
+                add(f"chunk_{event['chunk']}/{name}", event[name], event["epoch"])
         elif event["event"] == "chunk":
-            writer.add_scalar("test_error", event["test_error"], event["finished"])
+            add("test_error", event["test_error"], event["finished"])
         elif event["event"] == "end":
             writer.close()
 

@@ -37,7 +37,6 @@ from ioca_jax.provenance import Stopwatch
 from ioca_jax.report import summarize
 from ioca_jax.results import (
     RESULTS_FILE,
-    converged,
     decode_results,
     encode_results,
     intact_accuracy,
@@ -260,13 +259,13 @@ class _Run:
             chunks.append(chunk)
             if is_first():
                 save_chunk(chunk, self.folder)
-            errors = 1 - intact_accuracy(converged(chunk.results))
+            accuracy = intact_accuracy(chunk.results)  # NaN where training diverged
             self._emit(
                 event="chunk",
                 chunk=number,
                 finished=len(finished),
                 seeds=len(self.seeds),
-                test_error=float(errors.mean()) if len(errors) else None,
+                test_error=_mean(1 - accuracy),
                 seconds=watch.now(),
             )
         return chunks
@@ -288,7 +287,7 @@ class _Run:
         """Trains and studies this process's share of some seeds; gathers all shares."""
 
         def on_epoch(epoch: int, metrics: dict[str, np.ndarray]) -> None:
-            means = {name: float(np.mean(values)) for name, values in metrics.items()}
+            means = {name: _mean(values) for name, values in metrics.items()}
             self._emit(event="epoch", chunk=number, epoch=epoch, **means)
 
         def on_scope(scope: str) -> None:
@@ -352,6 +351,12 @@ class _Run:
                 f"workdir: expected a folder that can be written, got {self.folder} "
                 f"({error.strerror or error})"
             ) from error
+
+
+def _mean(values: np.ndarray) -> float | None:
+    """The mean over networks that have not diverged; JSON knows no NaN."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else None
 
 
 def _flag_values(lines: Sequence[str]) -> dict[str, str]:
@@ -473,6 +478,8 @@ def how_to_go_on(workdir: str | os.PathLike) -> str:
         One line: what is finished, and how to go on.
     """
     folder = pathlib.Path(workdir)
+    if (folder / RESULTS_FILE).is_file():
+        return f"interrupted: all is finished in {folder} but, perhaps, the report"
     finished = sum(len(c.results["seed"]) for c in load_chunks(folder)[0])
     return (
         f"interrupted: {finished} networks are finished in {folder}; the same command "

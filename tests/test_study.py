@@ -242,6 +242,10 @@ def test_diverged_networks_leave_no_numbers(tmp_path):
     )
     results = ioca.run_study(config, tmp_path / "diverged")
     assert results["diverged"].values.tolist() == [True]
+    lines = (tmp_path / "diverged" / "events.jsonl").read_text().splitlines()
+    (chunk,) = [line for line in map(json.loads, lines) if line["event"] == "chunk"]
+    assert chunk["test_error"] is None
+    assert "NaN" not in "".join(lines)
     for name in ("score", "activation_mean", "accuracy", "loss"):
         assert np.isnan(results[name]).all(), name
     for name in ("correct", "order", "joint_count"):
