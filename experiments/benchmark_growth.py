@@ -3,7 +3,8 @@
 Along each axis (width, depth, examples, seeds) one number grows and the others stay. A
 point is measured if the counted operations, at the rate of the last measured point of
 its engine, predict that it fits; else its seconds are that prediction. Figures draw the
-former filled and the latter hollow. That engines agree is for the cases to check.
+former filled and the latter hollow. What is measured is checked first against what the
+axis's first line gave: the cases hold that one against an oracle.
 """
 
 import dataclasses
@@ -12,6 +13,8 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
 from matplotlib.figure import Figure
 
 import ioca_jax as ioca
@@ -22,6 +25,7 @@ from ioca_jax.ablation import ENGINES
 from ioca_jax.results import write_whole
 
 _REPEATS = 3
+_TOLERANCE = 1e-3
 # What the first point of a line is taken to reach of the roofline.
 _FIRST_SHARE = 0.05
 _SHARE_OF_MEMORY = 0.25
@@ -98,6 +102,8 @@ class _Point:
 
     cost: costs.Cost
     prepare: Callable[[], Callable[[Any], Any]]
+    # What its results come to, for lines to be compared: numbers of any shape.
+    outcome: Callable[[Any], np.ndarray]
 
 
 def _curve_point(
@@ -125,7 +131,7 @@ def _curve_point(
         arrays = cases.curve_arrays(work, settings)
         return cases.curve_program(arrays, work.layers, engine, settings.memory_gb)
 
-    return _Point(cost, prepare)
+    return _Point(cost, prepare, lambda curves: np.asarray(curves[1]))
 
 
 def _training_point(
@@ -146,7 +152,30 @@ def _training_point(
             ioca.train(model, data, config, some).variables for some in together
         ]
 
-    return _Point(costs.training_cost(widths, _BATCH_SIZE, steps, num_seeds), prepare)
+    def outcome(trained):
+        return np.concatenate([jax.tree.leaves(one)[0] for one in trained])
+
+    cost = costs.training_cost(widths, _BATCH_SIZE, steps, num_seeds)
+    return _Point(cost, prepare, outcome)
+
+
+def check_agreement(line: str, outcome: np.ndarray, expected: np.ndarray) -> None:
+    """Refuses a line whose results are not the first line's.
+
+    Args:
+        line: whose they are.
+        outcome: losses, or trained weights.
+        expected: those of the first line.
+
+    Raises:
+        ValueError: one that is more than 1e-3 (1 + its size) off.
+    """
+    off = np.abs(outcome - expected) / (1 + np.abs(expected))
+    if not np.max(off) <= _TOLERANCE:  # negated, so that NaN is refused
+        raise ValueError(
+            f"{line}: expected results within {_TOLERANCE:g} of the first line's, got "
+            f"one {np.max(off):.3g} off"
+        )
 
 
 def measure_growth(
@@ -162,8 +191,12 @@ def measure_growth(
     Returns:
         By axis and line, ``value``, ``seconds``, ``measured``, and where measured
         ``compile_seconds``, in the order of values.
+
+    Raises:
+        ValueError: lines that do not agree.
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    first: dict[tuple[str, int], np.ndarray] = {}
 
     def line_of(axis: str, line: str, values: Sequence[int]) -> list[dict[str, Any]]:
         points, operations_per_second = [], _FIRST_SHARE * settings.ceilings.operations
@@ -176,7 +209,14 @@ def measure_growth(
             fits = point.cost.bytes < _SHARE_OF_MEMORY * memory
             row = {"value": value, "measured": fits and seconds <= seconds_per_point}
             if row["measured"]:
-                contender = Contender(line, point.prepare(), lambda _: {}, ours=True)
+
+                def check(results, axis=axis, value=value, point=point):
+                    outcome = point.outcome(results)
+                    expected = first.setdefault((axis, value), outcome)
+                    check_agreement(line, outcome, expected)
+                    return {}
+
+                contender = Contender(line, point.prepare(), check, ours=True)
                 timing = check_then_time([contender], _REPEATS)[line]
                 seconds = timing.median
                 operations_per_second = point.cost.operations / seconds

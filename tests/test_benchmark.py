@@ -121,9 +121,21 @@ def test_growth_is_measured_then_extrapolated(tmp_path):
 
 def test_one_point_of_growth_is_measured():
     settings = cases.Settings(cases.PRESETS["tiny"], costs.Ceilings(1e9, 1e9))
-    small = growth.GROWTH["tiny"]._replace(axes={"seeds": [2]})
-    lines = growth.measure_growth(small, settings, 100.0)["seeds"]
-    assert all(points[0]["measured"] for points in lines.values())
+    small = growth.GROWTH["tiny"]._replace(axes={"seeds": [2], "seeds_trained": [2]})
+    axes = growth.measure_growth(small, settings, 100.0)
+    lines = [line for axis in axes.values() for line in axis.values()]
+    assert len(lines) == 5
+    assert all(points[0]["measured"] for points in lines)
+
+
+def test_lines_that_disagree_are_refused():
+    growth.check_agreement("b", np.array([1.0, 2.0]), np.array([1.0, 2.001]))
+    with pytest.raises(
+        ValueError, match="^b: expected results within 0.001 of the fir"
+    ):
+        growth.check_agreement("b", np.array([1.0, 2.0]), np.array([1.0, 2.1]))
+    with pytest.raises(ValueError, match="got one nan off"):
+        growth.check_agreement("b", np.array([np.nan]), np.array([1.0]))
 
 
 def test_crossovers_are_found():
