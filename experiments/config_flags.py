@@ -66,6 +66,9 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM came."""
 
 
+_LONGEST_RANGE = 10**6
+
+
 class IntegersParser(flags.ArgumentParser):
     """Integers as a list ``0,1,2``, with ranges ``0:5`` that leave out their end."""
 
@@ -90,7 +93,10 @@ class IntegersParser(flags.ArgumentParser):
             for part in filter(None, argument.split(",")):
                 first, colon, end = part.partition(":")
                 if colon:
-                    numbers += range(int(first), int(end))
+                    whole = range(int(first), int(end))
+                    if len(whole) > _LONGEST_RANGE:
+                        raise ValueError
+                    numbers += whole
                 else:
                     numbers.append(int(first))
         except ValueError:

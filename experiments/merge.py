@@ -9,6 +9,7 @@ from absl import flags
 
 import ioca_jax as ioca
 from experiments import config_flags
+from ioca_jax import parallel
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder to write.", required=True)
 PARTIAL = flags.DEFINE_boolean(
@@ -18,6 +19,10 @@ PARTIAL = flags.DEFINE_boolean(
 
 def main(folders: Sequence[str]) -> None:
     """Joins the runs in the folders, and prints the summary of the whole."""
+    if parallel.is_started():
+        raise ValueError(
+            "num_processes: expected one process to join runs, got several"
+        )
     results = ioca.merge_runs(folders, WORKDIR.value, partial=PARTIAL.value)
     print(ioca.summarize(results))
     print(f"\nJoined {len(folders)} runs in {WORKDIR.value}")

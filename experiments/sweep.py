@@ -37,6 +37,7 @@ import ioca_jax as ioca
 from experiments import config_flags
 from ioca_jax.figures import compare_runs, save_figure
 from ioca_jax.results import RESULTS_FILE, converged, intact_accuracy, write_whole
+from ioca_jax.runs import is_of_configuration
 from ioca_jax.statistics import areas_by_order
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/sweep", "Where the runs' folders go.")
@@ -95,11 +96,10 @@ class Run(NamedTuple):
     def state(self) -> str:
         """The folder's: ``new``, ``unfinished``, ``finished``, or ``another run``."""
         try:
-            text = (self.folder / "flags.txt").read_text(errors="replace")
+            same = is_of_configuration(self.folder / "flags.txt", self.config)
         except OSError:
             return "new"
-        given = {line for line in text.splitlines() if line.startswith("--")}
-        if given != set(self.config.flags()):
+        if not same:
             return "another run"
         written = (RESULTS_FILE, "summary.txt")  # the summary is the last of all
         finished = all((self.folder / name).is_file() for name in written)

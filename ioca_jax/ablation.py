@@ -41,7 +41,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ioca_jax.mlp import ACTIVATIONS, MLP, Ablation, Affine, folded_layers
 from ioca_jax.orderings import checked_neurons, cumulative_masks
-from ioca_jax.parallel import sum_over_examples
+from ioca_jax.parallel import device_mesh, sum_over_examples
 from ioca_jax.streaming import SEEN, fold_examples
 
 
@@ -95,6 +95,7 @@ def evaluate_masks(
         ValueError: arrays whose shapes do not fit the network or each other.
     """
     x, y = _checked_examples(x, y)
+    memory_gb = _memory_of_a_device(memory_gb)
     _check_last_axis("masks", masks, model.num_neurons, "bool")
     clamp = _checked_clamp(clamp, model)
     shape = jnp.broadcast_shapes(jnp.shape(masks), clamp.shape)
@@ -154,8 +155,9 @@ def ablation_curve(
         The evaluation [..., K+1]: point k has the first k neurons ablated.
 
     Raises:
-        ValueError: an order with indices out of range or twice, an unknown engine, or
-            arrays whose shapes do not fit the network or each other.
+        ValueError: an order with indices out of range or twice, layers that do not
+            hold it, an unknown engine, a budget that is not positive, or arrays whose
+            shapes do not fit the network or each other.
     """
     evaluation = ablation_curves(
         model,
@@ -208,7 +210,8 @@ def ablation_curves(
             f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}"
         )
     x, y = _checked_examples(x, y)
-    layers = _layers_of_order(model, order) if layers is None else tuple(layers)
+    layers = _checked_layers(layers, model, order)
+    memory_gb = _memory_of_a_device(memory_gb)
     order = checked_neurons(order, model.num_neurons)
     clamp = _checked_clamp(clamp, model)
     shape = jnp.broadcast_shapes(order.shape[:-1], clamp.shape[:-1])
@@ -680,6 +683,32 @@ def _layers_of_order(model: MLP, order: ArrayLike) -> tuple[int, ...]:
     neurons = np.asarray(checked_neurons(order, model.num_neurons))
     touched = np.unique(model.layer_of_neuron[neurons.ravel()]).tolist()
     return tuple(touched) or (model.num_layers - 1,)
+
+
+def _checked_layers(
+    layers: Sequence[int] | None, model: MLP, order: ArrayLike
+) -> tuple[int, ...]:
+    """The layers to look at, ascending; refused unless they hold the order."""
+    touched = _layers_of_order(model, order)
+    if layers is None:
+        return touched
+    given = tuple(sorted(set(layers)))
+    within = given and given[0] >= 0 and given[-1] < model.num_layers
+    known = not isinstance(order, Tracer) and np.size(order)
+    if not within or (known and not set(touched) <= set(given)):
+        raise ValueError(
+            f"layers: expected layers out of 0 to {model.num_layers - 1}, those of the "
+            f"order among them, got {list(layers)}"
+        )
+    return given
+
+
+def _memory_of_a_device(memory_gb: float) -> float:
+    """The budget of each device; those of a CPU share one memory."""
+    if not (np.isfinite(memory_gb) and memory_gb > 0):
+        raise ValueError(f"memory_gb: expected a positive number, got {memory_gb}")
+    on_cpu = jax.default_backend() == "cpu"
+    return memory_gb / (device_mesh().size if on_cpu else 1)
 
 
 # Beyond about this many floats in an array that each step rewrites, caches are left

@@ -22,6 +22,8 @@ import jax
 import numpy as np
 import xarray as xr
 
+from ioca_jax.results import sync
+
 _CHUNKS = "chunks"
 # Plain arrays: NetCDF would take ten times as long for a chunk.
 _RESULTS = "results.npz"
@@ -69,10 +71,10 @@ def save_chunk(chunk: Chunk, workdir: pathlib.Path) -> None:
             }
             (part / _CHECKSUMS).write_text(json.dumps(sums))
             for path in (*part.iterdir(), part):
-                _sync(path)
+                sync(path)
             shutil.rmtree(place, ignore_errors=True)
             os.replace(part, place)
-            _sync(chunks)
+            sync(chunks)
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
@@ -99,6 +101,19 @@ def load_chunks(workdir: pathlib.Path) -> tuple[list[Chunk], list[pathlib.Path]]
         ):
             chunks.append(Chunk(_labelled(dict(arrays)), _nested(dict(leaves))))
     return chunks, damaged_files
+
+
+def count_finished(workdir: pathlib.Path) -> int:
+    """How many seeds the chunks have, by their names alone.
+
+    Args:
+        workdir: the run's folder.
+
+    Returns:
+        The number.
+    """
+    places = (workdir / _CHUNKS).glob("seeds_*_*_*")
+    return sum(int(place.name.split("_")[2]) for place in places)
 
 
 def remove_chunks(workdir: pathlib.Path) -> None:
@@ -173,14 +188,6 @@ def _nested(leaves: dict[str, np.ndarray]) -> dict[str, Any]:
             branch = branch.setdefault(key, {})
         branch[last] = leaf
     return tree
-
-
-def _sync(path: pathlib.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

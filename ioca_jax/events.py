@@ -2,8 +2,8 @@
 
 An event is a dictionary with ``event`` and what the run knows then: ``start``,
 ``damaged``, ``epoch``, ``scope``, ``chunk`` and ``end``. Figures are means over the
-networks of a chunk that have not diverged, None where all have. A listener is a
-function of one event.
+networks of a chunk that have not diverged (those of the first process, where there are
+several), None where all have. A listener is a function of one event.
 """
 
 import datetime
@@ -120,18 +120,22 @@ def tensorboard(folder: str | os.PathLike) -> Listener:
             "tensorboard: expected the package tensorboardX, found none; install it "
             "with pip install 'ioca_jax[tensorboard]'"
         ) from error
-    writer = SummaryWriter(str(folder))
+    writer: Any = None
 
     def add(tag: str, value: float | None, step: int) -> None:
         if value is not None:  # all networks diverged
             writer.add_scalar(tag, value, step)
 
     def listen(event: Event) -> None:
+        nonlocal writer
+        writer = writer or SummaryWriter(str(folder))
         if event["event"] == "epoch":
             for name in ("train_loss", "validation_loss", "validation_accuracy"):
-                add(f"chunk_{event['chunk']}/{name}", event[name], event["epoch"])
+                tag = f"from_seed_{event['first_seed']}/{name}"
+                add(tag, event[name], event["epoch"])
         elif event["event"] == "chunk":
             add("test_error", event["test_error"], event["finished"])
+            writer.flush()
         elif event["event"] == "end":
             writer.close()
 

@@ -14,7 +14,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -241,6 +241,11 @@ def start_processes(
             raise ValueError(
                 f"process_id: expected from 0 to {num_processes - 1}, got {process_id}"
             )
+        host, _, port = coordinator_address.rpartition(":")
+        if not host or not port.isdigit():
+            raise ValueError(
+                f"coordinator_address: expected host:port, got {coordinator_address!r}"
+            )
         if process_id:
             _wait_for(coordinator_address, timeout)
     # JAX would take SIGTERM for itself.
@@ -258,13 +263,23 @@ def start_processes(
             f"{coordinator_address or 'the coordinator'} within {timeout} s, got "
             f"{str(error).splitlines()[0]}"
         ) from error
+    except ValueError as error:
+        raise ValueError(
+            "expected a scheduler that tells where the processes are, got one that "
+            f"tells only that there are several ({error}); start them by srun or "
+            "mpirun, or give --coordinator_address, --num_processes and --process_id"
+        ) from error
+    own, of_all = jax.local_device_count(), jax.device_count()
+    if own * jax.process_count() != of_all:
+        raise ValueError(
+            f"num_devices: expected as many in each of {jax.process_count()} processes,"
+            f" got {own} here and {of_all} in all"
+        )
 
 
 def _wait_for(address: str, timeout: int) -> None:
     """Waits until somebody listens at an address."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise ValueError(f"coordinator_address: expected host:port, got {address!r}")
     end = time.monotonic() + timeout
     while True:
         try:
@@ -352,6 +367,26 @@ def _all_are_there() -> Iterator[None]:
             "start all again with the same flags to go on from what is finished "
             f"({str(error).splitlines()[0]})"
         ) from error
+
+
+def check_agreement(what: Mapping[str, str]) -> None:
+    """Refuses processes that are not at the same work.
+
+    Args:
+        what: by name, what must be the same in all.
+
+    Raises:
+        ValueError: something differs; in every process.
+    """
+    of_first = json.loads(tell(json.dumps(dict(what)).encode()))
+    differ = np.array([what[name] != of_first.get(name) for name in what])
+    anywhere = gather(differ[None]).any(axis=0)
+    if anywhere.any():
+        name = list(what)[int(anywhere.argmax())]
+        raise ValueError(
+            f"{name}: expected the same in every process, got {what[name]!r} here and "
+            f"{of_first.get(name)!r} in the first; another process may differ"
+        )
 
 
 def gather(tree: Any) -> Any:

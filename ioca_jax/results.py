@@ -187,8 +187,12 @@ def join_seeds(
         where parts come from different places all of these are named.
 
     Raises:
-        ValueError: a seed that is in none, or in two.
+        ValueError: a seed that is in none, or in two, or parts of different data.
     """
+    if len({part.attrs["data_digest"] for part in parts}) > 1:
+        raise ValueError(
+            "expected parts of one dataset, got some of different images or labels"
+        )
     there = np.concatenate([part["seed"].values for part in parts])
     values, times = np.unique(there, return_counts=True)
     if times.max(initial=0) > 1:
@@ -273,6 +277,8 @@ def save_networks(variables: Any, workdir: str | os.PathLike) -> pathlib.Path:
     path = pathlib.Path(workdir).resolve() / "networks"
     with _checkpointer() as checkpointer:
         checkpointer.save(path, jax.tree.map(np.asarray, variables), force=True)
+    for below in (path, *path.rglob("*")):
+        sync(below)
     return path
 
 
@@ -321,8 +327,21 @@ def write_whole(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> Non
     part = path.with_name(f".{path.name}.part")
     try:
         write(part)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(part)
         os.replace(part, path)
+        sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def sync(path: pathlib.Path) -> None:
+    """Has the system write a file, or a directory's list of files, to the disk.
+
+    Args:
+        path: which.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -13,7 +13,7 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,16 +23,24 @@ import xarray as xr
 from ioca_jax import figures
 from ioca_jax.checkpoints import (
     Chunk,
+    count_finished,
     load_chunks,
     locked,
     remove_chunks,
     save_chunk,
     signals_deferred,
 )
-from ioca_jax.datasets import Dataset, load_dataset
+from ioca_jax.datasets import Dataset, data_digest, load_dataset
 from ioca_jax.events import EVENTS_FILE, Listener, json_lines
 from ioca_jax.mlp import MLP
-from ioca_jax.parallel import device_mesh, gather, is_first, on_first, tell
+from ioca_jax.parallel import (
+    check_agreement,
+    device_mesh,
+    gather,
+    is_first,
+    on_first,
+    tell,
+)
 from ioca_jax.provenance import Stopwatch
 from ioca_jax.report import summarize
 from ioca_jax.results import (
@@ -48,7 +56,7 @@ from ioca_jax.results import (
     write_whole,
 )
 from ioca_jax.study import StudyConfig, scopes_of, study_networks
-from ioca_jax.training import check_fit, train
+from ioca_jax.training import check_fit, seeds_that_fit, train
 
 # Seeds on a device at a time: enough that what a chunk costs beside is little, few
 # enough that little is lost with a chunk. Accelerators want many at once.
@@ -152,6 +160,7 @@ def run_study(
     """
     folder, shard = pathlib.Path(workdir), shard or Shard()
     run = _Run(config, shard, shard.seeds(config), folder, seeds_at_once, listeners)
+    check_agreement(run.identity())
     if on_first(run.is_finished):
         return _told_to_all(run.report)
     return run.compute(data)
@@ -193,11 +202,14 @@ class _Run:
             )
         model = config.model(data.num_classes)
         check_fit(model, data, config.train_config())
+        digest = data_digest(data)
+        check_agreement({"data": digest})
         with contextlib.ExitStack() as stack:
-            on_first(lambda: self._open(stack))
+            if on_first(lambda: self._open(stack)):
+                return _told_to_all(self.report)  # somebody finished it meanwhile
             watch.mark("loaded")
             with watch.listening():
-                chunks = self._compute_chunks(model, data, watch)
+                chunks = self._compute_chunks(model, data, digest, watch)
             watch.mark("computed")
             return _told_to_all(lambda: self._finish(chunks, watch))
 
@@ -226,17 +238,46 @@ class _Run:
             for listener in (json_lines(self.folder / EVENTS_FILE), *self.listeners):
                 listener(event)
 
-    def _compute_chunks(self, model: MLP, data: Dataset, watch: Stopwatch):
+    def identity(self) -> dict[str, str]:
+        """What decides the results and how work is cut up."""
+        ours = _flag_values(self._flags())
+        return {n: v for n, v in ours.items() if n not in _NOT_OF_THE_RESULTS} | {
+            "seeds_at_once": str(self.seeds_at_once)
+        }
+
+    def _load_chunks(self, digest: str) -> tuple[list[Chunk], list[pathlib.Path]]:
+        """The folder's chunks; refuses those of another run."""
+        chunks, damaged = load_chunks(self.folder)
+        config = json.loads(json.dumps(dataclasses.asdict(self.config)))
+        for chunk in chunks:
+            theirs = json.loads(chunk.results.attrs["configuration"])
+            name = _differing_field(theirs, config)
+            if name is None and chunk.results.attrs["data_digest"] != digest:
+                name = "data"
+            if name is not None:
+                raise ValueError(
+                    f"workdir: expected chunks of this run, got {self.folder} with "
+                    f"some of a run with other {name}; choose another workdir"
+                )
+        return chunks, damaged
+
+    def _compute_chunks(
+        self, model: MLP, data: Dataset, digest: str, watch: Stopwatch
+    ) -> list[Chunk]:
         """All chunks: those that the folder has, and the others, computed now."""
         chunks, finished = [], []
         if is_first():
-            chunks, damaged = load_chunks(self.folder)
+            chunks, damaged = self._load_chunks(digest)
             finished = [s for c in chunks for s in c.results["seed"].values.tolist()]
             for file in damaged:
                 self._emit(event="damaged", file=str(file))
         finished = on_first(lambda: finished)
         missing = [seed for seed in self.seeds if seed not in finished]
-        number = -(-len(missing) // (self.seeds_at_once or self._default_size()))
+        most = jax.process_count() * seeds_that_fit(
+            *(model, data, self.config.train_config(), self.config.memory_gb)
+        )
+        size = min(most, self.seeds_at_once or self._default_size())
+        number = -(-len(missing) // size)
         parts = [part.tolist() for part in np.array_split(missing, max(1, number))]
         parts = parts if missing else []
         self._emit(
@@ -286,9 +327,12 @@ class _Run:
     ) -> Chunk:
         """Trains and studies this process's share of some seeds; gathers all shares."""
 
+        wanted = sum(seed in seeds for seed in own)
+
         def on_epoch(epoch: int, metrics: dict[str, np.ndarray]) -> None:
-            means = {name: _mean(values) for name, values in metrics.items()}
-            self._emit(event="epoch", chunk=number, epoch=epoch, **means)
+            means = {name: _mean(values[:wanted]) for name, values in metrics.items()}
+            told = {"chunk": number, "first_seed": seeds[0], "epoch": epoch}
+            self._emit(event="epoch", **told, **means)
 
         def on_scope(scope: str) -> None:
             watch.mark("first_curves")
@@ -317,16 +361,17 @@ class _Run:
             )
         file = self.folder / "flags.txt"
         if not file.is_file():
+            if (self.folder / RESULTS_FILE).exists():
+                raise ValueError(
+                    "workdir: expected a new folder or one of this configuration, got "
+                    f"{self.folder}, which holds {RESULTS_FILE} without flags.txt; "
+                    "choose another workdir"
+                )
             return False
         theirs = _flag_values(file.read_text().splitlines())
         ours = _flag_values(self._flags())
-        differ = sorted(
-            name
-            for name in theirs.keys() | ours.keys()
-            if theirs.get(name) != ours.get(name)
-        )
-        if differ:
-            name = differ[0]
+        name = _differing_field(theirs, ours)
+        if name is not None:
             raise ValueError(
                 "workdir: expected a new folder or one of this configuration, got "
                 f"{self.folder}, which holds a run with {name}={theirs.get(name)}, not "
@@ -338,12 +383,18 @@ class _Run:
         whole = self.shard == Shard()
         return self.config.flags() + ([] if whole else [f"--shard={self.shard}"])
 
-    def _open(self, stack: contextlib.ExitStack) -> None:
-        """Makes the folder, keeps others out, and leaves the flags in it."""
+    def _open(self, stack: contextlib.ExitStack) -> bool:
+        """Makes the folder, keeps others out, and leaves the flags in it.
+
+        Tells whether it was finished before others were kept out.
+        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(self.folder))
+            if self.is_finished():
+                return True
             _write_flags(self._flags(), self.folder)
+            return False
         except BlockingIOError:
             raise
         except OSError as error:
@@ -351,6 +402,26 @@ class _Run:
                 f"workdir: expected a folder that can be written, got {self.folder} "
                 f"({error.strerror or error})"
             ) from error
+
+
+def _differing_field(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
+    """The first field of the results that is not the same."""
+    names = sorted((theirs.keys() | ours.keys()) - set(_NOT_OF_THE_RESULTS))
+    return next((n for n in names if theirs.get(n) != ours.get(n)), None)
+
+
+def is_of_configuration(flags_file: pathlib.Path, config: StudyConfig) -> bool:
+    """Whether a folder's flags are those of a configuration, whole.
+
+    Args:
+        flags_file: its ``flags.txt``.
+        config: the configuration.
+
+    Returns:
+        Whether they give the same results.
+    """
+    theirs = _flag_values(flags_file.read_text(errors="replace").splitlines())
+    return _differing_field(theirs, _flag_values(config.flags())) is None
 
 
 def _mean(values: np.ndarray) -> float | None:
@@ -434,13 +505,13 @@ def merge_runs(
     parts = [load_results(folder) for folder in folders]
     configs = [json.loads(part.attrs["configuration"]) for part in parts]
     for folder, config in zip(folders, configs, strict=True):
-        for name in sorted(config.keys() | configs[0].keys()):
-            here, there = configs[0].get(name), config.get(name)
-            if here != there and name not in _NOT_OF_THE_RESULTS:
-                raise ValueError(
-                    f"expected runs of one configuration, got {name}={here} in "
-                    f"{folders[0]} and {name}={there} in {folder}"
-                )
+        name = _differing_field(config, configs[0])
+        if name is not None:
+            raise ValueError(
+                "expected runs of one configuration, got "
+                f"{name}={configs[0].get(name)} in {folders[0]} and "
+                f"{name}={config.get(name)} in {folder}"
+            )
     config = _config_of(parts[0])
     if partial:
         there = {seed for part in parts for seed in part["seed"].values.tolist()}
@@ -478,9 +549,9 @@ def how_to_go_on(workdir: str | os.PathLike) -> str:
         One line: what is finished, and how to go on.
     """
     folder = pathlib.Path(workdir)
-    if (folder / RESULTS_FILE).is_file():
-        return f"interrupted: all is finished in {folder} but, perhaps, the report"
-    finished = sum(len(c.results["seed"]) for c in load_chunks(folder)[0])
+    finished = count_finished(folder)
+    if not finished and (folder / RESULTS_FILE).is_file():
+        return f"interrupted: {folder} is finished; the same command reports it"
     return (
         f"interrupted: {finished} networks are finished in {folder}; the same command "
         "goes on from there"

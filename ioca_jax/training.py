@@ -146,9 +146,7 @@ def train(
     """
     numbers = checked_seeds(seeds)
     check_fit(model, data, config)
-    num_train, num_inputs = data.train.x.shape
-    per_seed = _bytes_per_seed(model, config, num_train, num_inputs)
-    chunk = max(1, min(len(numbers), int(memory_gb * 1e9 / per_seed)))
+    chunk = min(len(numbers), seeds_that_fit(model, data, config, memory_gb))
     mesh = device_mesh()
     chunk = -(-chunk // mesh.size) * mesh.size  # the same number on every device
     # Images that are too much for every device lie spread over all of them.
@@ -160,11 +158,33 @@ def train(
         some = numbers[start : start + chunk]
         # The last chunk is filled up, so that every chunk has the same program.
         filled = np.concatenate([some, np.repeat(some[-1:], chunk - len(some))])
-        done.append(_train_chunk(model, config, mesh, spread, arrays, filled, on_epoch))
+
+        def heard(epoch: int, metrics: dict, number: int = len(some)) -> None:
+            on_epoch(epoch, {name: m[:number] for name, m in metrics.items()})
+
+        done.append(_train_chunk(model, config, mesh, spread, arrays, filled, heard))
     variables, history = jax.tree.map(
         lambda *chunks: jnp.concatenate(chunks)[: len(numbers)], *done
     )
     return Trained(variables, np.array(numbers, np.int32), history)
+
+
+def seeds_that_fit(
+    model: MLP, data: Dataset, config: TrainConfig, memory_gb: float
+) -> int:
+    """How many networks are trained at once within a budget.
+
+    Args:
+        model: the networks' shape.
+        data: the dataset.
+        config: how to train.
+        memory_gb: the budget beside the data.
+
+    Returns:
+        At least 1.
+    """
+    per_seed = _bytes_per_seed(model, config, *data.train.x.shape)
+    return max(1, int(memory_gb * 1e9 / per_seed))
 
 
 def check_fit(model: MLP, data: Dataset, config: TrainConfig) -> None:

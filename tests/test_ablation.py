@@ -184,6 +184,40 @@ def test_jit_and_vmap_over_networks():
             np.testing.assert_array_equal(together.correct[seed], alone.correct)
 
 
+@pytest.mark.parametrize("layers", [(0,), (), (0, 3), (-1, 0, 1, 2)])
+def test_layers_that_do_not_hold_the_order_are_refused(layers):
+    model, variables = random_network()
+    x, y = random_examples()
+    order = np.arange(18, dtype=np.int32)
+    with pytest.raises(
+        ValueError, match="^layers: expected layers out of 0 to 2, those"
+    ):
+        ioca.ablation_curve(
+            model, variables, order, np.zeros(18, np.float32), x, y, layers=layers
+        )
+
+
+def test_layers_may_be_named_in_any_order():
+    model, variables = random_network()
+    x, y = random_examples()
+    arguments = (model, variables, np.arange(9), np.zeros(18, np.float32), x, y)
+    named = ioca.ablation_curve(*arguments, layers=(1, 0, 1))
+    np.testing.assert_array_equal(
+        named.correct, ioca.ablation_curve(*arguments).correct
+    )
+
+
+@pytest.mark.parametrize("memory_gb", [0.0, -1.0, np.inf, np.nan])
+def test_unusable_budgets_are_refused(memory_gb):
+    model, variables = random_network()
+    x, y = random_examples()
+    with pytest.raises(ValueError, match="^memory_gb: expected a positive number, got"):
+        ioca.ablation_curve(
+            *(model, variables, np.arange(9), np.zeros(18, np.float32), x, y),
+            memory_gb=memory_gb,
+        )
+
+
 def test_one_compilation_serves_all_orders_masks_and_clamps(compiled):
     model, variables = random_network(hidden=(5, 4))
     x, y = random_examples()

@@ -142,6 +142,30 @@ def test_what_the_first_process_refuses_stops_all(start_two, tmp_path):
         assert "error: workdir: expected a directory, got" in err
 
 
+def test_processes_at_different_work_are_refused(tmp_path):
+    port = free_port()
+    both = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "experiments.run_study", *FLAGS),
+                *(f"--coordinator_address=localhost:{port}", "--num_processes=2"),
+                *(f"--process_id={number}", f"--l2={number}"),
+                f"--workdir={tmp_path / 'run'}",
+            ],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    for process in both:
+        _, err = process.communicate(timeout=100)
+        assert process.returncode == 2
+        assert "error: l2: expected the same in every process" in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_coordinator_that_is_not_there_is_waited_for_in_vain():
     port = free_port()
     began = time.monotonic()

@@ -84,7 +84,11 @@ def test_tensorboard_gets_what_is_asked_for(whole, tmp_path):
         listen(json.loads(line))
     (file,) = (tmp_path / "tensorboard").iterdir()
     content = file.read_bytes()
-    for tag in (b"chunk_1/train_loss", b"chunk_1/validation_accuracy", b"test_error"):
+    for tag in (
+        b"from_seed_4/train_loss",
+        b"from_seed_4/validation_accuracy",
+        b"test_error",
+    ):
         assert tag in content
 
 
@@ -175,6 +179,29 @@ def test_a_full_disk_leaves_what_was_finished(stopped, whole, data):
     assert not list(stopped.rglob("*.part"))
     ioca.run_study(CONFIG, stopped, data=data)
     assert_same_run(stopped, whole)
+
+
+def test_chunks_and_results_of_another_run_are_refused(stopped, whole, data, tmp_path):
+    (stopped / "flags.txt").unlink()
+    other = dataclasses.replace(CONFIG, learning_rate=0.05)
+    with pytest.raises(ValueError, match="some of a run with other learning_rate; cho"):
+        ioca.run_study(other, stopped, data=data)
+    dark = ioca.Split(data.test.x * 0.5, data.test.y)
+    with pytest.raises(ValueError, match="some of a run with other data; choose anot"):
+        ioca.run_study(CONFIG, stopped, data=dataclasses.replace(data, test=dark))
+    (tmp_path / "bare").mkdir()
+    content = (whole / "study.nc").read_bytes()
+    (tmp_path / "bare" / "study.nc").write_bytes(content)
+    with pytest.raises(ValueError, match="which holds study.nc without flags.txt; ch"):
+        ioca.run_study(CONFIG, tmp_path / "bare", data=data)
+    assert (tmp_path / "bare" / "study.nc").read_bytes() == content
+
+
+def test_a_run_may_go_on_with_less_memory(stopped, data):
+    config = dataclasses.replace(CONFIG, memory_gb=1.0)
+    results = ioca.run_study(config, stopped, data=data)
+    assert results.sizes["seed"] == 5
+    assert "5 networks" in (stopped / "summary.txt").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -294,7 +321,7 @@ def wait_for(condition, seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
-def test_a_second_run_is_refused_and_sigterm_says_how_to_go_on(whole, tmp_path):
+def test_a_second_run_is_refused_and_sigterm_says_how_to_go_on(whole, data, tmp_path):
     folder = tmp_path / "run"
     first = start(*FLAGS, f"--workdir={folder}")
     wait_for(lambda: list(folder.glob("chunks/seeds_*")))
@@ -303,7 +330,7 @@ def test_a_second_run_is_refused_and_sigterm_says_how_to_go_on(whole, tmp_path):
         match=rf"^workdir: expected a folder that no other run uses, got {folder}, in "
         rf"use by process {first.pid} on ",
     ):
-        ioca.run_study(CONFIG, folder)
+        ioca.run_study(CONFIG, folder, data=data)
     first.send_signal(signal.SIGTERM)
     _, err = finish(first, code=143)
     last = err.splitlines()[-1]

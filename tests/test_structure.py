@@ -18,7 +18,7 @@ ROOMS: dict[str, set[str]] = {
     "statistics": set(),
     "provenance": set(),
     "events": set(),
-    "checkpoints": set(),
+    "checkpoints": {"results"},
     "results": set(),
     "training": {"datasets", "mlp", "parallel"},
     "orderings": set(),
