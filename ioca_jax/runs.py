@@ -205,11 +205,15 @@ class _Run:
         digest = data_digest(data)
         check_agreement({"data": digest})
         with contextlib.ExitStack() as stack:
-            if on_first(lambda: self._open(stack)):
+            held: list[tuple[list[Chunk], list[pathlib.Path]]] = []
+            if on_first(lambda: self._open(stack, digest, held)):
                 return _told_to_all(self.report)  # somebody finished it meanwhile
             watch.mark("loaded")
             with watch.listening():
-                chunks = self._compute_chunks(model, data, digest, watch)
+                chunks, damaged = held[0] if held else ([], [])  # the first has them
+                for file in damaged:
+                    self._emit(event="damaged", file=str(file))
+                chunks += self._compute_chunks(model, data, chunks, watch)
             watch.mark("computed")
             return _told_to_all(lambda: self._finish(chunks, watch))
 
@@ -262,16 +266,13 @@ class _Run:
         return chunks, damaged
 
     def _compute_chunks(
-        self, model: MLP, data: Dataset, digest: str, watch: Stopwatch
+        self, model: MLP, data: Dataset, there: Sequence[Chunk], watch: Stopwatch
     ) -> list[Chunk]:
-        """All chunks: those that the folder has, and the others, computed now."""
-        chunks, finished = [], []
-        if is_first():
-            chunks, damaged = self._load_chunks(digest)
-            finished = [s for c in chunks for s in c.results["seed"].values.tolist()]
-            for file in damaged:
-                self._emit(event="damaged", file=str(file))
-        finished = on_first(lambda: finished)
+        """The chunks of those seeds that no chunk has yet."""
+        chunks = []
+        finished = on_first(
+            lambda: [s for c in there for s in c.results["seed"].values.tolist()]
+        )
         missing = [seed for seed in self.seeds if seed not in finished]
         most = jax.process_count() * seeds_that_fit(
             *(model, data, self.config.train_config(), self.config.memory_gb)
@@ -383,8 +384,8 @@ class _Run:
         whole = self.shard == Shard()
         return self.config.flags() + ([] if whole else [f"--shard={self.shard}"])
 
-    def _open(self, stack: contextlib.ExitStack) -> bool:
-        """Makes the folder, keeps others out, and leaves the flags in it.
+    def _open(self, stack: contextlib.ExitStack, digest: str, held: list) -> bool:
+        """Makes the folder, keeps others out, reads its chunks, and leaves the flags.
 
         Tells whether it was finished before others were kept out.
         """
@@ -393,6 +394,7 @@ class _Run:
             stack.enter_context(locked(self.folder))
             if self.is_finished():
                 return True
+            held.append(self._load_chunks(digest))
             _write_flags(self._flags(), self.folder)
             return False
         except BlockingIOError:
@@ -534,7 +536,7 @@ def merge_runs(
             f"workdir: expected a new folder, got {workdir}, which holds a finished run"
         )
     with contextlib.ExitStack() as stack:
-        run._open(stack)
+        run._open(stack, results.attrs["data_digest"], [])
         _write_run(results, variables, run.folder)
     return results
 
