@@ -15,6 +15,7 @@ Sources:
 """
 
 import dataclasses
+import functools
 import hashlib
 import importlib.util
 import pathlib
@@ -55,6 +56,15 @@ class Dataset:
     validation: Split
     test: Split
     num_classes: int
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """A hash of every image and label, hexadecimal; computed once."""
+        digest = hashlib.blake2b(digest_size=16)
+        for split in (self.train, self.validation, self.test):
+            for array in split:
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
 
 class _Arrays(NamedTuple):
@@ -279,19 +289,3 @@ _SOURCES: dict[str, tuple[_Reader, int]] = {
     "fashion_mnist": (_read_tfds, 10_000),
     "cifar10": (_read_tfds, 10_000),
 }
-
-
-def data_digest(data: Dataset) -> str:
-    """Tells datasets of different content apart.
-
-    Args:
-        data: a dataset.
-
-    Returns:
-        A hash of every image and label, hexadecimal.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for split in (data.train, data.validation, data.test):
-        for array in split:
-            digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()

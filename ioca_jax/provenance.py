@@ -1,5 +1,6 @@
 """Where results come from: versions, the source's revision, and the time they took."""
 
+import functools
 import importlib.metadata
 import pathlib
 import subprocess
@@ -31,6 +32,7 @@ def _version(package: str) -> str:
         return "not installed"  # run from a checkout
 
 
+@functools.cache
 def source_revision() -> str:
     """The commit of this library's source, ``-dirty`` if it was changed since.
 

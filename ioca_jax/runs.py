@@ -30,7 +30,7 @@ from ioca_jax.checkpoints import (
     save_chunk,
     signals_deferred,
 )
-from ioca_jax.datasets import Dataset, data_digest, load_dataset
+from ioca_jax.datasets import Dataset, load_dataset
 from ioca_jax.events import EVENTS_FILE, Listener, json_lines
 from ioca_jax.mlp import MLP
 from ioca_jax.parallel import (
@@ -202,11 +202,10 @@ class _Run:
             )
         model = config.model(data.num_classes)
         check_fit(model, data, config.train_config())
-        digest = data_digest(data)
-        check_agreement({"data": digest})
+        check_agreement({"data": data.digest})
         with contextlib.ExitStack() as stack:
             held: list[tuple[list[Chunk], list[pathlib.Path]]] = []
-            if on_first(lambda: self._open(stack, digest, held)):
+            if on_first(lambda: self._open(stack, data.digest, held)):
                 return _told_to_all(self.report)  # somebody finished it meanwhile
             watch.mark("loaded")
             with watch.listening():

@@ -19,7 +19,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from ioca_jax.ablation import ablation_curves
-from ioca_jax.datasets import Dataset, data_digest
+from ioca_jax.datasets import Dataset
 from ioca_jax.histograms import joint_counts
 from ioca_jax.information import MEASURES
 from ioca_jax.mlp import MLP
@@ -455,7 +455,7 @@ def _attributes(config: StudyConfig, model: MLP, data: Dataset) -> dict[str, Any
         "num_train": len(data.train.y),
         "num_validation": len(data.validation.y),
         "num_test": len(data.test.y),
-        "data_digest": data_digest(data),
+        "data_digest": data.digest,
         "versions": json.dumps(versions(packages)),
         "source_revision": source_revision(),
         "device": ", ".join(
