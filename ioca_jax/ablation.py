@@ -210,9 +210,9 @@ def ablation_curves(
             f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}"
         )
     x, y = _checked_examples(x, y)
-    layers = _checked_layers(layers, model, order)
     memory_gb = _memory_of_a_device(memory_gb)
     order = checked_neurons(order, model.num_neurons)
+    layers = _checked_layers(layers, model, order)
     clamp = _checked_clamp(clamp, model)
     shape = jnp.broadcast_shapes(order.shape[:-1], clamp.shape[:-1])
     orders, clamps = (
@@ -294,33 +294,20 @@ class _RankOne(NamedTuple):
     sizes: "_ExamplesAtOnce"
 
     def __call__(self, arrays, x, y):
-        return jax.lax.map(lambda network: self._network(network, x, y), arrays)
+        return _curves_of_networks(self, self.layers[0], arrays, x, y)
 
-    def _network(self, network, x, y):
+    def curve_of(self, affine, outputs, above, y):
+        """What gives a curve on some examples, of an order and a clamp."""
         model, lowest = self.model, self.layers[0]
-        variables, orders, clamps = network
-        affine = folded_layers(model, variables)
+        # What a step can change, by layer: the pre-activations [width, n] above the
+        # lowest ablated layer, the logits last.
+        states = {lowest + 1: above}
+        for layer in range(lowest + 1, model.num_layers):
+            above = _affine(model, affine[layer + 1], _outputs(model, above))
+            states[layer + 1] = above
+        return partial(self._curve, affine, outputs, states, y)
 
-        def chunk(carry, outputs, y_chunk):
-            above = _affine(model, affine[lowest + 1], outputs)
-            # What a step can change, by layer: the pre-activations [width, n] above
-            # the lowest ablated layer, the logits last.
-            states = {lowest + 1: above}
-            for layer in range(lowest + 1, model.num_layers):
-                above = _affine(model, affine[layer + 1], _outputs(model, above))
-                states[layer + 1] = above
-
-            def curve(order_and_clamp):
-                order, clamp = order_and_clamp
-                return self._curve(affine, outputs, states, order, clamp, y_chunk)
-
-            sums = jax.lax.map(curve, (orders, clamps))
-            return jax.tree.map(jnp.add, carry, sums)
-
-        zeros = _zero_score(model, len(orders), orders.shape[1] + 1)
-        return _fold_outputs(chunk, zeros, model, affine, lowest, x, y, self.sizes)
-
-    def _curve(self, affine, lowest_outputs, states, order, clamp, y):
+    def _curve(self, affine, lowest_outputs, states, y, order, clamp):
         """One order [K]: correct [K+1, C] and summed losses [K+1]."""
         model, lowest, last = self.model, self.layers[0], self.model.num_layers - 1
         slices, num_steps = model.layer_slices, len(order)
@@ -515,27 +502,13 @@ class _PrefixSums(NamedTuple):
     steps_at_once: int
 
     def __call__(self, arrays, x, y):
-        return jax.lax.map(lambda network: self._network(network, x, y), arrays)
+        return _curves_of_networks(self, self.lowest, arrays, x, y)
 
-    def _network(self, network, x, y):
-        model, lowest = self.model, self.lowest
-        variables, orders, clamps = network
-        affine = folded_layers(model, variables)
+    def curve_of(self, affine, outputs, above, y):
+        """What gives a curve on some examples, of an order and a clamp."""
+        return partial(self._curve, affine, outputs, above, y)
 
-        def chunk(carry, outputs, y_chunk):
-            above = _affine(model, affine[lowest + 1], outputs)
-
-            def curve(order_and_clamp):
-                order, clamp = order_and_clamp
-                return self._curve(affine, outputs, above, order, clamp, y_chunk)
-
-            sums = jax.lax.map(curve, (orders, clamps))
-            return jax.tree.map(jnp.add, carry, sums)
-
-        zeros = _zero_score(model, len(orders), orders.shape[1] + 1)
-        return _fold_outputs(chunk, zeros, model, affine, lowest, x, y, self.sizes)
-
-    def _curve(self, affine, outputs, above, order, clamp, y):
+    def _curve(self, affine, outputs, above, y, order, clamp):
         """One order [K]: correct [K+1, C] and summed losses [K+1]."""
         model, lowest, num_points = self.model, self.lowest, len(order) + 1
         size = min(self.steps_at_once, num_points)
@@ -592,28 +565,39 @@ class _ExamplesAtOnce(NamedTuple):
     ablated: int
 
 
-def _fold_outputs(step, carry, model, affine, lowest, x, y, sizes: _ExamplesAtOnce):
-    """``fold_examples`` over a layer's outputs, feature-major, [width, n].
+def _curves_of_networks(engine: "_RankOne | _PrefixSums", lowest: int, arrays, x, y):
+    """Sums over examples, one network after another, each with orders of its own.
 
     Images are many inputs, so a copy of a chunk of them costs more than its outputs do:
     as many as the budget allows go through the lower layers at once.
     """
+    model, sizes = engine.model, engine.sizes
 
-    def images(carry, x_chunk, y_chunk):
-        outputs = x_chunk  # example-major: images are read as they lie
-        for kernel, bias in affine[: lowest + 1]:
-            outputs = _outputs(model, _matmul(model, outputs, kernel) + bias)
-        # Or the product would be laid out for the transpose below, which is slower.
-        outputs = jax.lax.optimization_barrier(outputs)
-        return fold_examples(
-            lambda carry, some, labels: step(carry, some.T, labels),
-            carry,
-            outputs,
-            y_chunk,
-            chunk_size=sizes.ablated,
-        )
+    def of_network(network):
+        variables, orders, clamps = network
+        affine = folded_layers(model, variables)
 
-    return fold_examples(images, carry, x, y, chunk_size=sizes.images)
+        def images(carry, x_chunk, y_chunk):
+            outputs = x_chunk  # example-major: images are read as they lie
+            for kernel, bias in affine[: lowest + 1]:
+                outputs = _outputs(model, _matmul(model, outputs, kernel) + bias)
+            # Or the product would be laid out for the transpose below: slower.
+            outputs = jax.lax.optimization_barrier(outputs)
+            return fold_examples(
+                ablated, carry, outputs, y_chunk, chunk_size=sizes.ablated
+            )
+
+        def ablated(carry, outputs, y_chunk):
+            outputs = outputs.T
+            above = _affine(model, affine[lowest + 1], outputs)
+            curve = engine.curve_of(affine, outputs, above, y_chunk)
+            sums = jax.lax.map(lambda pair: curve(*pair), (orders, clamps))
+            return jax.tree.map(jnp.add, carry, sums)
+
+        zeros = _zero_score(model, len(orders), orders.shape[1] + 1)
+        return fold_examples(images, zeros, x, y, chunk_size=sizes.images)
+
+    return jax.lax.map(of_network, arrays)
 
 
 def _steps_of_neurons(order: Array, num_neurons: int) -> Array:
@@ -680,8 +664,7 @@ def _layers_of_order(model: MLP, order: ArrayLike) -> tuple[int, ...]:
     """The layers that an order touches; all where that is not known yet."""
     if isinstance(order, Tracer):
         return tuple(range(model.num_layers))
-    neurons = np.asarray(checked_neurons(order, model.num_neurons))
-    touched = np.unique(model.layer_of_neuron[neurons.ravel()]).tolist()
+    touched = np.unique(model.layer_of_neuron[np.asarray(order).ravel()]).tolist()
     return tuple(touched) or (model.num_layers - 1,)
 
 
