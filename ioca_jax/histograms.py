@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int
 
-_EXACT_IN_FLOAT32 = 2**24
+EXACT_IN_FLOAT32 = 2**24
 
 
 def joint_counts(
@@ -44,9 +44,9 @@ def joint_counts(
             f"{list(codes.shape)} and {list(labels.shape)}"
         )
     parts = [
-        _count(codes[start : start + _EXACT_IN_FLOAT32], part, num_codes, num_classes)
-        for start in range(0, max(1, len(labels)), _EXACT_IN_FLOAT32)
-        for part in [labels[start : start + _EXACT_IN_FLOAT32]]
+        _count(codes[start : start + EXACT_IN_FLOAT32], part, num_codes, num_classes)
+        for start in range(0, max(1, len(labels)), EXACT_IN_FLOAT32)
+        for part in [labels[start : start + EXACT_IN_FLOAT32]]
     ]
     return sum(parts[1:], parts[0])
 

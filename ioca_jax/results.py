@@ -28,11 +28,41 @@ class Variable(NamedTuple):
 
 _CURVE = ("seed", "clamp", "scope", "ordering", "step")
 _HISTORY = ("seed", "epoch")
+_SCORE = ("seed", "measure", "neuron")
+_BY_MEASURE = "as the coordinate unit says"
 VARIABLES = {
     "score": Variable(
-        ("seed", "measure", "neuron"),
-        "measure of a neuron's quantised output on the validation split",
+        _SCORE,
+        "measure of a neuron on the validation split, where it is of a game among "
+        "neurons of those of its layer",
+        _BY_MEASURE,
+    ),
+    "network_score": Variable(
+        _SCORE,
+        "the same among all neurons, for measures that are of a game, else NaN",
+        _BY_MEASURE,
+    ),
+    "variant_score": Variable(
+        ("seed", "variant", "measure", "neuron"),
+        "measure of information by another quantiser or part of the validation split",
         "bit",
+    ),
+    "p_value": Variable(
+        _SCORE,
+        "share of permutations of the labels that give a neuron as much, (b+1)/(m+1); "
+        "NaN for measures that labels do not decide",
+        "1",
+    ),
+    "p_value_family": Variable(
+        _SCORE,
+        "share of permutations of the labels that give any neuron of the network as "
+        "much, (b+1)/(m+1)",
+        "1",
+    ),
+    "selective_class": Variable(
+        ("seed", "neuron"),
+        "class that attains the KL selectivity, -1 where that is 0",
+        "class",
     ),
     "activation_mean": Variable(
         ("seed", "neuron"),
@@ -56,6 +86,17 @@ VARIABLES = {
     ),
     "loss": Variable(_CURVE, "mean cross-entropy on the test split", "nat"),
     "accuracy": Variable(_CURVE, "share of the test split classified correctly", "1"),
+    "single_correct": Variable(
+        ("seed", "clamp", "neuron", "class"),
+        "test examples classified correctly with this neuron alone ablated, by true "
+        "class",
+        "count",
+    ),
+    "single_loss": Variable(
+        ("seed", "clamp", "neuron"),
+        "mean cross-entropy on the test split with this neuron alone ablated",
+        "nat",
+    ),
     "diverged": Variable(("seed",), "whether the training loss ceased finite", "1"),
     "train_loss": Variable(
         _HISTORY, "mean training loss of the epoch's batches, with penalty", "nat"
@@ -95,7 +136,12 @@ def make_results(
         )
         for name, array in arrays.items()
     }
-    return xr.Dataset(variables, coordinates, attributes)
+    results = xr.Dataset(variables, coordinates, attributes)
+    if "unit" in results.coords and len(units := np.unique(results["unit"])) == 1:
+        for name in results.data_vars:
+            if VARIABLES[str(name)].units == _BY_MEASURE:
+                results[name].attrs["units"] = str(units[0])
+    return results
 
 
 def save_results(results: xr.Dataset, workdir: str | os.PathLike) -> pathlib.Path:

@@ -21,7 +21,22 @@ from jaxtyping import Array, Float, Int
 from ioca_jax.ablation import ablation_curves
 from ioca_jax.datasets import Dataset
 from ioca_jax.histograms import joint_counts
-from ioca_jax.information import MEASURES
+from ioca_jax.importance import (
+    ABLATION_SCORES,
+    SCORES,
+    greedy_orders,
+    shapley_values,
+    single_ablations,
+)
+from ioca_jax.information import (
+    MEASURES,
+    MEASURES_OF_LABELS,
+    PAPER_MEASURES,
+    check_classes,
+    null_of_labels,
+    permuted_labels,
+    selective_class,
+)
 from ioca_jax.mlp import MLP
 from ioca_jax.orderings import DIRECTIONS, order_neurons, random_order
 from ioca_jax.parallel import place_examples
@@ -32,6 +47,14 @@ from ioca_jax.streaming import SEEN, fold_examples
 from ioca_jax.training import TrainConfig, Trained, checked_seeds
 
 CLAMPS = ("zero", "mean")
+UNITS = (
+    dict.fromkeys(MEASURES, "bit")
+    | {name: score.unit for name, score in SCORES.items()}
+    | {f"{n}_{clamp}": unit for n, unit in ABLATION_SCORES.items() for clamp in CLAMPS}
+)
+"""Everything that neurons can be ranked by, with the unit of its values."""
+# Of the measuring split, the first: enough to tell which neuron is felt least.
+_EXAMPLES_OF_GREEDY = 1000
 # Examples measured at a time. Fixed, so that clamp means do not depend on a budget.
 _EXAMPLES_MEASURED_AT_ONCE = 1000
 
@@ -84,12 +107,21 @@ class StudyConfig:
         "threshold alone is at 0 for relu and tanh, at 0.5 for sigmoid.",
     )
     measures: tuple[str, ...] = _field(
-        tuple(MEASURES), f"What neurons are ranked by: {', '.join(MEASURES)}."
+        tuple(PAPER_MEASURES), f"What neurons are ranked by: {', '.join(UNITS)}."
     )
     clamps: tuple[str, ...] = _field(
         CLAMPS, "What an ablated neuron outputs: zero, or its validation mean."
     )
     random_orders: int = _field(10, "Random orders for each network and scope.")
+    permutations: int = _field(
+        200,
+        "Permutations of the labels that measures are tested against; 0 tests none.",
+    )
+    robustness: bool = _field(
+        False,
+        "Measure information also by other quantisers and on parts of the validation "
+        "split, to see whether neurons rank the same.",
+    )
     memory_gb: float = _field(
         4.0, "About how much memory to use at once beside the data, in GB."
     )
@@ -103,7 +135,7 @@ class StudyConfig:
         """Checks the fields, but for what only the dataset can tell."""
         object.__setattr__(self, "seeds", tuple(checked_seeds(self.seeds).tolist()))
         object.__setattr__(self, "hidden", tuple(self.hidden))
-        for name, known in (("measures", tuple(MEASURES)), ("clamps", CLAMPS)):
+        for name, known in (("measures", tuple(UNITS)), ("clamps", CLAMPS)):
             given = tuple(getattr(self, name))
             object.__setattr__(self, name, given)
             unknown = [value for value in given if value not in known]
@@ -112,10 +144,15 @@ class StudyConfig:
                     f"{name}: expected one or more of {', '.join(known)}, each once, "
                     f"got {','.join(given)!r}"
                 )
-        if self.random_orders < 0:
+        for name in ("random_orders", "permutations"):
+            if getattr(self, name) < 0:
+                raise ValueError(
+                    f"{name}: expected a number not negative, got {getattr(self, name)}"
+                )
+        if not self.random_orders and any("shapley" in n for n in self.measures):
             raise ValueError(
-                f"random_orders: expected a number not negative, got "
-                f"{self.random_orders}"
+                "random_orders: expected at least 1, from which Shapley values are "
+                "estimated, got 0; give more, or measures without them"
             )
         if not (np.isfinite(self.memory_gb) and self.memory_gb > 0):
             raise ValueError(
@@ -191,7 +228,7 @@ def measure_neurons(
     y: Int[ArrayLike, " N"],
     *,
     quantizer: str = "threshold",
-    measures: Sequence[str] = tuple(MEASURES),
+    measures: Sequence[str] = tuple(PAPER_MEASURES),
 ) -> NeuronStatistics:
     """Measures every hidden neuron, streaming over examples.
 
@@ -203,7 +240,7 @@ def measure_neurons(
         y: int32 [N] classes.
         quantizer: as in ``parse_quantizer``. ``quantile:B`` holds all activations of
             the network at once, [N, H]; the others hold a chunk.
-        measures: names out of entropy, mutual_information, kl_selectivity.
+        measures: names out of ``information.MEASURES``.
 
     Returns:
         Scores, means, counts and edges.
@@ -304,32 +341,164 @@ def _measure(model, variables, split, quantizer, measures) -> NeuronStatistics:
     )
 
 
-@partial(jax.jit, static_argnames=("orderings", "scope_index"))
-def _orders(scores, seeds, neurons, orderings, scope_index) -> Int[Array, "S O K"]:
-    """The orders of one scope, for every network.
+@partial(jax.jit, static_argnames=("model", "quantizer", "measures"))
+def _test_measures(model, variables, edges, split, permuted, quantizer, measures):
+    """Nulls of every network, one after another, of the same permutations."""
+    num_codes = parse_quantizer(quantizer, model.activation).num_codes
 
-    An order's key depends on its seed, scope and ordering alone, so that it is the
-    same whatever else a run computes.
+    def of_network(network):
+        variables, edges = network
+        codes = encode(model.apply(variables, split.x)[1], edges)
+        return null_of_labels(
+            *(codes, split.y, permuted),
+            *(num_codes, model.num_classes, measures),
+        )
+
+    return jax.lax.map(of_network, (variables, edges))
+
+
+@partial(jax.jit, static_argnames=("model", "names"))
+def _score(model, variables, means, split, names) -> dict[str, Float[Array, "S H"]]:
+    """Scores that need no ablation, one network after another."""
+
+    def of_network(network):
+        return {name: SCORES[name].function(model, *network, *split) for name in names}
+
+    return jax.lax.map(of_network, (variables, means))
+
+
+def _key_of_scope(seed: Array, scope_index: int) -> Array:
+    """An order's key depends on its seed, scope and ordering alone.
+
+    So it is the same whatever else a run computes.
     """
+    return jax.random.fold_in(jax.random.key(seed), 1 + scope_index)
+
+
+def _key_of_ties(key: Array, measure: str, direction: str) -> Array:
+    key = jax.random.fold_in(key, 1 + list(UNITS).index(measure))
+    return jax.random.fold_in(key, DIRECTIONS.index(direction))
+
+
+@partial(jax.jit, static_argnames=("draws", "scope_index"))
+def _random_orders(seeds, neurons, draws, scope_index) -> Int[Array, "S draws K"]:
+    """The random orders of one scope, for every network."""
+
+    def of_network(seed):
+        key = jax.random.fold_in(_key_of_scope(seed, scope_index), 0)
+        drawn = [
+            random_order(neurons, key=jax.random.fold_in(key, draw))
+            for draw in range(draws)
+        ]
+        return jnp.stack(drawn) if drawn else jnp.zeros((0, len(neurons)), jnp.int32)
+
+    return jax.vmap(of_network)(seeds)
+
+
+@partial(jax.jit, static_argnames=("orderings", "scope_index"))
+def _ranked_orders(
+    scores, seeds, neurons, orderings, scope_index
+) -> Int[Array, "S O K"]:
+    """The orders of one scope that measures give, for every network."""
 
     def of_network(scores, seed):
-        key = jax.random.fold_in(jax.random.key(seed), 1 + scope_index)
-
-        def one(ordering: Ordering):
-            if ordering.ranked_by == "random":
-                draw_key = jax.random.fold_in(jax.random.fold_in(key, 0), ordering.draw)
-                return random_order(neurons, key=draw_key)
-            measure = 1 + list(MEASURES).index(ordering.ranked_by)
-            tie_key = jax.random.fold_in(
-                jax.random.fold_in(key, measure), DIRECTIONS.index(ordering.direction)
+        key = _key_of_scope(seed, scope_index)
+        ranked = [
+            order_neurons(
+                scores[ordering.ranked_by],
+                neurons,
+                ordering.direction,
+                key=_key_of_ties(key, ordering.ranked_by, ordering.direction),
             )
-            return order_neurons(
-                scores[ordering.ranked_by], neurons, ordering.direction, key=tie_key
-            )
-
-        return jnp.stack([one(ordering) for ordering in orderings])
+            for ordering in orderings
+        ]
+        return jnp.stack(ranked)
 
     return jax.vmap(of_network)(scores, seeds)
+
+
+class _Scores(NamedTuple):
+    """By measure, float32 [S, H]: among the neurons of a layer, and among all."""
+
+    of_layers: dict[str, Float[Array, "S H"]]
+    of_network: dict[str, Float[Array, "S H"]]
+
+
+def _ablation_scores(
+    config: StudyConfig,
+    model: MLP,
+    trained: Trained,
+    clamps: dict[str, Float[Array, "S H"]],
+    split: tuple[Array, Array],
+    drawn: dict[str, Int[Array, "S draws K"]],
+) -> _Scores:
+    """What ablation on the measuring split says of neurons."""
+    of_layers, of_network = {}, {}
+    x, y = split
+    keys = jax.vmap(jax.random.key)(jnp.asarray(trained.seeds, jnp.uint32))
+    for name in config.measures:
+        kind, _, clamp_name = name.rpartition("_")
+        if kind not in ABLATION_SCORES:
+            continue
+        clamp = clamps[clamp_name]
+        if kind == "ablation_loss":
+            single = single_ablations(
+                *(model, trained.variables, clamp, x, y), memory_gb=config.memory_gb
+            )
+            of_layers[name] = single.alone.loss - single.intact.loss[:, None]
+            continue
+        found = {}
+        for index, (scope, neurons) in enumerate(scopes_of(model).items()):
+            if kind == "shapley":
+                curves = ablation_curves(
+                    *(model, trained.variables, drawn[scope]),
+                    *(clamp[:, None], x, y),
+                    layers=_layers_of(model, neurons),
+                    memory_gb=config.memory_gb,
+                )
+                estimate = jax.vmap(
+                    partial(shapley_values, num_neurons=model.num_neurons)
+                )
+                found[scope] = estimate(curves.accuracy, drawn[scope]).value
+            else:
+                some = (x[:_EXAMPLES_OF_GREEDY], y[:_EXAMPLES_OF_GREEDY])
+                orders = greedy_orders(
+                    *(model, trained.variables, clamp, *some, neurons),
+                    keys=jax.vmap(partial(jax.random.fold_in, data=index))(keys),
+                )
+                found[scope] = jax.vmap(partial(_places, model.num_neurons))(orders)
+        of_network[name] = found.pop("network")
+        of_layers[name] = jnp.nansum(jnp.stack(list(found.values())), axis=0)
+    return _Scores(of_layers, of_network)
+
+
+def _places(num_neurons: int, order: Int[Array, " K"]) -> Float[Array, " H"]:
+    """Where each neuron stands in an order, NaN where it does not."""
+    places = jnp.arange(len(order), dtype=jnp.float32)
+    return jnp.full(num_neurons, jnp.nan).at[order].set(places)
+
+
+def _layers_of(model: MLP, neurons: np.ndarray) -> tuple[int, ...]:
+    return tuple(np.unique(model.layer_of_neuron[neurons]).tolist())
+
+
+def _variants(config: StudyConfig, num_validation: int) -> dict[str, tuple[str, slice]]:
+    """By name, other quantisers, and parts of the split, to measure information by."""
+    everything, half = slice(None), num_validation // 2
+    thresholds = {"relu": (0.5, 1), "sigmoid": (0.25, 0.75), "tanh": (-0.5, 0.5)}
+    quantizers = [
+        *(f"threshold:{t:g}" for t in thresholds[config.activation]),
+        *("quantile:2", "quantile:8", "uniform:2", "uniform:8"),
+    ]
+    parts = {
+        "first half": slice(half),
+        "second half": slice(half, 2 * half),
+        "first fifth": slice(max(1, num_validation // 5)),
+        "first twentieth": slice(max(1, num_validation // 20)),
+    }
+    return {q: (q, everything) for q in quantizers if q != config.quantizer} | {
+        name: (config.quantizer, part) for name, part in parts.items()
+    }
 
 
 def study_networks(
@@ -351,16 +520,36 @@ def study_networks(
 
     Returns:
         Results of the networks' seeds.
+
+    Raises:
+        ValueError: a validation split of a single class.
     """
+    check_classes(data.validation.y)
     orderings, scopes = tuple(_orderings(config)), scopes_of(model)
+    ranked = tuple(o for o in orderings if o.ranked_by != "random")
     validation, test = jax.device_put(data.validation), place_examples(*data.test)
+    informative = tuple(name for name in config.measures if name in MEASURES)
     statistics = _measure(
-        model, trained.variables, validation, config.quantizer, config.measures
+        model, trained.variables, validation, config.quantizer, informative
     )
     means = statistics.activation_mean
-    clamps = {"zero": jnp.zeros_like(means), "mean": means}
-    clamps = jnp.stack([clamps[name] for name in config.clamps], axis=1)
+    by_clamp = {"zero": jnp.zeros_like(means), "mean": means}
+    clamps = jnp.stack([by_clamp[name] for name in config.clamps], axis=1)
     seeds = jnp.asarray(trained.seeds, jnp.uint32)
+    drawn = {
+        scope: _random_orders(seeds, neurons, config.random_orders, index)
+        for index, (scope, neurons) in enumerate(scopes.items())
+    }
+    plain = tuple(name for name in config.measures if name in SCORES)
+    found = _ablation_scores(
+        config, model, trained, by_clamp, place_examples(*data.validation), drawn
+    )
+    scores = _Scores(
+        statistics.scores
+        | _score(model, trained.variables, means, validation, plain)
+        | found.of_layers,
+        found.of_network,
+    )
 
     num_seeds, most = len(trained.seeds), model.num_neurons
     curves = (num_seeds, len(config.clamps), len(scopes), len(orderings), most + 1)
@@ -371,15 +560,16 @@ def study_networks(
         "accuracy": np.full(curves, np.nan, np.float32),
     }
     for index, (scope, neurons) in enumerate(scopes.items()):
-        orders = _orders(statistics.scores, seeds, neurons, orderings, index)
-        layers = tuple(np.unique(model.layer_of_neuron[neurons]).tolist())
+        among = scores.of_layers | (scores.of_network if scope == "network" else {})
+        ordered = _ranked_orders(among, seeds, neurons, ranked, index)
+        orders = jnp.concatenate([ordered, drawn[scope]], axis=1)
         curve = ablation_curves(
             model,
             trained.variables,
             orders[:, None],  # [S, A, O, K] with the clamps
             clamps[:, :, None],
             *test,
-            layers=layers,
+            layers=_layers_of(model, neurons),
             memory_gb=config.memory_gb,
         )
         size = len(neurons)
@@ -388,32 +578,87 @@ def study_networks(
         arrays["loss"][:, :, index, :, : size + 1] = curve.loss
         arrays["accuracy"][:, :, index, :, : size + 1] = curve.accuracy
         on_scope(scope)
-
-    arrays["score"] = np.stack(
-        [np.asarray(statistics.scores[name]) for name in config.measures], axis=1
-    )
-    arrays["activation_mean"] = np.array(means)
-    arrays["joint_count"] = np.array(statistics.joint_counts)
+    single = single_ablations(
+        model, trained.variables, clamps, *test, memory_gb=config.memory_gb
+    ).alone
+    arrays["single_correct"] = np.array(single.correct)
+    arrays["single_loss"] = np.array(single.loss)
+    arrays |= _measured(config, model, data, trained, statistics, scores)
     arrays |= {name: np.array(values) for name, values in trained.history.items()}
     arrays["diverged"] = trained.diverged
     # What a diverged network would give is the code of NaN, not a result.
-    for name in ("score", "activation_mean", "loss", "accuracy"):
-        arrays[name][trained.diverged] = np.nan
-    for name in ("joint_count", "correct", "order"):
-        arrays[name][trained.diverged] = -1
+    for name, array in arrays.items():
+        if name not in (*trained.history, "diverged"):
+            blank = np.nan if array.dtype.kind == "f" else -1
+            array[trained.diverged] = blank
     return make_results(
         arrays,
-        _coordinates(config, model, trained.seeds),
+        _coordinates(config, model, data, trained.seeds),
         _attributes(config, model, data),
     )
 
 
-def _coordinates(config: StudyConfig, model: MLP, seeds: np.ndarray) -> dict[str, Any]:
+def _measured(
+    config: StudyConfig,
+    model: MLP,
+    data: Dataset,
+    trained: Trained,
+    statistics: NeuronStatistics,
+    scores: _Scores,
+) -> dict[str, np.ndarray]:
+    """What was measured, and how sure it is, as the results' arrays."""
+    split, variables = jax.device_put(data.validation), trained.variables
+
+    def stacked(by_measure) -> np.ndarray:
+        blank = np.full((len(trained.seeds), model.num_neurons), np.nan, np.float32)
+        rows = [np.asarray(by_measure.get(name, blank)) for name in config.measures]
+        return np.stack(rows, axis=1)
+
+    arrays = {
+        "score": stacked(scores.of_layers),
+        "activation_mean": np.array(statistics.activation_mean),
+        "joint_count": np.array(statistics.joint_counts),
+        "selective_class": np.array(selective_class(statistics.joint_counts)),
+    }
+    if scores.of_network:
+        arrays["network_score"] = stacked(scores.of_network)
+    tested = tuple(name for name in config.measures if name in MEASURES_OF_LABELS)
+    if config.permutations and tested:
+        permuted = permuted_labels(split.y, jax.random.key(0), config.permutations)
+        nulls = _test_measures(
+            *(model, variables, statistics.edges, split, permuted),
+            *(config.quantizer, tested),
+        )
+        for name in ("p_value", "p_value_family"):
+            arrays[name] = stacked(
+                {n: getattr(null, name) for n, null in nulls.items()}
+            )
+    informative = tuple(name for name in config.measures if name in MEASURES)
+    if config.robustness and informative:
+        arrays["variant_score"] = np.stack(
+            [
+                stacked(
+                    _measure(
+                        *(model, variables, (split.x[part], split.y[part])),
+                        *(quantizer, informative),
+                    ).scores
+                )
+                for quantizer, part in _variants(config, len(split.y)).values()
+            ],
+            axis=1,
+        )
+    return arrays
+
+
+def _coordinates(
+    config: StudyConfig, model: MLP, data: Dataset, seeds: np.ndarray
+) -> dict[str, Any]:
     orderings = _orderings(config)
     in_layer = np.concatenate([np.arange(width) for width in model.hidden])
     return {
         "seed": np.array(seeds, np.int64),
         "measure": list(config.measures),
+        "unit": ("measure", [UNITS[name] for name in config.measures]),
         "neuron": np.arange(model.num_neurons),
         "layer": (
             "neuron",
@@ -430,6 +675,12 @@ def _coordinates(config: StudyConfig, model: MLP, seeds: np.ndarray) -> dict[str
         "position": np.arange(model.num_neurons),
         "step": np.arange(model.num_neurons + 1),
         "class": np.arange(model.num_classes),
+        "class_size": (
+            "class",
+            np.bincount(data.test.y, minlength=model.num_classes),
+            {"long_name": "test examples of each class"},
+        ),
+        **({"variant": list(_variants(config, 1))} if config.robustness else {}),
         "epoch": np.arange(1, config.epochs + 1),
     }
 
