@@ -35,6 +35,10 @@ from ioca_jax.statistics import (
 ALPHA = 0.05
 # Of normalised area: what is less than this is as good as nothing.
 MARGIN = 0.01
+# Enough for a figure: the quantile is right to about 2 % of itself.
+_RESAMPLES_OF_BANDS = 2000
+# More measures' bands than these no figure holds.
+_MEASURES_WITH_BANDS = 5
 # The claims of arXiv 1804.06679, as tests: by number, what is claimed.
 CLAIMS = {
     "1": "over the whole network, lowest first is no better than random",
@@ -48,6 +52,7 @@ CLAIMS = {
     "5": "clamping to the mean does less harm than clamping to zero",
     "7, depth": "the entropy of a neuron is higher in deeper layers",
 }
+VERDICTS = ("holds", "fails", "undecided")
 _CLAIMED = ("mutual_information", "kl_selectivity")
 
 
@@ -121,9 +126,9 @@ def difference_curves(results: xr.Dataset) -> pd.DataFrame:
         results: a run's results, with random orders.
 
     Returns:
-        A row per scope, clamp, ``ranked_by``, ``direction`` and ``step``: ``mean`` over
-        networks, and ``low`` and ``high`` of a band that holds the whole curve of
-        expected differences with 95 % confidence.
+        A row per scope, clamp, ``ranked_by`` (the first five measures), ``direction``
+        and ``step``: ``mean`` over networks, and ``low`` and ``high`` of a band that
+        holds the whole curve of expected differences with 95 % confidence.
 
     Raises:
         ValueError: fewer networks than a band takes, or no random orders.
@@ -131,13 +136,14 @@ def difference_curves(results: xr.Dataset) -> pd.DataFrame:
     kept = learned(results)
     _need_random(kept)
     tables = []
+    orders = _orders(kept)[: _MEASURES_WITH_BANDS * 2]
     for (ranked, direction), scope, clamp in itertools.product(
-        _orders(kept), kept["scope"].values, kept["clamp"].values
+        orders, kept["scope"].values, kept["clamp"].values
     ):
         where = (str(clamp), str(scope))
         random = mean_curve(kept, *where, "random", "random")
         curve = (mean_curve(kept, *where, ranked, direction) - random).values
-        low, high = simultaneous_band(curve.astype(np.float64))
+        low, high = simultaneous_band(curve, resamples=_RESAMPLES_OF_BANDS)
         tables.append(
             pd.DataFrame(
                 {
@@ -261,6 +267,39 @@ def form_hypotheses(
         _sentence(row, kept.sizes["seed"], margin) for row in table.itertuples()
     ]
     return table
+
+
+def tabulate(results: xr.Dataset) -> dict[str, pd.DataFrame]:
+    """Every table that a run has the networks and the orders for.
+
+    Args:
+        results: a run's results.
+
+    Returns:
+        By name: ``neurons``; ``variants`` with robustness; with random orders and three
+        networks ``orders``, ``differences`` and ``effects``, with five also
+        ``hypotheses``, with six ``claims``.
+    """
+    try:
+        kept = learned(results)
+    except ValueError:
+        return {}
+    tables = {"neurons": count_neurons(kept)}
+    if "variant_score" in kept:
+        tables["variants"] = compare_variants(kept)
+    if "random" not in kept["ranked_by"].values:
+        return tables
+    needed: list[tuple[int, str, Callable[[xr.Dataset], pd.DataFrame]]] = [
+        (3, "orders", compare_orders),
+        (3, "differences", difference_curves),
+        (3, "effects", correlate_effects),
+        (seeds_needed(ALPHA, two_sided=False), "hypotheses", form_hypotheses),
+        (seeds_needed(ALPHA), "claims", judge_claims),
+    ]
+    enough = [
+        (name, make) for least, name, make in needed if least <= len(kept["seed"])
+    ]
+    return tables | {name: make(kept) for name, make in enough}
 
 
 class _Comparison(NamedTuple):

@@ -1,9 +1,10 @@
 """Results become figures: what a reader looks at before the tables.
 
-Nothing is computed here but means and spreads over networks and random draws. Every
-figure is legible without colour: what differs in colour differs in marker or line style
-too. Colours are those of M. Okabe and K. Ito, "Color Universal Design", which people
-with the common kinds of colour blindness tell apart.
+Nothing is computed here but means and spreads over networks and random draws: tests and
+intervals come as tables out of ``claims``. Every figure is legible without colour: what
+differs in colour differs in marker or line style too. Colours are those of M. Okabe and
+K. Ito, "Color Universal Design", which people with the common kinds of colour blindness
+tell apart.
 
 Figures are drawn without pyplot and without touching matplotlib's global settings, so
 they can be drawn in any thread and without a screen.
@@ -14,7 +15,7 @@ import json
 import os
 import pathlib
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -36,7 +37,9 @@ _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 # One more than the colours, so that pairs repeat only after the 42nd.
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DIRECTIONS = {"ascending": "lowest first", "descending": "highest first"}
-_UNITS = {"bit": "bits", "nat": "nats"}
+_UNITS = {"bit": "bits", "nat": "nats", "1": "no unit"}
+# More lines or panels than these make than a reader can tell apart.
+_MEASURES_IN_A_FIGURE = 5
 _PANEL = (3.3, 2.7)  # inches
 _LEAST_WIDTH = 6.0  # inches, for titles and legends
 _PANELS_IN_A_ROW = 4
@@ -46,11 +49,14 @@ _METADATA = {"png": {}, "pdf": {"CreationDate": None}}
 _POINTS_AS_VECTORS = 5000
 
 
-def ablation_curves(results: xr.Dataset) -> Figure:
+def ablation_curves(
+    results: xr.Dataset, measures: Sequence[str] | None = None
+) -> Figure:
     """Draws accuracy over the number of ablated neurons, for every order.
 
     Args:
         results: a run's results.
+        measures: whose orders; None takes all.
 
     Returns:
         A row of panels per clamp, a column per scope; a line per measure and direction,
@@ -69,7 +75,7 @@ def ablation_curves(results: xr.Dataset) -> Figure:
             label=f"{_words(measure)}, {described}",
             **dashed if direction == "descending" else {},
         )
-        for index, measure in enumerate(_names(kept, "measure"))
+        for index, measure in enumerate(measures or _names(kept, "measure"))
         for direction, described in _DIRECTIONS.items()
     }
     styles["random", "random"] = {
@@ -193,7 +199,7 @@ def measure_scatter(results: xr.Dataset) -> Figure:
     """Draws every measure against every other, neuron by neuron.
 
     Args:
-        results: a run's results, with two measures or more.
+        results: a run's results, with two measures or more; of many, the first five.
 
     Returns:
         A panel per pair of measures; a point per neuron of every network, its colour
@@ -203,7 +209,8 @@ def measure_scatter(results: xr.Dataset) -> Figure:
         ValueError: no network that converged, or fewer than two measures.
     """
     kept = _kept(results)
-    pairs = list(itertools.combinations(_names(kept, "measure"), 2))
+    names = _names(kept, "measure")[:_MEASURES_IN_A_FIGURE]
+    pairs = list(itertools.combinations(names, 2))
     if not pairs:
         raise ValueError(
             "measure_scatter: expected a run with two measures or more, got one with "
@@ -223,6 +230,268 @@ def measure_scatter(results: xr.Dataset) -> Figure:
         axes.set_xlabel(_measure_label(kept, pair[0]))
         axes.set_ylabel(_measure_label(kept, pair[1]))
     _legend(figure, *panels[0].get_legend_handles_labels())
+    return figure
+
+
+def single_effects(results: xr.Dataset, clamp: str | None = None) -> Figure:
+    """Draws each measure against what ablating single neurons does to the test loss.
+
+    Args:
+        results: a run's results.
+        clamp: of the ablated neurons; None takes the run's last.
+
+    Returns:
+        A panel per measure; a point per neuron of every network, its colour and marker
+        by layer.
+
+    Raises:
+        ValueError: no network that converged.
+    """
+    kept = _kept(results)
+    clamp = clamp or _names(kept, "clamp")[-1]
+    measures = _names(kept, "measure")
+    figure, panels = _panels(
+        results,
+        f"Loss that ablating one neuron costs, clamped to {clamp}, a point per neuron "
+        "of each network",
+        -(-len(measures) // _PANELS_IN_A_ROW),
+        min(len(measures), _PANELS_IN_A_ROW),
+        len(measures),
+    )
+    intact = kept["loss"].isel(scope=0, ordering=0, step=0).sel(clamp=clamp)
+    rise = kept["single_loss"].sel(clamp=clamp) - intact
+    for axes, measure in zip(panels, measures, strict=True):
+        for index, layer in enumerate(_layers(kept)):
+            of_layer = np.flatnonzero(kept["layer"].values == layer)
+            costs = rise.isel(neuron=of_layer).transpose("seed", "neuron")
+            _draw_points(
+                axes,
+                _scores(kept, measure, layer),
+                costs.values.ravel(),
+                _look(index),
+                size=9.0,
+                label=f"layer {layer}",
+            )
+        axes.axhline(0, color="0.4", linewidth=0.8)
+        axes.set_yscale("symlog", linthresh=float(np.abs(rise).median()) or 1e-6)
+        axes.set_xlabel(_measure_label(kept, measure))
+        axes.set_ylabel("rise of test loss (nats)")
+    _legend(figure, *panels[0].get_legend_handles_labels())
+    return figure
+
+
+def difference_curves(results: xr.Dataset, table: pd.DataFrame) -> Figure:
+    """Draws how far each order's accuracy is above that of random ones.
+
+    Args:
+        results: a run's results.
+        table: out of ``claims.difference_curves``.
+
+    Returns:
+        A row of panels per clamp, a column per scope; a line per measure and direction,
+        its band simultaneous over all steps.
+    """
+    scopes, clamps = _names(results, "scope"), _names(results, "clamp")
+    figure, panels = _accuracy_panels(
+        results, "Accuracy above that of random orders", scopes, clamps
+    )
+    dashed = {"linestyle": "--", "mfc": "white"}
+    measures = list(dict.fromkeys(table["ranked_by"]))
+    for (clamp, scope), axes in panels.items():
+        here = table[(table["clamp"] == clamp) & (table["scope"] == scope)]
+        lines = list(itertools.product(enumerate(measures), _DIRECTIONS.items()))
+        for place, ((index, measure), (direction, described)) in enumerate(lines):
+            chosen = (here["ranked_by"] == measure) & (here["direction"] == direction)
+            line = here[chosen]
+            look = _look(index, **dashed if direction == "descending" else {})
+            axes.plot(
+                line["step"],
+                line["mean"],
+                label=f"{_words(measure)}, {described}",
+                markevery=_every(len(line), place, len(lines)),
+                **look,
+            )
+            axes.fill_between(
+                line["step"],
+                line["low"],
+                line["high"],
+                color=look["color"],
+                alpha=0.12,
+                linewidth=0,
+            )
+        axes.axhline(0, color="black", linewidth=1, linestyle=":")
+        if scope == scopes[0]:
+            axes.set_ylabel("accuracy above random")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    handles += [Line2D([], [], color="black", linestyle=":"), Patch(color="0.8")]
+    labels += [_random_label(results), "band: 95 %, for all steps at once"]
+    _legend(figure, handles, labels)
+    return figure
+
+
+def order_effects(results: xr.Dataset, table: pd.DataFrame) -> Figure:
+    """Draws by how much each order's area is above that of random ones.
+
+    Args:
+        results: a run's results.
+        table: out of ``claims.compare_orders``.
+
+    Returns:
+        A row of panels per clamp, a column per scope; a line per measure, its mean
+        effect and 95 % interval for each direction, filled where the test says so.
+    """
+    measures = list(dict.fromkeys(table["ranked_by"]))
+    scopes, clamps = _names(results, "scope"), _names(results, "clamp")
+    figure, panels = _panels(
+        results,
+        "Normalised area above that of random orders",
+        len(clamps),
+        len(scopes),
+        sharex=True,
+        sharey=True,
+    )
+    width = 1.6 + len(scopes) * 2.6
+    height = len(clamps) * (0.9 + 0.27 * len(measures)) + 0.6
+    figure.set_size_inches(max(width, _LEAST_WIDTH), height)
+    for axes, (clamp, scope) in zip(
+        panels, itertools.product(clamps, scopes), strict=True
+    ):
+        for index, direction in enumerate(_DIRECTIONS):
+            here = table[
+                (table["clamp"] == clamp)
+                & (table["scope"] == scope)
+                & (table["direction"] == direction)
+            ].set_index("ranked_by")
+            here = here.reindex(measures)
+            lines = np.arange(len(measures)) + (-0.17, 0.17)[index]
+            look = _look(index)
+            axes.hlines(lines, here["low"], here["high"], color=look["color"])
+            is_shown = (here["p_corrected"] <= 0.05).to_numpy()
+            for chosen, fill in ((is_shown, look["color"]), (~is_shown, "white")):
+                axes.plot(
+                    here["effect"].to_numpy()[chosen],
+                    lines[chosen],
+                    **look | {"linestyle": "", "mfc": fill, "zorder": 3},
+                )
+        axes.axvline(0, color="black", linewidth=1, linestyle=":")
+        name = "whole network" if scope == "network" else _words(scope)
+        axes.set_title(f"{name}, clamped to {clamp}", fontsize="medium")
+        axes.set_yticks(np.arange(len(measures)), [_words(name) for name in measures])
+        axes.set_ylim(len(measures) - 0.5, -0.5)
+        axes.tick_params(labelsize="small")
+        if clamp == clamps[-1]:
+            axes.set_xlabel("area above random", fontsize="small")
+    handles = [Line2D([], [], **_look(index, linestyle="-")) for index in range(2)] + [
+        Line2D([], [], color="0.3", marker="o", linestyle="", markersize=5, mfc=fill)
+        for fill in ("0.3", "white")
+    ]
+    labels = [
+        *_DIRECTIONS.values(),
+        "corrected p at most 0.05",
+        "not (line: 95 % interval over networks)",
+    ]
+    _legend(figure, handles, labels)
+    return figure
+
+
+def class_curves(
+    results: xr.Dataset, ranked_by: str, direction: str = "ascending"
+) -> Figure:
+    """Draws accuracy by class along the curves of one order.
+
+    Args:
+        results: a run's results.
+        ranked_by: a measure, or ``random``.
+        direction: ``ascending``, ``descending``, or ``random``.
+
+    Returns:
+        A row of panels per clamp, a column per scope; a line per class, mean over
+        networks and draws.
+
+    Raises:
+        ValueError: no network that converged.
+    """
+    kept = _kept(results)
+    ordered = (
+        "in random order"
+        if ranked_by == "random"
+        else f"{_words(ranked_by)} {_DIRECTIONS[direction]}"
+    )
+    scopes, clamps = _names(kept, "scope"), _names(kept, "clamp")
+    figure, panels = _accuracy_panels(
+        results, f"Accuracy by class, {ordered}", scopes, clamps
+    )
+    chosen = (kept["ranked_by"] == ranked_by) & (kept["direction"] == direction)
+    correct = kept["correct"].isel(ordering=np.flatnonzero(chosen.values))
+    share = correct.where(correct >= 0) / kept["class_size"]
+    share = share.mean(("seed", "ordering"))
+    lines = kept.sizes["class"]
+    for (clamp, scope), axes in panels.items():
+        here = share.sel(clamp=clamp, scope=scope).dropna("step", how="all")
+        for index, label in enumerate(kept["class"].values):
+            axes.plot(
+                here["step"],
+                here.sel({"class": label}),
+                label=f"class {label}",
+                markevery=_every(here.sizes["step"], index, lines),
+                **_look(index, linestyle=("-", "--", ":")[index // 6 % 3]),
+            )
+        axes.set_ylim(0, 1)
+    _legend(figure, *figure.axes[0].get_legend_handles_labels())
+    return figure
+
+
+def class_costs(results: xr.Dataset, measure: str, clamp: str | None = None) -> Figure:
+    """Draws which classes the ablation of each neuron alone costs, in one network.
+
+    Args:
+        results: a run's results.
+        measure: by which a layer's neurons are arranged, lowest first.
+        clamp: of the ablated neuron; None takes the run's first.
+
+    Returns:
+        A panel per layer: neurons by classes, the change of the class's accuracy in
+        points of percent, of the first network that converged.
+
+    Raises:
+        ValueError: no network that converged.
+    """
+    kept = _kept(results)
+    clamp = clamp or _names(kept, "clamp")[0]
+    one = kept.isel(seed=0)
+    intact = one["correct"].isel(scope=0, ordering=0, step=0).sel(clamp=clamp)
+    change = (one["single_correct"].sel(clamp=clamp) - intact) / one["class_size"]
+    points = 100 * change.transpose("class", "neuron")
+    layers = _layers(kept)
+    figure, panels = _panels(
+        results,
+        f"Accuracy that ablating one neuron costs each class, clamped to {clamp}, "
+        f"network of seed {int(one['seed'])}",
+        len(layers),
+        1,
+    )
+    # A few neurons matter more than all others: the scale is that of most.
+    limit = float(np.quantile(np.abs(points), 0.99)) or 1.0
+    for axes, layer in zip(panels, layers, strict=True):
+        of_layer = np.flatnonzero(one["layer"].values == layer)
+        scores = one["score"].sel(measure=measure).values[of_layer]
+        arranged = points.isel(neuron=of_layer[np.argsort(scores, kind="stable")])
+        image = axes.imshow(
+            arranged,
+            cmap="PuOr",
+            vmin=-limit,
+            vmax=limit,
+            aspect="auto",
+            interpolation="nearest",
+        )
+        axes.grid(visible=False)
+        axes.set_title(f"layer {layer}", fontsize="medium")
+        axes.set_ylabel("class")
+        axes.set_yticks(np.arange(points.sizes["class"]), points["class"].values)
+        axes.tick_params(axis="y", labelsize="x-small")
+        axes.set_xlabel(f"neurons of the layer, lowest {_words(measure)} first")
+        bar = figure.colorbar(image, ax=axes, extend="both")
+        bar.set_label("points of accuracy", fontsize="small")
     return figure
 
 
@@ -424,26 +693,31 @@ def _run_label(name: str, networks: int, diverged: int) -> str:
 
 
 def save_figures(
-    results: xr.Dataset, directory: str | os.PathLike
+    results: xr.Dataset,
+    directory: str | os.PathLike,
+    tables: Mapping[str, pd.DataFrame] | None = None,
 ) -> list[pathlib.Path]:
-    """Draws every figure that the results have data for, as PNG and as PDF.
+    """Draws every figure that there are data for, as PNG and as PDF.
 
     The same results give the same bytes.
 
     Args:
         results: a run's results.
         directory: where the files go; made if need be.
+        tables: out of ``claims.tabulate``.
 
     Returns:
         The paths of the files written, whole each: ``training_history`` always; unless
-        every network diverged also ``ablation_curves`` and ``measure_distributions``,
-        ``bias_balancing`` if there are both clamps, ``measure_scatter`` if there are
-        two measures.
+        every network diverged also ``ablation_curves`` (and ``ablation_curves_2``, ...
+        where there are many measures), ``measure_distributions``, ``single_effects``,
+        ``class_curves`` and ``class_costs``, ``bias_balancing`` if there are both
+        clamps, ``measure_scatter`` if there are two measures; ``difference_curves`` and
+        ``order_effects`` where the tables are.
     """
     folder = pathlib.Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, draw in _drawable(results).items():
+    for name, draw in _drawable(results, tables or {}).items():
         paths += save_figure(draw(results), folder / name)
     return paths
 
@@ -469,19 +743,31 @@ def save_figure(figure: Figure, stem: pathlib.Path) -> list[pathlib.Path]:
     return paths
 
 
-def _drawable(results: xr.Dataset) -> dict[str, Callable[[xr.Dataset], Figure]]:
-    """By name, the figures that the results have data for."""
+def _drawable(
+    results: xr.Dataset, tables: Mapping[str, pd.DataFrame]
+) -> dict[str, Callable[[xr.Dataset], Figure]]:
+    """By name, the figures that there are data for."""
     figures: dict[str, Callable[[xr.Dataset], Figure]] = {}
     if converged(results).sizes["seed"]:
         measures = _names(results, "measure")
-        figures["ablation_curves"] = ablation_curves
+        for start in range(0, len(measures), _MEASURES_IN_A_FIGURE):
+            some = measures[start : start + _MEASURES_IN_A_FIGURE]
+            page = f"_{start // _MEASURES_IN_A_FIGURE + 1}" if start else ""
+            figures[f"ablation_curves{page}"] = partial(ablation_curves, measures=some)
         figures["measure_distributions"] = measure_distributions
+        preferred = "mutual_information"
+        chosen = preferred if preferred in measures else measures[0]
         if {"zero", "mean"} <= set(_names(results, "clamp")):
-            preferred = "mutual_information"
-            chosen = preferred if preferred in measures else measures[0]
             figures["bias_balancing"] = partial(bias_balancing, measure=chosen)
         if len(measures) > 1:
             figures["measure_scatter"] = measure_scatter
+        figures["single_effects"] = single_effects
+        figures["class_curves"] = partial(class_curves, ranked_by=chosen)
+        figures["class_costs"] = partial(class_costs, measure=chosen)
+        of_tables = {"differences": difference_curves, "orders": order_effects}
+        for name, draw in of_tables.items():
+            if name in tables:
+                figures[draw.__name__] = partial(draw, table=tables[name])
     figures["training_history"] = training_history
     return figures
 
@@ -510,8 +796,8 @@ def _words(name: str) -> str:
 
 
 def _measure_label(results: xr.Dataset, measure: str) -> str:
-    units = results["score"].attrs["units"]
-    return f"{_words(measure)} ({_UNITS.get(units, units)})"
+    unit = str(results["unit"].sel(measure=measure).values)
+    return f"{_words(measure)} ({_UNITS.get(unit, unit)})"
 
 
 def _random_label(results: xr.Dataset) -> str:

@@ -4,22 +4,30 @@ import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
+from ioca_jax.claims import CLAIMS, VERDICTS, tabulate
 from ioca_jax.results import converged, intact_accuracy
 from ioca_jax.statistics import areas_by_order
 
 
-def summarize(results: xr.Dataset) -> str:
+def summarize(
+    results: xr.Dataset, tables: Mapping[str, pd.DataFrame] | None = None
+) -> str:
     """Says in words and small tables what a run found.
 
     Args:
         results: a run's results.
+        tables: out of ``claims.tabulate``, if the caller has them already.
 
     Returns:
         Lines of text: the time it took, test error over seeds, each measure's range by
-        layer, and the area under the accuracy curve of every scope and order.
+        layer, neurons that say nothing, the area under the accuracy curve of every
+        scope and order, how measures rank with what single ablations cost, hypotheses,
+        and what holds of the paper's claims.
     """
+    tables = tabulate(results) if tables is None else tables
     config = json.loads(results.attrs["configuration"])
     kept = converged(results)
     lines = [
@@ -42,17 +50,20 @@ def summarize(results: xr.Dataset) -> str:
         f"Test error: {_mean_and_sd(error, 2)} %, from {error.min():.2f} to "
         f"{error.max():.2f} (mean ± standard deviation over seeds)",
         "",
-        "Measures in bits, over all neurons and seeds",
+        "Measures, over all neurons and seeds",
         *_table(
-            ["layer", "measure", "least", "median", "greatest"], _measure_rows(kept)
+            ["layer", "measure", "unit", "least", "median", "greatest"],
+            _measure_rows(kept),
         ),
         "",
+        *_neurons(tables.get("neurons")),
         "Area under the accuracy curve over the share of neurons ablated, mean ± "
         "standard deviation over seeds",
         *_table(
             ["scope", "order", *(f"clamp {c}" for c in kept["clamp"].values)],
             _area_rows(kept),
         ),
+        *_inference(tables, kept.sizes["seed"]),
     ]
     return "\n".join(lines)
 
@@ -76,7 +87,10 @@ def _measure_rows(results: xr.Dataset) -> list[list[str]]:
         for measure in results["measure"].values:
             scores = of_layer.sel(measure=measure).values
             numbers = (scores.min(), np.median(scores), scores.max())
-            rows.append([str(layer), str(measure), *(f"{n:.3f}" for n in numbers)])
+            unit = str(of_layer["unit"].sel(measure=measure).values)
+            rows.append(
+                [str(layer), str(measure), unit, *(f"{n:.3f}" for n in numbers)]
+            )
     return rows
 
 
@@ -86,6 +100,82 @@ def _area_rows(results: xr.Dataset) -> list[list[str]]:
         name = ranked if ranked == "random" else f"{ranked} {direction}"
         rows.append([scope, name, *(_mean_and_sd(column, 3) for column in areas.T)])
     return rows
+
+
+def _neurons(table: pd.DataFrame | None) -> list[str]:
+    """How many neurons say nothing, and how many more than chance."""
+    if table is None:
+        return []
+    header = [name.replace("_", " ", 1) for name in table.columns]
+    rows = [
+        [f"{value:g}" if value == int(value) else f"{value:.1f}" for value in row]
+        for row in table.itertuples(index=False)
+    ]
+    described = (
+        "Neurons, means over networks: dead, always on, and those whose measure chance "
+        "does not explain"
+    )
+    how = (
+        "  (family: above what any neuron shows in 95 % of permutations of the labels; "
+        "discovered: at a false discovery rate of 5 %)"
+    )
+    tested = [how] if len(header) > 4 else []
+    return [described, *_table(header, rows), *tested, ""]
+
+
+def _inference(tables: Mapping[str, pd.DataFrame], networks: int) -> list[str]:
+    """What is said over networks, as far as they are enough."""
+    lines: list[str] = []
+    if "effects" in tables:
+        rows = [
+            [
+                str(row.layer),
+                row.clamp,
+                row.measure,
+                f"{row.effect:+.3f}",
+                f"{row.low:+.3f} to {row.high:+.3f}",
+                f"{row.p_corrected:.2g}",
+            ]
+            for row in tables["effects"].itertuples()
+        ]
+        header = ["layer", "clamp", "measure", "tau", "95 % interval", "corrected p"]
+        lines += [
+            "",
+            "Rank correlation (Kendall's tau-b, within the layer) with the loss that "
+            "ablating one neuron costs",
+            *_table(header, rows),
+        ]
+    if "hypotheses" in tables:
+        decided = tables["hypotheses"].query("verdict != 'undecided'")
+        number = len(tables["hypotheses"])
+        lines += [
+            "",
+            f"Hypotheses that curves suggest: {len(decided)} of {number} tested, the "
+            "others are undecided",
+            *(f"  {sentence}" for sentence in decided["sentence"]),
+        ]
+    if "claims" in tables:
+        counts = tables["claims"].groupby("claim", sort=False)["verdict"].value_counts()
+        rows = [
+            [
+                claim,
+                *(str(counts.get((claim, verdict), 0)) for verdict in VERDICTS),
+                CLAIMS[claim],
+            ]
+            for claim in tables["claims"]["claim"].unique()
+        ]
+        lines += [
+            "",
+            "The paper's claims, by comparison (each scope, clamp and measure)",
+            *_table(["claim", *VERDICTS, "what is claimed"], rows),
+        ]
+    elif networks:
+        lines += [
+            "",
+            f"Tests of hypotheses take 5 networks, tests of claims 6; these are "
+            f"{networks}.",
+        ]
+    return lines
 
 
 def _mean_and_sd(values: np.ndarray, digits: int) -> str:

@@ -14,13 +14,14 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 import xarray as xr
 
-from ioca_jax import figures
+from ioca_jax import claims, figures
 from ioca_jax.checkpoints import (
     Chunk,
     count_finished,
@@ -452,8 +453,13 @@ def _write_run(results: xr.Dataset, variables: Any, folder: pathlib.Path) -> Non
 
 def _write_report(results: xr.Dataset, folder: pathlib.Path) -> None:
     """Everything that is made from the results alone."""
-    figures.save_figures(results, folder / "figures")
-    text = summarize(results) + "\n"
+    tables = claims.tabulate(results)
+    (folder / "tables").mkdir(exist_ok=True)
+    for name, table in tables.items():
+        file = folder / "tables" / f"{name}.csv"
+        write_whole(file, partial(table.to_csv, index=False))
+    figures.save_figures(results, folder / "figures", tables)
+    text = summarize(results, tables) + "\n"
     write_whole(folder / "summary.txt", lambda part: part.write_text(text))
 
 

@@ -18,6 +18,7 @@ numbers.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -123,11 +124,13 @@ def ablated_at_loss(
 
 def areas_by_order(
     results: xr.Dataset,
+    area: Callable[[np.ndarray], np.ndarray] = area_under_curve,
 ) -> dict[tuple[str, str, str], Float[np.ndarray, "S clamps"]]:
     """Areas under the accuracy curves, mean over random draws.
 
     Args:
         results: a run's results, of networks that converged.
+        area: of curves [..., K+1].
 
     Returns:
         By scope, what neurons are ranked by, and direction: float64 [S, clamps], in the
@@ -139,7 +142,7 @@ def areas_by_order(
     ranked_by, direction = results["ranked_by"].values, results["direction"].values
     areas = {}
     for scope, curves in zip(results["scope"].values, by_scope.values, strict=True):
-        of_scope = area_under_curve(curves)
+        of_scope = area(curves)
         for ranked, towards in zip(ranked_by, direction, strict=True):
             chosen = (ranked_by == ranked) & (direction == towards)
             name = (str(scope), str(ranked), str(towards))

@@ -26,9 +26,10 @@ ROOMS: dict[str, set[str]] = {
     "parallel": {"streaming"},
     "ablation": {"mlp", "orderings", "parallel", "streaming"},
     "figures": {"results"},
-    "report": {"results", "statistics"},
+    "claims": {"results", "statistics"},
+    "report": {"claims", "results", "statistics"},
 }
-ROOMS["study"] = set(ROOMS) - {"figures", "report", "checkpoints", "events"}
+ROOMS["study"] = set(ROOMS) - {"figures", "report", "claims", "checkpoints", "events"}
 ROOMS["runs"] = set(ROOMS)
 
 
