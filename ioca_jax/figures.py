@@ -260,6 +260,9 @@ def single_effects(results: xr.Dataset, clamp: str | None = None) -> Figure:
     )
     intact = kept["loss"].isel(scope=0, ordering=0, step=0).sel(clamp=clamp)
     rise = kept["single_loss"].sel(clamp=clamp) - intact
+    # Most lie on a linear scale to a power of ten, so that ticks do not meet.
+    most = float(np.quantile(np.abs(rise), 0.75))
+    threshold = 10.0 ** np.ceil(np.log10(max(most, 1e-6)))
     for axes, measure in zip(panels, measures, strict=True):
         for index, layer in enumerate(_layers(kept)):
             of_layer = np.flatnonzero(kept["layer"].values == layer)
@@ -273,7 +276,7 @@ def single_effects(results: xr.Dataset, clamp: str | None = None) -> Figure:
                 label=f"layer {layer}",
             )
         axes.axhline(0, color="0.4", linewidth=0.8)
-        axes.set_yscale("symlog", linthresh=float(np.abs(rise).median()) or 1e-6)
+        axes.set_yscale("symlog", linthresh=threshold)
         axes.set_xlabel(_measure_label(kept, measure))
         axes.set_ylabel("rise of test loss (nats)")
     _legend(figure, *panels[0].get_legend_handles_labels())
@@ -919,8 +922,10 @@ def _panels(
         axes.set_axisbelow(True)
     for axes in panels[used:] if used else ():
         axes.remove()
-    text = textwrap.fill(_subject(results), int(width * 13))
-    figure.suptitle(f"{title}\n{text}", fontsize="medium", parse_math=False)
+    text = "\n".join(
+        textwrap.fill(line, int(width * 13)) for line in (title, _subject(results))
+    )
+    figure.suptitle(text, fontsize="medium", parse_math=False)
     return figure, list(panels[:used])
 
 

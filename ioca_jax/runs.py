@@ -33,6 +33,7 @@ from ioca_jax.checkpoints import (
 )
 from ioca_jax.datasets import Dataset, load_dataset
 from ioca_jax.events import EVENTS_FILE, Listener, json_lines
+from ioca_jax.information import check_classes
 from ioca_jax.mlp import MLP
 from ioca_jax.parallel import (
     check_agreement,
@@ -154,8 +155,8 @@ def run_study(
         The results, as in ``study.nc``.
 
     Raises:
-        ValueError: a configuration that does not fit the dataset, or a folder that
-            holds the results of another configuration.
+        ValueError: a configuration that does not fit the dataset, a validation split of
+            a single class, or a folder that holds the results of another configuration.
         OSError: a folder that cannot be written or is in use, or data that is not
             there.
     """
@@ -203,6 +204,7 @@ class _Run:
             )
         model = config.model(data.num_classes)
         check_fit(model, data, config.train_config())
+        check_classes(data.validation.y)
         check_agreement({"data": data.digest})
         with contextlib.ExitStack() as stack:
             held: list[tuple[list[Chunk], list[pathlib.Path]]] = []

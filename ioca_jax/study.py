@@ -32,7 +32,6 @@ from ioca_jax.information import (
     MEASURES,
     MEASURES_OF_LABELS,
     PAPER_MEASURES,
-    check_classes,
     null_of_labels,
     permuted_labels,
     selective_class,
@@ -520,11 +519,7 @@ def study_networks(
 
     Returns:
         Results of the networks' seeds.
-
-    Raises:
-        ValueError: a validation split of a single class.
     """
-    check_classes(data.validation.y)
     orderings, scopes = tuple(_orderings(config)), scopes_of(model)
     ranked = tuple(o for o in orderings if o.ranked_by != "random")
     validation, test = jax.device_put(data.validation), place_examples(*data.test)

@@ -21,7 +21,19 @@ ALL_FIGURES = {
     "bias_balancing",
     "measure_scatter",
     "training_history",
+    "single_effects",
+    "class_curves",
+    "class_costs",
 }
+# What these need to be told beside the results.
+ARGUMENTS = {
+    "class_curves": {"ranked_by": "mutual_information"},
+    "class_costs": {"measure": "mutual_information"},
+}
+
+
+def draw_figure(name: str, results: xr.Dataset, **given) -> Figure:
+    return getattr(figures, name)(results, **ARGUMENTS.get(name, {}) | given)
 
 
 def synthetic_results(
@@ -49,6 +61,12 @@ def synthetic_results(
     accuracy = generator.random(shape, np.float32)
     for index, size in enumerate(scopes.values()):
         accuracy[:, :, index, :, size + 1 :] = np.nan
+    correct = generator.integers(0, 20, (*shape, 2)).astype(np.int32)
+    correct[np.isnan(accuracy)] = -1
+    loss = np.where(np.isnan(accuracy), accuracy, generator.random(shape, np.float32))
+    # The intact network is the same whatever is ablated later.
+    correct[:, :, :, :, 0], loss[..., 0] = 15, 0.5
+    single = (seeds, len(clamps), neurons)
     if scores is None:
         scores = generator.random((seeds, len(measures), neurons), np.float32)
     history = {
@@ -62,12 +80,24 @@ def synthetic_results(
     history["train_loss"][has_diverged, 1:] = np.inf
     history["validation_loss"][has_diverged, 1:] = np.nan
     return make_results(
-        {"accuracy": accuracy, "score": scores, "diverged": has_diverged, **history},
+        {
+            "accuracy": accuracy,
+            "correct": correct,
+            "loss": loss,
+            "single_correct": generator.integers(0, 20, (*single, 2)).astype(np.int32),
+            "single_loss": generator.random(single, np.float32),
+            "score": scores,
+            "diverged": has_diverged,
+            **history,
+        },
         {
             "seed": np.arange(seeds),
             "clamp": list(clamps),
             "scope": list(scopes),
             "measure": list(measures),
+            "unit": ("measure", ["bit"] * len(measures)),
+            "class": [0, 1],
+            "class_size": ("class", [20, 20]),
             "layer": ("neuron", np.repeat(np.arange(len(hidden)) + 1, hidden)),
             "neuron": np.arange(neurons),
             "ordering": [f"{m}_{d}_{draw}" for m, d, draw in orderings],
@@ -105,8 +135,7 @@ def heights(drawn: Line2D) -> np.ndarray:
 
 
 def legend_texts(figure: Figure) -> list[str]:
-    (legend,) = figure.legends
-    return [text.get_text() for text in legend.get_texts()]
+    return [text.get_text() for made in figure.legends for text in made.get_texts()]
 
 
 def bands(axes: Axes) -> list[tuple[float, float]]:
@@ -322,7 +351,7 @@ def test_axes_of_curves_say_what_and_in_what(results, name):
 
 @pytest.mark.parametrize("name", sorted(ALL_FIGURES))
 def test_titles_say_what_was_trained(results, name):
-    title = getattr(figures, name)(results).get_suptitle()
+    title = draw_figure(name, results).get_suptitle()
     assert "mnist5k, 5-4-3-2 relu, quantiser threshold:0, 3 networks" in title
 
 
@@ -336,9 +365,10 @@ def test_title_of_a_file_is_its_name_as_it_is():
 def test_diverged_networks_are_left_out(name):
     """Nothing that is drawn changes but the title, which says so."""
     results = synthetic_results(seeds=4, diverged=(1,))
-    figure = getattr(figures, name)(results)
-    without = getattr(figures, name)(results.isel(seed=[0, 2, 3]))
-    assert "3 networks (1 diverged, left out)" in figure.get_suptitle()
+    figure = draw_figure(name, results)
+    without = draw_figure(name, results.isel(seed=[0, 2, 3]))
+    title = figure.get_suptitle().replace("\n", " ")
+    assert "3 networks (1 diverged, left out)" in title
     assert legend_texts(figure) == legend_texts(without)
     for axes, others in zip(figure.axes, without.axes, strict=True):
         assert axes.get_xlabel() == others.get_xlabel()
@@ -366,7 +396,7 @@ def test_the_same_results_give_the_same_bytes(tmp_path):
     results = synthetic_results(measures=THREE[:1], clamps=("zero",), hidden=(2,))
     first = figures.save_figures(results, tmp_path / "first")
     second = figures.save_figures(results, str(tmp_path / "second"))
-    assert len(first) == 6
+    assert len(first) == 12
     for one, other in zip(first, second, strict=True):
         assert one.name == other.name
         assert one.read_bytes() == other.read_bytes()
@@ -405,7 +435,7 @@ def test_networks_that_all_diverged_have_a_history_only():
     np.testing.assert_array_equal(np.isfinite(heights(drawn)), [1, 0, 0, 0])
     for name in ALL_FIGURES - {"training_history"}:
         with pytest.raises(ValueError, match="converged, got 2 that diverged"):
-            getattr(figures, name)(results)
+            draw_figure(name, results)
 
 
 def test_a_single_network_has_no_spread():
@@ -544,10 +574,16 @@ def test_many_layers_and_measures_fit_on_the_page():
     measures = [f"measure_{index}" for index in range(4)]
     results = synthetic_results(hidden=(2,) * 5, measures=measures)
     for name in sorted(ALL_FIGURES - {"training_history"}):
-        measure = {"measure": "measure_0"} if name == "bias_balancing" else {}
-        figure = getattr(figures, name)(results, **measure)
+        given = {"bias_balancing": "measure", "class_curves": "ranked_by"}
+        given["class_costs"] = "measure"
+        which = {given[name]: "measure_0"} if name in given else {}
+        figure = draw_figure(name, results, **which)
         figure.draw_without_rendering()
         page = figure.bbox
+        boxes = [axes.get_window_extent() for axes in figure.axes if axes.get_ylabel()]
+        assert all(box.height > 100 for box in boxes)
+        if not figure.legends:
+            continue
         below = figure.legends[0].get_window_extent()
         assert page.x0 <= below.x0
         assert below.x1 <= page.x1
@@ -555,3 +591,109 @@ def test_many_layers_and_measures_fit_on_the_page():
         assert all(box.width > 100 for box in boxes)  # 1 inch
         assert all(box.height > 100 for box in boxes)
         assert not any(box.overlaps(below) for box in boxes)
+
+
+def test_single_effects_are_rises_of_the_loss(results):
+    figure = figures.single_effects(results, clamp="zero")
+    assert [axes.get_xlabel() for axes in figure.axes] == [
+        "entropy (bits)",
+        "mutual information (bits)",
+        "KL selectivity (bits)",
+    ]
+    rise = results["single_loss"].values[:, 0] - 0.5
+    for index, axes in enumerate(figure.axes):
+        for drawn, neurons in zip(
+            axes.collections, (slice(0, 4), slice(4, 7)), strict=True
+        ):
+            x, y = np.asarray(drawn.get_offsets()).T
+            scores = results["score"].values[:, index, neurons]
+            np.testing.assert_array_equal(x, scores.ravel())
+            np.testing.assert_allclose(y, rise[:, neurons].ravel(), rtol=1e-6)
+
+
+def test_class_curves_are_shares_of_each_class(results):
+    figure = figures.class_curves(results, "random", "random")
+    assert "in random order" in figure.get_suptitle()
+    axes = panel(figure, "layer 2, clamped to mean")
+    for label in (0, 1):
+        correct = results["correct"].values[:, 1, 2, 6:, :4, label]
+        expected = correct.mean(axis=(0, 1)) / 20
+        np.testing.assert_allclose(heights(line(axes, f"class {label}")), expected)
+    assert legend_texts(figure) == ["class 0", "class 1"]
+
+
+def test_class_costs_are_of_neurons_arranged_by_the_measure(results):
+    figure = figures.class_costs(results, "entropy", clamp="mean")
+    for layer, neurons in ((1, np.arange(4)), (2, np.arange(4, 7))):
+        (image,) = panel(figure, f"layer {layer}").get_images()
+        scores = results["score"].values[0, 0, neurons]
+        arranged = neurons[np.argsort(scores)]
+        change = results["single_correct"].values[0, 1][arranged] - 15
+        np.testing.assert_allclose(image.get_array(), 100 * change.T / 20)
+
+
+@pytest.fixture(scope="module")
+def tables(results) -> dict[str, pd.DataFrame]:
+    generator = np.random.default_rng(3)
+    rows = [
+        {"scope": scope, "clamp": clamp, "ranked_by": m, "direction": d, "step": step}
+        for scope, size in (("network", 7), ("layer_1", 4), ("layer_2", 3))
+        for clamp in ("zero", "mean")
+        for m in THREE
+        for d in ("ascending", "descending")
+        for step in range(size + 1)
+    ]
+    differences = pd.DataFrame(rows)
+    differences[["low", "mean", "high"]] = np.sort(
+        generator.normal(size=(len(rows), 3)), axis=1
+    )
+    orders = differences[differences["step"] == 0].rename(columns={"mean": "effect"})
+    p_values = generator.choice([0.01, 0.2], len(orders))
+    return {"differences": differences, "orders": orders.assign(p_corrected=p_values)}
+
+
+def test_difference_curves_draw_the_table(results, tables):
+    table = tables["differences"]
+    figure = figures.difference_curves(results, table)
+    axes = panel(figure, "layer 1, clamped to mean")
+    here = table.query("scope == 'layer_1' and clamp == 'mean'")
+    order = here.query("ranked_by == 'kl_selectivity' and direction == 'descending'")
+    np.testing.assert_array_equal(
+        heights(line(axes, "KL selectivity, highest first")), order["mean"]
+    )
+    first = here.query("ranked_by == 'entropy' and direction == 'ascending'")
+    np.testing.assert_allclose(bands(axes)[0], first.iloc[0][["low", "high"]])
+    assert legend_texts(figure)[-1] == "band: 95 %, for all steps at once"
+
+
+def test_order_effects_are_filled_where_a_test_says_so(results, tables):
+    table = tables["orders"]
+    figure = figures.order_effects(results, table)
+    axes = panel(figure, "layer 2, clamped to zero")
+    assert [text.get_text() for text in axes.get_yticklabels()] == [
+        *("entropy", "mutual information", "KL selectivity"),
+    ]
+    shown, hollow = axes.get_lines()[:2]  # of the ascending ones
+    here = table.query("scope == 'layer_2' and clamp == 'zero'")
+    here = here.query("direction == 'ascending'")
+    for drawn, chosen in ((shown, True), (hollow, False)):
+        expected = here[(here["p_corrected"] <= 0.05) == chosen]["effect"]
+        np.testing.assert_array_equal(drawn.get_xdata(), expected)
+    assert hollow.get_markerfacecolor() == "white"
+    (intervals, _) = axes.collections
+    ends = [np.asarray(path.vertices)[:, 0] for path in intervals.get_paths()]
+    np.testing.assert_allclose(ends, here[["low", "high"]])
+
+
+def test_figures_of_tables_are_saved_where_tables_are(results, tables, tmp_path):
+    paths = figures.save_figures(results, tmp_path, tables)
+    of_tables = {"difference_curves", "order_effects"}
+    assert {path.stem for path in paths} == ALL_FIGURES | of_tables
+
+
+def test_many_measures_have_a_figure_of_curves_for_five_each(tmp_path):
+    measures = [f"measure_{index}" for index in range(7)]
+    paths = figures.save_figures(synthetic_results(measures=measures), tmp_path)
+    names = {path.stem for path in paths}
+    assert {"ablation_curves", "ablation_curves_2"} <= names
+    assert "ablation_curves_3" not in names

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from reference import evaluate, forward
 from sklearn.metrics import mutual_info_score
 
 import ioca_jax as ioca
-from ioca_jax import study
+from ioca_jax import importance, study
 from ioca_jax.training import HISTORY
 
 CONFIG = ioca.StudyConfig(
@@ -51,7 +52,7 @@ def one_network(networks, index):
     return model, jax.tree.map(lambda leaf: leaf[index], variables)
 
 
-def test_schema(results):
+def test_schema(results, mnist5k):
     assert dict(results.sizes) == {
         "seed": 2,
         "measure": 3,
@@ -68,6 +69,11 @@ def test_schema(results):
     curve = ("seed", "clamp", "scope", "ordering", "step")
     dims = {
         "score": ("seed", "measure", "neuron"),
+        "p_value": ("seed", "measure", "neuron"),
+        "p_value_family": ("seed", "measure", "neuron"),
+        "selective_class": ("seed", "neuron"),
+        "single_correct": ("seed", "clamp", "neuron", "class"),
+        "single_loss": ("seed", "clamp", "neuron"),
         "activation_mean": ("seed", "neuron"),
         "joint_count": ("seed", "neuron", "code", "class"),
         "order": ("seed", "scope", "ordering", "position"),
@@ -87,6 +93,8 @@ def test_schema(results):
     labels = {name: results[name].values.tolist() for name in results.coords}
     assert labels["seed"] == [3, 0]
     assert labels["measure"] == ["entropy", "mutual_information", "kl_selectivity"]
+    assert labels["unit"] == ["bit"] * 3
+    assert labels["class_size"] == np.bincount(mnist5k.test.y).tolist()
     assert labels["scope"] == ["network", "layer_1", "layer_2"]
     assert labels["clamp"] == ["zero", "mean"]
     assert labels["layer"] == [1] * 12 + [2] * 9
@@ -185,11 +193,13 @@ def test_the_folder_is_whole(folder):
     names = {path.name for path in folder.iterdir()} - {".lock"}
     assert names == {
         *("study.nc", "flags.txt", "networks"),
-        *("figures", "summary.txt", "events.jsonl"),
+        *("figures", "tables", "summary.txt", "events.jsonl"),
     }
     figures = {path.name for path in (folder / "figures").iterdir()}
     assert {f"ablation_curves.{kind}" for kind in ("png", "pdf")} <= figures
-    assert len(figures) == 10
+    assert len(figures) == 16
+    # Two networks: too few for tables of tests.
+    assert [path.name for path in (folder / "tables").iterdir()] == ["neurons.csv"]
 
 
 def test_summary_says_the_numbers(folder, results):
@@ -198,12 +208,15 @@ def test_summary_says_the_numbers(folder, results):
     error = 100 * (1 - results["accuracy"].isel(clamp=0, scope=0, ordering=0, step=0))
     assert f"Test error: {float(error.mean()):.2f} ± " in text
     scores = results["score"].sel(measure="entropy", neuron=results["layer"] == 2)
-    assert f"entropy             {float(scores.min()):.3f}" in text
+    assert f"entropy             bit   {float(scores.min()):.3f}" in text
     curves = results["accuracy"].sel(scope="layer_2", clamp="mean").isel(step=range(10))
     drawn = curves.isel(ordering=[6, 7])
     areas = (drawn[..., 1:].values + drawn[..., :-1].values).mean(axis=(1, 2)) / 2
-    assert text.splitlines()[-1].endswith(
-        f"{areas.mean():.3f} ± {areas.std(ddof=1):.3f}"
+    *_, last, blank, few = text.splitlines()
+    assert last.endswith(f"{areas.mean():.3f} ± {areas.std(ddof=1):.3f}")
+    assert blank == ""
+    assert few == (
+        "Tests of hypotheses take 5 networks, tests of claims 6; these are 2."
     )
 
 
@@ -246,13 +259,142 @@ def test_diverged_networks_leave_no_numbers(tmp_path):
     (chunk,) = [line for line in map(json.loads, lines) if line["event"] == "chunk"]
     assert chunk["test_error"] is None
     assert "NaN" not in "".join(lines)
-    for name in ("score", "activation_mean", "accuracy", "loss"):
+    for name in ("score", "p_value", "activation_mean", "loss", "single_loss"):
         assert np.isnan(results[name]).all(), name
-    for name in ("correct", "order", "joint_count"):
+    assert np.isnan(results["accuracy"]).all()
+    for name in ("correct", "order", "joint_count", "selective_class"):
         assert (results[name] == -1).all(), name
     assert "Diverged in training, left out below: 1 of 1 networks (seeds 0)" in (
         ioca.summarize(results)
     )
+
+
+def test_single_ablations_and_what_chance_explains(results, networks, data):
+    model, variables = one_network(networks, 1)
+    here = results.isel(seed=1)
+    _, activations = forward(model, variables, data.validation.x)
+    for clamp, neuron in (("zero", 0), ("mean", 15)):
+        values = here["activation_mean"].values * (clamp == "mean")
+        keep = np.arange(21) != neuron
+        correct, loss, near_tie = evaluate(
+            model, variables, keep, values, data.test.x, data.test.y
+        )
+        alone = here.sel(clamp=clamp, neuron=neuron)
+        np.testing.assert_allclose(alone["single_loss"], loss, rtol=1e-4)
+        missed = np.abs(alone["single_correct"].values - correct).sum()
+        assert missed <= 2 * near_tie
+    p_values = here["p_value"].sel(measure="mutual_information").values
+    assert np.isnan(here["p_value"].sel(measure="entropy")).all()
+    assert (p_values >= np.float32(1 / 201)).all()
+    assert (p_values <= here["p_value_family"].sel(measure="mutual_information")).all()
+    table = here["joint_count"].values
+    of_class = table.sum(axis=1)
+    assert (here["selective_class"] >= -1).all()
+    for neuron in range(21):
+        codes = activations[:, neuron] > 0.5
+        if codes.all() or not codes.any():
+            assert here["selective_class"].values[neuron] == -1
+            continue
+        divergences = scipy.stats.entropy(
+            table[neuron] / of_class[neuron], table[neuron].sum(1)[:, None] / 500
+        )
+        assert here["selective_class"].values[neuron] == divergences.argmax()
+
+
+def test_every_measure_flows_through_a_study(data, tmp_path):
+    """Scores of all kinds are stored, ordered by, and the same as computed alone."""
+    config = dataclasses.replace(
+        CONFIG,
+        measures=tuple(study.UNITS),
+        seeds=(0,),
+        epochs=1,
+        robustness=True,
+        activation="relu",
+    )
+    results = ioca.run_study(config, tmp_path / "all", data=data)
+    assert results["unit"].values.tolist() == list(study.UNITS.values())
+    assert results["score"].attrs["units"] == "as the coordinate unit says"
+    assert np.isfinite(results["score"]).all()
+    model, networks = ioca.load_networks(tmp_path / "all")
+    variables = jax.tree.map(lambda leaf: leaf[0], networks)
+    x, y = data.validation
+    score = results["score"].isel(seed=0)
+    means = results["activation_mean"].values
+    expected = {
+        "class_selectivity": importance.class_selectivity(model, variables, x, y),
+        "activation_mean": means[0],
+        "activation_variance": importance.activation_variance(
+            *(model, variables, means[0], x, y)
+        ),
+        "outgoing_weight_norm": importance.outgoing_weight_norm(model, variables),
+        "taylor_zero": importance.taylor(model, variables, 0 * means[0], x, y),
+        "taylor_mean": importance.taylor(model, variables, means[0], x, y),
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(
+            score.sel(measure=name), values, rtol=1e-4, atol=1e-6, err_msg=name
+        )
+    for clamp, values in (("zero", 0 * means), ("mean", means)):
+        single = importance.single_ablations(model, networks, values, x, y)
+        np.testing.assert_allclose(
+            score.sel(measure=f"ablation_loss_{clamp}"),
+            single.alone.loss[0] - single.intact.loss[0],
+            atol=2e-6,
+        )
+        # Of a game: shares of what ablating the layer, or all, costs.
+        for scope, where, which in (
+            ("layer_1", slice(0, 12), "score"),
+            ("layer_2", slice(12, 21), "score"),
+            ("network", slice(0, 21), "network_score"),
+        ):
+            drawn = results["order"].isel(seed=0).sel(scope=scope).values[-2:]
+            curve = ioca.ablation_curve(
+                model, variables, drawn[:, : where.stop - where.start], values[0], x, y
+            )
+            total = curve.accuracy[0, 0] - curve.accuracy[0, -1]
+            found = results[which].isel(seed=0).sel(measure=f"shapley_{clamp}")
+            np.testing.assert_allclose(found[where].sum(), total, atol=1e-5)
+            places = results[which].isel(seed=0).sel(measure=f"greedy_{clamp}")[where]
+            np.testing.assert_array_equal(np.sort(places), np.arange(len(places)))
+            ordered = (
+                results["order"]
+                .isel(seed=0)
+                .sel(scope=scope, ordering=f"greedy_{clamp}_ascending")
+            )
+            order = ordered.values[ordered.values >= 0]
+            whole = results[which].isel(seed=0).sel(measure=f"greedy_{clamp}")
+            assert (np.diff(whole.values[order]) == 1).all()
+    assert np.isnan(results["network_score"].sel(measure="entropy")).all()
+    # Measured on the first half, by the run's own quantiser.
+    half = ioca.measure_neurons(model, variables, x[:250], y[:250])
+    variant = results["variant_score"].isel(seed=0).sel(variant="first half")
+    for name in ("entropy", "mutual_information"):
+        np.testing.assert_allclose(
+            variant.sel(measure=name), half.scores[name], atol=1e-5
+        )
+    coarse = ioca.measure_neurons(model, variables, x, y, quantizer="uniform:2")
+    variant = results["variant_score"].isel(seed=0).sel(variant="uniform:2")
+    np.testing.assert_allclose(
+        variant.sel(measure="entropy"), coarse.scores["entropy"], atol=1e-5
+    )
+    assert np.isnan(variant.sel(measure="taylor_zero")).all()
+    assert "_ablation" not in ioca.summarize(results)
+    assert (tmp_path / "all" / "figures" / "ablation_curves_4.png").is_file()
+
+
+def test_a_single_class_is_refused(tmp_path):
+    x = np.random.default_rng(0).uniform(size=(60, 5)).astype(np.float32)
+    np.savez(
+        tmp_path / "one.npz",
+        **{f"x_{part}": x for part in ("train", "test")},
+        **{f"y_{part}": np.zeros(60, np.int32) for part in ("train", "test")},
+    )
+    config = ioca.StudyConfig(
+        dataset=str(tmp_path / "one.npz"), num_validation=10, hidden=(3,), seeds=(0,),
+        epochs=1,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="two classes or more, got only class 0"):
+        ioca.run_study(config, tmp_path / "run")
 
 
 @pytest.mark.parametrize("quantizer", ["threshold:0.2", "uniform:5", "quantile:4"])
@@ -281,7 +423,8 @@ def test_one_compilation_serves_all_orderings_and_seeds(networks, data, compiled
     jax.clear_caches()
     trained = ioca.Trained(variables, np.array([3, 0]), history)
     study.study_networks(CONFIG, model, data, trained)
-    assert compiled.count("jit(_sum)") == 3
+    # One for each scope's curves, and one for each layer's single ablations.
+    assert compiled.count("jit(_sum)") == 3 + 2
     compiled.clear()
     other = jax.tree.map(lambda leaf: leaf[::-1], variables)
     trained = ioca.Trained(other, np.array([8, 5]), history)
@@ -295,7 +438,7 @@ def test_one_compilation_serves_all_orderings_and_seeds(networks, data, compiled
         (
             {"measures": ("entropy", "variance")},
             "measures: expected one or more of entropy, mutual_information, "
-            "kl_selectivity, each once, got 'entropy,variance'",
+            "kl_selectivity, .*greedy_mean, each once, got 'entropy,variance'",
         ),
         (
             {"clamps": ("median",)},
@@ -308,6 +451,15 @@ def test_one_compilation_serves_all_orderings_and_seeds(networks, data, compiled
         (
             {"random_orders": -1},
             "random_orders: expected a number not negative, got -1",
+        ),
+        (
+            {"permutations": -1},
+            "permutations: expected a number not negative, got -1",
+        ),
+        (
+            {"random_orders": 0, "measures": ("shapley_zero",)},
+            "random_orders: expected at least 1, from which Shapley values are "
+            "estimated, got 0; give more, or measures without them",
         ),
         ({"memory_gb": 0.0}, "memory_gb: expected a positive number, got 0.0"),
         ({"seeds": ()}, r"seeds: expected one or more integers, got \[\]"),
