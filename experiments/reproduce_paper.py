@@ -8,20 +8,33 @@ plain, with an L2 penalty, with dropout and with batch norm: a setting each, a f
 each, as run_study leaves it. --quick takes 5,000 MNIST digits and smaller networks.
 What is finished is not run again.
 
+Beside the folders lie, over all settings: claims.csv, each comparison that a claim
+rests on; activations.csv, whether bias balancing depends on the activation function;
+hypotheses.csv, what the curves suggest; published.csv and published.png, our curves and
+the points read off the paper's plots; claims.png; and results.md, which says it in
+tables, and is printed.
+
 Widths, depths, regularisers and lengths of training are our choice: the paper's are not
 known to us beyond the network of its first version, 784-100-100-10 with sigmoid.
 """
 
 import itertools
+import json
 import pathlib
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from absl import flags
+import pandas as pd
+import xarray as xr
+from absl import flags, logging
 
 import ioca_jax as ioca
 from experiments import config_flags
-from ioca_jax import events
+from ioca_jax import claims, events, figures
+from ioca_jax.figures import save_figure
+from ioca_jax.results import converged, intact_accuracy, write_whole
+from ioca_jax.statistics import false_discovery, independent_test
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/paper", "Where everything goes.")
 DATA_DIR = flags.DEFINE_string(
@@ -88,14 +101,207 @@ def settings_of(
     return settings
 
 
+# Read off Figure 1 of the paper's first version, to about 0.01: by layer, clamp and
+# order, at 0, 20, 40, 60 and 79 neurons ablated of 100; one is below the plot's edge.
+_STEPS = (0, 20, 40, 60, 79)
+_PUBLISHED = {
+    ("layer_1", "zero", "mutual_information"): (0.977, 0.932, 0.835, 0.69, 0.497),
+    ("layer_1", "zero", "random"): (0.977, 0.915, 0.775, 0.625, float("nan")),
+    ("layer_1", "mean", "mutual_information"): (0.977, 0.960, 0.920, 0.825, 0.61),
+    ("layer_1", "mean", "random"): (0.977, 0.958, 0.908, 0.775, 0.51),
+    ("layer_2", "zero", "mutual_information"): (0.977, 0.975, 0.965, 0.935, 0.838),
+    ("layer_2", "zero", "random"): (0.977, 0.974, 0.965, 0.935, 0.813),
+    ("layer_2", "mean", "mutual_information"): (0.977, 0.975, 0.970, 0.958, 0.83),
+    ("layer_2", "mean", "random"): (0.977, 0.975, 0.969, 0.95, 0.80),
+}
+# The network of that version: the other settings are ours.
+_PUBLISHED_SETTING = "mnist_sigmoid_l2"
+
+
+def published_points(results: xr.Dataset) -> pd.DataFrame:
+    """The published points beside ours.
+
+    Args:
+        results: of the published setting.
+
+    Returns:
+        A row per point: ``scope``, ``clamp``, ``ranked_by``, ``direction``, ``step``,
+        ``accuracy`` as published, ``ours`` (mean over networks), ``difference``.
+    """
+    rows = []
+    for (scope, clamp, ranked_by), accuracies in _PUBLISHED.items():
+        direction = "random" if ranked_by == "random" else "ascending"
+        curve = claims.mean_curve(results, clamp, scope, ranked_by, direction)
+        for step, accuracy in zip(_STEPS, accuracies, strict=True):
+            ours = float(curve.sel(step=step).mean())
+            rows.append((scope, clamp, ranked_by, direction, step, accuracy, ours))
+    names = ["scope", "clamp", "ranked_by", "direction", "step", "accuracy", "ours"]
+    table = pd.DataFrame(rows, columns=names)
+    return table.assign(difference=table["ours"] - table["accuracy"])
+
+
+def compare_activations(runs: Mapping[str, xr.Dataset]) -> pd.DataFrame:
+    """Whether what bias balancing saves depends on the activation function (claim 5).
+
+    Args:
+        runs: results by setting.
+
+    Returns:
+        A row per dataset, regulariser and hidden layer: the gain of normalised area by
+        clamping to the mean, for each activation; their ``difference``; ``p_value`` of
+        a permutation test between networks, and ``q_value``, its false discovery rate
+        over all rows.
+    """
+    rows = []
+    for name, results in runs.items():
+        if "_relu_" not in name:
+            continue
+        other = runs[name.replace("_relu_", "_sigmoid_")]
+        gains = [claims.gains_of_the_mean(claims.learned(r)) for r in (results, other)]
+        for scope in gains[0]:
+            test = independent_test(gains[0][scope], gains[1][scope])
+            rows.append(
+                {
+                    "setting": name.replace("_relu_", "_"),
+                    "scope": scope,
+                    "relu": gains[0][scope].mean(),
+                    "sigmoid": gains[1][scope].mean(),
+                    "difference": float(test.difference),
+                    "p_value": float(test.p_value),
+                }
+            )
+    table = pd.DataFrame(rows)
+    return table.assign(q_value=false_discovery(table["p_value"].to_numpy()))
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    lines = [table.columns.tolist(), ["---"] * len(table.columns)]
+    lines += table.astype(str).values.tolist()
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _verdicts(judged: pd.DataFrame, by: str) -> pd.DataFrame:
+    """A row per claim, a column per value of ``by``: holds / fails / undecided."""
+
+    def count(verdicts: pd.Series) -> str:
+        return " / ".join(str((verdicts == v).sum()) for v in claims.VERDICTS)
+
+    cells = judged.pivot_table(
+        index="claim", columns=by, values="verdict", aggfunc=count, sort=False
+    )
+    cells = cells.reindex(index=list(claims.CLAIMS), columns=judged[by].unique())
+    described = [f"{claim}: {text}" for claim, text in claims.CLAIMS.items()]
+    table = cells.fillna("").reset_index(drop=True)
+    table.insert(0, "claim", described)
+    return table
+
+
+def _report(runs: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame]) -> str:
+    """All that was found, as Markdown."""
+    errors = pd.DataFrame(
+        [
+            {
+                "setting": name,
+                "network": results.attrs["network"],
+                "networks": results.sizes["seed"],
+                "test error (%)": f"{error.mean():.2f} ± {error.std(ddof=1):.2f}",
+                "at chance or diverged": results.sizes["seed"]
+                - claims.learned(results).sizes["seed"],
+                "minutes": f"{seconds['computed'] / 60:.1f}",
+            }
+            for name, results in runs.items()
+            for error in [100 * (1 - intact_accuracy(converged(results)))]
+            for seconds in [json.loads(results.attrs["seconds"])]
+        ]
+    )
+    judged = tables["claims"]
+    hypotheses = tables["hypotheses"]
+    counts = (
+        hypotheses.assign(hypothesis=hypotheses["end"] + " " + hypotheses["measure"])
+        .pivot_table(
+            index=["dataset", "activation", "layer"],
+            columns="hypothesis",
+            values="verdict",
+            aggfunc=lambda v: f"{(v != 'undecided').sum()} of {len(v)}",
+            sort=False,
+        )
+        .reset_index()
+    )
+    counts.columns = [
+        name.replace("highest", "redundant: highest").replace(
+            "lowest", "synergistic: lowest"
+        )
+        for name in counts.columns.str.replace("_", " ")
+    ]
+    parts = [
+        "Test error",
+        _markdown(errors),
+        "Claims: comparisons in which each holds / fails / is undecided, over all "
+        "regularisers",
+        _markdown(_verdicts(judged, "network")),
+        "The same by regulariser, over all datasets and activation functions",
+        _markdown(_verdicts(judged, "regulariser")),
+        "Hypotheses that the curves suggest, of those tested (regularisers and clamps)",
+        _markdown(counts),
+        "What bias balancing saves (normalised area in random order), and whether it "
+        "depends on the activation function",
+        _markdown(tables["activations"].round(4)),
+    ]
+    if "published" in tables:
+        worst = tables["published"].groupby(["scope", "clamp", "ranked_by"], sort=False)
+        table = worst["difference"].agg(lambda d: d.loc[d.abs().idxmax()]).reset_index()
+        table = table.rename(columns={"difference": "largest difference"}).round(3)
+        parts += ["Our curves less the published points", _markdown(table)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _tables(runs: Mapping[str, xr.Dataset]) -> dict[str, pd.DataFrame]:
+    """What is said over all settings, by the name of its file."""
+    judged, hypotheses = [], []
+    for name, results in runs.items():
+        config = json.loads(results.attrs["configuration"])
+        about = {
+            "setting": name,
+            "dataset": config["dataset"],
+            "activation": config["activation"],
+            "network": f"{config['dataset']} {config['activation']}",
+            "regulariser": name.split(f"_{config['activation']}_")[1],
+        }
+        judged.append(claims.judge_claims(results).assign(**about))
+        hypotheses.append(claims.form_hypotheses(results).assign(**about))
+    tables = {
+        "claims": pd.concat(judged, ignore_index=True),
+        "hypotheses": pd.concat(hypotheses, ignore_index=True),
+        "activations": compare_activations(runs),
+    }
+    if _PUBLISHED_SETTING in runs:
+        tables["published"] = published_points(runs[_PUBLISHED_SETTING])
+    return tables
+
+
 def main() -> None:
     """Runs what is not finished, and judges the claims."""
     folder = pathlib.Path(WORKDIR.value)
     datasets = _QUICK_DATASETS if QUICK.value else _DATASETS
-    for name, config in settings_of(datasets, DATA_DIR.value).items():
+    settings = settings_of(datasets, DATA_DIR.value)
+    runs = {}
+    for number, (name, config) in enumerate(settings.items(), 1):
+        logging.info("setting %d of %d: %s", number, len(settings), name)
         listeners = [events.progress_bar(), events.log_lines()]
-        ioca.run_study(config, folder / name, listeners=listeners)
-        print(name, flush=True)
+        runs[name] = ioca.run_study(config, folder / name, listeners=listeners)
+    tables = _tables(runs)
+    for name, table in tables.items():
+        file = folder / f"{name}.csv"
+        write_whole(file, partial(table.to_csv, index=False))
+    save_figure(
+        figures.claims_overview(tables["claims"], claims.CLAIMS), folder / "claims"
+    )
+    if "published" in tables:
+        drawn = figures.published_points(runs[_PUBLISHED_SETTING], tables["published"])
+        save_figure(drawn, folder / "published")
+    text = _report(runs, tables)
+    write_whole(folder / "results.md", lambda part: part.write_text(text))
+    print(text)
 
 
 if __name__ == "__main__":

@@ -397,6 +397,113 @@ def order_effects(results: xr.Dataset, table: pd.DataFrame) -> Figure:
     return figure
 
 
+def published_points(results: xr.Dataset, points: pd.DataFrame) -> Figure:
+    """Draws curves with points that were read off somebody's plots.
+
+    Args:
+        results: a run's results.
+        points: columns ``scope``, ``clamp``, ``ranked_by``, ``direction``, ``step`` and
+            ``accuracy``.
+
+    Returns:
+        A row of panels per clamp, a column per scope of the points; a line per order,
+        mean over networks, its band ± one standard deviation, and the points.
+
+    Raises:
+        ValueError: no network that converged.
+    """
+    kept = _kept(results)
+    scopes = list(dict.fromkeys(points["scope"]))
+    clamps = list(dict.fromkeys(points["clamp"]))
+    figure, panels = _accuracy_panels(
+        results, "Against points read off the published plots", scopes, clamps
+    )
+    orders = dict.fromkeys(zip(points["ranked_by"], points["direction"], strict=True))
+    named = {
+        (ranked, towards): _random_label(kept)
+        if ranked == "random"
+        else f"{_words(ranked)}, {_DIRECTIONS[towards]}"
+        for ranked, towards in orders
+    }
+    for (clamp, scope), axes in panels.items():
+        curves = [
+            (
+                _curve(kept, clamp, scope, *order),
+                _look(index, label=name, marker="", linestyle=("-", "--")[index % 2]),
+            )
+            for index, (order, name) in enumerate(named.items())
+        ]
+        _draw_curves(axes, curves)
+        here = points[(points["clamp"] == clamp) & (points["scope"] == scope)]
+        for index, (ranked, towards) in enumerate(named):
+            chosen = (here["ranked_by"] == ranked) & (here["direction"] == towards)
+            look = _look(index, linestyle="", zorder=3)
+            axes.plot(
+                here["step"][chosen],
+                here["accuracy"][chosen],
+                label=f"published, {named[ranked, towards]}".replace(
+                    _random_label(kept), "random order"
+                ),
+                **look,
+            )
+    _curve_legend(figure, kept)
+    return figure
+
+
+def claims_overview(table: pd.DataFrame, descriptions: Mapping[str, str]) -> Figure:
+    """Draws every comparison that claims rest on, of many settings.
+
+    Args:
+        table: rows of ``claims.judge_claims`` with a column ``setting``.
+        descriptions: by claim, what is claimed.
+
+    Returns:
+        A panel per claim, a line per setting; a mark per comparison at its effect,
+        filled where the claim holds or fails.
+    """
+    claims = list(dict.fromkeys(table["claim"]))
+    settings = list(dict.fromkeys(table["setting"]))
+    columns = min(len(claims), 3)
+    rows = -(-len(claims) // columns)
+    figure = Figure(
+        figsize=(2.4 + 3.0 * columns, 0.8 + rows * (1.1 + 0.16 * len(settings))),
+        layout="constrained",
+    )
+    figure.suptitle(
+        "What holds of the claims: a mark per comparison (scope, clamp, measure), mean "
+        "over networks",
+        fontsize="medium",
+    )
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    looks = {
+        "holds": {"color": _COLOURS[0], "marker": "o"},
+        "fails": {"color": _COLOURS[3], "marker": "X"},
+        "undecided": {"color": "0.5", "marker": "o", "mfc": "none"},
+    }
+    for axes, claim in zip(panels, claims, strict=False):
+        here = table[table["claim"] == claim]
+        for verdict, look in looks.items():
+            chosen = here[here["verdict"] == verdict]
+            lines = [settings.index(name) for name in chosen["setting"]]
+            axes.plot(chosen["effect"], lines, linestyle="", markersize=5, **look)
+        axes.axvline(0, color="black", linewidth=1, linestyle=":")
+        axes.set_title(
+            textwrap.fill(f"{claim}: {descriptions[claim]}", 44), fontsize="small"
+        )
+        axes.set_yticks(np.arange(len(settings)), settings, parse_math=False)
+        axes.set_ylim(len(settings) - 0.5, -0.5)
+        axes.tick_params(labelsize="x-small")
+        axes.grid(color="0.9", linewidth=0.6)
+        axes.set_axisbelow(True)
+    for axes in panels[len(claims) :]:
+        axes.remove()
+    handles = [
+        Line2D([], [], linestyle="", markersize=5, **look) for look in looks.values()
+    ]
+    _legend(figure, handles, list(looks))
+    return figure
+
+
 def class_curves(
     results: xr.Dataset, ranked_by: str, direction: str = "ascending"
 ) -> Figure:
