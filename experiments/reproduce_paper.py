@@ -190,7 +190,7 @@ def _verdicts(judged: pd.DataFrame, by: str) -> pd.DataFrame:
         index="claim", columns=by, values="verdict", aggfunc=count, sort=False
     )
     cells = cells.reindex(index=list(claims.CLAIMS), columns=judged[by].unique())
-    described = [f"{claim}: {text}" for claim, text in claims.CLAIMS.items()]
+    described = [f"{name}: {claim.text}" for name, claim in claims.CLAIMS.items()]
     table = cells.fillna("").reset_index(drop=True)
     table.insert(0, "claim", described)
     return table

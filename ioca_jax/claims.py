@@ -39,18 +39,58 @@ MARGIN = 0.01
 _RESAMPLES_OF_BANDS = 2000
 # More measures' bands than these no figure holds.
 _MEASURES_WITH_BANDS = 5
-# The claims of arXiv 1804.06679, as tests: by number, what is claimed.
+
+
+class Claim(NamedTuple):
+    """A claim of arXiv 1804.06679, as a test.
+
+    Attributes:
+        text: what is claimed.
+        effect: what is compared, and in what unit.
+    """
+
+    text: str
+    effect: str
+
+
 CLAIMS = {
-    "1": "over the whole network, lowest first is no better than random",
-    "1, first version": "over the whole network, lowest first is worse than random",
-    "2, lowest first": "within a layer, lowest first is better than random",
-    "2, highest first": "within a layer, highest first is worse than random",
-    "2, single neurons": "within a layer, a neuron's value ranks with the loss that "
-    "its ablation alone costs",
-    "3": "the measure is higher in deeper layers",
-    "4": "ablation in deeper layers does less harm",
-    "5": "clamping to the mean does less harm than clamping to zero",
-    "7, depth": "the entropy of a neuron is higher in deeper layers",
+    "1": Claim(
+        "over the whole network, lowest first is no better than random",
+        "lowest first less random, normalised area",
+    ),
+    "1, first version": Claim(
+        "over the whole network, lowest first is worse than random",
+        "lowest first less random, normalised area",
+    ),
+    "2, lowest first": Claim(
+        "within a layer, lowest first is better than random",
+        "lowest first less random, normalised area",
+    ),
+    "2, highest first": Claim(
+        "within a layer, highest first is worse than random",
+        "random less highest first, normalised area",
+    ),
+    "2, single neurons": Claim(
+        "within a layer, a neuron's value ranks with the loss that its ablation alone "
+        "costs",
+        "Kendall's tau-b",
+    ),
+    "3": Claim(
+        "mutual information and KL selectivity are higher in deeper layers",
+        "median less that of the layer below, bits",
+    ),
+    "4": Claim(
+        "ablation in deeper layers does less harm",
+        "random orders, less the layer below, normalised area",
+    ),
+    "5": Claim(
+        "clamping to the mean does less harm than clamping to zero",
+        "mean less zero, random orders, normalised area",
+    ),
+    "7, depth": Claim(
+        "the entropy of a neuron is higher in deeper layers",
+        "median less that of the layer below, bits",
+    ),
 }
 VERDICTS = ("holds", "fails", "undecided")
 _CLAIMED = ("mutual_information", "kl_selectivity")

@@ -450,18 +450,19 @@ def published_points(results: xr.Dataset, points: pd.DataFrame) -> Figure:
     return figure
 
 
-def claims_overview(table: pd.DataFrame, descriptions: Mapping[str, str]) -> Figure:
+def claims_overview(
+    table: pd.DataFrame, claims: Mapping[str, tuple[str, str]]
+) -> Figure:
     """Draws every comparison that claims rest on, of many settings.
 
     Args:
         table: rows of ``claims.judge_claims`` with a column ``setting``.
-        descriptions: by claim, what is claimed.
+        claims: by name, what is claimed, and what the effect is; in that order.
 
     Returns:
         A panel per claim, a line per setting; a mark per comparison at its effect,
         filled where the claim holds or fails.
     """
-    claims = list(dict.fromkeys(table["claim"]))
     settings = list(dict.fromkeys(table["setting"]))
     columns = min(len(claims), 3)
     rows = -(-len(claims) // columns)
@@ -480,16 +481,15 @@ def claims_overview(table: pd.DataFrame, descriptions: Mapping[str, str]) -> Fig
         "fails": {"color": _COLOURS[3], "marker": "X"},
         "undecided": {"color": "0.5", "marker": "o", "mfc": "none"},
     }
-    for axes, claim in zip(panels, claims, strict=False):
+    for axes, (claim, (text, effect)) in zip(panels, claims.items(), strict=False):
         here = table[table["claim"] == claim]
         for verdict, look in looks.items():
             chosen = here[here["verdict"] == verdict]
             lines = [settings.index(name) for name in chosen["setting"]]
             axes.plot(chosen["effect"], lines, linestyle="", markersize=5, **look)
         axes.axvline(0, color="black", linewidth=1, linestyle=":")
-        axes.set_title(
-            textwrap.fill(f"{claim}: {descriptions[claim]}", 44), fontsize="small"
-        )
+        axes.set_title(textwrap.fill(f"{claim}: {text}", 44), fontsize="small")
+        axes.set_xlabel(effect, fontsize="x-small")
         axes.set_yticks(np.arange(len(settings)), settings, parse_math=False)
         axes.set_ylim(len(settings) - 0.5, -0.5)
         axes.tick_params(labelsize="x-small")

@@ -160,9 +160,9 @@ def _inference(tables: Mapping[str, pd.DataFrame], networks: int) -> list[str]:
             [
                 claim,
                 *(str(counts.get((claim, verdict), 0)) for verdict in VERDICTS),
-                CLAIMS[claim],
+                CLAIMS[claim].text,
             ]
-            for claim in tables["claims"]["claim"].unique()
+            for claim in CLAIMS
         ]
         lines += [
             "",
