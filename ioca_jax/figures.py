@@ -27,7 +27,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 from ioca_jax.results import converged, write_whole
 
@@ -90,6 +90,7 @@ def ablation_curves(
             for which, style in styles.items()
         ]
         _draw_curves(axes, curves)
+        axes.set_ylim(bottom=0)
     _curve_legend(figure, kept)
     return figure
 
@@ -137,6 +138,7 @@ def bias_balancing(results: xr.Dataset, measure: str = "mutual_information") -> 
             for index, clamp in enumerate(("zero", "mean"))
         ]
         _draw_curves(axes, curves)
+        axes.set_ylim(bottom=0)
     _curve_legend(figure, kept)
     return figure
 
@@ -654,6 +656,72 @@ def training_history(results: xr.Dataset) -> Figure:
     return figure
 
 
+def pruning_curves(results: xr.Dataset) -> Figure:
+    """Draws accuracy over the parameters that pruned networks have left.
+
+    Args:
+        results: what ``experiments.prune`` writes: ``accuracy`` by seed, ranked_by,
+            keep, clamp and stage (``pruned``, ``retrained``), ``parameters`` by keep,
+            ``intact_accuracy`` by seed, and ``intact_parameters``.
+
+    Returns:
+        A row of panels per clamp, a column per stage; a line per measure, its band ±
+        one standard deviation over networks, random pruning, and the intact networks'
+        mean.
+    """
+    clamps, stages = _names(results, "clamp"), _names(results, "stage")
+    figure, panels = _panels(
+        results,
+        "Pruning: the neurons of greatest score are kept in each layer; the stages "
+        "have scales of their own",
+        len(clamps),
+        len(stages),
+        sharex=True,
+        sharey="col",  # retrained networks lie close together
+    )
+    epochs = int(results.attrs["retrain_epochs"])
+    described = {
+        "retrained": f"retrained {epochs} epoch{'s' if epochs > 1 else ''}",
+    }
+    styles = {
+        name: _look(index, label=_words(name))
+        for index, name in enumerate(_names(results, "ranked_by"))
+    }
+    dotted = {"linestyle": ":", "linewidth": 2, "marker": ".", "zorder": 3}
+    styles["random"] = {"label": "random neurons", "color": "black", **dotted}
+    every_size = results["accuracy"].assign_coords(
+        step=("keep", results["parameters"].values)
+    )
+    every_size = every_size.swap_dims(keep="step").sortby("step")
+    for (clamp, stage), axes in zip(
+        itertools.product(clamps, stages), panels, strict=True
+    ):
+        chosen = every_size.sel(clamp=clamp, stage=stage).transpose("seed", ...)
+        axes.axhline(
+            float(results["intact_accuracy"].mean()),
+            color="0.3",
+            linewidth=0.8,
+            label="intact networks, mean",
+        )
+        _draw_curves(
+            axes,
+            [(chosen.sel(ranked_by=name), style) for name, style in styles.items()],
+        )
+        heading = f"{described.get(stage, stage)}, clamped to {clamp}"
+        axes.set_title(heading, fontsize="medium")
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_minor_locator(NullLocator())
+        if clamp == clamps[-1]:
+            whole = int(results["intact_parameters"])
+            axes.set_xlabel(f"parameters left (of {whole:,})")
+        if stage == stages[0]:
+            axes.set_ylabel("test accuracy (share correct)")
+    _curve_legend(figure, results)
+    return figure
+
+
 def compare_runs(table: pd.DataFrame) -> Figure:
     """Draws test error and areas under accuracy curves of several runs.
 
@@ -950,7 +1018,6 @@ def _draw_curves(
                 alpha=0.12,
                 linewidth=0,
             )
-    axes.set_ylim(bottom=0)
 
 
 def _draw_points(
@@ -1039,7 +1106,8 @@ def _panels(
 def _subject(results: xr.Dataset) -> str:
     """What was trained and how many, for a figure's title."""
     config = json.loads(results.attrs["configuration"])
-    seeds, kept = results.sizes["seed"], converged(results).sizes["seed"]
+    seeds = results.sizes["seed"]
+    kept = converged(results).sizes["seed"] if "diverged" in results else seeds
     networks = f"{kept or seeds} network{'s' if (kept or seeds) > 1 else ''}"
     if not kept:
         networks += ", diverged"

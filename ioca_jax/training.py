@@ -119,6 +119,7 @@ def train(
     config: TrainConfig,
     seeds: Sequence[int],
     *,
+    initial: Any = None,
     memory_gb: float = 4.0,
     on_epoch: Callable[[int, dict[str, np.ndarray]], None] = lambda epoch, metrics: (
         None
@@ -131,6 +132,10 @@ def train(
         data: the dataset.
         config: how to train.
         seeds: distinct integers in [0, 2^31).
+        initial: variables to start from, to train networks further or anew after
+            pruning; leaves begin with S, in the order of ``seeds``. None starts from
+            fresh ones. A seed decides its batches and dropout masks either way, and the
+            optimiser's moments start at zero.
         memory_gb: seeds are trained in chunks that keep to about this much memory
             beside the data. Training images that take more than that lie spread over
             the devices; else each device has them all.
@@ -142,10 +147,13 @@ def train(
 
     Raises:
         ValueError: no seeds, a seed twice or out of range, a model with another number
-            of classes than the data, or a batch larger than the training split.
+            of classes than the data, a batch larger than the training split, or
+            variables of other networks than these.
     """
     numbers = checked_seeds(seeds)
     check_fit(model, data, config)
+    if initial is not None:
+        _check_variables(initial, model, len(numbers), data.train.x.shape[1])
     chunk = min(len(numbers), seeds_that_fit(model, data, config, memory_gb))
     mesh = device_mesh()
     chunk = -(-chunk // mesh.size) * mesh.size  # the same number on every device
@@ -157,12 +165,13 @@ def train(
     for start in range(0, len(numbers), chunk):
         some = numbers[start : start + chunk]
         # The last chunk is filled up, so that every chunk has the same program.
-        filled = np.concatenate([some, np.repeat(some[-1:], chunk - len(some))])
+        places = np.minimum(np.arange(start, start + chunk), len(numbers) - 1)
 
         def heard(epoch: int, metrics: dict, number: int = len(some)) -> None:
             on_epoch(epoch, {name: m[:number] for name, m in metrics.items()})
 
-        done.append(_train_chunk(model, config, mesh, spread, arrays, filled, heard))
+        chosen = numbers[places], _copies(initial, places)
+        done.append(_train_chunk(model, config, mesh, spread, arrays, *chosen, heard))
     variables, history = jax.tree.map(
         lambda *chunks: jnp.concatenate(chunks)[: len(numbers)], *done
     )
@@ -249,10 +258,44 @@ def _bytes_per_seed(
     return 4 * (copies * weights + 2 * batch + 4 * num_train)
 
 
-def _train_chunk(model, config, mesh, spread, arrays, seeds, on_epoch):
+def _check_variables(
+    variables: Any, model: MLP, num_networks: int, num_inputs: int
+) -> None:
+    """Refuses variables that are not those of so many such networks."""
+    one = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, num_inputs)))
+
+    def shapes(tree: Any, *leading: int) -> dict[str, tuple[int, ...]]:
+        return {
+            jax.tree_util.keystr(path, simple=True, separator="/"): (
+                *leading,
+                *jnp.shape(leaf),
+            )
+            for path, leaf in jax.tree.leaves_with_path(tree)
+        }
+
+    expected, given = shapes(one, num_networks), shapes(variables)
+    for name in sorted(expected.keys() | given.keys()):
+        if given.get(name) != expected.get(name):
+            wanted, got = (
+                f"shape {list(of[name])}" if name in of else "no such variable"
+                for of in (expected, given)
+            )
+            widths = "-".join(map(str, (num_inputs, *model.hidden, model.num_classes)))
+            raise ValueError(
+                f"initial: expected the variables of {num_networks} networks {widths}, "
+                f"with {name} {wanted}, got {got}"
+            )
+
+
+def _copies(variables: Any, places: np.ndarray) -> Any:
+    """Some of the networks, in memory of their own: training overwrites its start."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32)[places], variables)
+
+
+def _train_chunk(model, config, mesh, spread, arrays, seeds, initial, on_epoch):
     """Variables and history of as many networks as fit at once."""
-    num_inputs = arrays[0].shape[1]
-    state = _initial_states(model, config, num_inputs, jnp.asarray(seeds, jnp.uint32))
+    num_inputs, seeds = arrays[0].shape[1], jnp.asarray(seeds, jnp.uint32)
+    state = _initial_states(model, config, num_inputs, seeds, initial)
     state = jax.device_put(state, NamedSharding(mesh, PartitionSpec(AXIS)))
     history = []
     for epoch in range(config.epochs):
@@ -266,14 +309,21 @@ def _train_chunk(model, config, mesh, spread, arrays, seeds, on_epoch):
 
 
 @partial(jax.jit, static_argnames=("model", "config", "num_inputs"))
-def _initial_states(model: MLP, config: TrainConfig, num_inputs: int, seeds: Array):
-    def init(seed: Array) -> _State:
+def _initial_states(
+    model: MLP,
+    config: TrainConfig,
+    num_inputs: int,
+    seeds: Array,
+    initial: Any = None,
+):
+    def init(seed: Array, variables: Any) -> _State:
         init_key, key = jax.random.split(jax.random.key(seed))
-        variables = model.init(init_key, jnp.zeros((1, num_inputs)))
+        if variables is None:
+            variables = model.init(init_key, jnp.zeros((1, num_inputs)))
         optimizer = OPTIMIZERS[config.optimizer](config.learning_rate)
         return _State(variables, optimizer.init(variables["params"]), key)
 
-    return jax.vmap(init)(seeds)
+    return jax.vmap(init)(seeds, initial)
 
 
 @partial(

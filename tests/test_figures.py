@@ -1,6 +1,7 @@
 """Figures show what the results hold, survive what a run can give, and are safe."""
 
 import itertools
+import json
 
 import numpy as np
 import pandas as pd
@@ -616,3 +617,80 @@ def test_many_measures_have_a_figure_of_curves_for_five_each(tmp_path):
     names = {path.stem for path in paths}
     assert {"ablation_curves", "ablation_curves_2"} <= names
     assert "ablation_curves_3" not in names
+
+
+def pruning_results(*, keep=(0.5, 0.1, 0.25), seeds=3, clamps=("zero", "mean")):
+    """Results of the shapes that pruning gives, with random numbers in them."""
+    ranked_by, stages = ("entropy", "kl_selectivity", "random"), ("pruned", "retrained")
+    shape = (seeds, len(ranked_by), len(keep), len(clamps), len(stages))
+    generator = np.random.default_rng(7)
+    return xr.Dataset(
+        {
+            "accuracy": (
+                ("seed", "ranked_by", "keep", "clamp", "stage"),
+                generator.random(shape, np.float32),
+            ),
+            "intact_accuracy": ("seed", generator.random(seeds, np.float32)),
+            "parameters": ("keep", [int(1000 * share) for share in keep]),
+            "intact_parameters": ((), 1000),
+        },
+        {
+            "seed": np.arange(seeds),
+            "ranked_by": list(ranked_by),
+            "keep": list(keep),
+            "clamp": list(clamps),
+            "stage": list(stages),
+        },
+        {
+            "configuration": json.dumps({"dataset": "mnist5k"}),
+            "network": "5-4-3-2 relu",
+            "quantizer": "threshold:0",
+            "retrain_epochs": 2,
+        },
+    )
+
+
+def test_pruning_curves_draw_means_over_parameters():
+    results = pruning_results()
+    figure = figures.pruning_curves(results)
+    assert len(figure.axes) == 4
+    axes = panel(figure, "retrained 2 epochs, clamped to mean")
+    accuracy = results["accuracy"].sel(clamp="mean", stage="retrained")
+    for label, name in (("KL selectivity", "kl_selectivity"), ("random neurons",) * 2):
+        drawn = line(axes, label)
+        np.testing.assert_array_equal(drawn.get_xdata(), [100, 250, 500])
+        expected = accuracy.sel(ranked_by=name.removesuffix(" neurons"))
+        expected = expected.mean("seed").sel(keep=[0.1, 0.25, 0.5])
+        np.testing.assert_allclose(heights(drawn), expected, rtol=1e-6)
+    intact = results["intact_accuracy"].mean()
+    np.testing.assert_allclose(
+        heights(line(axes, "intact networks, mean")), intact, rtol=1e-6
+    )
+    looks = {
+        (drawn.get_marker(), drawn.get_linestyle())
+        for drawn in axes.get_lines()
+        if drawn.get_label() != "intact networks, mean"
+    }
+    assert len(looks) == 3
+    assert axes.get_xlabel() == "parameters left (of 1,000)"
+    assert legend_texts(figure) == [
+        *("intact networks, mean", "entropy", "KL selectivity", "random neurons"),
+        "band: ± standard deviation over 3 networks",
+    ]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"keep": (0.5,)}, {"seeds": 1, "clamps": ("mean",)}, {"keep": (0.9, 0.85)}],
+)
+def test_pruning_curves_of_few_sizes_or_networks(fields, tmp_path):
+    results = pruning_results(**fields)
+    # Retraining at the last size diverged.
+    results["accuracy"][:, :, -1, :, 1] = np.nan
+    figure = figures.pruning_curves(results)
+    paths = figures.save_figure(figure, tmp_path / "pruning")
+    assert all(path.stat().st_size > 10_000 for path in paths)
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        ticks = [t for t in axes.get_xticks() if low <= t <= high]
+        assert ticks, axes.get_title()

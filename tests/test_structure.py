@@ -23,6 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "results": set(),
     "training": {"datasets", "mlp", "parallel"},
     "orderings": set(),
+    "surgery": {"mlp", "orderings"},
     "parallel": {"streaming"},
     "ablation": {"mlp", "orderings", "parallel", "streaming"},
     "figures": {"results"},

@@ -217,3 +217,88 @@ def test_a_model_or_batch_that_does_not_fit_the_data(data):
         match="^batch_size: expected at most 203, the training split's size, got 204$",
     ):
         ioca.train(MODEL, data, config, (0,))
+
+
+def fresh(seeds, model=MODEL, num_inputs=12):
+    """The variables that the seeds start from."""
+    numbers = jnp.array(seeds, jnp.uint32)
+    return training._initial_states(model, CONFIG, num_inputs, numbers).variables
+
+
+@pytest.mark.parametrize("memory_gb", [4.0, 1e-9])
+def test_given_the_variables_of_a_seed_it_is_that_seed(data, memory_gb):
+    """To the last bit, in chunks too; and what was given is there still."""
+    model = dataclasses.replace(MODEL, dropout_rate=0.2, batch_norm=True)
+    given = fresh((4, 9, 2), model)
+    before = jax.tree.map(np.array, given)
+    expected = ioca.train(model, data, CONFIG, (4, 9, 2))
+    trained = ioca.train(
+        model, data, CONFIG, (4, 9, 2), initial=given, memory_gb=memory_gb
+    )
+    for a, b in zip(leaves(trained), leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(leaves(given), leaves(before), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_each_seed_starts_from_its_own_variables_and_keeps_its_batches(data):
+    """Networks that stand still are what was given; losses tell the batches."""
+    still = dataclasses.replace(CONFIG, epochs=1, learning_rate=1e-30, optimizer="sgd")
+    given = jax.tree.map(np.array, fresh((1, 0, 7)))
+    trained = ioca.train(MODEL, data, still, (4, 9, 2), initial=given)
+    for a, b in zip(leaves(trained.variables), leaves(given), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-25)  # ten steps of 1e-30
+    alone = ioca.train(
+        *(MODEL, data, still, (9,)),
+        initial=jax.tree.map(lambda leaf: leaf[1:2], given),
+    )
+    other = ioca.train(
+        *(MODEL, data, still, (3,)),
+        initial=jax.tree.map(lambda leaf: leaf[1:2], given),
+    )
+    loss = trained.history["train_loss"][1, 0]
+    assert loss == alone.history["train_loss"][0, 0]
+    assert loss != other.history["train_loss"][0, 0]
+
+
+def test_training_goes_on_from_trained_networks(data):
+    """With one batch an epoch and no moments, two epochs are one and another."""
+    one, two = (
+        ioca.TrainConfig(
+            epochs=epochs, batch_size=203, learning_rate=0.5, optimizer="sgd"
+        )
+        for epochs in (1, 2)
+    )
+    first = ioca.train(MODEL, data, one, (0, 1))
+    again = ioca.train(MODEL, data, one, (0, 1), initial=first.variables)
+    whole = ioca.train(MODEL, data, two, (0, 1))
+    for a, b in zip(
+        leaves(again.variables), leaves(whole.variables), strict=True
+    ):  # the sums over examples are in another order
+        np.testing.assert_allclose(a, b, atol=2e-6)
+    assert (again.history["train_loss"] < first.history["train_loss"]).all()
+
+
+def test_variables_of_other_networks_are_refused(data):
+    def without_a_bias(tree):
+        del tree["params"]["dense_1"]["bias"]
+        return tree
+
+    cases = {
+        "params/dense_0/bias shape [2, 8], got shape [3, 8]": fresh((0, 1, 2)),
+        "params/dense_0/kernel shape [2, 12, 8], got shape [2, 11, 8]": fresh(
+            (0, 1), num_inputs=11
+        ),
+        "params/dense_1/bias shape [2, 6], got no such variable": without_a_bias(
+            fresh((0, 1))
+        ),
+        "batch_stats/norm_0/mean no such variable, got shape [2, 8]": fresh(
+            (0, 1), dataclasses.replace(MODEL, batch_norm=True)
+        ),
+    }
+    for told, given in cases.items():
+        with pytest.raises(ValueError, match="^initial: expected") as caught:
+            ioca.train(MODEL, data, CONFIG, (0, 1), initial=given)
+        assert str(caught.value) == (
+            f"initial: expected the variables of 2 networks 12-8-6-2, with {told}"
+        )
