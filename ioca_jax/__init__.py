@@ -7,7 +7,8 @@ Neuron Importance via Information-Ordered Cumulative Ablation", arXiv 1804.06679
 
 Data goes one way, a module a room:
 ``datasets -> mlp -> training -> quantization -> histograms -> information -> orderings
--> ablation -> results -> figures``; ``study`` and ``runs`` alone know the whole way.
+-> ablation -> importance -> results -> statistics -> claims -> figures``; ``study`` and
+``runs`` alone know the whole way.
 
 Axes, in every docstring and annotation:
 
@@ -34,9 +35,15 @@ from ioca_jax.ablation import (
     ablation_curves,
     evaluate_masks,
 )
+from ioca_jax.claims import compare_orders, form_hypotheses, judge_claims
 from ioca_jax.datasets import Dataset, Split, load_dataset
 from ioca_jax.histograms import joint_counts
-from ioca_jax.information import entropy, kl_selectivity, mutual_information
+from ioca_jax.information import (
+    entropy,
+    kl_selectivity,
+    mutual_information,
+    permutation_null,
+)
 from ioca_jax.mlp import MLP, Ablation
 from ioca_jax.orderings import cumulative_masks, order_neurons, random_order
 from ioca_jax.parallel import place_examples, use_all_cores
@@ -46,6 +53,7 @@ from ioca_jax.results import load_results
 from ioca_jax.runs import Shard, load_networks, merge_runs, run_study
 from ioca_jax.statistics import area_under_curve
 from ioca_jax.study import NeuronStatistics, StudyConfig, measure_neurons
+from ioca_jax.surgery import prune
 from ioca_jax.training import TrainConfig, Trained, train
 
 __all__ = [
@@ -62,11 +70,14 @@ __all__ = [
     "ablation_curve",
     "ablation_curves",
     "area_under_curve",
+    "compare_orders",
     "cumulative_masks",
     "encode",
     "entropy",
     "evaluate_masks",
+    "form_hypotheses",
     "joint_counts",
+    "judge_claims",
     "kl_selectivity",
     "load_dataset",
     "load_networks",
@@ -75,7 +86,9 @@ __all__ = [
     "merge_runs",
     "mutual_information",
     "order_neurons",
+    "permutation_null",
     "place_examples",
+    "prune",
     "quantize",
     "quantizer_edges",
     "random_order",

@@ -94,6 +94,7 @@ CLAIMS = {
 }
 VERDICTS = ("holds", "fails", "undecided")
 _CLAIMED = ("mutual_information", "kl_selectivity")
+_PAPER_MEASURES = ("entropy", *_CLAIMED)
 
 
 def learned(results: xr.Dataset) -> xr.Dataset:
@@ -318,7 +319,7 @@ def tabulate(results: xr.Dataset) -> dict[str, pd.DataFrame]:
     Returns:
         By name: ``neurons``; ``variants`` with robustness; with random orders and three
         networks ``orders``, ``differences`` and ``effects``, with five also
-        ``hypotheses``, with six ``claims``.
+        ``hypotheses``, with six and the paper's measures ``claims``.
     """
     try:
         kept = learned(results)
@@ -334,8 +335,9 @@ def tabulate(results: xr.Dataset) -> dict[str, pd.DataFrame]:
         (3, "differences", difference_curves),
         (3, "effects", correlate_effects),
         (seeds_needed(ALPHA, two_sided=False), "hypotheses", form_hypotheses),
-        (seeds_needed(ALPHA), "claims", judge_claims),
     ]
+    if _rankings(kept):
+        needed.append((seeds_needed(ALPHA), "claims", judge_claims))
     enough = [
         (name, make) for least, name, make in needed if least <= len(kept["seed"])
     ]
@@ -371,11 +373,17 @@ def judge_claims(
         ``p_corrected``, ``networks``, ``verdict``.
 
     Raises:
-        ValueError: too few networks for the level, or no random orders.
+        ValueError: too few networks for the level, no random orders, or none of the
+            paper's measures.
     """
     kept = learned(results)
     _need_random(kept)
     _need_seeds(kept, alpha, two_sided=True)
+    if not _rankings(kept):
+        raise ValueError(
+            f"expected a run with some of {', '.join(_PAPER_MEASURES)}, which the "
+            f"claims are about, got one with {', '.join(kept['measure'].values)}"
+        )
     comparisons = [
         comparison
         for compare in (_over_all_layers, _within_layers, _between_layers, _of_clamps)
@@ -455,9 +463,8 @@ def _between_layers(results: xr.Dataset, margin: float) -> list[_Comparison]:
                 for layer in (upper, lower)
             ]
             claim = "3" if measure in _CLAIMED else "7, depth"
-            if measure in (*_CLAIMED, "entropy"):
-                about = _about(where, "", measure)
-                found.append(_Comparison(claim, about, medians[0] - medians[1]))
+            about = _about(where, "", measure)
+            found.append(_Comparison(claim, about, medians[0] - medians[1]))
         for index, clamp in enumerate(results["clamp"].values):
             upper_area, lower_area = (
                 areas[f"layer_{layer}", "random", "random"][:, index]
@@ -561,7 +568,8 @@ def count_neurons(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataFrame:
         but the lowest; ``always_on``, whose code is always the highest;
         ``family_MEASURE``, those above what any neuron shows in ``1 - alpha`` of the
         permutations; ``discovered_MEASURE``, those found at a false discovery rate of
-        ``alpha`` (Benjamini-Hochberg). The last two for measures that were tested.
+        ``alpha`` (Benjamini-Hochberg), both for measures that were tested;
+        ``selective_for_CLASS``, those whose KL selectivity that class attains.
     """
     kept = learned(results)
     by_code = kept["joint_count"].sum("class")
@@ -578,6 +586,8 @@ def count_neurons(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataFrame:
                 found = false_discovery(p_values.values) <= alpha
                 census[f"family_{measure}"] = family
                 census[f"discovered_{measure}"] = p_values.copy(data=found)
+    for label in kept["class"].values if "selective_class" in kept else ():
+        census[f"selective_for_{label}"] = kept["selective_class"] == label
     rows = []
     for layer in np.unique(kept["layer"].values):
         of_layer = np.flatnonzero(kept["layer"].values == layer)
@@ -665,7 +675,9 @@ def _orders(results: xr.Dataset) -> list[tuple[str, str]]:
 
 
 def _rankings(results: xr.Dataset) -> list[str]:
-    return list(dict.fromkeys(ranked for ranked, _ in _orders(results)))
+    """The paper's measures that neurons are ranked by."""
+    ranked = dict.fromkeys(ranked for ranked, _ in _orders(results))
+    return [name for name in ranked if name in _PAPER_MEASURES]
 
 
 def _about(scope: object, clamp: object, measure: str) -> dict[str, str]:

@@ -521,9 +521,14 @@ def class_curves(
         networks and draws.
 
     Raises:
-        ValueError: no network that converged.
+        ValueError: no network that converged, or an order that the run lacks.
     """
     kept = _kept(results)
+    if ranked_by not in kept["ranked_by"]:
+        raise ValueError(
+            f"class_curves: expected a run with orders by {ranked_by!r}, got one with "
+            f"{', '.join(dict.fromkeys(_names(kept, 'ranked_by')))}"
+        )
     ordered = (
         "in random order"
         if ranked_by == "random"
@@ -566,9 +571,14 @@ def class_costs(results: xr.Dataset, measure: str, clamp: str | None = None) -> 
         points of percent, of the first network that converged.
 
     Raises:
-        ValueError: no network that converged.
+        ValueError: no network that converged, or a measure that the run lacks.
     """
     kept = _kept(results)
+    if measure not in _names(kept, "measure"):
+        raise ValueError(
+            f"class_costs: expected a run with the measure {measure!r}, got one with "
+            f"{', '.join(_names(kept, 'measure'))}"
+        )
     clamp = clamp or _names(kept, "clamp")[0]
     one = kept.isel(seed=0)
     intact = one["correct"].isel(scope=0, ordering=0, step=0).sel(clamp=clamp)

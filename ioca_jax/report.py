@@ -106,6 +106,7 @@ def _neurons(table: pd.DataFrame | None) -> list[str]:
     """How many neurons say nothing, and how many more than chance."""
     if table is None:
         return []
+    table = table.drop(columns=list(table.filter(like="selective_for_")))
     header = [name.replace("_", " ", 1) for name in table.columns]
     rows = [
         [f"{value:g}" if value == int(value) else f"{value:.1f}" for value in row]
@@ -126,6 +127,24 @@ def _neurons(table: pd.DataFrame | None) -> list[str]:
 def _inference(tables: Mapping[str, pd.DataFrame], networks: int) -> list[str]:
     """What is said over networks, as far as they are enough."""
     lines: list[str] = []
+    if "variants" in tables:
+        by_layer = tables["variants"].pivot_table(
+            index=["measure", "variant"], columns="layer", values="spearman", sort=False
+        )
+        header = ["measure", "measured by", *(f"layer {n}" for n in by_layer.columns)]
+        lines += [
+            "",
+            "Rank correlation (Spearman, within the layer) with the same measure by "
+            "other quantisers and on other examples",
+            *_table(
+                header,
+                [
+                    [*names, *(f"{v:.3f}" for v in row)]
+                    for names, row in zip(by_layer.index, by_layer.values, strict=True)
+                ],
+            ),
+            "  (the second half is held against the first)",
+        ]
     if "effects" in tables:
         rows = [
             [

@@ -300,6 +300,22 @@ def test_what_is_missing_is_said(function, change, message):
         function(planted_results().isel(**change))
 
 
+def test_claims_are_about_the_papers_measures():
+    results = planted_results()
+    names = {"entropy": "taylor_zero", "mutual_information": "taylor_mean"}
+    results = results.assign_coords(
+        ranked_by=("ordering", [names.get(n, n) for n in results["ranked_by"].values])
+    )
+    table = claims.judge_claims(results)
+    assert set(table["measure"]) == {"kl_selectivity", "random"}
+    assert "taylor_mean" in set(claims.form_hypotheses(results)["measure"])
+    others = results.isel(ordering=[0, 1, 2, 3, 6, 7, 8, 9])
+    with pytest.raises(
+        ValueError, match="^expected a run with some of entropy, mutual"
+    ):
+        claims.judge_claims(others.assign_coords(measure=["a", "b", "c"]))
+
+
 def test_networks_at_chance_are_left_out():
     results = planted_results(PLANTED)
     results["accuracy"].values[[2, 5]] = np.where(
@@ -320,6 +336,10 @@ def test_neurons_are_counted():
     counts[:, 1:3, 0] = 0  # always on
     counts[1, 40, 1] = 0
     results["joint_count"] = (("seed", "neuron", "code", "class"), counts)
+    results["selective_class"] = (
+        ("seed", "neuron"),
+        np.tile(np.arange(50) % 2, (2, 1)),
+    )
     p_values = np.full((2, 3, 50), 0.9)
     p_values[:, 0] = np.nan
     p_values[:, 1, :5] = 0.001
@@ -333,6 +353,7 @@ def test_neurons_are_counted():
         **{"layer": 1, "neurons": 30, "dead": 1, "always_on": 2},
         **{"family_mutual_information": 3, "discovered_mutual_information": 5},
         **{"family_kl_selectivity": 3, "discovered_kl_selectivity": 0},
+        **{"selective_for_0": 15, "selective_for_1": 15},
     }
     assert second["dead"] == 0.5
     assert second["family_mutual_information"] == 0

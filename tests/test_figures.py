@@ -552,6 +552,15 @@ def test_class_costs_are_of_neurons_arranged_by_the_measure(results):
         np.testing.assert_allclose(image.get_array(), 100 * change.T / 20)
 
 
+def test_figures_by_class_say_what_the_run_lacks(results):
+    with pytest.raises(
+        ValueError, match="orders by 'variance', got one with entropy, "
+    ):
+        figures.class_curves(results, "variance")
+    with pytest.raises(ValueError, match="measure 'variance', got one with entropy, "):
+        figures.class_costs(results, "variance")
+
+
 @pytest.fixture(scope="module")
 def tables(results) -> dict[str, pd.DataFrame]:
     generator = np.random.default_rng(3)
