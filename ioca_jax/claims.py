@@ -10,8 +10,8 @@ at once (``statistics.normalized_area``). Chance is one over the number of class
 """
 
 import itertools
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -305,7 +305,7 @@ def form_hypotheses(
     suggested = np.where(table["end"] == "highest", "redundant", "synergistic")
     table["verdict"] = np.where(is_shown, suggested, "undecided")
     table["sentence"] = [
-        _sentence(row, kept.sizes["seed"], margin) for row in table.itertuples()
+        _sentence(row, kept.sizes["seed"], margin) for row in table.to_dict("records")
     ]
     return table
 
@@ -527,10 +527,11 @@ def compare_variants(results: xr.Dataset) -> pd.DataFrame:
             "it with robustness"
         )
     kept, rows = learned(results), []
-    informative = np.isfinite(kept["variant_score"]).any(("seed", "variant", "neuron"))
+    measured = kept["variant_score"].transpose("measure", ...).values
+    informative = np.isfinite(measured).any(axis=(1, 2, 3))
     for variant, measure, layer in itertools.product(
         kept["variant"].values,
-        kept["measure"].values[informative.values],
+        kept["measure"].values[informative],
         np.unique(kept["layer"].values),
     ):
         of_layer = np.flatnonzero(kept["layer"].values == layer)
@@ -643,9 +644,9 @@ def _tested(
     for name in ("effect", "low", "high", "p_value", "p_corrected"):
         table[name] = np.nan
     if whole.any():
-        threshold = np.broadcast_to(threshold, len(rows))[whole]
+        bounds = np.broadcast_to(np.asarray(threshold, np.float64), len(rows))
         test = sign_flip_test(
-            tested[:, whole], threshold=threshold, alternative=alternative
+            tested[:, whole], threshold=bounds[whole], alternative=alternative
         )
         low, high = bootstrap_interval(together[:, whole])
         columns = (together[:, whole].mean(axis=0), low, high)
@@ -714,29 +715,31 @@ def _need_seeds(results: xr.Dataset, alpha: float, *, two_sided: bool) -> None:
         )
 
 
-def _sentence(row, networks: int, margin: float) -> str:
+def _sentence(row: Mapping[Hashable, Any], networks: int, margin: float) -> str:
     """A hypothesis as a researcher could quote it."""
-    measure = row.measure.replace("_", " ").replace("kl ", "KL ")
+    measure = row["measure"].replace("_", " ").replace("kl ", "KL ")
+    less = "less" if row["effect"] >= 0 else "more"
     numbers = (
-        f"normalised area {abs(row.effect):.3f} "
-        f"{'less' if row.effect >= 0 else 'more'} than in random order, 95 % interval "
-        f"of the harm {row.low:.3f} to {row.high:.3f}, corrected p = "
-        f"{row.p_corrected:.2g}, {networks} networks"
+        f"normalised area {abs(row['effect']):.3f} {less} than in random order, 95 % "
+        f"interval of the harm {row['low']:.3f} to {row['high']:.3f}, corrected p = "
+        f"{row['p_corrected']:.2g}, {networks} networks"
     )
-    which = f"In layer {row.layer}, clamped to {row.clamp}, ablating the neurons of"
+    which = (
+        f"In layer {row['layer']}, clamped to {row['clamp']}, ablating the neurons of"
+    )
     harm = {
         "redundant": f"does no more harm than random ones, to within {margin:g}",
         "synergistic": "does more harm than random ones",
     }
     said = harm.get(
-        row.verdict,
+        row["verdict"],
         "is not shown to do "
-        + ("as little harm as" if row.end == "highest" else "more harm than")
+        + ("as little harm as" if row["end"] == "highest" else "more harm than")
         + " random ones",
     )
     follows = {
         "redundant": "they are redundant with others",
         "synergistic": "they carry information jointly with others",
     }
-    conclusion = follows.get(row.verdict, "nothing is suggested")
-    return f"{which} {row.end} {measure} {said} ({numbers}): {conclusion}."
+    conclusion = follows.get(row["verdict"], "nothing is suggested")
+    return f"{which} {row['end']} {measure} {said} ({numbers}): {conclusion}."

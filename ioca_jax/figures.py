@@ -483,12 +483,15 @@ def claims_overview(
         "fails": {"color": _COLOURS[3], "marker": "X"},
         "undecided": {"color": "0.5", "marker": "o", "mfc": "none"},
     }
+    handles = []
     for axes, (claim, (text, effect)) in zip(panels, claims.items(), strict=False):
         here = table[table["claim"] == claim]
+        handles.clear()
         for verdict, look in looks.items():
             chosen = here[here["verdict"] == verdict]
             lines = [settings.index(name) for name in chosen["setting"]]
-            axes.plot(chosen["effect"], lines, linestyle="", markersize=5, **look)
+            style = {"linestyle": "", "markersize": 5, **look}
+            handles += axes.plot(chosen["effect"], lines, **style)
         axes.axvline(0, color="black", linewidth=1, linestyle=":")
         axes.set_title(textwrap.fill(f"{claim}: {text}", 44), fontsize="small")
         axes.set_xlabel(effect, fontsize="x-small")
@@ -499,9 +502,6 @@ def claims_overview(
         axes.set_axisbelow(True)
     for axes in panels[len(claims) :]:
         axes.remove()
-    handles = [
-        Line2D([], [], linestyle="", markersize=5, **look) for look in looks.values()
-    ]
     _legend(figure, handles, list(looks))
     return figure
 

@@ -98,7 +98,7 @@ def activation_variance(
         squares = jnp.square(outputs - mean)
         return total + jnp.matmul(weights, squares, precision="highest")
 
-    return _fold(add, jnp.zeros(model.num_neurons), x, y) / len(y)
+    return _fold(add, jnp.zeros(model.num_neurons), x, y) / np.shape(y)[0]
 
 
 def incoming_weight_norm(model: MLP, variables: Any) -> Float[Array, " H"]:
@@ -172,7 +172,7 @@ def taylor(
         change = jnp.abs(gradient * (clamp - outputs))
         return total + jnp.where((y_chunk != SEEN)[:, None], change, 0).sum(axis=0)
 
-    return _fold(add, jnp.zeros(model.num_neurons), x, y) / len(y)
+    return _fold(add, jnp.zeros(model.num_neurons), x, y) / np.shape(y)[0]
 
 
 class SingleAblations(NamedTuple):
@@ -289,7 +289,8 @@ def _greedy(model, variables, clamp, x, y, keys, neurons):
     """The greedy orders [S, K] of all networks."""
 
     def of_network(arrays):
-        return _greedy_order(model, *arrays, x, y, neurons)
+        variables, clamp, key = arrays
+        return _greedy_order(model, variables, clamp, key, x, y, neurons)
 
     return jax.lax.map(of_network, (variables, clamp, keys))
 

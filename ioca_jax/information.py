@@ -20,6 +20,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
@@ -354,7 +355,7 @@ def check_classes(labels: Int[ArrayLike, " N"]) -> None:
     Raises:
         ValueError: fewer than two classes.
     """
-    if isinstance(labels, jax.core.Tracer):
+    if isinstance(labels, Tracer):
         return
     present = np.unique(np.asarray(labels))
     if len(present) < 2:

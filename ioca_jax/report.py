@@ -148,14 +148,14 @@ def _inference(tables: Mapping[str, pd.DataFrame], networks: int) -> list[str]:
     if "effects" in tables:
         rows = [
             [
-                str(row.layer),
-                row.clamp,
-                row.measure,
-                f"{row.effect:+.3f}",
-                f"{row.low:+.3f} to {row.high:+.3f}",
-                f"{row.p_corrected:.2g}",
+                str(row["layer"]),
+                row["clamp"],
+                row["measure"],
+                f"{row['effect']:+.3f}",
+                f"{row['low']:+.3f} to {row['high']:+.3f}",
+                f"{row['p_corrected']:.2g}",
             ]
-            for row in tables["effects"].itertuples()
+            for row in tables["effects"].to_dict("records")
         ]
         header = ["layer", "clamp", "measure", "tau", "95 % interval", "corrected p"]
         lines += [

@@ -549,7 +549,7 @@ def test_class_costs_are_of_neurons_arranged_by_the_measure(results):
         scores = results["score"].values[0, 0, neurons]
         arranged = neurons[np.argsort(scores)]
         change = results["single_correct"].values[0, 1][arranged] - 15
-        np.testing.assert_allclose(image.get_array(), 100 * change.T / 20)
+        np.testing.assert_allclose(np.asarray(image.get_array()), 100 * change.T / 20)
 
 
 def test_figures_by_class_say_what_the_run_lacks(results):
@@ -576,7 +576,7 @@ def tables(results) -> dict[str, pd.DataFrame]:
     differences[["low", "mean", "high"]] = np.sort(
         generator.normal(size=(len(rows), 3)), axis=1
     )
-    orders = differences[differences["step"] == 0].rename(columns={"mean": "effect"})
+    orders = differences.query("step == 0").assign(effect=differences["mean"])
     p_values = generator.choice([0.01, 0.2], len(orders))
     return {"differences": differences, "orders": orders.assign(p_corrected=p_values)}
 

@@ -1,6 +1,7 @@
 """Other people's scores: NumPy loops, closed forms, finite differences, brute force."""
 
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import ioca_jax as ioca
 from ioca_jax import importance
 
 # float32 outputs and a mean of tens of them, against float64.
-CLOSE = {"rtol": 2e-5, "atol": 2e-6}
+CLOSE: dict[str, Any] = {"rtol": 2e-5, "atol": 2e-6}
 
 
 @pytest.fixture(params=["relu", "sigmoid", "batch_norm"])
@@ -185,7 +186,9 @@ def test_shapley_values_of_all_orders_are_the_definition():
         [worth[frozenset(order[:k].tolist())] for k in range(5)] for order in orders
     ]
     players = np.array([5, 2, 0, 7], np.int32)
-    found = importance.shapley_values(np.float32(curves), players[orders], 8)
+    found = importance.shapley_values(
+        np.asarray(curves, np.float32), players[orders], 8
+    )
     for player in range(4):
         expected = 0.0
         for size in range(4):

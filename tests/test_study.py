@@ -386,8 +386,10 @@ def test_a_single_class_is_refused(tmp_path):
     x = np.random.default_rng(0).uniform(size=(60, 5)).astype(np.float32)
     np.savez(
         tmp_path / "one.npz",
-        **{f"x_{part}": x for part in ("train", "test")},
-        **{f"y_{part}": np.zeros(60, np.int32) for part in ("train", "test")},
+        x_train=x,
+        x_test=x,
+        y_train=np.zeros(60, np.int32),
+        y_test=np.zeros(60, np.int32),
     )
     config = ioca.StudyConfig(
         dataset=str(tmp_path / "one.npz"), num_validation=10, hidden=(3,), seeds=(0,),
