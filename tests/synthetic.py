@@ -87,3 +87,51 @@ def synthetic_results(
             "quantizer": "threshold:0",
         },
     )
+
+
+SEEDS = 10
+HIDDEN = (30, 20)
+SCOPES = {"network": 50, "layer_1": 30, "layer_2": 20}
+
+
+def planted_results(
+    effects: dict[tuple[str, str, str], float] | None = None,
+    *,
+    seeds: int = SEEDS,
+    clamp_gain: float = 0.0,
+    layer_gain: float = 0.0,
+    rng_seed: int = 0,
+) -> xr.Dataset:
+    """Results whose curves are one curve, moved by planted effects and noise by seed.
+
+    Args:
+        effects: by scope, measure and direction, what its accuracy is above random at
+            its greatest.
+        seeds: networks.
+        clamp_gain: of the mean clamp above zero, everywhere.
+        layer_gain: of layer 2 above layer 1.
+        rng_seed: of the noise.
+    """
+    results = synthetic_results(
+        hidden=HIDDEN, seeds=seeds, random_orders=4, measures=THREE
+    )
+    rng = np.random.default_rng(rng_seed)
+    shape = results["accuracy"].shape
+    accuracy = np.full(shape, np.nan)
+    for scope_index, (scope, size) in enumerate(SCOPES.items()):
+        share = np.arange(size + 1) / size
+        bump = np.sin(np.pi * share)
+        falls = 0.95 - 0.45 * share**2
+        for ordering in range(shape[3]):
+            name = results["ranked_by"].values[ordering]
+            direction = results["direction"].values[ordering]
+            effect = (effects or {}).get((scope, name, direction), 0.0)
+            noise = rng.normal(0, 0.01, (seeds, 2, 1))
+            curve = falls + (effect + noise) * bump
+            curve[:, 1] += clamp_gain * bump
+            curve += layer_gain * bump * (scope == "layer_2")
+            accuracy[:, :, scope_index, ordering, : size + 1] = curve
+    results["accuracy"].values[:] = accuracy
+    # Two classes: chance is one half, where curves end.
+    results["loss"].values[..., 0] = 0.5
+    return results
