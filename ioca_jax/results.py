@@ -219,27 +219,27 @@ def load_results(workdir: str | os.PathLike) -> xr.Dataset:
 
 
 def join_seeds(
-    parts: Sequence[xr.Dataset], seeds: Sequence[int]
-) -> tuple[xr.Dataset, np.ndarray]:
-    """Joins the results of some seeds each, of one configuration.
+    parts: Sequence[tuple[xr.Dataset, Any]], seeds: Sequence[int]
+) -> tuple[xr.Dataset, Any]:
+    """Joins the results and networks of some seeds each, of one configuration.
 
     Args:
-        parts: results that have no seed in common.
+        parts: results that have no seed in common, and their networks' variables.
         seeds: the seeds wanted, in their order.
 
     Returns:
-        The results of those seeds, and where each stands among the seeds of all parts,
-        one after another: for the networks. Attributes are those of the first part, but
-        where parts come from different places all of these are named.
+        The results and variables of those seeds. Attributes are those of the first
+        part, but where parts come from different places all of these are named.
 
     Raises:
         ValueError: a seed that is in none, or in two, or parts of different data.
     """
-    if len({part.attrs["data_digest"] for part in parts}) > 1:
+    datasets, variables = zip(*parts, strict=True)
+    if len({part.attrs["data_digest"] for part in datasets}) > 1:
         raise ValueError(
             "expected parts of one dataset, got some of different images or labels"
         )
-    there = np.concatenate([part["seed"].values for part in parts])
+    there = np.concatenate([part["seed"].values for part in datasets])
     values, times = np.unique(there, return_counts=True)
     if times.max(initial=0) > 1:
         raise ValueError(
@@ -253,7 +253,7 @@ def join_seeds(
         )
     where = np.array([there.tolist().index(seed) for seed in seeds])
     joined = xr.concat(
-        parts,
+        datasets,
         "seed",
         data_vars="minimal",
         coords="minimal",
@@ -262,10 +262,11 @@ def join_seeds(
         combine_attrs="override",
     )
     places = {
-        name: "; ".join(dict.fromkeys(part.attrs[name] for part in parts))
+        name: "; ".join(dict.fromkeys(part.attrs[name] for part in datasets))
         for name in ("versions", "source_revision", "device")
     }
-    return joined.isel(seed=where).assign_attrs(places), where
+    networks = jax.tree.map(lambda *leaves: np.concatenate(leaves)[where], *variables)
+    return joined.isel(seed=where).assign_attrs(places), networks
 
 
 def compact(numbers: Sequence[int]) -> str:

@@ -62,8 +62,7 @@ from ioca_jax.training import check_fit, seeds_that_fit, train
 
 # Seeds on a device at a time: enough that what a chunk costs beside is little, few
 # enough that little is lost with a chunk. Accelerators want many at once.
-_SEEDS_ON_A_DEVICE = {"cpu": 4}
-_SEEDS_ON_AN_ACCELERATOR = 64
+_SEEDS_ON_A_CPU, _SEEDS_ON_AN_ACCELERATOR = 4, 64
 # What may differ between shards: where things are, and how much is done at once.
 _NOT_OF_THE_RESULTS = ("data_dir", "memory_gb")
 
@@ -221,11 +220,7 @@ class _Run:
 
     def _finish(self, chunks: Sequence[Chunk], watch: Stopwatch) -> xr.Dataset:
         """Joins all chunks and writes the run."""
-        joined, where = join_seeds([chunk.results for chunk in chunks], self.seeds)
-        variables = jax.tree.map(
-            lambda *leaves: np.concatenate(leaves)[where],
-            *(chunk.variables for chunk in chunks),
-        )
+        joined, variables = join_seeds(chunks, self.seeds)
         results = joined.assign_attrs(seconds=json.dumps(watch.seconds))
         _write_run(results, variables, self.folder)
         remove_chunks(self.folder)
@@ -281,8 +276,9 @@ class _Run:
         )
         size = min(most, self.seeds_at_once or self._default_size())
         number = -(-len(missing) // size)
-        parts = [part.tolist() for part in np.array_split(missing, max(1, number))]
-        parts = parts if missing else []
+        parts = np.array_split(missing, number) if missing else []
+        # The first is the longest: all are filled up to its program.
+        share = -(-max(map(len, parts), default=0) // jax.process_count())
         self._emit(
             event="start",
             seeds=len(self.seeds),
@@ -291,10 +287,10 @@ class _Run:
             epochs=self.config.epochs,
             scopes=len(scopes_of(model)),
         )
-        for number, seeds in enumerate(parts, 1):
+        for number, part in enumerate(parts, 1):
+            seeds = part.tolist()
             # Filled up with seeds that are not wanted, so that all share a program.
             others = (s for s in itertools.count() if s not in self.seeds)
-            share = -(-len(parts[0]) // jax.process_count())
             fill = share * jax.process_count() - len(seeds)
             filled = [*seeds, *itertools.islice(others, fill)]
             own = filled[jax.process_index() * share :][:share]
@@ -315,8 +311,8 @@ class _Run:
         return chunks
 
     def _default_size(self) -> int:
-        platform = jax.local_devices()[0].platform
-        each = _SEEDS_ON_A_DEVICE.get(platform, _SEEDS_ON_AN_ACCELERATOR)
+        on_cpu = jax.default_backend() == "cpu"
+        each = _SEEDS_ON_A_CPU if on_cpu else _SEEDS_ON_AN_ACCELERATOR
         return each * device_mesh().size * jax.process_count()
 
     def _compute_chunk(
@@ -526,16 +522,14 @@ def merge_runs(
         there = {seed for part in parts for seed in part["seed"].values.tolist()}
         seeds = tuple(seed for seed in config.seeds if seed in there)
         config = dataclasses.replace(config, seeds=seeds)
-    results, where = join_seeds(parts, config.seeds)
+    networks = [read_networks(folder) for folder in folders]
+    pairs = list(zip(parts, networks, strict=True))
+    results, variables = join_seeds(pairs, config.seeds)
     seconds = [json.loads(part.attrs["seconds"]) for part in parts]
     results = results.assign_attrs(
         configuration=json.dumps(dataclasses.asdict(config)),
         # Of shards side by side: the slowest one's.
         seconds=json.dumps({k: max(s[k] for s in seconds) for k in seconds[0]}),
-    )
-    variables = jax.tree.map(
-        lambda *leaves: np.concatenate(leaves)[where],
-        *(read_networks(folder) for folder in folders),
     )
     run = _Run(config, Shard(), config.seeds, pathlib.Path(workdir), None, ())
     if run.is_finished():

@@ -3,9 +3,9 @@
 import json
 import pathlib
 import subprocess
-import sys
 
 import numpy as np
+import processes
 import pytest
 
 from experiments import benchmark_cases as cases
@@ -29,13 +29,8 @@ finally:
 
 
 def run(*flags: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", SCRIPT, "--preset=tiny", *flags],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
+    script = ("-W", "error", "-c", SCRIPT, "--preset=tiny")
+    return processes.run(*script, *flags, timeout=500)
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,8 @@
 import pathlib
 import re
 import shlex
-import subprocess
-import sys
 
+import processes
 import pytest
 from absl import flags
 
@@ -50,17 +49,8 @@ def test_the_jobs_and_flags_that_are_named_exist():
             jobs.setdefault(module, []).extend(arguments)
     assert "experiments.run_study" in jobs
     for module, arguments in jobs.items():
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                f"import sys, {module}; from absl import flags; flags.FLAGS(sys.argv)",
-                *arguments,
-            ],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-        )
+        program = f"import sys, {module}; from absl import flags; flags.FLAGS(sys.argv)"
+        done = processes.run("-c", program, *arguments)
         assert done.returncode == 0, done.stderr
 
 

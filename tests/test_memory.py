@@ -1,12 +1,7 @@
 """Peak memory of the engines, measured in processes of their own."""
 
-import pathlib
-import subprocess
-import sys
-
+import processes
 import pytest
-
-import ioca_jax as ioca
 
 # 2 networks, 2 orders, 65 points, 40,000 examples, 256 neurons: 11 GB at once.
 PROGRAM = """
@@ -43,13 +38,6 @@ print(run(40_000, int(sys.argv[3])) / 1e6)
     [("rank_one", 0.02, 64), ("prefix_sums", 0.02, 64), ("masks", 0.02, 8)],
 )
 def test_engines_keep_to_the_budget(engine, memory_gb, num_steps):
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, engine, str(memory_gb), str(num_steps)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=pathlib.Path(ioca.__file__).parent.parent,
-        timeout=240,
-    )
+    done = processes.run("-c", PROGRAM, engine, memory_gb, num_steps, check=True)
     # Beside the budget: compiling, and what the allocator keeps, tens of MB.
     assert float(done.stdout) < memory_gb + 0.08

@@ -1,14 +1,10 @@
 """Several devices give what one gives: counts equal, floats to rounding."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
+import processes
 import pytest
-
-import ioca_jax as ioca
 
 # Run in a process of its own, since a process has its devices for good.
 PROGRAM = """
@@ -50,15 +46,7 @@ print(json.dumps({
 
 
 def run(num_devices: int) -> dict:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(num_devices)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=pathlib.Path(ioca.__file__).parent.parent,
-        timeout=240,
-    )
-    return json.loads(done.stdout)
+    return json.loads(processes.run("-c", PROGRAM, num_devices, check=True).stdout)
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ import pathlib
 import signal
 import socket
 import subprocess
-import sys
 import time
 
 import jax
 import numpy as np
+import processes
 import pytest
 
 import ioca_jax as ioca
@@ -35,13 +35,7 @@ def start():
     started = []
 
     def start_one(*flags: str) -> subprocess.Popen:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "experiments.run_study", *FLAGS, *flags],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = processes.start("-m", "experiments.run_study", *FLAGS, *flags)
         started.append(process)
         return process
 
@@ -142,20 +136,13 @@ def test_what_the_first_process_refuses_stops_all(start_two, tmp_path):
         assert "error: workdir: expected a directory, got" in err
 
 
-def test_processes_at_different_work_are_refused(tmp_path):
+def test_processes_at_different_work_are_refused(start, tmp_path):
     port = free_port()
     both = [
-        subprocess.Popen(
-            [
-                *(sys.executable, "-m", "experiments.run_study", *FLAGS),
-                *(f"--coordinator_address=localhost:{port}", "--num_processes=2"),
-                *(f"--process_id={number}", f"--l2={number}"),
-                f"--workdir={tmp_path / 'run'}",
-            ],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+        start(
+            *(f"--coordinator_address=localhost:{port}", "--num_processes=2"),
+            *(f"--process_id={number}", f"--l2={number}"),
+            f"--workdir={tmp_path / 'run'}",
         )
         for number in range(2)
     ]

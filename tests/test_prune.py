@@ -4,11 +4,11 @@ import json
 import pathlib
 import shutil
 import subprocess
-import sys
 
 import jax
 import numpy as np
 import pandas as pd
+import processes
 import pytest
 from reference import forward
 
@@ -31,14 +31,7 @@ FLAGS = ["--keep=0.5,0.1", "--learning_rate=0.002", "--retrain_epochs=2"]
 
 
 def run(*arguments: str, told: object = None) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, *arguments],
-        input=json.dumps(told),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    return processes.run(*arguments, input=json.dumps(told))
 
 
 JOB = ("-m", "experiments.prune", *FLAGS)

@@ -2,8 +2,8 @@
 
 import pathlib
 import subprocess
-import sys
 
+import processes
 import pytest
 
 import ioca_jax as ioca
@@ -13,13 +13,7 @@ SMALL = ["--seeds=0:2", "--hidden=6,5", "--epochs=1", "--random_orders=1"]
 
 
 def run(*flags: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.run_study", *flags],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    return processes.run("-m", "experiments.run_study", *flags)
 
 
 @pytest.fixture(scope="module")

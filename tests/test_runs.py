@@ -7,10 +7,11 @@ import pathlib
 import resource
 import signal
 import subprocess
-import sys
 import time
+from functools import partial
 
 import numpy as np
+import processes
 import pytest
 
 import ioca_jax as ioca
@@ -214,15 +215,7 @@ def shards(tmp_path_factory, data):
 
 
 def test_the_command_joins_shards(shards, whole, tmp_path):
-    def merge(*arguments: object) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [sys.executable, "-m", "experiments.merge", *map(str, arguments)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
-
+    merge = partial(processes.run, "-m", "experiments.merge")
     done = merge(f"--workdir={tmp_path / 'all'}", *shards)
     assert done.returncode == 0, done.stderr
     assert f"Joined 3 runs in {tmp_path / 'all'}" in done.stdout
@@ -299,13 +292,7 @@ FLAGS = [
 
 
 def start(*flags: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "experiments.run_study", *flags],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return processes.start("-m", "experiments.run_study", *flags)
 
 
 def finish(process: subprocess.Popen, code: int = 0) -> tuple[str, str]:

@@ -3,10 +3,10 @@
 import json
 import pathlib
 import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
+import processes
 import pytest
 
 import ioca_jax as ioca
@@ -18,13 +18,7 @@ TOO_LARGE = "batch_size: expected at most 3000, the training split's size, got 3
 
 
 def sweep(*flags: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.sweep", *flags],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    return processes.run("-m", "experiments.sweep", *flags)
 
 
 def grids(*lines: str) -> list[str]:
@@ -186,14 +180,7 @@ print(json.dumps(answers))
 
 
 def plans(*grids: list[str]) -> list:
-    done = subprocess.run(
-        [sys.executable, "-c", _PLANS],
-        input=json.dumps(grids),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = processes.run("-c", _PLANS, input=json.dumps(grids), check=True)
     return json.loads(done.stdout)
 
 
