@@ -10,6 +10,7 @@ import jax, jax.numpy as jnp, numpy as np
 import ioca_jax as ioca
 
 engine, memory_gb = sys.argv[1], float(sys.argv[2])
+jax.config.update("jax_num_cpu_devices", int(sys.argv[4]))
 model = ioca.MLP(hidden=(128, 128), num_classes=10)
 rng = np.random.default_rng(0)
 
@@ -34,10 +35,17 @@ print(run(40_000, int(sys.argv[3])) / 1e6)
 
 
 @pytest.mark.parametrize(
-    ("engine", "memory_gb", "num_steps"),
-    [("rank_one", 0.02, 64), ("prefix_sums", 0.02, 64), ("masks", 0.02, 8)],
+    ("engine", "memory_gb", "num_steps", "num_devices"),
+    [
+        ("rank_one", 0.02, 64, 1),
+        ("prefix_sums", 0.02, 64, 1),
+        ("masks", 0.02, 8, 1),
+        # Devices of a CPU share one memory, and so the budget.
+        ("prefix_sums", 0.1, 64, 4),
+    ],
 )
-def test_engines_keep_to_the_budget(engine, memory_gb, num_steps):
-    done = processes.run("-c", PROGRAM, engine, memory_gb, num_steps, check=True)
+def test_engines_keep_to_the_budget(engine, memory_gb, num_steps, num_devices):
+    given = (engine, memory_gb, num_steps, num_devices)
+    done = processes.run("-c", PROGRAM, *given, check=True)
     # Beside the budget: compiling, and what the allocator keeps, tens of MB.
     assert float(done.stdout) < memory_gb + 0.08
