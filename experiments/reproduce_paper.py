@@ -33,7 +33,7 @@ import ioca_jax as ioca
 from experiments import config_flags
 from ioca_jax import claims, events, figures
 from ioca_jax.figures import save_figure
-from ioca_jax.results import converged, intact_accuracy, write_whole
+from ioca_jax.results import converged, intact_accuracy, mean_curve, write_whole
 from ioca_jax.statistics import false_discovery, independent_test
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/paper", "Where everything goes.")
@@ -131,7 +131,7 @@ def published_points(results: xr.Dataset) -> pd.DataFrame:
     rows = []
     for (scope, clamp, ranked_by), accuracies in _PUBLISHED.items():
         direction = "random" if ranked_by == "random" else "ascending"
-        curve = claims.mean_curve(results, clamp, scope, ranked_by, direction)
+        curve = mean_curve(results, clamp, scope, ranked_by, direction)
         for step, accuracy in zip(_STEPS, accuracies, strict=True):
             ours = float(curve.sel(step=step).mean())
             rows.append((scope, clamp, ranked_by, direction, step, accuracy, ours))

@@ -18,7 +18,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from ioca_jax.results import converged, intact_accuracy
+from ioca_jax.results import converged, in_words, intact_accuracy, mean_curve
 from ioca_jax.statistics import (
     ablated_at_loss,
     areas_by_order,
@@ -600,27 +600,6 @@ def count_neurons(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def mean_curve(
-    results: xr.Dataset, clamp: str, scope: str, ranked_by: str, direction: str
-) -> xr.DataArray:
-    """Accuracy [seed, step] to the scope's end, mean over random draws.
-
-    Args:
-        results: a run's results.
-        clamp: which.
-        scope: which.
-        ranked_by: a measure, or ``random``.
-        direction: ``ascending``, ``descending``, or ``random``.
-
-    Returns:
-        The curves.
-    """
-    chosen = (results["ranked_by"] == ranked_by) & (results["direction"] == direction)
-    curves = results["accuracy"].sel(clamp=clamp, scope=scope)
-    curves = curves.isel(ordering=np.flatnonzero(chosen.values)).mean("ordering")
-    return curves.dropna("step", how="all").transpose("seed", "step")
-
-
 def _tested(
     rows: Sequence[dict],
     values: Sequence[np.ndarray],
@@ -717,7 +696,7 @@ def _need_seeds(results: xr.Dataset, alpha: float, *, two_sided: bool) -> None:
 
 def _sentence(row: Mapping[Hashable, Any], networks: int, margin: float) -> str:
     """A hypothesis as a researcher could quote it."""
-    measure = row["measure"].replace("_", " ").replace("kl ", "KL ")
+    measure = in_words(row["measure"])
     less = "less" if row["effect"] >= 0 else "more"
     numbers = (
         f"normalised area {abs(row['effect']):.3f} {less} than in random order, 95 % "

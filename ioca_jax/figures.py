@@ -29,7 +29,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
-from ioca_jax.results import converged, write_whole
+from ioca_jax.results import converged, in_words, mean_curve, write_whole
 
 # Okabe and Ito's, without black (kept for random orders) and yellow (too pale). The
 # first two, which most figures need, are dark and light in print without colour.
@@ -72,7 +72,7 @@ def ablation_curves(
     styles = {
         (measure, direction): _look(
             index,
-            label=f"{_words(measure)}, {described}",
+            label=f"{in_words(measure)}, {described}",
             **dashed if direction == "descending" else {},
         )
         for index, measure in enumerate(measures or _names(kept, "measure"))
@@ -86,7 +86,7 @@ def ablation_curves(
     }
     for (clamp, scope), axes in panels.items():
         curves = [
-            (_curve(kept, clamp, scope, *which), style)
+            (mean_curve(kept, clamp, scope, *which), style)
             for which, style in styles.items()
         ]
         _draw_curves(axes, curves)
@@ -122,7 +122,7 @@ def bias_balancing(results: xr.Dataset, measure: str = "mutual_information") -> 
         results, "Bias balancing: clamping to the mean rather than zero", scopes, [""]
     )
     orders = {
-        (measure, "ascending"): (f"{_words(measure)}, lowest first", {}),
+        (measure, "ascending"): (f"{in_words(measure)}, lowest first", {}),
         ("random", "random"): (
             _random_label(kept),
             {"linestyle": ":", "linewidth": 2, "mfc": "white"},
@@ -131,7 +131,7 @@ def bias_balancing(results: xr.Dataset, measure: str = "mutual_information") -> 
     for (_, scope), axes in panels.items():
         curves = [
             (
-                _curve(kept, clamp, scope, *which),
+                mean_curve(kept, clamp, scope, *which),
                 _look(index, label=f"{label}, clamped to {clamp}", **style),
             )
             for which, (label, style) in orders.items()
@@ -312,7 +312,7 @@ def difference_curves(results: xr.Dataset, table: pd.DataFrame) -> Figure:
             axes.plot(
                 line["step"],
                 line["mean"],
-                label=f"{_words(measure)}, {described}",
+                label=f"{in_words(measure)}, {described}",
                 markevery=_every(len(line), place, len(lines)),
                 **look,
             )
@@ -379,9 +379,9 @@ def order_effects(results: xr.Dataset, table: pd.DataFrame) -> Figure:
                     **look | {"linestyle": "", "mfc": fill, "zorder": 3},
                 )
         axes.axvline(0, color="black", linewidth=1, linestyle=":")
-        name = "whole network" if scope == "network" else _words(scope)
+        name = "whole network" if scope == "network" else in_words(scope)
         axes.set_title(f"{name}, clamped to {clamp}", fontsize="medium")
-        axes.set_yticks(np.arange(len(measures)), [_words(name) for name in measures])
+        axes.set_yticks(np.arange(len(measures)), [in_words(name) for name in measures])
         axes.set_ylim(len(measures) - 0.5, -0.5)
         axes.tick_params(labelsize="small")
         if clamp == clamps[-1]:
@@ -424,13 +424,13 @@ def published_points(results: xr.Dataset, points: pd.DataFrame) -> Figure:
     named = {
         (ranked, towards): _random_label(kept)
         if ranked == "random"
-        else f"{_words(ranked)}, {_DIRECTIONS[towards]}"
+        else f"{in_words(ranked)}, {_DIRECTIONS[towards]}"
         for ranked, towards in orders
     }
     for (clamp, scope), axes in panels.items():
         curves = [
             (
-                _curve(kept, clamp, scope, *order),
+                mean_curve(kept, clamp, scope, *order),
                 _look(index, label=name, marker="", linestyle=("-", "--")[index % 2]),
             )
             for index, (order, name) in enumerate(named.items())
@@ -532,7 +532,7 @@ def class_curves(
     ordered = (
         "in random order"
         if ranked_by == "random"
-        else f"{_words(ranked_by)} {_DIRECTIONS[direction]}"
+        else f"{in_words(ranked_by)} {_DIRECTIONS[direction]}"
     )
     scopes, clamps = _names(kept, "scope"), _names(kept, "clamp")
     figure, panels = _accuracy_panels(
@@ -611,7 +611,7 @@ def class_costs(results: xr.Dataset, measure: str, clamp: str | None = None) -> 
         axes.set_ylabel("class")
         axes.set_yticks(np.arange(points.sizes["class"]), points["class"].values)
         axes.tick_params(axis="y", labelsize="x-small")
-        axes.set_xlabel(f"neurons of the layer, lowest {_words(measure)} first")
+        axes.set_xlabel(f"neurons of the layer, lowest {in_words(measure)} first")
         bar = figure.colorbar(image, ax=axes, extend="both")
         bar.set_label("points of accuracy", fontsize="small")
     return figure
@@ -694,7 +694,7 @@ def pruning_curves(results: xr.Dataset) -> Figure:
         "retrained": f"retrained {epochs} epoch{'s' if epochs > 1 else ''}",
     }
     styles = {
-        name: _look(index, label=_words(name))
+        name: _look(index, label=in_words(name))
         for index, name in enumerate(_names(results, "ranked_by"))
     }
     dotted = {"linestyle": ":", "linewidth": 2, "marker": ".", "zorder": 3}
@@ -792,7 +792,7 @@ def compare_runs(table: pd.DataFrame) -> Figure:
                 axes.plot(
                     ends[-1],
                     lines + 0.7 * height,
-                    label=f"{_words(measure)}, {described}",
+                    label=f"{in_words(measure)}, {described}",
                     **_look(index, linestyle="", zorder=3, **hollow),
                 )
             axes.hlines(
@@ -854,7 +854,7 @@ def _run_panels(
                 sharex=next(iter(panels.values()), None),
                 sharey=top,
             )
-            name = "whole network" if scope == "network" else _words(scope)
+            name = "whole network" if scope == "network" else in_words(scope)
             axes.set_title(f"{name}, clamped to {clamp}", fontsize="medium")
             axes.tick_params(labelleft=column == 0)
             axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -978,14 +978,9 @@ def _layers(results: xr.Dataset) -> list[int]:
     return np.unique(results["layer"].values).tolist()
 
 
-def _words(name: str) -> str:
-    """A stored name as a reader would write it."""
-    return name.replace("_", " ").replace("kl ", "KL ")
-
-
 def _measure_label(results: xr.Dataset, measure: str) -> str:
     unit = str(results["unit"].sel(measure=measure).values)
-    return f"{_words(measure)} ({_UNITS.get(unit, unit)})"
+    return f"{in_words(measure)} ({_UNITS.get(unit, unit)})"
 
 
 def _random_label(results: xr.Dataset) -> str:
@@ -998,16 +993,6 @@ def _scores(results: xr.Dataset, measure: str, layer: int) -> np.ndarray:
     of_layer = np.flatnonzero(results["layer"].values == layer)
     scores = results["score"].sel(measure=measure).isel(neuron=of_layer)
     return scores.values.ravel().astype(np.float64)
-
-
-def _curve(
-    results: xr.Dataset, clamp: str, scope: str, ranked_by: str, direction: str
-) -> xr.DataArray:
-    """Accuracy [seed, step] to the scope's end, mean over draws; empty if not run."""
-    chosen = (results["ranked_by"] == ranked_by) & (results["direction"] == direction)
-    curves = results["accuracy"].sel(clamp=clamp, scope=scope)
-    curves = curves.isel(ordering=np.flatnonzero(chosen.values)).mean("ordering")
-    return curves.dropna("step", how="all").transpose("seed", "step")
 
 
 def _draw_curves(
@@ -1078,7 +1063,7 @@ def _accuracy_panels(
     by_name = dict(zip(itertools.product(clamps, scopes), panels, strict=True))
     for (clamp, scope), axes in by_name.items():
         of_scope = results["accuracy"].sel(scope=scope).dropna("step", how="all")
-        name = "whole network" if scope == "network" else _words(scope)
+        name = "whole network" if scope == "network" else in_words(scope)
         heading = f"{name}, clamped to {clamp}" if clamp else name
         axes.set_title(heading, fontsize="medium")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))

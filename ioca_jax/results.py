@@ -299,6 +299,39 @@ def intact_accuracy(results: xr.Dataset) -> np.ndarray:
     return results["accuracy"].isel(clamp=0, scope=0, ordering=0, step=0).values
 
 
+def mean_curve(
+    results: xr.Dataset, clamp: str, scope: str, ranked_by: str, direction: str
+) -> xr.DataArray:
+    """Accuracy [seed, step] to the scope's end, mean over random draws.
+
+    Args:
+        results: a run's results.
+        clamp: which.
+        scope: which.
+        ranked_by: a measure, or ``random``.
+        direction: ``ascending``, ``descending``, or ``random``.
+
+    Returns:
+        The curves.
+    """
+    chosen = (results["ranked_by"] == ranked_by) & (results["direction"] == direction)
+    curves = results["accuracy"].sel(clamp=clamp, scope=scope)
+    curves = curves.isel(ordering=np.flatnonzero(chosen.values)).mean("ordering")
+    return curves.dropna("step", how="all").transpose("seed", "step")
+
+
+def in_words(name: str) -> str:
+    """A stored name as a reader would write it.
+
+    Args:
+        name: of a measure, a scope, ...
+
+    Returns:
+        The same with spaces.
+    """
+    return name.replace("_", " ").replace("kl ", "KL ")
+
+
 def converged(results: xr.Dataset) -> xr.Dataset:
     """The seeds whose training did not diverge.
 
