@@ -36,6 +36,8 @@ from ioca_jax.results import converged, in_words, mean_curve, write_whole
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 # One more than the colours, so that pairs repeat only after the 42nd.
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# Where there are more lines than colours.
+_DASHES = ("-", "--", "-.")
 _DIRECTIONS = {"ascending": "lowest first", "descending": "highest first"}
 _UNITS = {"bit": "bits", "nat": "nats", "1": "no unit"}
 # More lines or panels than these make than a reader can tell apart.
@@ -551,7 +553,7 @@ def class_curves(
                 here.sel({"class": label}),
                 label=f"class {label}",
                 markevery=_every(here.sizes["step"], index, lines),
-                **_look(index, linestyle=("-", "--", ":")[index // 6 % 3]),
+                **_look(index, linestyle=_DASHES[index // 6 % 3]),
             )
         axes.set_ylim(0, 1)
     _legend(figure, *figure.axes[0].get_legend_handles_labels())
@@ -694,7 +696,7 @@ def pruning_curves(results: xr.Dataset) -> Figure:
         "retrained": f"retrained {epochs} epoch{'s' if epochs > 1 else ''}",
     }
     styles = {
-        name: _look(index, label=in_words(name))
+        name: _look(index, label=in_words(name), linestyle=_DASHES[index // 6 % 3])
         for index, name in enumerate(_names(results, "ranked_by"))
     }
     dotted = {"linestyle": ":", "linewidth": 2, "marker": ".", "zorder": 3}
