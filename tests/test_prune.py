@@ -23,6 +23,7 @@ CONFIG = ioca.StudyConfig(
     epochs=1,
     random_orders=0,
     batch_norm=True,
+    permutations=0,
     measures=("entropy", "mutual_information"),
 )
 KEEP = (0.5, 0.1)
