@@ -16,12 +16,13 @@ Limits. Joint quantities are biased upwards where cells are many and examples fe
 co-information and O-information towards synergy. So each has a Miller-Madow value and a
 null of permuted labels beside it, and an estimate is refused below
 ``EXAMPLES_PER_CELL`` = 5 examples for each cell of joint code and class. Why five: the
-plug-in bias is about ``cells / (2 N ln 2)`` bits, then at most 0.15, of which
-Miller-Madow takes away the first order; what is left is of order ``(cells / N)^2``,
-some hundredths of a bit. With fewer examples most cells are seen once or never, and no
-correction helps. Groups count the cells that *occur*, as Miller-Madow does: the codes
-of a layer are far fewer than their alphabet. All pairs share one table, so there it is
-the alphabet's ``B B C`` cells.
+plug-in bias is about ``cells / (2 N ln 2)`` bits, then at most 0.15; Miller-Madow takes
+away its first order, and the rest falls as ``(cells / N)^2``. Measured on seven or
+eight one-bit neurons with 1.6 to 2.2 bits on ten classes, a corrected value was 0.11
+bits too high with five examples for a cell, 0.05 with ten, 0.01 with thirteen. With
+fewer most cells are seen once or never, and no correction helps. Groups count the cells
+that *occur*, as Miller-Madow does: the codes of a layer are far fewer than their
+alphabet. All pairs share one table, so there it is the alphabet's ``B B C`` cells.
 """
 
 import math
@@ -901,7 +902,8 @@ def _o_information(codes, labels, groups, key, num_codes, num_classes, permutati
 
     def entropies(members, labels):
         """Of a group's code, of code and class, and of the class: plain, corrected."""
-        size = _sizes(codes, members.shape[1], num_codes)
+        # Codes permuted on their own may make as many joint ones as there are examples.
+        size = min(num_codes ** min(members.shape[1], 64), len(labels))
         code = _joint_code(members, num_codes)
         table = _table(code, labels, size, num_classes)
         tables = (table, table.reshape(-1, 1), table.T)
@@ -1245,10 +1247,12 @@ def _checked_codes(
             "expected codes [N, H] and labels [N] with N at least 1, got shapes "
             f"{list(codes.shape)} and {list(labels.shape)}"
         )
-    if len(labels) > EXACT_IN_FLOAT32:
+    # Counts are exact in float32, and a rank beside a code or class fits an int32.
+    most = min(EXACT_IN_FLOAT32, (2**31 - 1) // max(num_codes, num_classes, 1))
+    if len(labels) > most:
         raise ValueError(
-            f"expected at most {EXACT_IN_FLOAT32} examples, which are counted exactly, "
-            f"got {len(labels)}; take a part of them"
+            f"expected at most {most} examples, which are counted exactly, got "
+            f"{len(labels)}; take a part of them"
         )
     for name, array, number in (
         ("codes", codes, num_codes),

@@ -338,14 +338,17 @@ def test_pairs_transform_and_compile_once(compiled):
 
 
 def test_the_null_of_pairs_is_what_permuting_by_hand_gives():
-    codes, labels = CODES[:, :4], LABELS
-    names = ("synergy_i_min", "co_information")
+    # Labels that say little, so that p-values differ; of a neuron beside itself, which
+    # is in no family, redundancy is the greatest.
+    codes, labels = CODES[:, :4], np.random.default_rng(5).permutation(LABELS)
+    names = ("synergy_i_min", "co_information", "redundancy_mmi")
     null = pair_null(codes, labels, 3, 4, key=KEY, measures=names, permutations=6)
     permuted = permuted_labels(jnp.asarray(labels), KEY, 6)
     observed = pair_information(codes, labels, 3, 4, measures=names)
     draws = [pair_information(codes, each, 3, 4, measures=names) for each in permuted]
     apart = ~np.eye(4, dtype=bool)
-    for name, size in (("synergy_i_min", np.asarray), ("co_information", np.abs)):
+    for name in names:
+        size = np.abs if name == "co_information" else np.asarray
         drawn = size([draw[name] for draw in draws])
         least = size(observed[name]) - 1e-6
         alone = (1 + (drawn >= least).sum(axis=0)) / 7
@@ -461,6 +464,25 @@ def test_o_information_agrees_with_dit_and_with_counting_rows():
             corrected = float(getattr(bits, name + "_miller_madow")[index])
             of_rows = o_information_of(*chosen, corrected=True)
             assert corrected == pytest.approx(of_rows, abs=TOLERANCE)
+
+
+def test_the_null_of_a_wide_group_counts_every_joint_code():
+    # Twelve neurons that are functions of three bits: permuted on their own they make
+    # about as many joint codes as there are examples.
+    rng = np.random.default_rng(2)
+    three = rng.integers(2, size=(600, 3))
+    wide = (three @ rng.normal(size=(3, 12)) > 0.3).astype(np.int32)
+    labels = three[:, 0].astype(np.int32)
+    bits = o_information(
+        wide, labels, np.arange(12)[None], 2, 2, key=KEY, permutations=5
+    )
+    expected = [o_information_of(*rng.permuted(wide, axis=0).T) for _ in range(5)]
+    # A draw of either mean differs by some hundredths of a bit.
+    assert np.std(expected) < 0.15
+    assert float(bits.null_of_neurons[0]) == pytest.approx(np.mean(expected), abs=0.3)
+    assert float(bits.of_neurons[0]) == pytest.approx(
+        o_information_of(*wide.T), abs=TOLERANCE
+    )
 
 
 def test_o_information_of_planted_groups():
