@@ -596,10 +596,11 @@ def test_pair_effects_agree_with_a_loop_over_pairs_of_masks(fields):
                 range(where.start, where.stop),
             )
             where_found = (seed, variant)
-            # Counts are the same but for ties; losses in float32 are right to 1e-6.
+            # Counts are the same but for ties. The loop's four losses are up to 20
+            # nats, each right to 2e-7 of that.
             for field, expected, tolerance in (
                 (found.accuracy, accuracy, 1e-6),
-                (found.loss, loss, 5e-6),
+                (found.loss, loss, 2e-5),
             ):
                 field = np.asarray(field[where_found])
                 np.testing.assert_allclose(
@@ -609,7 +610,7 @@ def test_pair_effects_agree_with_a_loop_over_pairs_of_masks(fields):
                 found.accuracy_alone[where_found], accuracy_alone, atol=1e-6
             )
             np.testing.assert_allclose(
-                found.loss_alone[where_found], loss_alone, atol=5e-6
+                found.loss_alone[where_found], loss_alone, atol=2e-5
             )
         # Something happens here: two examples of 53 and more.
         assert np.nanmax(np.abs(found.accuracy)) > 0.03
@@ -640,6 +641,8 @@ def test_chosen_pairs_across_layers_agree_with_a_loop():
 
 def test_pair_effects_do_not_depend_on_chunks_and_trace():
     model, variables = random_network()
+    # Logits all negative, less than what an example that is left out has for its own.
+    variables["params"]["dense_3"]["bias"] -= 10
     variables = stacked(variables)
     x, y = random_examples()
     clamp = np.full((1, 18), 0.1, np.float32)
@@ -648,7 +651,9 @@ def test_pair_effects_do_not_depend_on_chunks_and_trace():
     for memory_gb in (1e-9, 3e-6, 1.5e-5):
         parts = pair_effects(model, variables, clamp, x, y, 1, memory_gb=memory_gb)
         np.testing.assert_array_equal(parts.accuracy, whole.accuracy)
-        np.testing.assert_allclose(parts.loss, whole.loss, atol=1e-7)
+        np.testing.assert_array_equal(parts.accuracy_alone, whole.accuracy_alone)
+        # Each example's is right to the rounding of a logit, 1e-6.
+        np.testing.assert_allclose(parts.loss, whole.loss, atol=1e-6)
     traced = jax.jit(partial(pair_effects, model, layer=1))(variables, clamp, x, y)
     np.testing.assert_allclose(traced.accuracy, whole.accuracy, atol=1e-6)
     np.testing.assert_allclose(traced.loss, whole.loss, atol=1e-6)
