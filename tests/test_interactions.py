@@ -183,6 +183,18 @@ def test_planted_pairs_are_recovered_and_told_from_chance():
         corrected = bits["co_information_miller_madow"][pair]
         assert abs(corrected - (redundancy - synergy)) < chance
     assert abs(bits["co_information"][apart]) < chance
+    # Corrected values keep their sign.
+    of = partial(information_of, labels=labels, corrected=True)
+    corrected = []
+    for i, j in itertools.permutations(range(7), 2):
+        alone, joint = [of(codes[:, [n]]) for n in (i, j)], of(codes[:, [i, j]])
+        parts = (alone[0] - min(alone), joint - max(alone), min(alone))
+        for name, value in zip(("unique", "synergy", "redundancy"), parts, strict=True):
+            found = float(bits[f"{name}_mmi_miller_madow"][i, j])
+            assert found == pytest.approx(value, abs=TOLERANCE)
+        corrected.append(parts)
+    assert np.min(corrected, axis=0)[1] < -1e-4
+    assert np.min(corrected, axis=0)[2] < -1e-4
     least = 1 / 100
     for name, pair in (
         ("redundancy_i_min", copies),
@@ -641,8 +653,9 @@ def test_chosen_pairs_across_layers_agree_with_a_loop():
 
 def test_pair_effects_do_not_depend_on_chunks_and_trace():
     model, variables = random_network()
-    # Logits all negative, less than what an example that is left out has for its own.
-    variables["params"]["dense_3"]["bias"] -= 10
+    # Greatest logits of either sign, so that an example that is left out, whose own is
+    # 0, would be right under some ablations only.
+    variables["params"]["dense_3"]["bias"] -= 2.5
     variables = stacked(variables)
     x, y = random_examples()
     clamp = np.full((1, 18), 0.1, np.float32)
@@ -676,7 +689,7 @@ def test_copies_stand_in_for_each_other_and_parts_of_an_xor_do_not():
         [[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
         [0.0, 0.0, 0.0],
         [[0.0, 1.0], [0.0, 1.0], [0.0, 0.0]],
-        [0.5, 0.0],
+        [0.0, 0.0],  # where both are gone logits are equal, and the first is taken
     )
     found = pair_effects(*copies, np.array([0, 0, 1, 1], np.int32), 0)
     # Only ablating both is felt: half of the examples.
