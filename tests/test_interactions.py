@@ -5,6 +5,9 @@ import math
 from functools import partial
 
 import dit
+import dit.multivariate
+import dit.pid
+import dit.shannon
 import jax
 import jax.numpy as jnp
 import numpy as np
