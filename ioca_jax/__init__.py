@@ -8,7 +8,8 @@ Neuron Importance via Information-Ordered Cumulative Ablation", arXiv 1804.06679
 Data goes one way, a module a room:
 ``datasets -> mlp -> training -> quantization -> histograms -> information -> orderings
 -> ablation -> importance -> results -> statistics -> claims -> figures``; ``study`` and
-``runs`` alone know the whole way.
+``runs`` alone know the whole way. Beside it stand ``interactions`` (pairs and groups of
+neurons) and ``surgery`` (ablations made permanent).
 
 Axes, in every docstring and annotation:
 

@@ -155,9 +155,9 @@ def ablation_curve(
         The evaluation [..., K+1]: point k has the first k neurons ablated.
 
     Raises:
-        ValueError: an order with indices out of range or twice, layers that do not
-            hold it, an unknown engine, a budget that is not positive, or arrays whose
-            shapes do not fit the network or each other.
+        ValueError: an order that is empty or with indices out of range or twice, layers
+            that do not hold it, an unknown engine, a budget that is not positive, or
+            arrays whose shapes do not fit the network or each other.
     """
     evaluation = ablation_curves(
         model,
@@ -212,6 +212,11 @@ def ablation_curves(
     x, y = _checked_examples(x, y)
     memory_gb = _memory_of_a_device(memory_gb)
     order = checked_neurons(order, model.num_neurons)
+    if not order.size:
+        raise ValueError(
+            f"order: expected one or more neurons, got shape {list(order.shape)}; "
+            "evaluate_masks takes masks that keep all"
+        )
     layers = _checked_layers(layers, model, order)
     clamp = _checked_clamp(clamp, model)
     shape = jnp.broadcast_shapes(order.shape[:-1], clamp.shape[:-1])

@@ -268,6 +268,11 @@ def test_one_compilation_serves_all_orders_masks_and_clamps(compiled):
             {"order": np.array([3, 5, 3], np.int32)},
             "order: expected every neuron once, got 3 twice",
         ),
+        (
+            {"order": np.zeros(0, np.int32)},
+            r"order: expected one or more neurons, got shape \[1, 0\]; evaluate_masks "
+            "takes masks that keep all",
+        ),
     ],
 )
 @pytest.mark.usefixtures("unchecked_shapes")
