@@ -72,7 +72,7 @@ def test_counts_are_exact_past_the_integers_of_float32():
 @pytest.mark.parametrize("part", [7, 49, 50])
 def test_parts_add_up(part, monkeypatch):
     codes, labels = random_codes(50, 3, 4, 5)
-    monkeypatch.setattr(histograms, "_EXACT_IN_FLOAT32", part)
+    monkeypatch.setattr(histograms, "EXACT_IN_FLOAT32", part)
     np.testing.assert_array_equal(
         ioca.joint_counts(codes, labels, 4, 5),
         counted_one_by_one(codes, labels, 4, 5),
