@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -15,7 +16,7 @@ import processes
 import pytest
 
 import ioca_jax as ioca
-from ioca_jax import checkpoints, events, runs
+from ioca_jax import checkpoints, events, figures, runs
 
 ROOT = pathlib.Path(ioca.__file__).parent.parent
 CONFIG = ioca.StudyConfig(
@@ -29,6 +30,14 @@ CONFIG = ioca.StudyConfig(
 OF_TIME = ("created", "seconds", "source_revision")
 # Real runs killed at random moments; more by hand: IOCA_KILLS=50.
 KILLS = int(os.environ.get("IOCA_KILLS", 1))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_figures() -> Iterator[None]:
+    """Drawing takes most of the time of runs this small; other tests look at it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "save_figures", lambda *_: [])
+        yield
 
 
 @pytest.fixture(scope="module")
