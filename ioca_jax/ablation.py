@@ -39,7 +39,15 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from ioca_jax.mlp import ACTIVATIONS, MLP, Ablation, Affine, folded_layers
+from ioca_jax.mlp import (
+    MLP,
+    Ablation,
+    Affine,
+    activate,
+    folded_layers,
+    multiply,
+    pre_activations,
+)
 from ioca_jax.orderings import checked_neurons, cumulative_masks
 from ioca_jax.parallel import device_mesh, sum_over_examples
 from ioca_jax.streaming import SEEN, fold_examples
@@ -308,7 +316,7 @@ class _RankOne(NamedTuple):
         # lowest ablated layer, the logits last.
         states = {lowest + 1: above}
         for layer in range(lowest + 1, model.num_layers):
-            above = _affine(model, affine[layer + 1], _outputs(model, above))
+            above = pre_activations(model, affine[layer + 1], activate(model, above))
             states[layer + 1] = above
         return partial(self._curve, affine, outputs, states, y)
 
@@ -320,7 +328,7 @@ class _RankOne(NamedTuple):
         clamps = [clamp[where] for where in slices]
         # The next layer's pre-activations with every neuron of a layer at its clamp.
         constants = [
-            Affine(above.kernel, _affine(model, above, values[:, None])[:, 0])
+            Affine(above.kernel, pre_activations(model, above, values[:, None])[:, 0])
             for above, values in zip(affine[1:], clamps, strict=True)
         ]
         layer_of_step = jnp.asarray(model.layer_of_neuron)[order]
@@ -331,7 +339,7 @@ class _RankOne(NamedTuple):
             before = (
                 lowest_outputs[row]
                 if layer == lowest
-                else _outputs(model, states[layer][row])
+                else activate(model, states[layer][row])
             )
             weights = affine[layer + 1].kernel[row]
             return weights[:, None] * (clamp[neuron] - before)
@@ -343,7 +351,7 @@ class _RankOne(NamedTuple):
 
             def excess(rows):
                 """How far this layer's first outputs are from their clamps."""
-                outputs = _outputs(model, states[layer][:rows])
+                outputs = activate(model, states[layer][:rows])
                 difference = outputs - clamps[layer][:rows, None]
                 return jnp.where(kept[where][:rows, None], difference, 0)
 
@@ -462,7 +470,7 @@ class _RankOne(NamedTuple):
         def product(stop):
             outer = inputs(stop)
             if columns == w:
-                return _affine(
+                return pre_activations(
                     self.model, Affine(layer.kernel[:stop], layer.bias), outer
                 )
 
@@ -472,7 +480,7 @@ class _RankOne(NamedTuple):
                     jax.lax.dynamic_slice_in_dim(array, start, columns, axis=-1)
                     for array in (layer.kernel[:stop], layer.bias)
                 )
-                some = _affine(self.model, Affine(kernel, bias), outer)
+                some = pre_activations(self.model, Affine(kernel, bias), outer)
                 return jax.lax.dynamic_update_slice_in_dim(outputs, some, start, axis=0)
 
             zeros = jnp.zeros((w, outer.shape[1]))
@@ -533,14 +541,14 @@ class _PrefixSums(NamedTuple):
                 changes[:, None], clamp[neurons][:, None] - outputs[rows], 0
             )
             terms = jnp.einsum("ts,sw->wts", until, affine[lowest + 1].kernel[rows])
-            z = before[:, None] + _matmul(model, terms, change)  # [w, t, n]
+            z = before[:, None] + multiply(model, terms, change)  # [w, t, n]
             last = z[:, -1]
             for layer in range(lowest + 1, model.num_layers):
                 own = model.layer_slices[layer]
                 kept = (steps[own, None] >= points)[:, :, None]
-                z = jnp.where(kept, _outputs(model, z), clamp[own, None, None])
+                z = jnp.where(kept, activate(model, z), clamp[own, None, None])
                 kernel, bias = affine[layer + 1]
-                flat = _matmul(model, kernel.T, z.reshape(len(z), -1))
+                flat = multiply(model, kernel.T, z.reshape(len(z), -1))
                 z = flat.reshape(-1, size, len(y)) + bias[:, None, None]
             return last, jax.vmap(_score, (1, None))(z, y)
 
@@ -548,19 +556,6 @@ class _PrefixSums(NamedTuple):
         return jax.tree.map(
             lambda score: score.reshape(-1, *score.shape[2:])[:num_points], scores
         )
-
-
-def _outputs(model: MLP, inputs: Array) -> Array:
-    return ACTIVATIONS[model.activation](inputs)
-
-
-def _matmul(model: MLP, a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision=model.matmul_precision)
-
-
-def _affine(model: MLP, layer: Affine, outputs: Array) -> Array:
-    """Feature-major: [inputs, n] to [outputs, n]."""
-    return _matmul(model, layer.kernel.T, outputs) + layer.bias[:, None]
 
 
 class _ExamplesAtOnce(NamedTuple):
@@ -585,7 +580,7 @@ def _curves_of_networks(engine: "_RankOne | _PrefixSums", lowest: int, arrays, x
         def images(carry, x_chunk, y_chunk):
             outputs = x_chunk  # example-major: images are read as they lie
             for kernel, bias in affine[: lowest + 1]:
-                outputs = _outputs(model, _matmul(model, outputs, kernel) + bias)
+                outputs = activate(model, multiply(model, outputs, kernel) + bias)
             # Or the product would be laid out for the transpose below: slower.
             outputs = jax.lax.optimization_barrier(outputs)
             return fold_examples(
@@ -594,7 +589,7 @@ def _curves_of_networks(engine: "_RankOne | _PrefixSums", lowest: int, arrays, x
 
         def ablated(carry, outputs, y_chunk):
             outputs = outputs.T
-            above = _affine(model, affine[lowest + 1], outputs)
+            above = pre_activations(model, affine[lowest + 1], outputs)
             curve = engine.curve_of(affine, outputs, above, y_chunk)
             sums = jax.lax.map(lambda pair: curve(*pair), (orders, clamps))
             return jax.tree.map(jnp.add, carry, sums)
@@ -611,17 +606,33 @@ def _steps_of_neurons(order: Array, num_neurons: int) -> Array:
     return jnp.full(num_neurons, len(order)).at[order].set(steps, unique_indices=True)
 
 
+def right_and_losses(
+    logits: Float[Array, "C n"], y: Int[Array, " n"]
+) -> tuple[Bool[Array, " n"], Float[Array, " n"]]:
+    """Whether each example is classified correctly, and its cross-entropy.
+
+    Args:
+        logits: float32 [C, n].
+        y: int32 [n] classes.
+
+    Returns:
+        bool [n]: the first greatest logit is the class's; float32 [n], nats. Anything
+        where the label is ``SEEN``.
+    """
+    classes = jnp.arange(len(logits))[:, None]
+    best = _over_classes(jnp.maximum, logits)
+    own = _over_classes(jnp.add, jnp.where(y == classes, logits, 0))
+    earlier = _over_classes(jnp.maximum, jnp.where(y > classes, logits, -jnp.inf))
+    losses = jnp.log(_over_classes(jnp.add, jnp.exp(logits - best))) + best - own
+    return (own >= best) & (own > earlier), losses
+
+
 def _score(logits: Float[Array, "C n"], y: Int[Array, " n"]) -> tuple[Array, Array]:
     """Correct by class, int32 [C], and the sum of cross-entropies."""
-    is_label = y == jnp.arange(len(logits))[:, None]
-    is_later = y > jnp.arange(len(logits))[:, None]
-    best = _over_classes(jnp.maximum, logits)
-    own = _over_classes(jnp.add, jnp.where(is_label, logits, 0))
-    earlier = _over_classes(jnp.maximum, jnp.where(is_later, logits, -jnp.inf))
-    right = ((own >= best) & (own > earlier)).astype(logits.dtype)
+    right, losses = right_and_losses(logits, y)
+    is_label = (y == jnp.arange(len(logits))[:, None]).astype(logits.dtype)
     # A product counts exactly up to 2^24, and is faster than a sum of booleans.
-    correct = jnp.matmul(is_label.astype(logits.dtype), right, precision="highest")
-    losses = jnp.log(_over_classes(jnp.add, jnp.exp(logits - best))) + best - own
+    correct = jnp.matmul(is_label, right.astype(logits.dtype), precision="highest")
     return (
         correct.astype(jnp.int32),
         jnp.sum(jnp.where(y == SEEN, 0, losses)),

@@ -18,7 +18,13 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from ioca_jax.results import converged, in_words, intact_accuracy, mean_curve
+from ioca_jax.results import (
+    converged,
+    in_words,
+    intact_accuracy,
+    mean_curve,
+    neurons_of,
+)
 from ioca_jax.statistics import (
     ablated_at_loss,
     areas_by_order,
@@ -227,7 +233,7 @@ def correlate_effects(results: xr.Dataset) -> pd.DataFrame:
     for layer, clamp, measure in itertools.product(
         np.unique(kept["layer"].values), kept["clamp"].values, kept["measure"].values
     ):
-        of_layer = np.flatnonzero(kept["layer"].values == layer)
+        of_layer = neurons_of(kept, layer)
         scores = kept["score"].sel(measure=measure).isel(neuron=of_layer).values
         effects = rise.sel(clamp=clamp).isel(neuron=of_layer).values
         tau = kendall_tau(scores, effects)
@@ -429,7 +435,7 @@ def _within_layers(results: xr.Dataset, margin: float) -> list[_Comparison]:
         scope = f"layer_{layer}"
         about = _about(scope, clamp, measure)
         random = areas[scope, "random", "random"][:, index]
-        of_layer = np.flatnonzero(results["layer"].values == layer)
+        of_layer = neurons_of(results, layer)
         tau = kendall_tau(
             results["score"].sel(measure=measure).isel(neuron=of_layer).values,
             rise.sel(clamp=clamp).isel(neuron=of_layer).values,
@@ -456,7 +462,7 @@ def _between_layers(results: xr.Dataset, margin: float) -> list[_Comparison]:
                 np.median(
                     results["score"]
                     .sel(measure=measure)
-                    .isel(neuron=np.flatnonzero(results["layer"].values == layer))
+                    .isel(neuron=neurons_of(results, layer))
                     .values,
                     axis=1,
                 )
@@ -534,7 +540,7 @@ def compare_variants(results: xr.Dataset) -> pd.DataFrame:
         kept["measure"].values[informative],
         np.unique(kept["layer"].values),
     ):
-        of_layer = np.flatnonzero(kept["layer"].values == layer)
+        of_layer = neurons_of(kept, layer)
         own = kept["score"].sel(measure=measure)
         if variant == "second half":
             own = kept["variant_score"].sel(measure=measure, variant="first half")
@@ -591,7 +597,7 @@ def count_neurons(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataFrame:
         census[f"selective_for_{label}"] = kept["selective_class"] == label
     rows = []
     for layer in np.unique(kept["layer"].values):
-        of_layer = np.flatnonzero(kept["layer"].values == layer)
+        of_layer = neurons_of(kept, layer)
         means = {
             name: float(flags.isel(neuron=of_layer).sum("neuron").mean("seed"))
             for name, flags in census.items()

@@ -29,7 +29,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
-from ioca_jax.results import converged, in_words, mean_curve, write_whole
+from ioca_jax.results import converged, in_words, mean_curve, neurons_of, write_whole
 
 # Okabe and Ito's, without black (kept for random orders) and yellow (too pale). The
 # first two, which most figures need, are dark and light in print without colour.
@@ -269,7 +269,7 @@ def single_effects(results: xr.Dataset, clamp: str | None = None) -> Figure:
     threshold = 10.0 ** np.ceil(np.log10(max(most, 1e-6)))
     for axes, measure in zip(panels, measures, strict=True):
         for index, layer in enumerate(_layers(kept)):
-            of_layer = np.flatnonzero(kept["layer"].values == layer)
+            of_layer = neurons_of(kept, layer)
             costs = rise.isel(neuron=of_layer).transpose("seed", "neuron")
             _draw_points(
                 axes,
@@ -597,7 +597,7 @@ def class_costs(results: xr.Dataset, measure: str, clamp: str | None = None) -> 
     # A few neurons matter more than all others: the scale is that of most.
     limit = float(np.quantile(np.abs(points), 0.99)) or 1.0
     for axes, layer in zip(panels, layers, strict=True):
-        of_layer = np.flatnonzero(one["layer"].values == layer)
+        of_layer = neurons_of(one, layer)
         scores = one["score"].sel(measure=measure).values[of_layer]
         arranged = points.isel(neuron=of_layer[np.argsort(scores, kind="stable")])
         image = axes.imshow(
@@ -993,7 +993,7 @@ def _random_label(results: xr.Dataset) -> str:
 
 def _scores(results: xr.Dataset, measure: str, layer: int) -> np.ndarray:
     """A measure of every neuron of a layer, of all networks, float64."""
-    of_layer = np.flatnonzero(results["layer"].values == layer)
+    of_layer = neurons_of(results, layer)
     scores = results["score"].sel(measure=measure).isel(neuron=of_layer)
     return scores.values.ravel().astype(np.float64)
 

@@ -24,7 +24,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from ioca_jax.ablation import Evaluation, ablation_curves
-from ioca_jax.mlp import ACTIVATIONS, MLP, Affine, folded_layers
+from ioca_jax.mlp import MLP, Affine, activate, folded_layers, multiply, pre_activations
 from ioca_jax.orderings import random_order
 from ioca_jax.streaming import SEEN, fold_examples
 
@@ -159,7 +159,7 @@ def taylor(
     def losses(moves, x_chunk, y_chunk):
         inputs, outputs = x_chunk, []
         for layer, where in zip(layers, model.layer_slices, strict=False):
-            inputs = _activate(model, _affine(model, layer, inputs)) + moves[:, where]
+            inputs = activate(model, _affine(model, layer, inputs)) + moves[:, where]
             outputs.append(inputs)
         logits = _affine(model, layers[-1], inputs)
         each = optax.softmax_cross_entropy_with_integer_labels(logits, y_chunk)
@@ -337,7 +337,7 @@ def _greedy_order(model, variables, clamp, key, x, y, neurons):
     lowest = layers[0]
     raw = x
     for layer in affine[: lowest + 1]:
-        raw = _activate(model, _affine(model, layer, raw))
+        raw = activate(model, _affine(model, layer, raw))
     raw = raw.T
     # Equal losses: the first in a random order goes.
     shuffled = random_order(jnp.asarray(neurons, jnp.int32), key=key)
@@ -351,9 +351,9 @@ def _greedy_order(model, variables, clamp, key, x, y, neurons):
         """What a layer's pre-activations [..., width, n] make the next layer's."""
         where = slices[layer]
         outputs = jnp.where(
-            kept[where, None], _activate(model, inputs), clamp[where, None]
+            kept[where, None], activate(model, inputs), clamp[where, None]
         )
-        return _next(model, affine[layer + 1], outputs)
+        return pre_activations(model, affine[layer + 1], outputs)
 
     def of_candidates(layer, rows, outputs, inputs, kept):
         """Losses [b] without each of some neurons; ``inputs`` of the next layer."""
@@ -369,7 +369,7 @@ def _greedy_order(model, variables, clamp, key, x, y, neurons):
         outputs = jnp.where(
             kept[slices[lowest], None], raw, clamp[slices[lowest], None]
         )
-        inputs = {lowest + 1: _next(model, affine[lowest + 1], outputs)}
+        inputs = {lowest + 1: pre_activations(model, affine[lowest + 1], outputs)}
         for layer in range(lowest + 1, last + 1):
             inputs[layer + 1] = above(layer, inputs[layer], kept)
         costs = jnp.full(model.num_neurons, jnp.inf)
@@ -377,7 +377,7 @@ def _greedy_order(model, variables, clamp, key, x, y, neurons):
             where = slices[layer]
             width = where.stop - where.start
             size = min(_CANDIDATES_AT_ONCE, width)
-            here = raw if layer == lowest else _activate(model, inputs[layer])
+            here = raw if layer == lowest else activate(model, inputs[layer])
             # Those that are there still come first, so that blocks beyond them need not
             # be looked at; the last block is filled up with some that are not.
             rows = jnp.argsort(~kept[where], stable=True)
@@ -441,16 +441,5 @@ def _fold(step: Callable, carry: Any, x: ArrayLike, y: ArrayLike) -> Any:
     return fold_examples(step, carry, x, y, chunk_size=_EXAMPLES_AT_ONCE)
 
 
-def _activate(model: MLP, inputs: Array) -> Array:
-    return ACTIVATIONS[model.activation](inputs)
-
-
 def _affine(model: MLP, layer: Affine, inputs: Float[Array, "n v"]) -> Array:
-    product = jnp.matmul(inputs, layer.kernel, precision=model.matmul_precision)
-    return product + layer.bias
-
-
-def _next(model: MLP, layer: Affine, outputs: Float[Array, "*batch v n"]) -> Array:
-    """Feature-major."""
-    product = jnp.matmul(layer.kernel.T, outputs, precision=model.matmul_precision)
-    return product + layer.bias[:, None]
+    return multiply(model, inputs, layer.kernel) + layer.bias

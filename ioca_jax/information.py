@@ -331,8 +331,7 @@ def permutation_null(
             f"measures: expected some of {', '.join(MEASURES_OF_LABELS)}, which labels "
             f"decide, got {', '.join(map(repr, unfit)) or 'none'}"
         )
-    if permutations < 1:
-        raise ValueError(f"permutations: expected at least 1, got {permutations}")
+    check_permutations(permutations)
     codes, labels = jnp.asarray(codes), jnp.asarray(labels)
     if len(labels) > EXACT_IN_FLOAT32:
         raise ValueError(
@@ -344,6 +343,19 @@ def permutation_null(
     return null_of_labels(
         codes, labels, permuted, num_codes, num_classes, tuple(measures)
     )
+
+
+def check_permutations(permutations: int) -> None:
+    """Refuses a null without permutations.
+
+    Args:
+        permutations: m.
+
+    Raises:
+        ValueError: fewer than one.
+    """
+    if permutations < 1:
+        raise ValueError(f"permutations: expected at least 1, got {permutations}")
 
 
 def check_classes(labels: Int[ArrayLike, " N"]) -> None:

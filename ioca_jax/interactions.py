@@ -40,10 +40,11 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from ioca_jax.ablation import ablation_curves
+from ioca_jax.ablation import ablation_curves, right_and_losses
 from ioca_jax.histograms import EXACT_IN_FLOAT32, joint_counts, pair_counts
 from ioca_jax.information import (
     check_classes,
+    check_permutations,
     class_divergences,
     entropy,
     entropy_miller_madow,
@@ -51,7 +52,7 @@ from ioca_jax.information import (
     mutual_information_miller_madow,
     permuted_labels,
 )
-from ioca_jax.mlp import ACTIVATIONS, MLP, Affine, folded_layers
+from ioca_jax.mlp import MLP, activate, folded_layers, multiply, pre_activations
 from ioca_jax.parallel import sum_over_examples
 from ioca_jax.streaming import SEEN, fold_examples
 
@@ -256,7 +257,7 @@ def pair_null(
     """
     codes, labels = _checked_codes(codes, labels, num_codes, num_classes)
     names = _checked_measures(measures)
-    _check_permutations(permutations)
+    check_permutations(permutations)
     _check_pairs_supported(len(labels), num_codes, num_classes)
     rows = _rows_at_once(codes.shape[1], num_codes, num_classes, memory_gb)
     permuted = permuted_labels(labels, key, permutations)
@@ -588,7 +589,7 @@ def group_information(
     """
     codes, labels = _checked_codes(codes, labels, num_codes, num_classes)
     groups = _checked_groups("groups", groups, codes.shape[1])
-    _check_permutations(permutations)
+    check_permutations(permutations)
     permuted = permuted_labels(labels, key, permutations)
     bits = _group_information(codes, labels, permuted, groups, num_codes, num_classes)
     _check_groups_supported(bits.cells, len(labels), groups.shape[1])
@@ -735,7 +736,7 @@ def information_along_order(
     shape = np.shape(order)
     flat = order if len(shape) == 2 else jnp.reshape(order, (-1, *shape[-1:]))
     flat = _checked_groups("order", flat, codes.shape[1])
-    _check_permutations(permutations)
+    check_permutations(permutations)
     permuted = permuted_labels(labels, key, permutations)
     bits = _along_orders(codes, labels, permuted, flat, num_codes, num_classes)
     return jax.tree.map(lambda leaf: leaf.reshape(*shape[:-1], -1), bits)
@@ -882,7 +883,7 @@ def o_information(
     """
     codes, labels = _checked_codes(codes, labels, num_codes, num_classes)
     groups = _checked_groups("groups", groups, codes.shape[1], at_least=2)
-    _check_permutations(permutations)
+    check_permutations(permutations)
     bits, cells = _o_information(
         codes, labels, groups, key, num_codes, num_classes, permutations
     )
@@ -1082,18 +1083,19 @@ class _PairEngine(NamedTuple):
         def chunk(carry, x_chunk, y_chunk):
             outputs = x_chunk
             for weights, bias in affine[: self.layer + 1]:
-                outputs = _activate(model, _matmul(model, outputs, weights) + bias)
+                outputs = activate(model, multiply(model, outputs, weights) + bias)
             outputs = jax.lax.optimization_barrier(outputs).T  # [w, n]
             change = clamp[:, None] - outputs
-            intact = _affine(model, affine[self.layer + 1], outputs)
+            intact = pre_activations(model, affine[self.layer + 1], outputs)
 
             def without(inputs, neuron):
                 return inputs + kernel[neuron][:, None] * change[neuron]
 
             def scored(inputs):
                 for weights in affine[self.layer + 2 :]:
-                    inputs = _affine(model, weights, _activate(model, inputs))
-                return _right_and_losses(inputs, y_chunk)
+                    inputs = pre_activations(model, weights, activate(model, inputs))
+                right, losses = right_and_losses(inputs, y_chunk)
+                return jnp.sum(right & (y_chunk != SEEN), dtype=jnp.int32), losses
 
             def alone(neuron):
                 return scored(without(intact, neuron))
@@ -1136,28 +1138,6 @@ class _PairEngine(NamedTuple):
             jnp.zeros((), jnp.int32),
         )
         return fold_examples(chunk, zeros, x, y, chunk_size=self.examples)
-
-
-def _right_and_losses(logits: Float[Array, "C n"], y: Int[Array, " n"]):
-    """How many are right, int32, and each one's cross-entropy, anything where SEEN."""
-    classes = jnp.arange(len(logits))[:, None]
-    rows = list(logits) if len(logits) <= 64 else None
-
-    def over(combine, array):
-        # Row by row, which vectorises where a reduction over the first axis does not.
-        if rows is None:
-            return combine.reduce(array, axis=0)
-        total = array[0]
-        for row in array[1:]:
-            total = combine(total, row)
-        return total
-
-    best = over(jnp.maximum, logits)
-    own = over(jnp.add, jnp.where(y == classes, logits, 0))
-    earlier = over(jnp.maximum, jnp.where(y > classes, logits, -jnp.inf))
-    right = (own >= best) & (own > earlier) & (y != SEEN)
-    losses = jnp.log(over(jnp.add, jnp.exp(logits - best))) + best - own
-    return jnp.sum(right, dtype=jnp.int32), losses
 
 
 def chosen_pair_effects(
@@ -1217,19 +1197,6 @@ def chosen_pair_effects(
     return PairEffects(accuracy, loss, accuracy_alone, loss_alone)
 
 
-def _activate(model: MLP, inputs: Array) -> Array:
-    return ACTIVATIONS[model.activation](inputs)
-
-
-def _matmul(model: MLP, a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision=model.matmul_precision)
-
-
-def _affine(model: MLP, layer: Affine, outputs: Array) -> Array:
-    """Feature-major: [inputs, n] to [outputs, n]."""
-    return _matmul(model, layer.kernel.T, outputs) + layer.bias[:, None]
-
-
 # What is refused ----------------------------------------------------------------------
 
 
@@ -1280,11 +1247,6 @@ def _checked_measures(measures: Sequence[str]) -> tuple[str, ...]:
             f"{', '.join(map(repr, unknown)) or 'none'}"
         )
     return tuple(measures)
-
-
-def _check_permutations(permutations: int) -> None:
-    if permutations < 1:
-        raise ValueError(f"permutations: expected at least 1, got {permutations}")
 
 
 def _check_memory(memory_gb: float) -> None:

@@ -228,3 +228,46 @@ def folded_layers(model: MLP, variables: Any) -> tuple[Affine, ...]:
             bias = (bias - running["mean"]) * ratio + norm["bias"]
         layers.append(Affine(kernel, bias))
     return tuple(layers)
+
+
+def activate(model: MLP, inputs: Array) -> Array:
+    """The activation function of a network.
+
+    Args:
+        model: the network's shape.
+        inputs: pre-activations, any shape.
+
+    Returns:
+        Outputs of the same shape.
+    """
+    return ACTIVATIONS[model.activation](inputs)
+
+
+def multiply(model: MLP, a: Array, b: Array) -> Array:
+    """A matrix product in a network's precision.
+
+    Args:
+        model: the network's shape.
+        a: [..., v, w].
+        b: [..., w, n].
+
+    Returns:
+        [..., v, n].
+    """
+    return jnp.matmul(a, b, precision=model.matmul_precision)
+
+
+def pre_activations(
+    model: MLP, layer: Affine, outputs: Float[Array, "*batch inputs n"]
+) -> Float[Array, "*batch outputs n"]:
+    """One layer's map, feature-major.
+
+    Args:
+        model: the network's shape.
+        layer: the map.
+        outputs: of the layer below, a column for each example.
+
+    Returns:
+        Pre-activations, or logits.
+    """
+    return multiply(model, layer.kernel.T, outputs) + layer.bias[:, None]

@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from ioca_jax.claims import CLAIMS, VERDICTS, tabulate
-from ioca_jax.results import converged, intact_accuracy
+from ioca_jax.results import converged, intact_accuracy, neurons_of
 from ioca_jax.statistics import areas_by_order
 
 
@@ -81,9 +81,7 @@ def _times(seconds: Mapping[str, float]) -> str:
 def _measure_rows(results: xr.Dataset) -> list[list[str]]:
     rows = []
     for layer in np.unique(results["layer"].values):
-        of_layer = results["score"].isel(
-            neuron=np.flatnonzero(results["layer"].values == layer)
-        )
+        of_layer = results["score"].isel(neuron=neurons_of(results, layer))
         for measure in results["measure"].values:
             scores = of_layer.sel(measure=measure).values
             numbers = (scores.min(), np.median(scores), scores.max())

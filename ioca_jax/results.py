@@ -332,6 +332,19 @@ def in_words(name: str) -> str:
     return name.replace("_", " ").replace("kl ", "KL ")
 
 
+def neurons_of(results: xr.Dataset, layer: int | np.integer) -> np.ndarray:
+    """Where a layer's neurons lie on the neuron axis.
+
+    Args:
+        results: a run's results.
+        layer: hidden layer, counted from 1 as in the results.
+
+    Returns:
+        int [width].
+    """
+    return np.flatnonzero(results["layer"].values == layer)
+
+
 def converged(results: xr.Dataset) -> xr.Dataset:
     """The seeds whose training did not diverge.
 
