@@ -135,3 +135,125 @@ def planted_results(
     # Two classes: chance is one half, where curves end.
     results["loss"].values[..., 0] = 0.5
     return results
+
+
+PAIR_NAMES = (
+    "joint_information",
+    "co_information",
+    "co_information_miller_madow",
+    "redundancy_i_min",
+    "synergy_i_min",
+    "redundancy_mmi",
+    "synergy_mmi",
+)
+
+
+def joint_results(
+    *,
+    groups: int = 12,
+    group_sizes=(2, 3),
+    trajectory_epochs=(0, 1, 4),
+    along: int = 3,
+    **fields,
+) -> xr.Dataset:
+    """``synthetic_results`` with interactions and trajectories, random numbers too.
+
+    Args:
+        groups: drawn of each size in each scope.
+        group_sizes: of the groups.
+        trajectory_epochs: looked at.
+        along: points of an order that the examples support, after the first.
+        fields: of ``synthetic_results``.
+    """
+    results = synthetic_results(**fields)
+    rng = np.random.default_rng(11)
+    sizes = {str(name): int(size) for name, size in results.sizes.items()}
+    seeds, neurons, scopes = sizes["seed"], sizes["neuron"], sizes["scope"]
+    layer = results["layer"].values
+    layers = np.unique(layer)
+
+    def floats(*shape, scale=1.0, shift=0.0):
+        return (rng.normal(shift, scale, shape)).astype(np.float32)
+
+    def symmetric(*leading, scale=1.0):
+        upper = floats(*leading, neurons, neurons, scale=scale)
+        return (upper + np.swapaxes(upper, -1, -2)) / 2
+
+    apart = (layer[:, None] != layer) | np.eye(neurons, dtype=bool)
+    effects = {
+        f"pair_effect_{unit}": np.where(
+            apart,
+            np.float32(np.nan),
+            symmetric(seeds, sizes["clamp"], scale=0.01),
+        )
+        for unit in ("accuracy", "loss")
+    }
+    order = (seeds, 2, scopes, sizes["ordering"], sizes["step"])
+    step = np.arange(sizes["step"])
+    ends = np.array([neurons, *(np.sum(layer == one) for one in layers)])[:, None, None]
+    # Of the neurons ablated the first points are supported, of those left the last.
+    shown = np.stack([step <= along + 0 * ends, (step >= ends - along)])
+    shown &= step <= ends
+    known = {
+        name: np.where(shown, floats(*order, scale=0.1, shift=shift), np.nan)
+        for name, shift in (
+            ("joint_information", 1.5),
+            ("joint_information_miller_madow", 1.4),
+            ("joint_information_null", 0.1),
+            ("joint_p_value", 0.05),
+        )
+    }
+    known = {name: array.astype(np.float32) for name, array in known.items()}
+    most = max(group_sizes)
+    group = (seeds, scopes, len(group_sizes), groups)
+    member = rng.integers(0, neurons, (*group, most)).astype(np.int32)
+    for index, size in enumerate(group_sizes):
+        member[:, :, index, :, size:] = -1
+    chosen = 4 * len(layers)
+    looked = (seeds, len(trajectory_epochs), len(layers))
+    arrays = {
+        "pair_value": symmetric(seeds, len(PAIR_NAMES), scale=0.1),
+        "pair_p_value": np.abs(symmetric(seeds)) % 1,
+        "chosen_pair": rng.integers(0, neurons, (seeds, chosen, 2)).astype(np.int32),
+        "broja": np.abs(floats(seeds, chosen, 4, scale=0.1)),
+        **effects,
+        **known,
+        "joint_cells": np.where(step <= ends, 40, -1)[None, None].repeat(seeds, 0)
+        + np.zeros(order, np.int32),
+        "group_member": member,
+        "redundancy_index": floats(*group, scale=0.2, shift=1.3),
+        "o_information": floats(*group, scale=0.1),
+        "o_information_with_class": floats(*group, scale=0.1),
+        "o_information_p_value": np.abs(floats(*group)) % 1,
+        "o_information_with_class_p_value": np.abs(floats(*group)) % 1,
+        "trajectory_score": np.abs(
+            floats(seeds, len(trajectory_epochs), sizes["measure"], neurons)
+        ),
+        "trajectory_accuracy": rng.random((seeds, len(trajectory_epochs)), np.float32),
+        "layer_entropy": floats(*looked, scale=0.3, shift=9),
+        "layer_information": np.full(looked, np.nan, np.float32),
+        "layer_information_decoded": floats(*looked, scale=0.3, shift=2),
+        "layer_cells": np.full(looked, 900, np.int32),
+        "layer_redundancy_index": floats(*looked, groups, scale=0.2, shift=1.3),
+    }
+    arrays["joint_cells"] = arrays["joint_cells"].astype(np.int32)
+    coordinates = {
+        "other": np.arange(neurons),
+        "pair_measure": list(PAIR_NAMES),
+        "member_of_pair": ["first", "second"],
+        "part": ["redundancy", "unique_first", "unique_second", "synergy"],
+        "chosen_layer": ("chosen", np.repeat(layers, 4)),
+        "chosen_for": (
+            "chosen",
+            ["redundancy", "redundancy", "synergy", "synergy"] * len(layers),
+        ),
+        "side": ["ablated", "left"],
+        "group": np.arange(groups),
+        "group_size": list(group_sizes),
+        "member": np.arange(most),
+        "trajectory_epoch": list(trajectory_epochs),
+        "hidden_layer": layers,
+    }
+    return results.merge(make_results(arrays, coordinates, {})).assign_attrs(
+        num_validation=1000, trajectory_group_size=3
+    )
