@@ -681,11 +681,16 @@ def _values_of_code(code, labels, permuted, size, num_classes) -> GroupInformati
             (as_great + 1) / jnp.float32(len(permuted) + 1),
         )
 
-    def refused():
-        return (jnp.full((), jnp.nan),) * 7
+    return jax.lax.cond(
+        cells * EXAMPLES_PER_CELL <= len(labels),
+        lambda: GroupInformation(cells, *measured()),
+        lambda: _without_estimate(cells),
+    )
 
-    supported = cells * EXAMPLES_PER_CELL <= len(labels)
-    return GroupInformation(cells, *jax.lax.cond(supported, measured, refused))
+
+def _without_estimate(cells: Int[Array, ""]) -> GroupInformation:
+    numbers = len(GroupInformation._fields) - 1
+    return GroupInformation(cells, *[jnp.full((), jnp.nan)] * numbers)
 
 
 class OrderInformation(NamedTuple):
@@ -715,6 +720,8 @@ def information_along_order(
     Point k is beside point k of a curve. Where examples are too few for an estimate the
     values are NaN, and ``examples_needed`` says how many it would take: joint codes
     multiply, and a curve of one-bit neurons ends after some seven to fifteen of them.
+    Cells are counted up to the first such point; past it more occur, and ``cells`` are
+    that point's.
 
     Args:
         codes: int32 [N, H] in [0, B).
@@ -746,17 +753,30 @@ def information_along_order(
 def _along_orders(codes, labels, permuted, orders, num_codes, num_classes):
     size = _sizes(codes, orders.shape[1], num_codes)
 
-    def prefixes(order):
-        def values(code):
-            return _values_of_code(code, labels, permuted, size, num_classes)
+    def values(code):
+        return _values_of_code(code, labels, permuted, size, num_classes)
 
-        def step(code, neuron):
-            refined = _ranks(code * num_codes + codes[:, neuron])
-            return refined, refined
+    def prefixes(order):
+        def step(carry, neuron):
+            code, last = carry
+
+            def refine():
+                refined = _ranks(code * num_codes + codes[:, neuron])
+                bits = values(refined)
+                return (refined, bits), bits
+
+            def refuse():
+                return carry, _without_estimate(last.cells)
+
+            supported = last.cells * EXAMPLES_PER_CELL <= len(labels)
+            return jax.lax.cond(supported, refine, refuse)
 
         nothing = jnp.zeros(len(labels), jnp.int32)
-        _, joint = jax.lax.scan(step, nothing, order)
-        return jax.lax.map(values, jnp.concatenate([nothing[None], joint]))
+        first = values(nothing)
+        _, others = jax.lax.scan(step, (nothing, first), order)
+        return jax.tree.map(
+            lambda one, more: jnp.concatenate([one[None], more]), first, others
+        )
 
     def of_order(order):
         left = jax.tree.map(lambda leaf: leaf[::-1], prefixes(order[::-1]))
@@ -1252,6 +1272,30 @@ def _checked_measures(measures: Sequence[str]) -> tuple[str, ...]:
 def _check_memory(memory_gb: float) -> None:
     if not (np.isfinite(memory_gb) and memory_gb > 0):
         raise ValueError(f"memory_gb: expected a positive number, got {memory_gb}")
+
+
+def check_pairs(
+    num_neurons: int,
+    num_examples: int,
+    num_codes: int,
+    num_classes: int,
+    *,
+    memory_gb: float = 1.0,
+) -> None:
+    """Refuses what ``pair_information`` would, before there are codes.
+
+    Args:
+        num_neurons: H.
+        num_examples: N.
+        num_codes: B.
+        num_classes: C.
+        memory_gb: as in ``pair_information``.
+
+    Raises:
+        ValueError: too many codes for the examples or the budget.
+    """
+    _check_pairs_supported(num_examples, num_codes, num_classes)
+    _rows_at_once(num_neurons, num_codes, num_classes, memory_gb)
 
 
 def _check_pairs_supported(num_examples: int, num_codes: int, num_classes: int) -> None:
