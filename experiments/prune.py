@@ -403,7 +403,8 @@ def load_data(study: Study) -> ioca.Dataset:
     arguments = [study.configuration[name] for name in names]
     if DATA_DIR.value is not None:
         arguments[1] = DATA_DIR.value
-    data = ioca.load_dataset(*arguments)
+    noise = study.configuration["label_noise"]
+    data = ioca.load_dataset(*arguments, label_noise=noise)
     if data.digest != study.results.attrs["data_digest"]:
         raise ValueError(
             f"study: expected the images and labels of {data.name} that the study was "

@@ -81,6 +81,8 @@ def load_dataset(
     data_dir: str | pathlib.Path | None = None,
     num_validation: int | None = None,
     seed: int = 0,
+    *,
+    label_noise: float = 0.0,
 ) -> Dataset:
     """Loads a dataset and cuts a validation split out of its training images.
 
@@ -92,15 +94,18 @@ def load_dataset(
         num_validation: examples moved from training to validation. None is the paper's
             10,000 for the TFDS names, 1,000 for ``mnist5k``, and a sixth of the
             training images (10,000 at most) for a file.
-        seed: of the random cut between training and validation.
+        seed: of the random cut between training and validation, and of the noise.
+        label_noise: share of the training labels to corrupt, as ``corrupt_labels``
+            does; those of validation and test stay true.
 
     Returns:
         The dataset, with images flattened to float32 [N, D] in [0, 1] and labels int32
         [N].
 
     Raises:
-        ValueError: an unknown name, a file with missing or unusable arrays, or a
-            validation split that leaves nothing to train on.
+        ValueError: an unknown name, a file with missing or unusable arrays, a
+            validation split that leaves nothing to train on, or a share of noise that
+            is not in [0, 1].
         FileNotFoundError: the file or the dataset's directory is not there and cannot
             be downloaded.
     """
@@ -125,13 +130,64 @@ def load_dataset(
     shuffled = np.random.default_rng(seed).permutation(num_train)
     held_out, kept = np.sort(shuffled[:count]), np.sort(shuffled[count:])
     x_train, y_train = _flatten(arrays.x_train), arrays.y_train.astype(np.int32)
+    num_classes = int(arrays.y_train.max()) + 1
+    noisy = corrupt_labels(y_train[kept], num_classes, label_noise, seed)
     return Dataset(
         name=str(name),
-        train=Split(x_train[kept], y_train[kept]),
+        train=Split(x_train[kept], noisy),
         validation=Split(x_train[held_out], y_train[held_out]),
         test=Split(_flatten(arrays.x_test), arrays.y_test.astype(np.int32)),
-        num_classes=int(arrays.y_train.max()) + 1,
+        num_classes=num_classes,
     )
+
+
+def corrupt_labels(
+    labels: Int32[np.ndarray, " N"], num_classes: int, share: float, seed: int
+) -> Int32[np.ndarray, " N"]:
+    """Replaces a share of labels by classes drawn uniformly.
+
+    A drawn class may be the true one: with C classes a share p leaves
+    ``1 - p + p / C`` of the labels true, about, and with p = 1 they say nothing of the
+    images. A greater share corrupts the labels that a lesser one does, in the same way,
+    and others.
+
+    Args:
+        labels: int32 [N] in [0, C).
+        num_classes: C.
+        share: p in [0, 1], of which ``round(p N)`` examples are drawn.
+        seed: of the draws.
+
+    Returns:
+        int32 [N].
+
+    Raises:
+        ValueError: a share that is not in [0, 1].
+
+    Source:
+        C. Zhang et al., "Understanding deep learning requires rethinking
+        generalization", arXiv 1611.03530, section 2.
+    """
+    check_label_noise(share)
+    # A stream of its own, not that of the cut.
+    rng = np.random.default_rng([seed, 1])
+    drawn = rng.permutation(len(labels))[: round(share * len(labels))]
+    classes = rng.integers(num_classes, size=len(labels), dtype=np.int32)
+    noisy = labels.copy()
+    noisy[drawn] = classes[drawn]
+    return noisy
+
+
+def check_label_noise(share: float) -> None:
+    """Refuses what is no share.
+
+    Args:
+        share: of labels to corrupt.
+
+    Raises:
+        ValueError: not in [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"label_noise: expected a share in [0, 1], got {share}")
 
 
 def _flatten(images: np.ndarray) -> Float32[np.ndarray, "N D"]:

@@ -31,7 +31,7 @@ from ioca_jax.checkpoints import (
     save_chunk,
     signals_deferred,
 )
-from ioca_jax.datasets import Dataset, load_dataset
+from ioca_jax.datasets import Dataset
 from ioca_jax.events import EVENTS_FILE, Listener, json_lines
 from ioca_jax.information import check_classes
 from ioca_jax.mlp import MLP
@@ -197,13 +197,11 @@ class _Run:
         watch = Stopwatch()
         config = self.config
         if data is None:
-            data = load_dataset(
-                *(config.dataset, config.data_dir),
-                *(config.num_validation, config.split_seed),
-            )
+            data = config.load_data()
         model = config.model(data.num_classes)
         check_fit(model, data, config.train_config())
         check_classes(data.validation.y)
+        config.check_interactions(model, data)
         check_agreement({"data": data.digest})
         with contextlib.ExitStack() as stack:
             held: list[tuple[list[Chunk], list[pathlib.Path]]] = []
@@ -272,7 +270,8 @@ class _Run:
         )
         missing = [seed for seed in self.seeds if seed not in finished]
         most = jax.process_count() * seeds_that_fit(
-            *(model, data, self.config.train_config(), self.config.memory_gb)
+            *(model, data, self.config.train_config(), self.config.memory_gb),
+            len(self.config.trajectory_epochs),
         )
         size = min(most, self.seeds_at_once or self._default_size())
         number = -(-len(missing) // size)
@@ -285,7 +284,7 @@ class _Run:
             finished=len(finished),
             chunks=len(parts),
             epochs=self.config.epochs,
-            scopes=len(scopes_of(model)),
+            scopes=len(scopes_of(model)) + self.config.interactions,
         )
         for number, part in enumerate(parts, 1):
             seeds = part.tolist()
@@ -339,6 +338,7 @@ class _Run:
 
         trained = train(
             *(model, data, self.config.train_config(), own),
+            keep_epochs=self.config.trajectory_epochs,
             memory_gb=self.config.memory_gb,
             on_epoch=on_epoch,
         )

@@ -7,7 +7,7 @@ order of every scope under every clamp. ``runs`` trains them and keeps what come
 import dataclasses
 import datetime
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,8 +18,9 @@ import xarray as xr
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
+from ioca_jax import joint
 from ioca_jax.ablation import ablation_curves
-from ioca_jax.datasets import Dataset
+from ioca_jax.datasets import Dataset, check_label_noise, load_dataset
 from ioca_jax.histograms import joint_counts
 from ioca_jax.importance import (
     ABLATION_SCORES,
@@ -36,6 +37,7 @@ from ioca_jax.information import (
     permuted_labels,
     selective_class,
 )
+from ioca_jax.interactions import check_pairs
 from ioca_jax.mlp import MLP
 from ioca_jax.orderings import DIRECTIONS, order_neurons, random_order
 from ioca_jax.parallel import place_examples
@@ -43,7 +45,7 @@ from ioca_jax.provenance import source_revision, versions
 from ioca_jax.quantization import encode, parse_quantizer, quantizer_edges
 from ioca_jax.results import make_results
 from ioca_jax.streaming import SEEN, fold_examples
-from ioca_jax.training import TrainConfig, Trained, checked_seeds
+from ioca_jax.training import TrainConfig, Trained, check_epochs, checked_seeds
 
 CLAMPS = ("zero", "mean")
 UNITS = (
@@ -83,7 +85,14 @@ class StudyConfig:
         "Examples moved from training to validation; 10,000 for the TFDS datasets and "
         "1,000 for mnist5k if not given.",
     )
-    split_seed: int = _field(0, "Seed of the cut between training and validation.")
+    split_seed: int = _field(
+        0, "Seed of the cut between training and validation, and of --label_noise."
+    )
+    label_noise: float = _field(
+        0.0,
+        "Share of the training labels replaced by classes drawn uniformly, in [0, 1]; "
+        "those of validation and test stay true.",
+    )
     seeds: tuple[int, ...] = _field(
         (0, 1, 2, 3, 4), "Networks to train: seeds as a list 0,1,2 or a range 0:5."
     )
@@ -115,6 +124,16 @@ class StudyConfig:
     permutations: int = _field(
         200,
         "Permutations of the labels that measures are tested against; 0 tests none.",
+    )
+    interactions: bool = _field(
+        False,
+        "Measure and ablate neurons together too: all pairs, random groups, and what "
+        "those ablated so far say jointly.",
+    )
+    trajectory_epochs: tuple[int, ...] = _field(
+        (),
+        "Epochs after which to measure neurons and layers, ascending; 0 is before "
+        "training.",
     )
     robustness: bool = _field(
         False,
@@ -153,6 +172,14 @@ class StudyConfig:
                 "random_orders: expected at least 1, from which Shapley values are "
                 "estimated, got 0; give more, or measures without them"
             )
+        if self.interactions and not self.permutations:
+            raise ValueError(
+                "permutations: expected at least 1 with interactions, whose estimates "
+                "each have a null beside them, got 0"
+            )
+        check_label_noise(self.label_noise)
+        epochs = check_epochs("trajectory_epochs", self.trajectory_epochs, self.epochs)
+        object.__setattr__(self, "trajectory_epochs", epochs)
         if not (np.isfinite(self.memory_gb) and self.memory_gb > 0):
             raise ValueError(
                 f"memory_gb: expected a positive number, got {self.memory_gb}"
@@ -187,6 +214,46 @@ class StudyConfig:
         """
         names = [field.name for field in dataclasses.fields(TrainConfig)]
         return TrainConfig(**{name: getattr(self, name) for name in names})
+
+    def load_data(self, data_dir: str | None = None) -> Dataset:
+        """The dataset that this configuration names.
+
+        Args:
+            data_dir: where it is; None takes the configuration's.
+
+        Returns:
+            The dataset.
+
+        Raises:
+            ValueError: as ``load_dataset``.
+            FileNotFoundError: likewise.
+        """
+        return load_dataset(
+            self.dataset,
+            data_dir or self.data_dir,
+            self.num_validation,
+            self.split_seed,
+            label_noise=self.label_noise,
+        )
+
+    def check_interactions(self, model: MLP, data: Dataset) -> None:
+        """Refuses interactions that the data cannot support, before any training.
+
+        Args:
+            model: the networks' shape.
+            data: the dataset.
+
+        Raises:
+            ValueError: too many codes for all pairs of neurons.
+        """
+        if self.interactions:
+            check_pairs(
+                model.num_neurons,
+                len(data.validation.y),
+                parse_quantizer(self.quantizer, self.activation).num_codes,
+                model.num_classes,
+                memory_gb=self.memory_gb,
+            )
 
     def flags(self) -> list[str]:
         """This configuration as command-line flags.
@@ -554,10 +621,12 @@ def study_networks(
         "loss": np.full(curves, np.nan, np.float32),
         "accuracy": np.full(curves, np.nan, np.float32),
     }
+    ordered_by_scope = {}
     for index, (scope, neurons) in enumerate(scopes.items()):
         among = scores.of_layers | (scores.of_network if scope == "network" else {})
         ordered = _ranked_orders(among, seeds, neurons, ranked, index)
         orders = jnp.concatenate([ordered, drawn[scope]], axis=1)
+        ordered_by_scope[scope] = orders
         curve = ablation_curves(
             model,
             trained.variables,
@@ -579,6 +648,17 @@ def study_networks(
     arrays["single_correct"] = np.array(single.correct)
     arrays["single_loss"] = np.array(single.loss)
     arrays |= _measured(config, model, data, trained, statistics, scores)
+    if config.interactions:
+        spec = parse_quantizer(config.quantizer, model.activation)
+        arrays |= joint.ask_together(
+            joint.Quantised(model, trained.variables, statistics.edges, spec.num_codes),
+            *(validation, test, clamps, ordered_by_scope, trained.seeds.tolist()),
+            permutations=config.permutations,
+            memory_gb=config.memory_gb,
+        )
+        on_scope("pairs and groups")
+    if config.trajectory_epochs:
+        arrays |= _trajectories(config, model, trained, validation, test)
     arrays |= {name: np.array(values) for name, values in trained.history.items()}
     arrays["diverged"] = trained.diverged
     # What a diverged network would give is the code of NaN, not a result.
@@ -603,12 +683,7 @@ def _measured(
 ) -> dict[str, np.ndarray]:
     """What was measured, and how sure it is, as the results' arrays."""
     split, variables = jax.device_put(data.validation), trained.variables
-
-    def stacked(by_measure) -> np.ndarray:
-        blank = np.full((len(trained.seeds), model.num_neurons), np.nan, np.float32)
-        rows = [np.asarray(by_measure.get(name, blank)) for name in config.measures]
-        return np.stack(rows, axis=1)
-
+    stacked = partial(_stacked, config, model, trained)
     arrays = {
         "score": stacked(scores.of_layers),
         "activation_mean": np.array(statistics.activation_mean),
@@ -645,10 +720,71 @@ def _measured(
     return arrays
 
 
+def _stacked(
+    config: StudyConfig,
+    model: MLP,
+    trained: Trained,
+    by_measure: Mapping[str, ArrayLike],
+) -> np.ndarray:
+    """Values [S, measure, H], NaN of the measures that have none."""
+    blank = np.full((len(trained.seeds), model.num_neurons), np.nan, np.float32)
+    rows = [np.asarray(by_measure.get(name, blank)) for name in config.measures]
+    return np.stack(rows, axis=1)
+
+
+def _trajectories(
+    config: StudyConfig,
+    model: MLP,
+    trained: Trained,
+    validation: tuple[Array, Array],
+    test: tuple[Array, Array],
+) -> dict[str, np.ndarray]:
+    """What was to be seen along training, [S, epochs looked at, ...]."""
+    informative = tuple(name for name in config.measures if name in MEASURES)
+    spec = parse_quantizer(config.quantizer, model.activation)
+    seen = []
+    for variables in trained.snapshots:
+        found = _measure(model, variables, validation, config.quantizer, informative)
+        networks = joint.Quantised(model, variables, found.edges, spec.num_codes)
+        seen.append(
+            {
+                "trajectory_score": _stacked(config, model, trained, found.scores),
+                "trajectory_accuracy": np.array(_accuracy(model, variables, *test)),
+                **joint.ask_layers(networks, validation, trained.seeds.tolist()),
+            }
+        )
+    return jax.tree.map(lambda *epochs: np.stack(epochs, axis=1), *seen)
+
+
+@partial(jax.jit, static_argnames="model")
+def _accuracy(model, variables, x, y) -> Float[Array, " S"]:
+    """Of every network, intact."""
+
+    def of_network(variables):
+        def count(carry, x_chunk, y_chunk):
+            named = jnp.argmax(model.apply(variables, x_chunk)[0], axis=-1)
+            return carry + jnp.sum(named == y_chunk, dtype=jnp.int32)
+
+        zero = jnp.zeros((), jnp.int32)
+        right = fold_examples(count, zero, x, y, chunk_size=_EXAMPLES_MEASURED_AT_ONCE)
+        return right / jnp.float32(len(y))
+
+    return jax.lax.map(of_network, variables)
+
+
 def _coordinates(
     config: StudyConfig, model: MLP, data: Dataset, seeds: np.ndarray
 ) -> dict[str, Any]:
     orderings = _orderings(config)
+    num_codes = parse_quantizer(config.quantizer, config.activation).num_codes
+    together: dict[str, Any] = {}
+    if config.interactions:
+        together |= joint.coordinates(model, len(data.validation.y), num_codes)
+    if config.trajectory_epochs:
+        together |= {
+            "trajectory_epoch": list(config.trajectory_epochs),
+            "hidden_layer": np.arange(model.num_layers) + 1,
+        }
     in_layer = np.concatenate([np.arange(width) for width in model.hidden])
     return {
         "seed": np.array(seeds, np.int64),
@@ -677,6 +813,7 @@ def _coordinates(
         ),
         **({"variant": list(_variants(config, 1))} if config.robustness else {}),
         "epoch": np.arange(1, config.epochs + 1),
+        **together,
     }
 
 
@@ -702,6 +839,11 @@ def _attributes(config: StudyConfig, model: MLP, data: Dataset) -> dict[str, Any
         "num_validation": len(data.validation.y),
         "num_test": len(data.test.y),
         "data_digest": data.digest,
+        # Of the groups drawn along training; 0 is too many codes for any.
+        "trajectory_group_size": joint.group_size_in_layers(
+            len(data.validation.y), spec.num_codes, model.num_classes
+        )
+        or 0,
         "versions": json.dumps(versions(packages)),
         "source_revision": source_revision(),
         "device": ", ".join(

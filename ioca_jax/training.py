@@ -92,11 +92,14 @@ class Trained:
             means over the epoch's batches as they were trained on (the loss with its
             penalty), ``validation_loss`` and ``validation_accuracy`` are those of the
             validation split at the epoch's end.
+        snapshots: the variables after each of the epochs that ``train`` was told to
+            keep, in their order; leaves begin with S.
     """
 
     variables: Any
     seeds: np.ndarray
     history: dict[str, Float[Array, "S E"]]
+    snapshots: tuple[Any, ...] = ()
 
     @property
     def diverged(self) -> Bool[np.ndarray, " S"]:
@@ -120,6 +123,7 @@ def train(
     seeds: Sequence[int],
     *,
     initial: Any = None,
+    keep_epochs: Sequence[int] = (),
     memory_gb: float = 4.0,
     on_epoch: Callable[[int, dict[str, np.ndarray]], None] = lambda epoch, metrics: (
         None
@@ -136,6 +140,7 @@ def train(
             pruning; leaves begin with S, in the order of ``seeds``. None starts from
             fresh ones. A seed decides its batches and dropout masks either way, and the
             optimiser's moments start at zero.
+        keep_epochs: epochs after which to keep the variables too, 0 before training.
         memory_gb: seeds are trained in chunks that keep to about this much memory
             beside the data. Training images that take more than that lie spread over
             the devices; else each device has them all.
@@ -147,14 +152,15 @@ def train(
 
     Raises:
         ValueError: no seeds, a seed twice or out of range, a model with another number
-            of classes than the data, a batch larger than the training split, or
-            variables of other networks than these.
+            of classes than the data, a batch larger than the training split, variables
+            of other networks than these, or epochs to keep past the end of training.
     """
     numbers = checked_seeds(seeds)
     check_fit(model, data, config)
+    kept = check_epochs("keep_epochs", keep_epochs, config.epochs)
     if initial is not None:
         _check_variables(initial, model, len(numbers), data.train.x.shape[1])
-    chunk = min(len(numbers), seeds_that_fit(model, data, config, memory_gb))
+    chunk = min(len(numbers), seeds_that_fit(model, data, config, memory_gb, len(kept)))
     mesh = device_mesh()
     chunk = -(-chunk // mesh.size) * mesh.size  # the same number on every device
     # Images that are too much for every device lie spread over all of them.
@@ -171,15 +177,46 @@ def train(
             on_epoch(epoch, {name: m[:number] for name, m in metrics.items()})
 
         chosen = numbers[places], _copies(initial, places)
-        done.append(_train_chunk(model, config, mesh, spread, arrays, *chosen, heard))
-    variables, history = jax.tree.map(
+        done.append(
+            _train_chunk(model, config, mesh, spread, arrays, *chosen, kept, heard)
+        )
+    variables, history, snapshots = jax.tree.map(
         lambda *chunks: jnp.concatenate(chunks)[: len(numbers)], *done
     )
-    return Trained(variables, np.array(numbers, np.int32), history)
+    return Trained(variables, np.array(numbers, np.int32), history, snapshots)
+
+
+def check_epochs(name: str, epochs: Sequence[int], last: int) -> tuple[int, ...]:
+    """Epochs to look at, refused unless training comes by each once, in this order.
+
+    Args:
+        name: what to call them.
+        epochs: numbers of finished epochs, 0 before training.
+        last: the number of epochs of the training.
+
+    Returns:
+        The same.
+
+    Raises:
+        ValueError: out of [0, last], or not ascending.
+    """
+    given = tuple(epochs)
+    outside = [epoch for epoch in given if not 0 <= epoch <= last]
+    if outside or any(a >= b for a, b in zip(given, given[1:], strict=False)):
+        wrong = outside[0] if outside else ",".join(map(str, given))
+        raise ValueError(
+            f"{name}: expected ascending numbers from 0 (before training) to {last}, "
+            f"the epochs of training, got {wrong}"
+        )
+    return given
 
 
 def seeds_that_fit(
-    model: MLP, data: Dataset, config: TrainConfig, memory_gb: float
+    model: MLP,
+    data: Dataset,
+    config: TrainConfig,
+    memory_gb: float,
+    num_snapshots: int = 0,
 ) -> int:
     """How many networks are trained at once within a budget.
 
@@ -188,11 +225,13 @@ def seeds_that_fit(
         data: the dataset.
         config: how to train.
         memory_gb: the budget beside the data.
+        num_snapshots: epochs after which variables are kept.
 
     Returns:
         At least 1.
     """
-    per_seed = _bytes_per_seed(model, config, *data.train.x.shape)
+    num_train, num_inputs = data.train.x.shape
+    per_seed = _bytes_per_seed(model, config, num_train, num_inputs, num_snapshots)
     return max(1, int(memory_gb * 1e9 / per_seed))
 
 
@@ -248,12 +287,17 @@ def checked_seeds(seeds: Sequence[int]) -> np.ndarray:
 
 
 def _bytes_per_seed(
-    model: MLP, config: TrainConfig, num_train: int, num_inputs: int
+    model: MLP,
+    config: TrainConfig,
+    num_train: int,
+    num_inputs: int,
+    num_snapshots: int,
 ) -> int:
     """About what one network's training holds at once."""
     widths = (num_inputs, *model.hidden, model.num_classes)
     weights = sum(a * b + b for a, b in zip(widths[:-1], widths[1:], strict=True))
-    copies = 6  # weights, two moments, gradient, update, and one being written
+    # Weights, two moments, gradient, update, and one being written.
+    copies = 6 + num_snapshots
     batch = config.batch_size * (num_inputs + 6 * sum(widths[1:]))
     return 4 * (copies * weights + 2 * batch + 4 * num_train)
 
@@ -292,20 +336,27 @@ def _copies(variables: Any, places: np.ndarray) -> Any:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32)[places], variables)
 
 
-def _train_chunk(model, config, mesh, spread, arrays, seeds, initial, on_epoch):
-    """Variables and history of as many networks as fit at once."""
+def _train_chunk(model, config, mesh, spread, arrays, seeds, initial, kept, on_epoch):
+    """Variables, history and snapshots of as many networks as fit at once."""
     num_inputs, seeds = arrays[0].shape[1], jnp.asarray(seeds, jnp.uint32)
     state = _initial_states(model, config, num_inputs, seeds, initial)
     state = jax.device_put(state, NamedSharding(mesh, PartitionSpec(AXIS)))
-    history = []
+    history, snapshots = [], []
+
+    def keep(finished: int) -> None:
+        if finished in kept:  # copies: the states are overwritten
+            snapshots.append(jax.tree.map(jnp.copy, state.variables))
+
+    keep(0)
     for epoch in range(config.epochs):
         state, metrics = _train_epoch(
             model, config, mesh, spread, state, epoch, *arrays
         )
         history.append(jax.block_until_ready(metrics))
         on_epoch(epoch + 1, jax.tree.map(np.asarray, metrics))
+        keep(epoch + 1)
     stacked = {name: jnp.stack([h[name] for h in history], axis=1) for name in HISTORY}
-    return state.variables, stacked
+    return state.variables, stacked, tuple(snapshots)
 
 
 @partial(jax.jit, static_argnames=("model", "config", "num_inputs"))
