@@ -1035,18 +1035,26 @@ def _o_information(codes, labels, groups, key, num_codes, num_classes, permutati
         with_class = (number - 1) * whole[:, 1] + alone - rests[..., 1].sum(axis=0)
         return jnp.stack([of_neurons, with_class + whole[:, 2] - whole[:, 0]])
 
+    # First the codes and labels themselves, then with the codes permuted, then with the
+    # labels: one program measures all.
+    own = jnp.broadcast_to(positions[:, None], (permutations + 1, *apart.shape[1:]))
+    places = jnp.concatenate([own[:1], apart, own[1:]])
+    true = jnp.broadcast_to(labels, (permutations + 1, len(labels)))
+    classes = jnp.concatenate([true, permuted])
+
     def of_group(group):
         members = codes[:, group]
         cells = _count_cells(_joint_code(members, num_codes), labels, num_classes)
         supported = cells * EXAMPLES_PER_CELL <= len(labels)
-        (plain, corrected), (with_class, with_class_corrected) = values(members, labels)
 
-        def of_permutation(positions_and_labels):
-            positions, shuffled = positions_and_labels
-            alone = jnp.take_along_axis(members, positions, axis=0)
-            return values(alone, labels)[0, 0], values(members, shuffled)[1, 0]
+        def measured(places_and_classes):
+            places, classes = places_and_classes
+            return values(jnp.take_along_axis(members, places, axis=0), classes)
 
-        null, null_with_class = jax.lax.map(of_permutation, (apart, permuted))
+        found = jax.lax.map(measured, (places, classes))
+        (plain, corrected), (with_class, with_class_corrected) = found[0]
+        null = found[1 : 1 + permutations, 0, 0]
+        null_with_class = found[1 + permutations :, 1, 0]
 
         def p_value(null, observed):
             as_great = jnp.sum(jnp.abs(null) >= jnp.abs(observed) - _EQUAL_BITS)

@@ -290,7 +290,7 @@ def _orders(networks, orders, validation, key, permutations) -> dict[str, np.nda
     return found
 
 
-@partial(jax.jit, static_argnames="permutations")
+@partial(jax.jit, static_argnames=("permutations",))
 def _along(networks, orders, x, y, key, permutations):
     sizes = (networks.num_codes, networks.model.num_classes)
 
@@ -323,8 +323,9 @@ def _groups(networks, scopes, validation, keys, permutations) -> dict[str, np.nd
             if size > len(neurons):
                 continue
             where = (slice(None), index, place)
-            drawn, index_of, o_values = _of_groups(
-                *(networks, neurons, *validation, keys), size, permutations
+            drawn = _draw_groups(neurons, keys, size)
+            index_of, o_values = _of_groups(
+                *(networks, drawn, *validation, keys), permutations
             )
             member[*where, :, :size] = drawn
             found["redundancy_index"][where] = index_of
@@ -334,23 +335,30 @@ def _groups(networks, scopes, validation, keys, permutations) -> dict[str, np.nd
     return found | {"group_member": member}
 
 
-@partial(jax.jit, static_argnames=("size", "permutations"))
-def _of_groups(networks, neurons, x, y, keys, size, permutations):
+@partial(jax.jit, static_argnames="size")
+def _draw_groups(neurons, keys, size) -> Int[Array, "S M size"]:
+    def of_network(key):
+        drawing = jax.random.fold_in(key, size)
+        return random_groups(neurons, size, _GROUPS, key=drawing)
+
+    return jax.vmap(of_network)(keys)
+
+
+@partial(jax.jit, static_argnames=("permutations",))
+def _of_groups(networks, groups, x, y, keys, permutations):
     sizes = (networks.num_codes, networks.model.num_classes)
 
-    def of_network(codes, key):
-        drawing, permuting = jax.random.split(jax.random.fold_in(key, size))
-        groups = random_groups(neurons, size, _GROUPS, key=drawing)
+    def of_network(codes, groups, key):
         o_values = None
-        if size >= _LEAST_FOR_O_INFORMATION:
+        if groups.shape[1] >= _LEAST_FOR_O_INFORMATION:
             o_values = o_information(
                 *(codes, y, groups[:_GROUPS_WITH_O_INFORMATION], *sizes),
-                key=permuting,
+                key=key,
                 permutations=permutations,
             )
-        return groups, redundancy_index(codes, y, groups, *sizes), o_values
+        return redundancy_index(codes, y, groups, *sizes), o_values
 
-    return networks.map(of_network, x, keys)
+    return networks.map(of_network, x, groups, keys)
 
 
 def ask_layers(
