@@ -126,7 +126,7 @@ PRESETS = {
         sampled_pairs=5,
         checked_points=4,
         seconds_per_run=0.5,
-        repeats=2,
+        repeats=1,
         matrix=64,
         vector=2**12,
     ),

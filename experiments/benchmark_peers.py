@@ -197,10 +197,9 @@ def torch_curve(
             yield score(network(x))
 
     ends = np.cumsum([len(affine.bias) for affine in inputs.networks[0][:-1]])
-    lowest = [
-        np.minimum(np.searchsorted(ends, m.argmin(-1), side="right"), len(ends) - 1)
-        for m in flat_masks  # an intact mask starts at 0: right, only slower
-    ]
+    first_ablated = np.where(flat_masks.all(-1), ends[-1], flat_masks.argmin(-1))
+    # An intact network starts at its last hidden layer.
+    lowest = np.searchsorted(ends[:-1], first_ablated, side="right")
 
     def hoisted(seed, outputs):
         for mask, layer in zip(masks[seed], lowest[seed].tolist(), strict=True):
