@@ -6,14 +6,15 @@ of neurons, and their time is scaled; their note says so. What is right is decid
 float64 NumPy (``benchmark_peers.curve_oracle`` and others), never by a contender:
 
 * correct counts are the same but for examples whose two best logits are within 1e-4;
-* losses are within 1e-4 (1 + loss) nats, measures within 1e-5 bits; counts are equal;
+* losses are within 1e-4 (1 + loss) nats, what two ablations cost beyond each one within
+  1e-6 nats, measures within 1e-5 bits; counts are equal;
 * training: after a few steps on one batch, whose order then does not matter, from the
   same weights, the losses of all networks are within 1e-3 (relative).
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -26,8 +27,13 @@ from experiments import benchmark_peers as peers
 from experiments.benchmark_timing import Contender
 from ioca_jax.ablation import ENGINES, ablation_curves, default_engine
 from ioca_jax.datasets import Split
-from ioca_jax.histograms import pair_counts
 from ioca_jax.information import MEASURES
+from ioca_jax.interactions import (
+    PAIR_MEASURES,
+    PairEffects,
+    pair_effects,
+    pair_information,
+)
 from ioca_jax.mlp import Affine, folded_layers
 
 DEFAULT = "default"
@@ -35,6 +41,7 @@ NUM_CLASSES = 10  # of synthetic data
 NUM_CODES = 2  # of the one-bit quantiser
 _BITS_TOLERANCE = 1e-5
 _LOSS_TOLERANCE = 1e-4
+_EFFECT_TOLERANCE = 1e-6
 _TRAINING_TOLERANCE = 1e-3
 _TRAINING_CHECK_STEPS = 5
 # What a peer is taken to reach of the peak when its sample is chosen.
@@ -119,7 +126,7 @@ PRESETS = {
         sampled_pairs=5,
         checked_points=4,
         seconds_per_run=0.5,
-        repeats=2,
+        repeats=1,
         matrix=64,
         vector=2**12,
     ),
@@ -160,6 +167,7 @@ class Case(NamedTuple):
         contenders: who does it; the first is ``default``.
         goals: by peer, how many times faster ``default`` should be.
         left_out: by name, why a contender is missing.
+        most_seconds: what ``default`` should take at most, or None.
     """
 
     title: str
@@ -169,6 +177,7 @@ class Case(NamedTuple):
     contenders: tuple[Contender, ...]
     goals: Mapping[str, float] = {}
     left_out: Mapping[str, str] = {}
+    most_seconds: float | None = None
 
 
 class Examples(NamedTuple):
@@ -524,6 +533,172 @@ def check_counts(name: str, counts: Any, oracle: np.ndarray) -> dict[str, float]
     return {"cells": 0}
 
 
+def check_effects(
+    name: str, effects: PairEffects, oracle: peers.CurveOracle, num_examples: int
+) -> dict[str, float]:
+    """Refuses effects of pairs other than the oracle's.
+
+    Args:
+        name: whose they are.
+        effects: of P pairs, [P].
+        oracle: of 1 + 3 P masks, [1, 1, 1 + 3 P]: the intact network, the first neuron
+            of each pair ablated, the second, and both.
+        num_examples: N.
+
+    Returns:
+        As ``check_curve``; near a tie may be an example of any of a pair's four masks.
+
+    Raises:
+        ValueError: another effect on accuracy, beyond the examples near a tie, or on
+            the loss.
+    """
+
+    def of_pairs(of_masks: np.ndarray) -> list[np.ndarray]:
+        return [of_masks[0, 0, :1], *of_masks[0, 0, 1:].reshape(3, -1)]
+
+    intact, first, second, both = of_pairs(oracle.correct.sum(axis=-1))
+    near_ties = sum(of_pairs(oracle.near_ties))
+    found = np.asarray(effects.accuracy, np.float64) * num_examples
+    off = np.abs(found - (first + second - intact - both))
+    wrong = ~(off <= near_ties + 0.5)
+    if wrong.any():
+        raise ValueError(
+            f"{name}: expected the oracle's effects on accuracy but for examples near "
+            f"a tie, got one {off[wrong].max():.0f} examples off"
+        )
+    intact, first, second, both = of_pairs(oracle.loss)
+    difference = np.abs(
+        np.asarray(effects.loss, np.float64) - (both - first - second + intact)
+    ).max()
+    if not difference <= _EFFECT_TOLERANCE:
+        raise ValueError(
+            f"{name}: expected effects on the loss within {_EFFECT_TOLERANCE:g} nats "
+            f"of the oracle's, got one {difference:.3g} nats off"
+        )
+    return {
+        "examples": int(off.max().round()),
+        "near_ties": int(np.max(near_ties)),
+        "loss": float(difference),
+    }
+
+
+def installed_peers(
+    settings: Settings, there: bool, makers: Mapping[str, Callable[[str], Contender]]
+) -> tuple[list[Contender], dict[str, str]]:
+    """Peers that take part, and why the others do not.
+
+    Args:
+        settings: tell whether any should.
+        there: whether what they need is installed.
+        makers: by name, what prepares a peer of that name.
+
+    Returns:
+        The contenders, and by name why one is missing.
+    """
+    if not settings.with_peers:
+        return [], {}
+    if not there:
+        return [], dict.fromkeys(makers, "not installed")
+    return [make(name) for name, make in makers.items()], {}
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskWork:
+    """Masks to evaluate one by one, or a sample of them where that takes long.
+
+    Attributes:
+        arrays: of what networks, and on what examples.
+        settings: shared by all cases.
+        number: P, masks for each network and order.
+        masks_at: makes bool [S, O, Q, H] of indices [Q] below P.
+        checked: indices held against the oracle.
+    """
+
+    arrays: CurveArrays
+    settings: Settings
+    number: int
+    masks_at: Callable[[np.ndarray], np.ndarray]
+    checked: np.ndarray
+
+    @cached_property
+    def inputs(self) -> peers.CurveInputs:
+        """The masks to check, and what they are evaluated on."""
+        arrays = self.arrays
+        return peers.CurveInputs(
+            affine_maps(arrays.model, arrays.variables),
+            self.settings.activation,
+            self.masks_at(self.checked),
+            np.asarray(arrays.clamps),
+            np.asarray(arrays.data.x),
+            np.asarray(arrays.data.y),
+        )
+
+    @cached_property
+    def oracle(self) -> peers.CurveOracle:
+        """What the masks to check must give."""
+        return peers.curve_oracle(self.inputs)
+
+    def _affordable(self) -> np.ndarray:
+        """Indices of the masks for whose forward passes there is time."""
+        settings, inputs = self.settings, self.inputs
+        operations = costs.forward_operations(self.arrays.widths)
+        operations *= len(inputs.y) * inputs.masks.shape[0] * inputs.masks.shape[1]
+        seconds = operations / (_PEER_SHARE * settings.ceilings.operations)
+        most = max(_FEWEST_POINTS, settings.preset.seconds_per_run / seconds)
+        return spaced(self.number, most)
+
+    def _contender(self, prepare: Any, name: str, ours: bool = False) -> Contender:
+        """Someone who evaluates as many masks as there is time for."""
+        indices = self._affordable()
+        setup, run = prepare(self.inputs._replace(masks=self.masks_at(indices)))
+
+        def check(results):
+            if not np.array_equal(indices, self.checked):
+                setup_of_checked, run_checked = prepare(self.inputs)
+                results = run_checked(setup_of_checked())
+            correct, loss = results
+            return check_curve(name, correct, loss, self.oracle)
+
+        few = len(indices) < self.number
+        note = f"{len(indices)} of {self.number} masks, time scaled" if few else ""
+        scale = self.number / len(indices)
+        return Contender(name, run, check, ours, setup, scale, note)
+
+    def masks_engine(self) -> Contender:
+        """This library, mask by mask."""
+        return self._contender(self._on_device, "masks", ours=True)
+
+    def _on_device(self, inputs: peers.CurveInputs) -> Any:
+        arrays, masks = self.arrays, jnp.asarray(inputs.masks)
+
+        def run(_):
+            curves = [
+                ioca.evaluate_masks(
+                    arrays.model,
+                    one_network(arrays.variables, seed),
+                    of_seed,
+                    arrays.clamps[seed],
+                    *arrays.data[:2],
+                    memory_gb=self.settings.memory_gb,
+                )
+                for seed, of_seed in enumerate(masks)
+            ]
+            return (
+                jnp.stack([curve.correct for curve in curves]),
+                jnp.stack([curve.loss for curve in curves]),
+            )
+
+        return (lambda: None), run
+
+    def torch(self) -> tuple[list[Contender], dict[str, str]]:
+        """PyTorch three times, or why it is missing."""
+        makers = {
+            kind: partial(self._contender, partial(peers.torch_curve, kind))
+            for kind in peers.TORCH_CURVES
+        }
+        return installed_peers(self.settings, peers.has_torch(), makers)
+
+
 def curve_case(work: CurveWork, settings: Settings) -> Case:
     """Ablation curves: the default, each engine, and PyTorch three times.
 
@@ -541,83 +716,28 @@ def curve_case(work: CurveWork, settings: Settings) -> Case:
     num_points = orders.shape[2] + 1
     layers_of_steps = model.layer_of_neuron[orders[0, 0]]
     checked = spaced(num_points, preset.checked_points // num_curves)
-
-    inputs = peers.CurveInputs(
-        affine_maps(model, arrays.variables),
-        settings.activation,
-        masks_at(orders, checked, model.num_neurons),
-        np.asarray(arrays.clamps),
-        np.asarray(arrays.data.x),
-        np.asarray(arrays.data.y),
+    by_mask = MaskWork(
+        arrays,
+        settings,
+        num_points,
+        lambda points: masks_at(orders, points, model.num_neurons),
+        checked,
     )
-    oracle = peers.curve_oracle(inputs)
-
-    def affordable_points(lowest: int) -> np.ndarray:
-        """The points that fit the time, of masks run from a pre-activation up."""
-        operations = costs.upper_operations(widths, lowest)
-        operations += 2 * widths[0] * widths[1] if lowest == 0 else 0
-        rate = _PEER_SHARE * settings.ceilings.operations
-        seconds = operations * work.num_examples * num_curves / rate
-        most = max(_FEWEST_POINTS, preset.seconds_per_run / seconds)
-        return spaced(num_points, most)
-
-    def predicted_seconds(engine: str) -> float:
-        cost = costs.curve_cost(
-            widths,
-            layers_of_steps,
-            work.num_examples,
-            work.num_orders,
-            work.num_seeds,
-            engine,
-        )
-        return cost.floor(settings.ceilings)
-
-    def sampled(name: str, prepare: Any, points: np.ndarray, ours: bool) -> Contender:
-        """Someone who evaluates masks, at as many points as there is time for."""
-        setup, run = prepare(
-            inputs._replace(masks=masks_at(orders, points, model.num_neurons))
-        )
-
-        def check(results):
-            if not np.array_equal(points, checked):
-                setup_of_checked, run_checked = prepare(inputs)
-                results = run_checked(setup_of_checked())
-            correct, loss = results
-            return check_curve(name, correct, loss, oracle)
-
-        few = len(points) < num_points
-        note = f"{len(points)} of {num_points} masks, time scaled" if few else ""
-        scale = num_points / len(points)
-        return Contender(name, run, check, ours, setup, scale, note)
-
-    def masks_on_device(sample: peers.CurveInputs) -> Any:
-        masks, clamps = jnp.asarray(sample.masks), arrays.clamps
-
-        def run(_):
-            curves = [
-                ioca.evaluate_masks(
-                    model,
-                    one_network(arrays.variables, seed),
-                    masks[seed],
-                    clamps[seed],
-                    *arrays.data[:2],
-                    memory_gb=settings.memory_gb,
-                )
-                for seed in range(work.num_seeds)
-            ]
-            return (
-                jnp.stack([curve.correct for curve in curves]),
-                jnp.stack([curve.loss for curve in curves]),
-            )
-
-        return (lambda: None), run
+    cost_by = partial(
+        costs.curve_cost,
+        widths,
+        layers_of_steps,
+        work.num_examples,
+        work.num_orders,
+        work.num_seeds,
+    )
 
     def whole(name: str, engine: str) -> Contender:
         run = curve_program(arrays, work.layers, engine, settings.memory_gb)
 
         def check(results):
             correct, loss = (np.asarray(array)[:, :, checked] for array in results)
-            return check_curve(name, correct, loss, oracle)
+            return check_curve(name, correct, loss, by_mask.oracle)
 
         note = engine if name == DEFAULT else ""
         return Contender(name, run, check, ours=True, note=note)
@@ -626,25 +746,16 @@ def curve_case(work: CurveWork, settings: Settings) -> Case:
     for engine in work.engines:
         if engine == default_engine():
             continue
-        if predicted_seconds(engine) <= preset.seconds_per_run:
+        if cost_by(engine).floor(settings.ceilings) <= preset.seconds_per_run:
             contenders.append(whole(engine, engine))
         elif engine == "masks":
-            points = affordable_points(work.layers[0])
-            contenders.append(sampled(engine, masks_on_device, points, ours=True))
+            contenders.append(by_mask.masks_engine())
         else:
             left_out[engine] = (
                 f"needs more than {preset.seconds_per_run:g} s a run; the default is "
                 "timed"
             )
-    if settings.with_peers:
-        for kind in peers.TORCH_CURVES:
-            if not peers.has_torch():
-                left_out[kind] = "not installed"
-                continue
-            full = kind == "torch_loop"
-            points = affordable_points(0 if full else max(1, work.layers[0]))
-            prepare = partial(peers.torch_curve, kind)
-            contenders.append(sampled(kind, prepare, points, ours=False))
+    in_torch, missing = by_mask.torch()
     return Case(
         f"{work.scope} curve, {'-'.join(map(str, widths))} {settings.activation}, "
         f"{work.num_examples} examples, {num_points} points, {work.clamp} clamp"
@@ -652,17 +763,106 @@ def curve_case(work: CurveWork, settings: Settings) -> Case:
         + (f", {work.num_orders} orders" if work.num_orders > 1 else ""),
         dataclasses.asdict(work) | {"widths": widths, "points": num_points},
         work.num_examples * num_points * num_curves,
-        costs.curve_cost(
-            widths, layers_of_steps, work.num_examples, work.num_orders, work.num_seeds
-        ),
-        tuple(contenders),
+        cost_by(),
+        (*contenders, *in_torch),
         work.goals,
-        left_out,
+        left_out | missing,
     )
 
 
-def _outputs_of_neurons(settings: Settings) -> tuple[jax.Array, Examples]:
-    """What counting starts from: a network's activations [N, H], on the device."""
+def pair_effects_case(layer: int, settings: Settings) -> Case:
+    """What ablating two neurons of a layer costs beyond each one, of all pairs.
+
+    Args:
+        layer: a hidden layer, counted from 0; -1 is the last.
+        settings: shared by all cases.
+
+    Returns:
+        The case. Others evaluate the intact network, every neuron and every pair.
+    """
+    preset = settings.preset
+    layer %= len(preset.hidden)
+    arrays = curve_arrays(
+        CurveWork(preset.hidden, preset.num_examples, preset.num_inputs), settings
+    )
+    model, num_examples = arrays.model, preset.num_examples
+    neurons = np.flatnonzero(model.layer_of_neuron == layer)
+    width = len(neurons)
+    first, second = np.triu_indices(width, 1)
+    masks = np.ones((1 + width + len(first), model.num_neurons), bool)
+    masks[1 + np.arange(width), neurons] = False
+    for of_pairs in (first, second):
+        masks[1 + width + np.arange(len(first)), neurons[of_pairs]] = False
+    some = spaced(len(first), preset.checked_points // 3)
+    by_mask = MaskWork(
+        arrays,
+        settings,
+        len(masks),
+        lambda indices: masks[None, None, indices],
+        np.concatenate([[0], 1 + first[some], 1 + second[some], 1 + width + some]),
+    )
+
+    def run(_):
+        # Not under jit: it chooses its programs and devices itself.
+        return pair_effects(
+            model,
+            arrays.variables,
+            arrays.clamps,
+            *arrays.data[:2],
+            layer,
+            memory_gb=settings.memory_gb,
+        )
+
+    def check(effects):
+        at_some = [np.asarray(e)[0, first[some], second[some]] for e in effects[:2]]
+        of_some = effects._replace(accuracy=at_some[0], loss=at_some[1])
+        return check_effects(DEFAULT, of_some, by_mask.oracle, num_examples)
+
+    in_torch, left_out = by_mask.torch()
+    return Case(
+        f"ablations of {len(first)} pairs in hidden layer {layer + 1}, "
+        f"{'-'.join(map(str, arrays.widths))} {settings.activation}, {num_examples} "
+        f"examples, {len(masks)} masks, mean clamp",
+        {"layer": layer, "pairs": len(first), "examples": num_examples},
+        num_examples * len(masks),
+        costs.pair_effects_cost(arrays.widths, layer, num_examples),
+        (
+            Contender(DEFAULT, run, check, ours=True),
+            by_mask.masks_engine(),
+            *in_torch,
+        ),
+        left_out=left_out,
+        most_seconds=10.0,
+    )
+
+
+class CountedNeurons(NamedTuple):
+    """What counting starts from.
+
+    Attributes:
+        outputs: float32 [N, H], a network's activations, on the device.
+        data: the examples, there too.
+        codes: int32 [N, H], the peers' codes, in NumPy.
+        labels: int32 [N], in NumPy.
+    """
+
+    outputs: jax.Array
+    data: Examples
+    codes: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Neurons, codes, classes and examples."""
+        num_examples, num_neurons = self.codes.shape
+        return num_neurons, NUM_CODES, self.data.num_classes, num_examples
+
+    def tables(self, codes: np.ndarray, num_codes: int) -> np.ndarray:
+        """The oracle's joint counts of codes [N, M], [M, B, C]."""
+        return peers.count_oracle(codes, self.labels, num_codes, self.data.num_classes)
+
+
+def _counted_neurons(settings: Settings) -> CountedNeurons:
     preset = settings.preset
     data = examples(settings, preset.num_examples, preset.num_inputs)
     model = ioca.MLP(preset.hidden, data.num_classes, settings.activation)
@@ -670,11 +870,17 @@ def _outputs_of_neurons(settings: Settings) -> tuple[jax.Array, Examples]:
     _, outputs = model.apply(variables, data.x)
     # Neurons are counted on one device.
     outputs, y = jax.device_put((outputs, data.y), jax.devices()[0])
-    return outputs, data._replace(y=y)
+    threshold = 0.5 if settings.activation == "sigmoid" else 0
+    codes = (np.asarray(outputs) > threshold).astype(np.int32)
+    return CountedNeurons(outputs, data._replace(y=y), codes, np.asarray(y))
 
 
-def _peer_codes(outputs: np.ndarray, activation: str) -> np.ndarray:
-    return (outputs > (0.5 if activation == "sigmoid" else 0)).astype(np.int32)
+def _check_measures(
+    name: str, measures: Mapping[str, Any], oracle: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """As ``check_bits``, of the measures that the oracle has."""
+    found = np.stack([measures[key] for key in oracle])
+    return check_bits(name, found, np.stack(list(oracle.values())))
 
 
 def measures_case(settings: Settings) -> Case:
@@ -686,112 +892,115 @@ def measures_case(settings: Settings) -> Case:
     Returns:
         The case.
     """
-    outputs, data = _outputs_of_neurons(settings)
-    num_neurons, y = outputs.shape[1], np.asarray(data.y)
-    host = np.asarray(outputs)
-    counts = peers.count_oracle(
-        _peer_codes(host, settings.activation), y, NUM_CODES, data.num_classes
-    )
+    neurons = _counted_neurons(settings)
+    num_neurons, *_, num_examples = neurons.sizes
+    counts = neurons.tables(neurons.codes, NUM_CODES)
     oracle = peers.bits_oracle(counts)
 
     @jax.jit
     def program(outputs, y):
         codes = ioca.quantize(outputs, "threshold", settings.activation)
-        counts = ioca.joint_counts(codes, y, NUM_CODES, data.num_classes)
+        counts = ioca.joint_counts(codes, y, NUM_CODES, neurons.data.num_classes)
         return counts, {name: measure(counts) for name, measure in MEASURES.items()}
 
-    def check_measures(name, measures):
-        known = {key: measures[key] for key in oracle}
-        return check_bits(name, *(np.stack(list(v.values())) for v in (known, oracle)))
-
-    def check_ours(results):
+    def check(results):
         found, measures = results
-        return check_counts(DEFAULT, found, counts) | check_measures(DEFAULT, measures)
-
-    contenders = [
-        Contender(DEFAULT, lambda _: program(outputs, data.y), check_ours, ours=True)
-    ]
-    left_out = {}
-    if settings.with_peers and peers.has_sklearn():
-        contenders.append(
-            Contender(
-                "sklearn",
-                lambda _: peers.sklearn_measures(
-                    _peer_codes(host, settings.activation), y
-                ),
-                partial(check_measures, "sklearn"),
-            )
+        return check_counts(DEFAULT, found, counts) | _check_measures(
+            DEFAULT, measures, oracle
         )
-    elif settings.with_peers:
-        left_out["sklearn"] = "not installed"
-    sizes = (num_neurons, NUM_CODES, data.num_classes, len(y))
+
+    def in_sklearn(name):
+        return Contender(
+            name,
+            lambda _: peers.sklearn_measures(neurons.codes, neurons.labels),
+            lambda measures: _check_measures(name, measures, oracle),
+        )
+
+    others, left_out = installed_peers(
+        settings, peers.has_sklearn(), {"sklearn": in_sklearn}
+    )
     return Case(
-        f"all measures of {num_neurons} neurons, {len(y)} examples",
-        {"neurons": num_neurons, "examples": len(y)},
-        len(y) * num_neurons,
-        costs.measures_cost(*sizes),
-        tuple(contenders),
+        f"all measures of {num_neurons} neurons, {num_examples} examples",
+        {"neurons": num_neurons, "examples": num_examples},
+        num_examples * num_neurons,
+        costs.measures_cost(*neurons.sizes),
+        (
+            Contender(
+                DEFAULT,
+                lambda _: program(neurons.outputs, neurons.data.y),
+                check,
+                ours=True,
+            ),
+            *others,
+        ),
         {"sklearn": 100.0},
         left_out,
     )
 
 
 def pairs_case(settings: Settings) -> Case:
-    """Joint counts and mutual information of all pairs, from their activations.
+    """All informational values of all pairs, from their activations.
 
     Args:
         settings: shared by all cases.
 
     Returns:
-        The case.
+        The case. scikit-learn gives co-information alone: with three mutual
+        informations for each pair, and with those of the neurons once.
     """
-    outputs, data = _outputs_of_neurons(settings)
-    num_neurons, y = outputs.shape[1], np.asarray(data.y)
-    host = np.asarray(outputs)
-    codes = _peer_codes(host, settings.activation)
+    neurons = _counted_neurons(settings)
+    num_neurons, *_, num_examples = neurons.sizes
+    codes, labels = neurons.codes, neurons.labels
     first, second = np.triu_indices(num_neurons, 1)
-    joint = codes[:, first] * NUM_CODES + codes[:, second]
-    counts = peers.count_oracle(joint, y, NUM_CODES**2, data.num_classes)
-    oracle = peers.bits_oracle(counts)["mutual_information"]
-    del joint
+    counts = neurons.tables(
+        codes[:, first] * NUM_CODES + codes[:, second], NUM_CODES**2
+    )
+    oracle = peers.pair_bits_oracle(counts, NUM_CODES)
+    sample = spaced(len(first), settings.preset.sampled_pairs)
+    pairs = np.stack([first[sample], second[sample]], axis=1)
 
-    @jax.jit
-    def program(outputs, y):
-        codes = ioca.quantize(outputs, "threshold", settings.activation)
-        counts = pair_counts(codes, y, NUM_CODES, data.num_classes)
-        return counts, ioca.mutual_information(counts)
-
-    def check_ours(results):
-        found, bits = (np.asarray(array)[first, second] for array in results)
-        return check_counts(DEFAULT, found, counts) | check_bits(DEFAULT, bits, oracle)
-
-    contenders = [
-        Contender(DEFAULT, lambda _: program(outputs, data.y), check_ours, ours=True)
-    ]
-    left_out = {}
-    if settings.with_peers and peers.has_sklearn():
-        sample = spaced(len(first), settings.preset.sampled_pairs)
-        pairs = np.stack([first[sample], second[sample]], axis=1)
-        contenders.append(
-            Contender(
-                "sklearn",
-                lambda _: peers.sklearn_pairs(codes, y, pairs, NUM_CODES),
-                lambda bits: check_bits("sklearn", bits, oracle[sample]),
-                scale=len(first) / len(sample),
-                note=f"{len(sample)} of {len(first)} pairs, time scaled",
-            )
+    def run(_):
+        # Not under jit: it has a program of its own, and looks at codes first.
+        return pair_information(
+            ioca.quantize(neurons.outputs, "threshold", settings.activation),
+            neurons.data.y,
+            NUM_CODES,
+            neurons.data.num_classes,
+            memory_gb=settings.memory_gb,
         )
-    elif settings.with_peers:
-        left_out["sklearn"] = "not installed"
-    sizes = (num_neurons, NUM_CODES, data.num_classes, len(y))
+
+    def check(measures):
+        upper = {key: np.asarray(measures[key])[first, second] for key in oracle}
+        return _check_measures(DEFAULT, upper, oracle)
+
+    def in_sklearn(setup, name):
+        return Contender(
+            name,
+            lambda alone: peers.sklearn_pairs(codes, labels, pairs, NUM_CODES, alone),
+            lambda bits: check_bits(name, bits, oracle["co_information"][sample]),
+            setup=setup,
+            scale=len(first) / len(sample),
+            note=f"{len(sample)} of {len(first)} pairs, time scaled",
+        )
+
+    setups = {
+        "sklearn": lambda: None,
+        "sklearn_hoisted": lambda: peers.sklearn_information(codes, labels),
+    }
+    others, left_out = installed_peers(
+        settings,
+        peers.has_sklearn(),
+        {name: partial(in_sklearn, setup) for name, setup in setups.items()},
+    )
     return Case(
-        f"counts and mutual information of {len(first)} pairs, {len(y)} examples",
-        {"neurons": num_neurons, "pairs": len(first), "examples": len(y)},
-        len(y) * len(first),
-        costs.pairs_cost(*sizes),
-        tuple(contenders),
+        f"{len(PAIR_MEASURES)} values of {len(first)} pairs, {num_examples} examples",
+        {"neurons": num_neurons, "pairs": len(first), "examples": num_examples},
+        num_examples * len(first),
+        costs.pairs_cost(*neurons.sizes, len(PAIR_MEASURES)),
+        (Contender(DEFAULT, run, check, ours=True), *others),
         {"sklearn": 500.0},
         left_out,
+        most_seconds=1.0,
     )
 
 
@@ -889,8 +1098,8 @@ def training_case(batch_size: int, settings: Settings) -> Case:
             ours=True,
         ),
     ]
-    left_out = {}
-    if settings.with_peers and peers.has_torch():
+
+    def torch_loop(name):
         run = peers.torch_train(
             initial,
             settings.activation,
@@ -900,11 +1109,11 @@ def training_case(batch_size: int, settings: Settings) -> Case:
             config.learning_rate,
             config.l2,
         )
-        contenders.append(
-            Contender("torch_loop", run, partial(check, "torch_loop", in_torch))
-        )
-    elif settings.with_peers:
-        left_out["torch_loop"] = "not installed"
+        return Contender(name, run, partial(check, name, in_torch))
+
+    others, left_out = installed_peers(
+        settings, peers.has_torch(), {"torch_loop": torch_loop}
+    )
     widths = (data.x.shape[1], *model.hidden, model.num_classes)
     num_steps = preset.num_examples // batch_size
     return Case(
@@ -913,7 +1122,7 @@ def training_case(batch_size: int, settings: Settings) -> Case:
         {"seeds": len(seeds), "batch_size": batch_size, "steps": num_steps},
         num_steps * batch_size * len(seeds),
         costs.training_cost(widths, batch_size, num_steps, len(seeds)),
-        tuple(contenders),
+        (*contenders, *others),
         {"torch_loop": 4.0} if batch_size == 32 else {},
         left_out,
     )
@@ -1030,6 +1239,8 @@ CASES: dict[str, Callable[[Settings], Case]] = {
     "deep_curve": _deep_curve,
     "measures": measures_case,
     "pairs": pairs_case,
+    "pair_effects": partial(pair_effects_case, 0),
+    "last_layer_pair_effects": partial(pair_effects_case, -1),
     "training_32": partial(training_case, 32),
     "training_128": partial(training_case, 128),
     "training_512": partial(training_case, 512),

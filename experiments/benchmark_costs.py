@@ -117,7 +117,7 @@ def upper_operations(widths: Sequence[int], layer: int) -> int:
 
 def _lower_operations(widths: Sequence[int], layer: int) -> int:
     """Operations for one example from the input to a layer's pre-activations."""
-    return _forward_operations(widths) - upper_operations(widths, layer)
+    return forward_operations(widths) - upper_operations(widths, layer)
 
 
 def rank_one_operations(
@@ -142,7 +142,7 @@ def rank_one_operations(
     onward = np.concatenate([kept[:, :-1] * (1 + 2 * kept[:, 1:]), 4 * classes], axis=1)
     steps = np.arange(len(layers))
     from_next = np.cumsum(onward[:, ::-1], axis=1)[:, ::-1][steps, layers + 1]
-    return _forward_operations(widths) + int(
+    return forward_operations(widths) + int(
         np.sum(2 * kept[steps, layers + 1] + from_next)
     )
 
@@ -162,10 +162,18 @@ def prefix_sums_operations(
     """
     above = int(np.min(layers, initial=len(widths) - 3)) + 1
     at_a_step = 2 * widths[above + 1] + upper_operations(widths, above)
-    return _forward_operations(widths) + len(layers) * at_a_step
+    return forward_operations(widths) + len(layers) * at_a_step
 
 
-def _forward_operations(widths: Sequence[int]) -> int:
+def forward_operations(widths: Sequence[int]) -> int:
+    """Operations for one example from the input to the score.
+
+    Args:
+        widths: D, those of the hidden layers, and C.
+
+    Returns:
+        The number of operations.
+    """
     return 2 * widths[0] * widths[1] + upper_operations(widths, 0)
 
 
@@ -216,12 +224,37 @@ def curve_cost(
     count = _OPERATIONS[engine]
     shared = count(widths, layers[:0]) if engine != "masks" else 0
     curve = count(widths, layers) - shared
-    weights = sum((a + 1) * b for a, b in zip(widths[:-1], widths[1:], strict=True))
     results = num_orders * (len(layers) + 1) * (widths[-1] + 1)
     return Cost(
         num_examples * num_seeds * (shared + num_orders * curve),
-        _BYTES * (num_examples * (widths[0] + 1) + num_seeds * (weights + results)),
+        _BYTES
+        * (
+            num_examples * (widths[0] + 1)
+            + num_seeds * (_num_weights(widths) + results)
+        ),
     )
+
+
+def _num_weights(widths: Sequence[int]) -> int:
+    """Entries of all kernels and biases."""
+    return sum((a + 1) * b for a, b in zip(widths[:-1], widths[1:], strict=True))
+
+
+def pair_effects_cost(widths: Sequence[int], layer: int, num_examples: int) -> Cost:
+    """The cost of ablating every neuron and every pair of neurons of a layer.
+
+    Args:
+        widths: D, those of the hidden layers, and C.
+        layer: a hidden layer, counted from 0, of w neurons.
+        num_examples: N.
+
+    Returns:
+        The cost of one forward pass and of as many steps by prefix sums as there are
+        neurons and pairs: each one more update of the next layer's pre-activations.
+    """
+    width = widths[layer + 1]
+    steps = [layer] * (width * (width + 1) // 2)
+    return curve_cost(widths, steps, num_examples, engine="prefix_sums")
 
 
 def measures_cost(
@@ -237,35 +270,47 @@ def measures_cost(
 
     Returns:
         The cost: a comparison and an increment for each activation, read once; ten
-        operations for each cell of the counts.
+        operations for each cell of the counts, written once.
     """
     cells = num_neurons * num_codes * num_classes
-    return Cost(
-        2 * num_examples * num_neurons + 10 * cells,
-        _BYTES * (num_examples * (num_neurons + 1) + cells),
-    )
+    return _counting_cost(num_neurons, num_examples, num_neurons, cells, cells)
 
 
 def pairs_cost(
-    num_neurons: int, num_codes: int, num_classes: int, num_examples: int
+    num_neurons: int,
+    num_codes: int,
+    num_classes: int,
+    num_examples: int,
+    num_measures: int,
 ) -> Cost:
-    """The cost of counting all pairs and their mutual information with the class.
+    """The cost of counting all pairs and measuring them.
 
     Args:
         num_neurons: H.
         num_codes: B.
         num_classes: C.
         num_examples: N.
+        num_measures: values of each pair.
 
     Returns:
         The cost: for each pair of neurons and of codes but the last (the margins give
-        the others), products of indicators; ten operations for each cell.
+        the others), products of indicators; ten operations for each cell, which all
+        values share; a value of each measure for each pair.
     """
     pairs = num_neurons * (num_neurons - 1) // 2
-    cells = pairs * num_codes**2 * num_classes
+    products, cells = pairs * (num_codes - 1) ** 2, pairs * num_codes**2 * num_classes
+    return _counting_cost(
+        num_neurons, num_examples, products, cells, pairs * num_measures
+    )
+
+
+def _counting_cost(
+    num_neurons: int, num_examples: int, counted: int, cells: int, results: int
+) -> Cost:
+    """Of counting so many things in each example, and of measuring the cells."""
     return Cost(
-        2 * num_examples * pairs * (num_codes - 1) ** 2 + 10 * cells,
-        _BYTES * (num_examples * (num_neurons + 1) + cells),
+        2 * num_examples * counted + 10 * cells,
+        _BYTES * (num_examples * (num_neurons + 1) + results),
     )
 
 
@@ -285,7 +330,7 @@ def training_cost(
         images of each batch read, weights and moments read and written once.
     """
     pairs = list(zip(widths[:-1], widths[1:], strict=True))
-    weights = sum((a + 1) * b for a, b in pairs)
+    weights = _num_weights(widths)
     products = 2 * (3 * sum(a * b for a, b in pairs) - widths[0] * widths[1])
     steps = num_steps * num_seeds
     return Cost(

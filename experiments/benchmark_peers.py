@@ -197,10 +197,9 @@ def torch_curve(
             yield score(network(x))
 
     ends = np.cumsum([len(affine.bias) for affine in inputs.networks[0][:-1]])
-    lowest = [
-        np.minimum(np.searchsorted(ends, m.argmin(-1), side="right"), len(ends) - 1)
-        for m in flat_masks  # an intact mask starts at 0: right, only slower
-    ]
+    first_ablated = np.where(flat_masks.all(-1), ends[-1], flat_masks.argmin(-1))
+    # An intact network starts at its last hidden layer.
+    lowest = np.searchsorted(ends[:-1], first_ablated, side="right")
 
     def hoisted(seed, outputs):
         for mask, layer in zip(masks[seed], lowest[seed].tolist(), strict=True):
@@ -343,29 +342,53 @@ def sklearn_measures(codes: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(names, np.asarray(rows).T, strict=True))
 
 
+def sklearn_information(codes: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Mutual information with the class, code by code, by scikit-learn.
+
+    Args:
+        codes: int32 [N, M].
+        y: int32 [N].
+
+    Returns:
+        float64 [M], bits.
+    """
+    from sklearn.metrics import mutual_info_score
+    from sklearn.metrics.cluster import contingency_matrix
+
+    values = []
+    for code in codes.T:
+        counts: Any = contingency_matrix(code, y)
+        values.append(mutual_info_score(None, None, contingency=counts))
+    return np.asarray(values) / np.log(2)
+
+
 def sklearn_pairs(
-    codes: np.ndarray, y: np.ndarray, pairs: np.ndarray, num_codes: int
+    codes: np.ndarray,
+    y: np.ndarray,
+    pairs: np.ndarray,
+    num_codes: int,
+    alone: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Mutual information of pairs with the class, pair by pair, by scikit-learn.
+    """Co-information of pairs with the class, pair by pair, by scikit-learn.
 
     Args:
         codes: int32 [N, H].
         y: int32 [N].
         pairs: integers [P, 2], neurons.
         num_codes: B.
+        alone: float64 [H], each neuron's mutual information with the class; without,
+            those of both neurons are computed for every pair.
 
     Returns:
         float64 [P], bits.
     """
-    from sklearn.metrics import mutual_info_score
-    from sklearn.metrics.cluster import contingency_matrix
-
-    values = []
-    for first, second in pairs:
-        joint = codes[:, first] * num_codes + codes[:, second]
-        counts: Any = contingency_matrix(joint, y)
-        values.append(mutual_info_score(None, None, contingency=counts))
-    return np.asarray(values) / np.log(2)
+    first, second = pairs.T
+    joint = sklearn_information(codes[:, first] * num_codes + codes[:, second], y)
+    of_first, of_second = (
+        sklearn_information(codes[:, members], y) if alone is None else alone[members]
+        for members in (first, second)
+    )
+    return of_first + of_second - joint
 
 
 def count_oracle(
@@ -408,4 +431,29 @@ def bits_oracle(counts: np.ndarray) -> dict[str, np.ndarray]:
         "entropy": -plogp.sum(axis=1),
         "mutual_information": (of_class * divergences).sum(axis=1),
         "kl_selectivity": divergences.max(axis=1),
+    }
+
+
+def pair_bits_oracle(counts: np.ndarray, num_codes: int) -> dict[str, np.ndarray]:
+    """Values of pairs from joint counts, in float64, as their formulas stand.
+
+    Args:
+        counts: int64 [P, B*B, C].
+        num_codes: B.
+
+    Returns:
+        By name, float64 [P], bits: what follows from mutual informations, uncorrected.
+    """
+    both = counts.reshape(len(counts), num_codes, num_codes, -1)
+    first, second, joint = (
+        bits_oracle(table)["mutual_information"]
+        for table in (both.sum(axis=2), both.sum(axis=1), counts)
+    )
+    redundancy, co_information = np.minimum(first, second), first + second - joint
+    return {
+        "joint_information": joint,
+        "co_information": co_information,
+        "redundancy_mmi": redundancy,
+        "unique_mmi": first - redundancy,
+        "synergy_mmi": redundancy - co_information,
     }

@@ -12,6 +12,8 @@ from experiments import benchmark_cases as cases
 from experiments import benchmark_costs as costs
 from experiments import benchmark_growth as growth
 from experiments import benchmark_peers as peers
+from experiments import benchmark_timing as timing
+from ioca_jax.interactions import PairEffects
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Runs the benchmark in this process, then tells which of the barred modules came in.
@@ -208,6 +210,46 @@ def test_planted_disagreements_of_counts_and_bits_are_refused():
     assert cases.check_bits("x", [0.5], [0.5]) == {"bits": 0}
 
 
+def test_planted_disagreements_of_pairs_are_refused():
+    # Of one pair: intact, the first, the second, both. Both are needed: an XOR.
+    oracle = peers.CurveOracle(
+        correct=np.array([[[[6, 4], [4, 1], [3, 2], [3, 2]]]]),
+        loss=np.array([[[0.5, 1.0, 1.0, 1.0]]]),
+        near_ties=np.array([[[0, 0, 1, 0]]]),
+    )
+    nothing = np.zeros((1, 2))
+
+    def check(examples, loss):
+        effects = PairEffects(
+            np.array([examples / 10]), np.array([loss]), nothing, nothing
+        )
+        return cases.check_effects("x", effects, oracle, 10)
+
+    assert check(-5.0, -0.5) == {"examples": 0, "near_ties": 1, "loss": 0}
+    assert check(-4.0, -0.5)["examples"] == 1
+    for examples, loss, message in (
+        (-3.0, -0.5, "got one 2 examples off"),
+        (np.nan, -0.5, "got one nan examples off"),
+        (-5.0, -0.50001, "got one 1e-05 nats off"),
+        (-5.0, np.nan, "got one nan nats off"),
+    ):
+        with pytest.raises(ValueError, match=f"x: expected .*{message}"):
+            check(examples, loss)
+
+
+def test_contenders_take_turns(monkeypatch):
+    monkeypatch.setattr(timing, "_PAUSE", 0)
+    monkeypatch.setattr(timing, "_BURST", 0)
+    calls = []
+
+    def contender(name):
+        return timing.Contender(name, lambda _: calls.append(name), lambda _: {})
+
+    timings = timing.check_then_time([contender("a"), contender("b")], repeats=3)
+    assert calls == ["a", "b"] * 4
+    assert all(len(taken.seconds) == 3 for taken in timings.values())
+
+
 def test_the_oracle_of_bits_is_right():
     # A fair bit that tells the class; one that tells nothing; a dead neuron.
     counts = np.array([[[2, 0], [0, 2]], [[1, 1], [1, 1]], [[2, 2], [0, 0]]])
@@ -215,6 +257,16 @@ def test_the_oracle_of_bits_is_right():
     assert bits["entropy"].tolist() == [1, 1, 0]
     assert bits["mutual_information"].tolist() == [1, 0, 0]
     assert bits["kl_selectivity"].tolist() == [1, 0, 0]
+    # Two copies of the class, and the inputs of an XOR.
+    pairs = np.array(
+        [[[2, 0], [0, 0], [0, 0], [0, 2]], [[1, 0], [0, 1], [0, 1], [1, 0]]]
+    )
+    bits = peers.pair_bits_oracle(pairs, 2)
+    assert bits["joint_information"].tolist() == [1, 1]
+    assert bits["co_information"].tolist() == [1, -1]
+    assert bits["redundancy_mmi"].tolist() == [1, 0]
+    assert bits["unique_mmi"].tolist() == [0, 0]
+    assert bits["synergy_mmi"].tolist() == [0, 1]
 
 
 def test_counted_operations_are_those_counted_by_hand():
@@ -243,7 +295,15 @@ def test_counted_operations_are_those_counted_by_hand():
 
 
 def test_counted_operations_of_the_other_work():
-    assert costs.pairs_cost(3, 2, 2, 10).operations == 2 * 10 * 3 + 10 * 3 * 4 * 2
+    cost = costs.pairs_cost(3, 2, 2, 10, 5)
+    assert cost.operations == 2 * 10 * 3 + 10 * 3 * 4 * 2
+    assert cost.bytes == 4 * (10 * (3 + 1) + 3 * 5)
+    # Two neurons and their pair, in the first of two hidden layers of 2, of 4 inputs.
+    score = 4 * 2
+    above = 2 + 2 * 2 * 2 + score
+    forward = 2 * 4 * 2 + 2 + 2 * 2 * 2 + above
+    cost = costs.pair_effects_cost((4, 2, 2, 2), 0, 10)
+    assert cost.operations == 10 * (forward + 3 * (2 * 2 + above))
     assert costs.measures_cost(3, 2, 2, 10).bytes == 4 * (10 * (3 + 1) + 3 * 2 * 2)
     # One layer: forwards and the weights' gradient, none for the images.
     assert costs.training_cost((4, 2), 5, 1, 1).operations == (
