@@ -164,7 +164,7 @@ def compare_orders(results: xr.Dataset) -> pd.DataFrame:
                 }
             )
             differences.append(area[:, index] - random[:, index])
-    return _tested(rows, differences)
+    return tested(rows, differences)
 
 
 def difference_curves(results: xr.Dataset) -> pd.DataFrame:
@@ -247,7 +247,7 @@ def correlate_effects(results: xr.Dataset) -> pd.DataFrame:
             }
         )
         values.append(tau)
-    return _tested(rows, values)
+    return tested(rows, values)
 
 
 def form_hypotheses(
@@ -287,7 +287,7 @@ def form_hypotheses(
         raise ValueError(f"margin: expected a number not negative, got {margin}")
     kept = learned(results)
     _need_random(kept)
-    _need_seeds(kept, alpha, two_sided=False)
+    need_seeds(kept, alpha, two_sided=False)
     areas = _areas(kept)
     rows, harms, shown = [], [], []
     for (scope, ranked, direction), area in areas.items():
@@ -306,7 +306,7 @@ def form_hypotheses(
             )
             harms.append(harm)
             shown.append(margin - harm if highest else harm)
-    table = _tested(rows, harms, np.stack(shown, axis=1), alternative="greater")
+    table = tested(rows, harms, np.stack(shown, axis=1), alternative="greater")
     is_shown = table["p_corrected"] <= alpha
     suggested = np.where(table["end"] == "highest", "redundant", "synergistic")
     table["verdict"] = np.where(is_shown, suggested, "undecided")
@@ -384,7 +384,7 @@ def judge_claims(
     """
     kept = learned(results)
     _need_random(kept)
-    _need_seeds(kept, alpha, two_sided=True)
+    need_seeds(kept, alpha, two_sided=True)
     if not _rankings(kept):
         raise ValueError(
             f"expected a run with some of {', '.join(_PAPER_MEASURES)}, which the "
@@ -396,7 +396,7 @@ def judge_claims(
         for comparison in compare(kept, margin)
     ]
     rows = [{"claim": c.claim, **c.about} for c in comparisons]
-    table = _tested(
+    table = tested(
         rows,
         [c.differences for c in comparisons],
         threshold=[c.threshold for c in comparisons],
@@ -606,7 +606,7 @@ def count_neurons(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _tested(
+def tested(
     rows: Sequence[dict],
     values: Sequence[np.ndarray],
     tested: np.ndarray | None = None,
@@ -617,11 +617,18 @@ def _tested(
     """Rows with the mean of their values over networks, its interval, and tests.
 
     Args:
-        rows: what each is about.
-        values: for each, a number for every network.
+        rows: what each is about, at least one.
+        values: for each, [S], a number for every network.
         tested: what to test instead of the values, [S, rows].
-        threshold: that the tests are against.
+        threshold: that the tests are against, one for all rows or one for each.
         alternative: of the tests.
+
+    Returns:
+        The rows with ``effect``, its 95 % interval ``low`` to ``high``, ``p_value`` and
+        ``p_corrected`` for all rows; NaN where a network has no value.
+
+    Raises:
+        ValueError: fewer networks than an interval takes, three.
     """
     table, together = pd.DataFrame(rows), np.stack(values, axis=1)
     tested = together if tested is None else tested
@@ -690,7 +697,17 @@ def _need_random(results: xr.Dataset) -> None:
         )
 
 
-def _need_seeds(results: xr.Dataset, alpha: float, *, two_sided: bool) -> None:
+def need_seeds(results: xr.Dataset, alpha: float, *, two_sided: bool) -> None:
+    """Refuses fewer networks than a sign-flip test needs to reject anything.
+
+    Args:
+        results: a run's results, of networks that learned.
+        alpha: the level.
+        two_sided: whether differences of either sign count.
+
+    Raises:
+        ValueError: too few.
+    """
     least = seeds_needed(alpha, two_sided=two_sided)
     if results.sizes["seed"] < least:
         raise ValueError(

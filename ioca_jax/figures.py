@@ -894,7 +894,7 @@ def save_figures(
     Args:
         results: a run's results.
         directory: where the files go; made if need be.
-        tables: out of ``claims.tabulate``.
+        tables: out of ``report.tabulate``.
 
     Returns:
         The paths of the files written, whole each: ``training_history`` always; unless

@@ -1,15 +1,31 @@
 """Results become the summary that a run prints: what a person reads first."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ioca_jax.claims import CLAIMS, VERDICTS, tabulate
+from ioca_jax import claims, verdicts
+from ioca_jax.claims import CLAIMS, VERDICTS
 from ioca_jax.results import converged, intact_accuracy, neurons_of
 from ioca_jax.statistics import areas_by_order
+
+
+def tabulate(results: xr.Dataset) -> dict[str, pd.DataFrame]:
+    """Every table that a run has the networks, the orders and the interactions for.
+
+    Args:
+        results: a run's results.
+
+    Returns:
+        By name, those of ``claims.tabulate`` and of ``verdicts.tabulate``.
+    """
+    tables = claims.tabulate(results)
+    return tables | verdicts.tabulate(results, tables)
 
 
 def summarize(
@@ -19,13 +35,14 @@ def summarize(
 
     Args:
         results: a run's results.
-        tables: out of ``claims.tabulate``, if the caller has them already.
+        tables: out of ``tabulate``, if the caller has them already.
 
     Returns:
         Lines of text: the time it took, test error over seeds, each measure's range by
         layer, neurons that say nothing, the area under the accuracy curve of every
         scope and order, how measures rank with what single ablations cost, hypotheses,
-        and what holds of the paper's claims.
+        what pairs and groups say of layers and of hypotheses, and what holds of the
+        paper's claims.
     """
     tables = tabulate(results) if tables is None else tables
     config = json.loads(results.attrs["configuration"])
@@ -171,6 +188,7 @@ def _inference(tables: Mapping[str, pd.DataFrame], networks: int) -> list[str]:
             "others are undecided",
             *(f"  {sentence}" for sentence in decided["sentence"]),
         ]
+    lines += _pairs_and_groups(tables)
     if "claims" in tables:
         counts = tables["claims"].groupby("claim", sort=False)["verdict"].value_counts()
         rows = [
@@ -193,6 +211,80 @@ def _inference(tables: Mapping[str, pd.DataFrame], networks: int) -> list[str]:
             f"{networks}.",
         ]
     return lines
+
+
+def _pairs_and_groups(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """What dominates in layers, whether information knows it, what became of curves."""
+    lines: list[str] = []
+    tests = ["95 % interval", "corrected p"]
+    if "joint" in tables:
+        rows = [
+            [
+                row["layer"],
+                " ".join(filter(None, [row["instrument"], row["clamp"]])),
+                row["unit"],
+                *_estimate(row, ".3g"),
+                row["says"],
+            ]
+            for row in tables["joint"].to_dict("records")
+        ]
+        lines += [
+            "",
+            "Pairs and groups: positive is redundancy, negative synergy; means over "
+            "networks",
+            *_table(["layer", "instrument", "unit", "mean", *tests, "says"], rows),
+        ]
+    if "pairs" in tables:
+        pairs = tables["pairs"]
+        sizes = pairs.assign(size=np.abs(pairs["effect"]))
+        sizes = sizes.pivot_table(index="pair_measure", values="size", sort=False)
+        mean_size = dict(zip(sizes.index, sizes["size"], strict=True))
+        best = max(mean_size, key=lambda name: mean_size[name], default="")
+        shown = ("co_information_miller_madow", best)
+        rows = [
+            [
+                *(str(row[name]) for name in ("layer", "clamp", "pair_measure")),
+                row["effect_in"],
+                *_estimate(row, ".3f"),
+            ]
+            for row in pairs.to_dict("records")
+            if row["pair_measure"] in shown
+        ]
+        header = ["layer", "clamp", "of pairs", "effect in", "rho", *tests]
+        lines += [
+            "",
+            "Rank correlation (Spearman, over the layer's pairs) of information with "
+            "the effect of ablating a pair: co-information, and the measure that ranks "
+            "most alike",
+            *_table(header, rows),
+        ]
+    if "conclusions" in tables:
+        told = [
+            row
+            for row in tables["conclusions"].to_dict("records")
+            if row["suggested"] != "undecided" or row["verdict"] in verdicts.DIRECTIONS
+        ]
+        counts = Counter(row["verdict"] for row in told)
+        found = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
+        lines += [
+            "",
+            "Hypotheses, by what pairs and groups say: "
+            + (found or "neither suggests anything"),
+            *(f"  {row['sentence']}" for row in told),
+        ]
+    return lines
+
+
+def _estimate(row: Mapping[Hashable, Any], digits: str) -> list[str]:
+    """Mean, interval and corrected p-value, empty where there are none."""
+    if not np.isfinite(row["effect"]):
+        return ["", "", ""]
+    low, high, p = row["low"], row["high"], row["p_corrected"]
+    return [
+        f"{row['effect']:+{digits}}",
+        f"{low:+{digits}} to {high:+{digits}}",
+        f"{p:.2g}" if np.isfinite(p) else "",
+    ]
 
 
 def _mean_and_sd(values: np.ndarray, digits: int) -> str:

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from ioca_jax import claims, figures
+from ioca_jax import figures
 from ioca_jax.checkpoints import (
     Chunk,
     count_finished,
@@ -44,7 +44,7 @@ from ioca_jax.parallel import (
     tell,
 )
 from ioca_jax.provenance import Stopwatch
-from ioca_jax.report import summarize
+from ioca_jax.report import summarize, tabulate
 from ioca_jax.results import (
     RESULTS_FILE,
     decode_results,
@@ -451,7 +451,7 @@ def _write_run(results: xr.Dataset, variables: Any, folder: pathlib.Path) -> Non
 
 def _write_report(results: xr.Dataset, folder: pathlib.Path) -> None:
     """Everything that is made from the results alone."""
-    tables = claims.tabulate(results)
+    tables = tabulate(results)
     (folder / "tables").mkdir(exist_ok=True)
     for name, table in tables.items():
         file = folder / "tables" / f"{name}.csv"

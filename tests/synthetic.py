@@ -257,3 +257,90 @@ def joint_results(
     return results.merge(make_results(arrays, coordinates, {})).assign_attrs(
         num_validation=1000, trajectory_group_size=3
     )
+
+
+def planted_joint_results(
+    *,
+    co_information=(0.0, 0.0),
+    pair_effect=(0.0, 0.0),
+    redundancy=(0.0, 0.0),
+    curves: dict[tuple[str, str, str], float] | None = None,
+    seeds: int = SEEDS,
+    rng_seed: int = 0,
+) -> xr.Dataset:
+    """``joint_results`` of ``planted_results``, with planted pairs and groups.
+
+    Every network moves all of what is planted by a tenth of a standard unit of its own.
+
+    Args:
+        co_information: bits, mean over the pairs of each layer, Miller-Madow.
+        pair_effect: of ablating both, mean over the pairs of each layer, in nats and in
+            accuracy.
+        redundancy: index of the first two to four neurons of any order, less 1, and of
+            random groups, by layer.
+        curves: effects of ``planted_results``.
+        seeds: networks.
+        rng_seed: of all noise.
+    """
+    results = joint_results(hidden=HIDDEN, seeds=seeds, random_orders=4)
+    results["accuracy"] = planted_results(curves, seeds=seeds, rng_seed=rng_seed)[
+        "accuracy"
+    ]
+    results["loss"].values[..., 0] = 0.5
+    rng = np.random.default_rng((1, rng_seed))
+    neurons, orderings = sum(HIDDEN), results.sizes["ordering"]
+    counts = rng.integers(50, 150, (seeds, neurons, 2, 2)).astype(np.int32)
+    counts[:, :, [0, 1], [0, 1]] += 100
+    results["joint_count"] = (("seed", "neuron", "code", "class"), counts)
+    order = np.full((seeds, 3, orderings, neurons), -1, np.int32)
+    layers = [slice(30), slice(30, 50)]
+    own_neurons = [np.arange(neurons)[layer] for layer in (slice(None), *layers)]
+    scores = results["score"].values
+    for seed, index in np.ndindex(seeds, orderings):
+        measure = results["ranked_by"].values[index]
+        for scope, own in enumerate(own_neurons):
+            ordered = rng.permutation(own)
+            if measure != "random":
+                ordered = own[np.argsort(scores[seed, THREE.index(measure), own])]
+            if results["direction"].values[index] == "descending":
+                ordered = ordered[::-1]
+            order[seed, scope, index, : len(own)] = ordered
+    results["order"] = (("seed", "scope", "ordering", "position"), order)
+    alone = information_by_hand(counts)
+    joint = np.full((seeds, 2, 3, orderings, neurons + 1), np.nan, np.float32)
+    for layer, own in enumerate(layers):
+        size = HIDDEN[layer]
+        for name, planted, spread in (
+            ("co_information_miller_madow", co_information[layer], 0.02),
+            ("loss", pair_effect[layer], 0.002),
+            ("accuracy", pair_effect[layer], 0.002),
+        ):
+            noise = rng.normal(0, spread, (seeds, size, size))
+            noise = (noise + noise.swapaxes(1, 2)) / 2
+            noise += rng.normal(0, spread / 10, (seeds, 1, 1))
+            if name in ("loss", "accuracy"):
+                noise[:, range(size), range(size)] = np.nan
+                for clamp in range(2):
+                    array = results[f"pair_effect_{name}"].values[:, clamp]
+                    array[:, own, own] = planted + noise
+            else:
+                measure = PAIR_NAMES.index(name)
+                results["pair_value"].values[:, measure, own, own] = planted + noise
+        of_network = 1 + redundancy[layer] + rng.normal(0, 0.02, (seeds, 1))
+        results["redundancy_index"].values[:, layer + 1] = of_network[:, :, None]
+        for index in range(orderings):
+            first = order[:, layer + 1, index, :4]
+            summed = np.take_along_axis(alone, first, axis=1).cumsum(axis=1)
+            joint[:, 0, layer + 1, index, 1:5] = summed / of_network
+    results["joint_information_miller_madow"].values[:] = joint
+    return results
+
+
+def information_by_hand(counts: np.ndarray) -> np.ndarray:
+    """Miller-Madow mutual information of tables of counts without zeros, bits."""
+    total = counts.sum(axis=(-2, -1), keepdims=True)
+    joint = counts / total
+    apart = joint.sum(axis=-1, keepdims=True) * joint.sum(axis=-2, keepdims=True)
+    plain = (joint * np.log2(joint / apart)).sum(axis=(-2, -1))
+    excess = (counts.shape[-2] - 1) * (counts.shape[-1] - 1)
+    return plain - excess / (2 * np.log(2) * total[..., 0, 0])

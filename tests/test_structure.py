@@ -36,9 +36,17 @@ ROOMS: dict[str, set[str]] = {
     "ablation": {"mlp", "orderings", "parallel", "streaming"},
     "figures": {"results"},
     "claims": {"results", "statistics"},
-    "report": {"claims", "results", "statistics"},
+    "verdicts": {"claims", "information", "results", "statistics"},
+    "report": {"claims", "results", "statistics", "verdicts"},
 }
-ROOMS["study"] = set(ROOMS) - {"figures", "report", "claims", "checkpoints", "events"}
+ROOMS["study"] = set(ROOMS) - {
+    "figures",
+    "report",
+    "claims",
+    "verdicts",
+    "checkpoints",
+    "events",
+}
 ROOMS["runs"] = set(ROOMS)
 
 
