@@ -128,7 +128,8 @@ def load_dataset(
             f"{name} has {num_train} training images to cut it from), got {count}"
         )
     shuffled = np.random.default_rng(seed).permutation(num_train)
-    held_out, kept = np.sort(shuffled[:count]), np.sort(shuffled[count:])
+    # Held out in random order, whatever the source's: any part of them is a sample.
+    held_out, kept = shuffled[:count], np.sort(shuffled[count:])
     x_train, y_train = _flatten(arrays.x_train), arrays.y_train.astype(np.int32)
     num_classes = int(arrays.y_train.max()) + 1
     noisy = corrupt_labels(y_train[kept], num_classes, label_noise, seed)

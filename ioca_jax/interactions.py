@@ -908,8 +908,8 @@ def _layer_information(codes, labels, num_codes, num_classes):
 
 def _decoded_information(codes, labels, num_codes, num_classes) -> Float[Array, ""]:
     """Mean over both halves of what decoders fitted to the other say."""
-    half = len(labels) // 2
-    parts = [(codes[:half], labels[:half]), (codes[half:], labels[half:])]
+    # Every other one: examples may be sorted by class.
+    parts = [(codes[start::2], labels[start::2]) for start in (0, 1)]
     bits = []
     for fitted, asked in (parts, parts[::-1]):
         counts = joint_counts(*fitted, num_codes, num_classes) + 1.0  # Laplace's rule

@@ -74,7 +74,7 @@ class Quantised:
 
     model: MLP
     variables: Any
-    edges: Float[Array, "S H edges"]
+    edges: Float[ArrayLike, "S H edges"]
     num_codes: int
 
     def map(self, function: Callable, x: Float[ArrayLike, "N D"], *more: Any) -> Any:
@@ -146,10 +146,10 @@ def coordinates(model: MLP, num_examples: int, num_codes: int) -> dict[str, Any]
 
 def ask_together(
     networks: Quantised,
-    validation: tuple[Array, Array],
-    test: tuple[Array, Array],
-    clamps: Float[Array, "S A H"],
-    orders: Mapping[str, Int[Array, "S O K"]],
+    validation: tuple[ArrayLike, ArrayLike],
+    test: tuple[ArrayLike, ArrayLike],
+    clamps: Float[ArrayLike, "S A H"],
+    orders: Mapping[str, Int[ArrayLike, "S O K"]],
     seeds: Sequence[int],
     *,
     permutations: int,
@@ -319,11 +319,13 @@ def _groups(networks, scopes, validation, keys, permutations) -> dict[str, np.nd
     for index, orders in enumerate(scopes):
         # Of one order, sorted: the neurons of the scope.
         neurons = np.sort(np.asarray(orders[0, 0]))
+        most = min(max(sizes, default=0), len(neurons))
+        whole = _draw_groups(neurons, keys, most) if most > 1 else None
         for place, size in enumerate(sizes):
-            if size > len(neurons):
+            if whole is None or size > most:
                 continue
-            where = (slice(None), index, place)
-            drawn = _draw_groups(neurons, keys, size)
+            # The first of each: a group of three is one of two and another neuron.
+            drawn = whole[..., :size]
             index_of, o_values = _of_groups(
                 *(networks, drawn, *validation, keys), permutations
             )
@@ -337,11 +339,8 @@ def _groups(networks, scopes, validation, keys, permutations) -> dict[str, np.nd
 
 @partial(jax.jit, static_argnames="size")
 def _draw_groups(neurons, keys, size) -> Int[Array, "S M size"]:
-    def of_network(key):
-        drawing = jax.random.fold_in(key, size)
-        return random_groups(neurons, size, _GROUPS, key=drawing)
-
-    return jax.vmap(of_network)(keys)
+    draw = partial(random_groups, neurons, size, _GROUPS)
+    return jax.vmap(lambda key: draw(key=key))(keys)
 
 
 @partial(jax.jit, static_argnames=("permutations",))
@@ -363,7 +362,7 @@ def _of_groups(networks, groups, x, y, keys, permutations):
 
 def ask_layers(
     networks: Quantised,
-    validation: tuple[Array, Array],
+    validation: tuple[ArrayLike, ArrayLike],
     seeds: Sequence[int],
 ) -> dict[str, np.ndarray]:
     """What each layer says as a whole, of many networks.

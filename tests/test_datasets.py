@@ -18,6 +18,7 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 import ioca_jax as ioca
 from ioca_jax import datasets
+from ioca_jax.datasets import corrupt_labels
 
 SPLITS = ("train", "validation", "test")
 TFDS_DIR = os.environ.get("IOCA_TFDS_DIR")
@@ -110,6 +111,44 @@ def test_num_validation_that_leaves_nothing(num_validation):
         "num_validation: expected between 1 and 3999 (the dataset mnist5k has 4000 "
         f"training images to cut it from), got {num_validation}"
     )
+
+
+@pytest.mark.usefixtures("parsed_once")
+def test_label_noise_is_in_the_training_labels_alone(mnist5k):
+    noisy = ioca.load_dataset("mnist5k", label_noise=0.5)
+    np.testing.assert_array_equal(noisy.train.x, mnist5k.train.x)
+    for name in ("validation", "test"):
+        assert_same(getattr(noisy, name), getattr(mnist5k, name))
+    assert noisy.digest != mnist5k.digest
+    # Of 1,500 drawn a tenth keep their class: 1,350 differ, give or take 12.
+    assert 1300 < (noisy.train.y != mnist5k.train.y).sum() < 1400
+    again = ioca.load_dataset("mnist5k", label_noise=0.5)
+    assert_same(again.train, noisy.train)
+
+
+def test_more_noise_is_less_noise_and_some_more():
+    labels = np.repeat(np.arange(4, dtype=np.int32), 500)
+    some, more, all_of_them = (
+        corrupt_labels(labels, 4, share, 7) for share in (0.2, 0.6, 1.0)
+    )
+    np.testing.assert_array_equal(corrupt_labels(labels, 4, 0.0, 7), labels)
+    changed = some != labels
+    assert changed.any()
+    np.testing.assert_array_equal(more[changed], some[changed])
+    assert (more != labels).sum() > changed.sum()
+    # Pure noise: each class becomes any, a quarter of 500 give or take 10 each.
+    counts = np.histogram2d(labels, all_of_them, bins=4)[0]
+    assert 85 < counts.min() < counts.max() < 165
+    assert (corrupt_labels(labels, 4, 0.2, 8) != some).any()
+    assert labels.tolist() == sorted(labels)  # what was given stands
+
+
+@pytest.mark.usefixtures("parsed_once")
+@pytest.mark.parametrize("share", [-0.1, 1.01, float("nan")])
+def test_a_share_of_noise_is_a_share(share):
+    with pytest.raises(ValueError, match="label_noise") as error:
+        ioca.load_dataset("mnist5k", label_noise=share)
+    assert str(error.value) == (f"label_noise: expected a share in [0, 1], got {share}")
 
 
 @pytest.mark.parametrize("name", ["mnist5", "MNIST", "", "digits.npy"])

@@ -27,6 +27,7 @@ from ioca_jax.interactions import (
     chosen_pair_effects,
     group_information,
     information_along_order,
+    layer_information,
     o_information,
     pair_effects,
     pair_information,
@@ -545,6 +546,31 @@ def test_the_redundancy_index_of_planted_groups():
     nothing = np.zeros((100, 2), np.int32)
     dead = redundancy_index(nothing, np.arange(100) % 2, np.array([[0, 1]]), 2, 2)
     assert np.isnan(dead).all()
+
+
+def test_a_layer_is_bounded_by_what_a_decoder_makes_of_it():
+    """Bits of the class are decoded whole, noise says nothing, N bounds the entropy."""
+    rng = np.random.default_rng(8)
+    labels = np.repeat(np.arange(4), 300)[rng.permutation(1200)]
+    bits = np.stack([labels // 2, labels % 2], axis=1)
+    noise = rng.integers(0, 2, (1200, 30))
+    told = layer_information(np.concatenate([bits, noise], axis=1), labels, 2, 4)
+    assert 1.9 < float(told.information_decoded) <= 2.001
+    assert np.isnan(told.information_miller_madow)
+    assert float(told.entropy) == pytest.approx(math.log2(1200), abs=1e-2)
+    assert told.cells == 1200
+    few = layer_information(bits, labels, 2, 4)
+    assert float(few.entropy) == pytest.approx(2, abs=TOLERANCE)
+    assert float(few.information_miller_madow) == pytest.approx(
+        information_of(bits, labels, corrected=True), abs=TOLERANCE
+    )
+    nothing = layer_information(noise, labels, 2, 4)
+    assert abs(float(nothing.information_decoded)) < 0.03
+    # Three codes, one of which alone tells a class: the others share two classes.
+    codes = np.stack([np.minimum(labels, 2)] * 2, axis=1)
+    partly = layer_information(codes, labels, 3, 4)
+    assert float(partly.information_decoded) == pytest.approx(1.5, abs=0.02)
+    assert partly.information_decoded <= information_of(codes, labels) + TOLERANCE
 
 
 def test_random_groups_are_drawn_without_repetition():

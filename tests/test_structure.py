@@ -23,6 +23,7 @@ ROOMS: dict[str, set[str]] = {
         "parallel",
         "streaming",
     },
+    "joint": {"interactions", "mlp", "quantization"},
     "importance": {"ablation", "mlp", "orderings", "streaming"},
     "statistics": set(),
     "provenance": set(),

@@ -49,6 +49,34 @@ def test_a_seed_is_the_same_whatever_runs_beside_it(data):
     assert np.abs(first - other).max() > 0.1
 
 
+def test_snapshots_are_the_networks_of_shorter_trainings(data):
+    whole = ioca.train(MODEL, data, CONFIG, (4, 9), keep_epochs=(0, 2, 3))
+    plain = ioca.train(MODEL, data, CONFIG, (4, 9))
+    chunked = ioca.train(
+        MODEL, data, CONFIG, (4, 9), keep_epochs=(0, 2, 3), memory_gb=1e-9
+    )
+    shorter = dataclasses.replace(CONFIG, epochs=2)
+    shorter = ioca.train(MODEL, data, shorter, (4, 9)).variables
+    before = jax.vmap(lambda s: MODEL.init(jax.random.split(s)[0], data.train.x[:1]))(
+        jnp.stack([jax.random.key(4), jax.random.key(9)])
+    )
+    pairs = [
+        (whole.variables, plain.variables),
+        (whole.snapshots, chunked.snapshots),
+        (whole.snapshots, (before, shorter, plain.variables)),
+    ]
+    for found, wanted in pairs:
+        for a, b in zip(leaves(found), leaves(wanted), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert plain.snapshots == ()
+
+
+@pytest.mark.parametrize("epochs", [(4,), (-1,), (1, 1), (2, 0)])
+def test_snapshots_past_the_end_are_refused(epochs, data):
+    with pytest.raises(ValueError, match="keep_epochs: expected ascending numbers"):
+        ioca.train(MODEL, data, CONFIG, (4,), keep_epochs=epochs)
+
+
 def test_the_same_seeds_give_the_same_bits(data):
     first, second = (ioca.train(MODEL, data, CONFIG, (0, 1)) for _ in range(2))
     for a, b in zip(leaves(first), leaves(second), strict=True):
