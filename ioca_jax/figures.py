@@ -1,10 +1,11 @@
 """Results become figures: what a reader looks at before the tables.
 
-Nothing is computed here but means and spreads over networks and random draws: tests and
-intervals come as tables out of ``claims``. Every figure is legible without colour: what
-differs in colour differs in marker or line style too. Colours are those of M. Okabe and
-K. Ito, "Color Universal Design", which people with the common kinds of colour blindness
-tell apart.
+Nothing is computed here but means, spreads and counts over networks, random draws,
+neurons and groups, and the order in which neurons are drawn: tests and intervals come
+as tables out of ``claims``. Every figure is legible without colour: what differs in
+colour differs in marker or line style too. Colours are those of M. Okabe and K. Ito,
+"Color Universal Design", which people with the common kinds of colour blindness tell
+apart.
 
 Figures are drawn without pyplot and without touching matplotlib's global settings, so
 they can be drawn in any thread and without a screen.
@@ -17,17 +18,28 @@ import pathlib
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import (
+    EngFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+    ScalarFormatter,
+    SymmetricalLogLocator,
+)
+from scipy.cluster import hierarchy
+from scipy.spatial.distance import squareform
 
 from ioca_jax.results import converged, in_words, mean_curve, neurons_of, write_whole
 
@@ -49,6 +61,31 @@ _DOTS_PER_INCH = 150
 _METADATA = {"png": {}, "pdf": {"CreationDate": None}}
 # Beyond this a PDF holds the points of a panel as an image, or viewers choke on it.
 _POINTS_AS_VECTORS = 5000
+# Beyond this points of pairs hide each other, and are counted in so many bins an axis.
+_POINTS_APART = 1000
+_BINS = 60
+# Purple is redundancy and orange synergy, alone as in the diverging map.
+_MAPS = {"diverging": "PuOr", "redundancy": "Purples", "synergy": "Oranges"}
+_CO_INFORMATION = "co_information_miller_madow"
+_SIGN = "above 0: redundancy, below: synergy"
+_LAYER_ENTROPY = "H of the quantised layer,\nplug-in (bits)"
+_FIRST_EPOCH = 0.4  # the width of the first epoch, in decades
+_UNKNOWN = "0.75"
+_SHADE = "0.92"
+_NULL: dict[str, Any] = {"color": "0.5", "linestyle": ":", "linewidth": 0.8}
+_CEILING: dict[str, Any] = {"color": "0.2", "linestyle": (0, (6, 3)), "linewidth": 1}
+_NEITHER: dict[str, Any] = {"color": "black", "linestyle": ":", "linewidth": 1.5}
+_PAIRS = {"pair_value", "pair_effect_loss"}
+_ALONG_ORDERS = {"joint_information_miller_madow", "joint_information_null"}
+_GROUPS = {"redundancy_index"}
+_TRAJECTORIES = {
+    "trajectory_score",
+    "trajectory_accuracy",
+    "layer_entropy",
+    "layer_information",
+    "layer_information_decoded",
+    "layer_redundancy_index",
+}
 
 
 def ablation_curves(
@@ -169,33 +206,12 @@ def measure_distributions(results: xr.Dataset) -> Figure:
     )
     for axes, measure in zip(panels, measures, strict=True):
         for index, layer in enumerate(layers):
-            # A layer of dead neurons is a line. What differs by rounding alone should
-            # be one too: it has neither a density nor a scale.
-            scores = np.round(_scores(kept, measure, layer), 9)
-            look = _look(index)
-            violin = axes.violinplot(
-                scores,
-                [layer],
-                widths=0.8,
-                showextrema=False,
-                showmedians=True,
-                facecolor=(look["color"], 0.3),
-                linecolor="black",
-            )
-            violin["cmedians"].set_zorder(3)
-            # Multiples of the golden ratio spread evenly, and the same every time.
-            turns = np.arange(len(scores)) * (5**0.5 - 1) / 2
-            jitter = 0.4 * ((turns + 0.5) % 1 - 0.5)
-            _draw_points(axes, layer + jitter, scores, look, size=7.0)
+            scores = _scores(kept, measure, layer)
+            _draw_distribution(axes, layer, scores, _look(index))
         axes.set_xlabel("hidden layer (counted from the input)")
         axes.set_xticks(layers)
         axes.set_ylabel(_measure_label(kept, measure))
-    point = Line2D([], [], linestyle="", color="0.3", marker="o", mfc="none", ms=3)
-    _legend(
-        figure,
-        [point, Line2D([], [], color="black"), Patch(color="0.8")],
-        ["one neuron of one network", "median", "density of the neurons"],
-    )
+    _distribution_legend(figure, "neuron", "one neuron of one network")
     return figure
 
 
@@ -264,9 +280,7 @@ def single_effects(results: xr.Dataset, clamp: str | None = None) -> Figure:
     )
     intact = kept["loss"].isel(scope=0, ordering=0, step=0).sel(clamp=clamp)
     rise = kept["single_loss"].sel(clamp=clamp) - intact
-    # Most lie on a linear scale to a power of ten, so that ticks do not meet.
-    most = float(np.quantile(np.abs(rise), 0.75))
-    threshold = 10.0 ** np.ceil(np.log10(max(most, 1e-6)))
+    threshold = _linear_range(rise.values)
     for axes, measure in zip(panels, measures, strict=True):
         for index, layer in enumerate(_layers(kept)):
             of_layer = neurons_of(kept, layer)
@@ -594,28 +608,670 @@ def class_costs(results: xr.Dataset, measure: str, clamp: str | None = None) -> 
         len(layers),
         1,
     )
-    # A few neurons matter more than all others: the scale is that of most.
-    limit = float(np.quantile(np.abs(points), 0.99)) or 1.0
+    limit = _limit_of_most(points.values)
     for axes, layer in zip(panels, layers, strict=True):
         of_layer = neurons_of(one, layer)
         scores = one["score"].sel(measure=measure).values[of_layer]
         arranged = points.isel(neuron=of_layer[np.argsort(scores, kind="stable")])
-        image = axes.imshow(
-            arranged,
-            cmap="PuOr",
-            vmin=-limit,
-            vmax=limit,
+        _draw_image(
+            axes,
+            arranged.values,
+            "diverging",
+            "points of accuracy",
+            limit=limit,
             aspect="auto",
-            interpolation="nearest",
         )
-        axes.grid(visible=False)
         axes.set_title(f"layer {layer}", fontsize="medium")
         axes.set_ylabel("class")
         axes.set_yticks(np.arange(points.sizes["class"]), points["class"].values)
         axes.tick_params(axis="y", labelsize="x-small")
         axes.set_xlabel(f"neurons of the layer, lowest {in_words(measure)} first")
-        bar = figure.colorbar(image, ax=axes, extend="both")
-        bar.set_label("points of accuracy", fontsize="small")
+    return figure
+
+
+def pair_matrices(
+    results: xr.Dataset, clamp: str | None = None, arranged_by: str = "clustered"
+) -> Figure:
+    """Draws redundancy and synergy of every pair of neurons, in one network.
+
+    Args:
+        results: a run's results, with interactions.
+        clamp: of the ablated neurons; None takes the run's last.
+        arranged_by: the order of a layer's neurons: a measure, lowest first, or
+            ``clustered``, so that neurons of great co-information are neighbours.
+
+    Returns:
+        Four panels, neurons by neurons, of the first network that converged:
+        co-information, redundancy, synergy, and the pair effect in the test loss. Lines
+        part layers; what is not known is grey.
+
+    Raises:
+        ValueError: no network that converged, a run without interactions, or a clamp or
+            measure that the run lacks.
+    """
+    _check_held(results, "pair_matrices", _PAIRS, "interactions")
+    kept = _kept(results)
+    clamp = _chosen_clamp(kept, "pair_matrices", clamp)
+    if arranged_by != "clustered":
+        _check_named(kept, "pair_matrices", "measure", arranged_by)
+    one = kept.isel(seed=0)
+    ordered = (
+        "clustered"
+        if arranged_by == "clustered"
+        else f"lowest {in_words(arranged_by)} first"
+    )
+    figure, panels = _panels(
+        results,
+        "Redundancy and synergy of pairs of neurons, in the network of seed "
+        f"{int(one['seed'])}; within layers {ordered}",
+        2,
+        2,
+        size=(4.4, 3.7),
+    )
+    pairs = one["pair_value"]
+    matrices = [
+        ("co-information, Miller-Madow", "diverging", _CO_INFORMATION),
+        ("redundancy by I_min, plug-in", "redundancy", "redundancy_i_min"),
+        ("synergy by I_min, plug-in", "synergy", "synergy_i_min"),
+        (f"pair effect in test loss, clamped to {clamp}", "diverging", None),
+    ]
+    arranged = _arranged(one, arranged_by)
+    places = np.arange(len(arranged))
+    of_place = one["layer"].values[arranged]
+    for axes, (title, colours, name) in zip(panels, matrices, strict=True):
+        matrix = (
+            pairs.sel(pair_measure=name)
+            if name
+            else one["pair_effect_loss"].sel(clamp=clamp)
+        )
+        values = matrix.values[np.ix_(arranged, arranged)]
+        # A neuron with itself is no pair, and outshines all that are.
+        values = np.where(places[:, None] == places, np.nan, values)
+        unit = "bits" if name else "nats"
+        _draw_image(
+            axes,
+            values,
+            colours,
+            f"{unit} ({_SIGN})" if colours == "diverging" else unit,
+            limit=_limit_of_most(values),
+            aspect="equal",
+        )
+        axes.set_title(title, fontsize="medium")
+        for end in np.flatnonzero(np.diff(of_place)) + 0.5:
+            axes.axvline(end, color="black", linewidth=0.8)
+            axes.axhline(end, color="black", linewidth=0.8)
+        centres = [places[of_place == layer].mean() for layer in _layers(kept)]
+        labels = [f"layer {layer}" for layer in _layers(kept)]
+        axes.set_xticks(centres, labels)
+        axes.set_yticks(centres, labels, rotation=90, va="center")
+        axes.tick_params(length=0, labelsize="small")
+    _legend(
+        figure,
+        [Patch(color=_UNKNOWN)],
+        ["not a pair, or not known (effects: pairs of a layer only)"],
+    )
+    return figure
+
+
+def _arranged(network: xr.Dataset, arranged_by: str) -> np.ndarray:
+    """The neurons layer by layer, in each by a measure or by likeness."""
+    parts = []
+    for layer in _layers(network):
+        of_layer = neurons_of(network, layer)
+        if arranged_by == "clustered":
+            shared = network["pair_value"].sel(pair_measure=_CO_INFORMATION)
+            within = _clustered(shared.values[np.ix_(of_layer, of_layer)])
+        else:
+            scores = network["score"].sel(measure=arranged_by).values[of_layer]
+            within = np.argsort(scores, kind="stable")
+        parts.append(of_layer[within])
+    return np.concatenate(parts)
+
+
+def _clustered(likeness: np.ndarray) -> np.ndarray:
+    """Leaves of the average linkage, so that neighbours are as like as can be."""
+    pairs = squareform(likeness.astype(np.float64), checks=False)
+    if not np.isfinite(pairs).any():
+        return np.arange(len(likeness))
+    distances = np.nanmax(pairs) - pairs
+    distances = np.where(np.isfinite(distances), distances, np.nanmax(distances))
+    linkage = hierarchy.linkage(distances, "average", optimal_ordering=True)
+    return hierarchy.leaves_list(linkage)
+
+
+def pair_agreement(
+    results: xr.Dataset,
+    clamp: str | None = None,
+    table: pd.DataFrame | None = None,
+) -> Figure:
+    """Draws what pairs of neurons share of the class against what ablating both costs.
+
+    Args:
+        results: a run's results, with interactions.
+        clamp: of the ablated neurons; None takes the run's last.
+        table: rank correlations, with columns ``layer``, ``clamp``, ``pair_measure``,
+            ``effect_in``, ``effect``, ``low``, ``high`` and ``p_corrected``; None tells
+            none.
+
+    Returns:
+        A panel per layer; a point per pair of every network, or where these are many
+        how many there are: co-information, and the pair effect in the test loss.
+
+    Raises:
+        ValueError: no network that converged, a run without interactions, or a clamp
+            that it lacks.
+    """
+    _check_held(results, "pair_agreement", _PAIRS, "interactions")
+    kept = _kept(results)
+    clamp = _chosen_clamp(kept, "pair_agreement", clamp)
+    layers = _layers(kept)
+    title = (
+        "Information against intervention: what pairs of neurons of a layer share, and "
+        f"what ablating both costs beyond each, clamped to {clamp}"
+    )
+    if table is not None:
+        title += (
+            "; rank correlation: mean over networks, its 95 % interval, corrected p"
+        )
+    figure, panels = _panels(
+        results,
+        title,
+        -(-len(layers) // _PANELS_IN_A_ROW),
+        min(len(layers), _PANELS_IN_A_ROW),
+        len(layers),
+        size=(4.2, 3.2),
+    )
+    shared = kept["pair_value"].sel(pair_measure=_CO_INFORMATION)
+    effect = kept["pair_effect_loss"].sel(clamp=clamp)
+    threshold = _linear_range(effect.values)
+    for index, (axes, layer) in enumerate(zip(panels, layers, strict=True)):
+        first, second = np.triu_indices(len(neurons_of(kept, layer)), 1)
+        first, second = (neurons_of(kept, layer)[side] for side in (first, second))
+        x, y = (
+            side.transpose("seed", "neuron", "other").values[:, first, second].ravel()
+            for side in (shared, effect)
+        )
+        known = np.isfinite(x) & np.isfinite(y)
+        x, y = x[known], y[known]
+        axes.set_yscale("symlog", linthresh=threshold)
+        if len(x) > _POINTS_APART:
+            _draw_density(axes, x, y, "pairs")
+        else:
+            _draw_points(axes, x, y, _look(index), size=7.0)
+        axes.axhline(0, color="0.4", linewidth=0.8)
+        axes.axvline(0, color="0.4", linewidth=0.8)
+        axes.set_title(
+            _agreement_title(table, layer, clamp, f"layer {layer}"), fontsize="medium"
+        )
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel("co-information, Miller-Madow (bits)")
+        axes.set_ylabel("pair effect in test loss (nats)")
+        _write_in_corner(axes, "redundant in both", "top", "right")
+        _write_in_corner(axes, "synergistic in both", "bottom", "left")
+    return figure
+
+
+def _agreement_title(
+    table: pd.DataFrame | None, layer: int, clamp: str, name: str
+) -> str:
+    if table is None:
+        return name
+    here = table[
+        (table["layer"] == layer)
+        & (table["clamp"] == clamp)
+        & (table["pair_measure"] == _CO_INFORMATION)
+        & (table["effect_in"] == "loss")
+    ]
+    for _, row in here.iterrows():
+        name += (
+            f"\nrank correlation {row['effect']:.2f} "
+            f"[{row['low']:.2f}, {row['high']:.2f}], p {row['p_corrected']:.2g}"
+        )
+    return name
+
+
+def joint_information_curves(
+    results: xr.Dataset,
+    measure: str = "mutual_information",
+    clamp: str | None = None,
+) -> Figure:
+    """Draws what neurons say of the class together, along orders of ablation.
+
+    Args:
+        results: a run's results, with interactions.
+        measure: whose orders are drawn beside the random ones.
+        clamp: of the ablated neurons; None takes the run's last.
+
+    Returns:
+        A column per scope: above, the joint information of the neurons ablated so far
+        and of those left, with what permuted labels give; below, accuracy. Bands are ±
+        one standard deviation over networks. Where examples are too few for any
+        estimate panels are shaded and, if that is wide, their scale is compressed.
+
+    Raises:
+        ValueError: no network that converged, a run without interactions, or a measure
+            or clamp that it lacks.
+    """
+    _check_held(results, "joint_information_curves", _ALONG_ORDERS, "interactions")
+    kept = _kept(results)
+    clamp = _chosen_clamp(kept, "joint_information_curves", clamp)
+    _check_named(kept, "joint_information_curves", "measure", measure)
+    scopes = _names(kept, "scope")
+    figure, panels = _panels(
+        results,
+        "Joint information with the class along orders of ablation, and accuracy with "
+        f"neurons clamped to {clamp}",
+        2,
+        len(scopes),
+        sharex="col",
+        sharey="row",
+    )
+    random = {"color": "black", "marker": "^", "linestyle": ":", "markersize": 4}
+    orders = {
+        (measure, "ascending"): (f"{in_words(measure)}, lowest first", _look(0)),
+        (measure, "descending"): (
+            f"{in_words(measure)}, highest first",
+            _look(1, linestyle="--"),
+        ),
+        ("random", "random"): (_random_label(kept), random),
+    }
+    if "random" not in kept["ranked_by"]:
+        del orders["random", "random"]
+    grid = np.reshape(np.asarray(panels, object), (2, len(scopes)))
+    shaded = False
+    for (above, below), scope in zip(grid.T, scopes, strict=True):
+        size = _scope_size(kept, scope)
+        estimated = np.zeros(size + 1, bool)
+        curves = []
+        for order, (_, look) in orders.items():
+            for side, fill in (("ablated", {}), ("left", {"mfc": "white"})):
+                curve, null = (
+                    _joint_curve(kept, name, side, scope, *order)
+                    for name in (
+                        "joint_information_miller_madow",
+                        "joint_information_null",
+                    )
+                )
+                estimated[curve["step"].values] = True
+                curves.append((curve, look | fill))
+                above.plot(null["step"], null.mean("seed"), **_NULL)
+        _draw_curves(above, curves)
+        _draw_curves(
+            below,
+            [
+                (mean_curve(kept, clamp, scope, *order), look)
+                for order, (_, look) in orders.items()
+            ],
+        )
+        below.set_ylim(bottom=0)
+        below.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+        shaded |= not estimated.all()
+        _mark_unknown(above, below, estimated)
+        above.set_title(_scope_name(scope), fontsize="medium")
+        below.set_xlabel(f"neurons ablated (of {size})")
+    grid[0, 0].set_ylabel("joint information with\nthe class, Miller-Madow (bits)")
+    grid[1, 0].set_ylabel("test accuracy (share correct)")
+    handles: list[Artist] = [Line2D([], [], **look) for _, look in orders.values()]
+    labels = [label for label, _ in orders.values()]
+    side = {"linestyle": "", "color": "0.3", "marker": "o", "markersize": 5}
+    handles += [
+        Line2D([], [], **side),
+        Line2D([], [], **side, mfc="white"),
+        Line2D([], [], **_NULL),
+    ]
+    labels += [
+        "above: neurons ablated so far",
+        "above: neurons left",
+        "labels permuted, plug-in, mean",
+    ]
+    if shaded:
+        handles.append(Patch(color=_SHADE))
+        labels.append("too few examples for an estimate; compressed where wide")
+    if kept.sizes["seed"] > 1:
+        handles.append(Patch(color="0.8"))
+        labels.append("band: ± standard deviation over networks")
+    _legend(figure, handles, labels)
+    return figure
+
+
+def _joint_curve(
+    results: xr.Dataset,
+    name: str,
+    side: str,
+    scope: str,
+    ranked_by: str,
+    direction: str,
+) -> xr.DataArray:
+    """[seed, step], mean over draws, where every network and draw has an estimate."""
+    chosen = (results["ranked_by"] == ranked_by) & (results["direction"] == direction)
+    curves = results[name].sel(side=side, scope=scope)
+    curves = curves.isel(ordering=np.flatnonzero(chosen.values))
+    curves = curves.dropna("step", how="any")
+    return curves.mean("ordering").transpose("seed", "step")
+
+
+def _mark_unknown(above: Axes, below: Axes, estimated: np.ndarray) -> None:
+    """Shades where no order has an estimate, and gives that little room."""
+    unknown = np.flatnonzero(~estimated)
+    size = len(estimated) - 1
+    if not unknown.size:
+        return
+    start, end = unknown[0] - 0.5, unknown[-1] + 0.5
+    for axes in (above, below):
+        axes.axvspan(start, end, color=_SHADE, linewidth=0, zorder=0)
+    known = size + 1 - (end - start)
+    if end - start > known / 6:  # else there is no room for words
+        above.text(
+            (max(start, 0) + min(end, size)) / 2,
+            0.5,
+            "too few\nexamples",
+            transform=above.get_xaxis_transform(),
+            rotation=90,
+            ha="center",
+            va="center",
+            fontsize="small",
+            color="0.3",
+        )
+    if 0 < known < end - start:
+        true = [start - size, start, end, end + size]
+        shown = [start - size, start, start + known / 3, start + known / 3 + size]
+        scales = (partial(np.interp, xp=true, fp=shown),)
+        scales += (partial(np.interp, xp=shown, fp=true),)
+        above.set_xscale("function", functions=scales)
+        locate = MaxNLocator(2, integer=True, min_n_ticks=1)
+        ticks = [
+            tick
+            for low, high in ((0, start), (end, size))
+            if low < high
+            for tick in locate.tick_values(low, high)
+            if low <= tick <= high
+        ]
+        below.set_xticks(ticks)
+        margin = known / 20
+        below.set_xlim(-margin, size + margin)
+
+
+def redundancy_indices(results: xr.Dataset) -> Figure:
+    """Draws how the redundancy index of random groups is distributed.
+
+    Args:
+        results: a run's results, with interactions.
+
+    Returns:
+        A panel per scope; a violin of the groups of all networks per group size, with
+        its median, and the median of every network as a point. Few groups lie far away:
+        the scale is that of the others, and says how many it leaves out.
+
+    Raises:
+        ValueError: no network that converged, or a run without interactions.
+    """
+    _check_held(results, "redundancy_indices", _GROUPS, "interactions")
+    kept = _kept(results)
+    scopes, sizes = _names(kept, "scope"), kept["group_size"].values
+    figure, panels = _panels(
+        results,
+        "Redundancy index of groups of neurons drawn at random: the neurons' "
+        "information with the class, summed, over their joint one",
+        1,
+        len(scopes),
+        sharey=True,
+    )
+    index = kept["redundancy_index"]
+    known = index.values[np.isfinite(index.values)]
+    low, high = np.quantile(np.append(known, 1.0), (0.002, 0.998))
+    margin = 0.08 * (high - low) or 0.5
+    low, high = min(low, 1.0) - margin, max(high, 1.0) + margin
+    for number, (axes, scope) in enumerate(zip(panels, scopes, strict=True)):
+        outside = 0
+        for place, size in enumerate(sizes):
+            here = index.sel(scope=scope, group_size=size)
+            values = here.values[np.isfinite(here.values)].astype(np.float64)
+            outside += int(((values < low) | (values > high)).sum())
+            if values.size:
+                of_networks = here.median("group").dropna("seed").values
+                # Clipped, its median is the same, and its density that of most.
+                values = np.clip(values, low, high)
+                _draw_distribution(axes, place, values, _look(number), of_networks)
+        axes.axhline(1, **_NEITHER)
+        axes.set_title(_scope_name(scope), fontsize="medium")
+        axes.set_xticks(np.arange(len(sizes)), sizes)
+        axes.set_xlabel("neurons in a group")
+        axes.set_xlim(-0.6, len(sizes) - 0.4)
+        if outside:
+            _write_in_corner(axes, f"{outside} outside the scale", "top", "right")
+    panels[0].set_ylim(low, high)
+    panels[0].set_ylabel("redundancy index (no unit)")
+    meaning = {f"1 ({_SIGN.replace('0', '1')})": _NEITHER}
+    _distribution_legend(figure, "group", "median of one network's groups", meaning)
+    return figure
+
+
+def trajectories(results: xr.Dataset) -> Figure:
+    """Draws neurons, layers and groups through training.
+
+    Args:
+        results: a run's results, with trajectory epochs.
+
+    Returns:
+        A panel per measure of information, of a layer's entropy, of its information
+        with the class, of the redundancy index, and of the error; a line per layer.
+
+    Raises:
+        ValueError: no network that converged, or a run without trajectory epochs.
+    """
+    _check_held(results, "trajectories", _TRAJECTORIES, "trajectory epochs")
+    held = [*_TRAJECTORIES, "train_accuracy"]
+    kept = _kept(results)[held].rename(trajectory_epoch="step")
+    scores = kept["trajectory_score"]
+    measures = [
+        name
+        for name in _names(kept, "measure")
+        if np.isfinite(scores.sel(measure=name).values).any()
+    ]
+    count = len(measures) + 4
+    columns = min(-(-count // 2), _PANELS_IN_A_ROW)
+    figure, panels = _panels(
+        results, "Through training", -(-count // columns), columns, count
+    )
+    layers = _layers(kept)
+    looks = {layer: _look(index) for index, layer in enumerate(layers)}
+    for axes, measure in zip(panels, measures, strict=False):
+        axes.set_title("neurons: median, middle half", fontsize="small")
+        axes.set_ylabel(_measure_label(kept, measure))
+        for layer, look in looks.items():
+            of_layer = scores.isel(neuron=neurons_of(kept, layer))
+            _draw_middle_half(axes, of_layer.sel(measure=measure), "neuron", look)
+    entropy, information, index, error = panels[len(measures) :]
+    spread = ": mean ± standard deviation" if kept.sizes["seed"] > 1 else ""
+    entropy.set_title(f"layers{spread}", fontsize="small")
+    information.set_title(f"layers{spread}", fontsize="small")
+    error.set_title(f"networks{spread}", fontsize="small")
+    size = int(kept.attrs["trajectory_group_size"])
+    index.set_title(
+        f"groups of {size}: median, middle half"
+        if size
+        else "groups: too few examples for any",
+        fontsize="small",
+    )
+    entropy.set_ylabel(_LAYER_ENTROPY)
+    index.set_ylabel("redundancy index\n(above 1: redundancy)")
+    error.set_ylabel("error (share wrong)")
+    counted = False
+    for layer, look in looks.items():
+        of_layer = kept.sel(hidden_layer=layer)
+        _draw_curves(entropy, [(of_layer["layer_entropy"], look)])
+        decoded = of_layer["layer_information_decoded"]
+        estimate = of_layer["layer_information"].dropna("step")
+        counted |= estimate.size > 0
+        dashed = look | {"linestyle": "--", "mfc": "white"}
+        _draw_curves(information, [(decoded, look), (estimate, dashed)])
+        groups = of_layer["layer_redundancy_index"]
+        _draw_middle_half(index, groups, "group", look)
+    information.set_ylabel(
+        "I(layer;Y) (bits)" if counted else "I(layer;Y), at least,\nby a decoder (bits)"
+    )
+    entropy.axhline(np.log2(kept.attrs["num_validation"]), **_CEILING)
+    index.axhline(1, **_NEITHER)
+    training = (1 - kept["train_accuracy"]).rename(epoch="step")
+    testing = 1 - kept["trajectory_accuracy"]
+    curves = {
+        "test error": (testing, {"color": "black", "marker": "o", "markersize": 4}),
+        "training error, mean over the epoch": (
+            training,
+            _look(1, color="0.5", linestyle="--", markersize=4, mfc="white"),
+        ),
+    }
+    _draw_curves(error, [(curve, look) for curve, look in curves.values()])
+    error.set_ylim(bottom=0)
+    last = max(*kept["step"].values.tolist(), *kept["epoch"].values.tolist())
+    for axes in panels:
+        _mark_epochs(axes, last)
+    for axes in panels[-columns:]:
+        axes.set_xlabel("epochs of training (0: before)")
+    handles = [Line2D([], [], **look) for look in looks.values()]
+    labels = [f"layer {layer}" for layer in layers]
+    if counted:
+        handles += [
+            Line2D([], [], color="0.3", marker="o", markersize=5),
+            Line2D([], [], color="0.3", marker="o", linestyle="--", mfc="white"),
+        ]
+        labels += ["information, at least (decoder)", "information, Miller-Madow"]
+    handles += [Line2D([], [], **look) for _, look in curves.values()]
+    labels += list(curves)
+    handles.append(Line2D([], [], **_CEILING))
+    labels.append(_ceiling_label(kept))
+    _legend(figure, handles, labels)
+    return figure
+
+
+def _draw_middle_half(
+    axes: Axes, values: xr.DataArray, dim: str, look: dict[str, Any]
+) -> None:
+    """Median of a layer's things, and the quarters beside it, mean over networks."""
+    things = values.transpose(dim, "seed", "step")
+    table = pd.DataFrame(things.values.reshape(len(things), -1))
+    # pandas takes it that a network may have none that is known.
+    cut = table.quantile([0.25, 0.5, 0.75]).to_numpy().reshape(3, *things.shape[1:])
+    cut = xr.DataArray(cut, dims=("cut", "seed", "step")).mean("seed").values
+    axes.plot(values["step"], cut[1], **look)
+    axes.fill_between(
+        values["step"],
+        cut[0],
+        cut[2],
+        color=look["color"],
+        alpha=0.15,
+        linewidth=0,
+    )
+
+
+def _mark_epochs(axes: Axes, last: int) -> None:
+    """A scale of epochs that shows the first ones, and begins before training."""
+    axes.set_xscale("symlog", linthresh=1, linscale=_FIRST_EPOCH)
+    axes.xaxis.set_major_locator(
+        SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 2, 5))
+    )
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlim(-0.2, 1.2 * max(last, 1))
+
+
+def _ceiling_label(results: xr.Dataset) -> str:
+    return f"most that {results.attrs['num_validation']:,} examples can show"
+
+
+def information_plane(results: xr.Dataset) -> Figure:
+    """Draws how layers move through the information plane in training.
+
+    Args:
+        results: a run's results, with trajectory epochs.
+
+    Returns:
+        A panel: the entropy of a layer's quantised outputs, and at least what they say
+        of the class; a line per layer through its epochs, mean over networks, and a
+        small point per network. Epochs are coloured; the first and the last have their
+        numbers.
+
+    Raises:
+        ValueError: no network that converged, or a run without trajectory epochs.
+    """
+    _check_held(results, "information_plane", _TRAJECTORIES, "trajectory epochs")
+    kept = _kept(results)
+    epochs = kept["trajectory_epoch"].values
+    figure, (axes,) = _panels(
+        results,
+        "Layers in the information plane, through training",
+        1,
+        1,
+        size=(6.6, 4.4),
+    )
+    colours: dict[str, Any] = {
+        "cmap": "viridis",
+        "norm": SymLogNorm(1, _FIRST_EPOCH, vmin=0, vmax=max(1, epochs.max())),
+    }
+    points = None
+    for index, layer in enumerate(_layers(kept)):
+        look = _look(index)
+        x, y = (
+            kept[name].sel(hidden_layer=layer).transpose("seed", "trajectory_epoch")
+            for name in ("layer_entropy", "layer_information_decoded")
+        )
+        every = np.tile(epochs, kept.sizes["seed"])
+        marker = look["marker"]
+        if kept.sizes["seed"] > 1:
+            axes.scatter(
+                x.values.ravel(),
+                y.values.ravel(),
+                s=14,
+                c=every,
+                marker=marker,
+                alpha=0.5,
+                linewidths=0,
+                **colours,
+            )
+        x, y = x.mean("seed").values, y.mean("seed").values
+        axes.plot(x, y, color=look["color"], linestyle=_DASHES[index % 3])
+        points = axes.scatter(
+            x,
+            y,
+            s=45,
+            c=epochs,
+            marker=marker,
+            edgecolors=look["color"],
+            linewidths=1.5,
+            zorder=3,
+            **colours,
+        )
+        for place in {0, len(epochs) - 1}:
+            axes.annotate(
+                f"epoch {epochs[place]}",
+                (x[place], y[place]),
+                (5, -10),
+                textcoords="offset points",
+                fontsize="x-small",
+                zorder=4,
+            )
+    axes.axvline(np.log2(kept.attrs["num_validation"]), **_CEILING)
+    axes.set_xlabel("H of the quantised layer, plug-in (bits)")
+    axes.set_ylabel("I(layer;Y), at least, by a decoder (bits)")
+    assert points is not None
+    bar = figure.colorbar(points, ax=axes)
+    bar.set_label("epochs of training (0: before)", fontsize="small")
+    bar.set_ticks(epochs.tolist(), labels=[str(epoch) for epoch in epochs])
+    handles = [
+        Line2D([], [], **_look(index, linestyle=_DASHES[index % 3], mfc="white"))
+        for index in range(len(_layers(kept)))
+    ]
+    labels = [f"layer {layer}" for layer in _layers(kept)]
+    if kept.sizes["seed"] > 1:
+        labels = [f"{label}, mean" for label in labels]
+        small = {"marker": "o", "markersize": 2.5, "linestyle": ""}
+        handles.append(Line2D([], [], color="0.3", **small))
+        labels.append("small: one network")
+    _legend(
+        figure,
+        [*handles, Line2D([], [], **_CEILING)],
+        [*labels, _ceiling_label(kept)],
+    )
     return figure
 
 
@@ -856,8 +1512,9 @@ def _run_panels(
                 sharex=next(iter(panels.values()), None),
                 sharey=top,
             )
-            name = "whole network" if scope == "network" else in_words(scope)
-            axes.set_title(f"{name}, clamped to {clamp}", fontsize="medium")
+            axes.set_title(
+                f"{_scope_name(scope)}, clamped to {clamp}", fontsize="medium"
+            )
             axes.tick_params(labelleft=column == 0)
             axes.xaxis.set_major_locator(MaxNLocator(4))
             if row == len(clamps) - 1:
@@ -901,7 +1558,10 @@ def save_figures(
         every network diverged also ``ablation_curves`` (and ``ablation_curves_2``, ...
         where there are many measures), ``measure_distributions``, ``single_effects``,
         ``class_curves`` and ``class_costs``, ``bias_balancing`` if there are both
-        clamps, ``measure_scatter`` if there are two measures; ``difference_curves`` and
+        clamps, ``measure_scatter`` if there are two measures; of a run with
+        interactions ``pair_matrices``, ``pair_agreement``,
+        ``joint_information_curves`` and ``redundancy_indices``, of one with trajectory
+        epochs ``trajectories`` and ``information_plane``; ``difference_curves`` and
         ``order_effects`` where the tables are.
     """
     folder = pathlib.Path(directory)
@@ -940,7 +1600,7 @@ def _drawable(
     """By name, the figures that there are data for."""
     figures: dict[str, Callable[[xr.Dataset], Figure]] = {}
     if converged(results).sizes["seed"]:
-        measures = _names(results, "measure")
+        measures, held = _names(results, "measure"), set(results.data_vars)
         for start in range(0, len(measures), _MEASURES_IN_A_FIGURE):
             some = measures[start : start + _MEASURES_IN_A_FIGURE]
             page = f"_{start // _MEASURES_IN_A_FIGURE + 1}" if start else ""
@@ -955,6 +1615,18 @@ def _drawable(
         figures["single_effects"] = single_effects
         figures["class_curves"] = partial(class_curves, ranked_by=chosen)
         figures["class_costs"] = partial(class_costs, measure=chosen)
+        agreement = partial(pair_agreement, table=tables.get("pairs"))
+        along_orders = partial(joint_information_curves, measure=chosen)
+        if held >= _PAIRS:
+            figures["pair_matrices"] = pair_matrices
+            figures["pair_agreement"] = agreement
+        if held >= _ALONG_ORDERS:
+            figures["joint_information_curves"] = along_orders
+        if held >= _GROUPS:
+            figures["redundancy_indices"] = redundancy_indices
+        if held >= _TRAJECTORIES:
+            figures["trajectories"] = trajectories
+            figures["information_plane"] = information_plane
         of_tables = {"differences": difference_curves, "orders": order_effects}
         for name, draw in of_tables.items():
             if name in tables:
@@ -973,12 +1645,44 @@ def _kept(results: xr.Dataset) -> xr.Dataset:
     return kept
 
 
+def _check_held(results: xr.Dataset, figure: str, wanted: set[str], what: str) -> None:
+    if not wanted <= set(results.data_vars):
+        raise ValueError(
+            f"{figure}: expected a run with {what}, got one without; run it with {what}"
+        )
+
+
+def _check_named(results: xr.Dataset, figure: str, axis: str, name: str) -> None:
+    there = dict.fromkeys(_names(results, axis))
+    if name not in there:
+        raise ValueError(
+            f"{figure}: expected a run with the {axis} {name!r}, got one with "
+            f"{', '.join(there)}"
+        )
+
+
+def _chosen_clamp(results: xr.Dataset, figure: str, clamp: str | None) -> str:
+    """The clamp asked for, or the run's last."""
+    clamp = clamp or _names(results, "clamp")[-1]
+    _check_named(results, figure, "clamp", clamp)
+    return clamp
+
+
 def _names(results: xr.Dataset, axis: str) -> list[str]:
     return [str(name) for name in results[axis].values]
 
 
 def _layers(results: xr.Dataset) -> list[int]:
     return np.unique(results["layer"].values).tolist()
+
+
+def _scope_size(results: xr.Dataset, scope: str) -> int:
+    of_scope = results["accuracy"].sel(scope=scope).dropna("step", how="all")
+    return of_scope.sizes["step"] - 1
+
+
+def _scope_name(scope: str) -> str:
+    return "whole network" if scope == "network" else in_words(scope)
 
 
 def _measure_label(results: xr.Dataset, measure: str) -> str:
@@ -1016,6 +1720,136 @@ def _draw_curves(
                 alpha=0.12,
                 linewidth=0,
             )
+
+
+def _draw_distribution(
+    axes: Axes,
+    place: int,
+    values: np.ndarray,
+    look: dict[str, Any],
+    points: np.ndarray | None = None,
+) -> None:
+    """A violin with its median, and every value, or the points given, as a point."""
+    # A layer of dead neurons is a line. What differs by rounding alone should be one
+    # too: it has neither a density nor a scale.
+    values = np.round(values, 9)
+    violin = axes.violinplot(
+        values,
+        [place],
+        widths=0.8,
+        showextrema=False,
+        showmedians=True,
+        facecolor=(look["color"], 0.3),
+        linecolor="black",
+    )
+    violin["cmedians"].set_zorder(3)
+    # Multiples of the golden ratio spread evenly, and the same every time.
+    points = values if points is None else points
+    turns = np.arange(len(points)) * (5**0.5 - 1) / 2
+    jitter = 0.4 * ((turns + 0.5) % 1 - 0.5)
+    _draw_points(axes, place + jitter, points, look, size=7.0)
+
+
+def _distribution_legend(
+    figure: Figure,
+    thing: str,
+    point: str,
+    lines: Mapping[str, dict[str, Any]] | None = None,
+) -> None:
+    dot = Line2D([], [], linestyle="", color="0.3", marker="o", mfc="none", ms=3)
+    lines = lines or {}
+    _legend(
+        figure,
+        [
+            dot,
+            Line2D([], [], color="black"),
+            Patch(color="0.8"),
+            *(Line2D([], [], **look) for look in lines.values()),
+        ],
+        [point, "median", f"density of the {thing}s", *lines],
+    )
+
+
+def _draw_image(
+    axes: Axes,
+    values: np.ndarray,
+    colours: str,
+    label: str,
+    *,
+    limit: float,
+    aspect: Literal["auto", "equal"],
+) -> None:
+    """A matrix with its colour bar; NaN is grey."""
+    diverging = colours == "diverging"
+    image = axes.imshow(
+        values,
+        cmap=colormaps[_MAPS[colours]].with_extremes(bad=_UNKNOWN),
+        vmin=-limit if diverging else 0.0,
+        vmax=limit,
+        aspect=aspect,
+        interpolation="nearest",
+    )
+    axes.grid(visible=False)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    bar = figure.colorbar(image, ax=axes, extend="both" if diverging else "max")
+    bar.set_label(label, fontsize="small")
+
+
+def _write_in_corner(
+    axes: Axes,
+    text: str,
+    vertical: Literal["top", "bottom"],
+    horizontal: Literal["left", "right"],
+) -> None:
+    axes.text(
+        {"left": 0.02, "right": 0.98}[horizontal],
+        {"bottom": 0.02, "top": 0.98}[vertical],
+        text,
+        transform=axes.transAxes,
+        ha=horizontal,
+        va=vertical,
+        fontsize="x-small",
+        color="0.3",
+        bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1},
+    )
+
+
+def _limit_of_most(values: np.ndarray) -> float:
+    """The end of a scale that is not that of a few neurons which matter most."""
+    size = np.abs(values[np.isfinite(values)])
+    return (float(np.quantile(size, 0.99)) if size.size else 0.0) or 1.0
+
+
+def _draw_density(axes: Axes, x: np.ndarray, y: np.ndarray, things: str) -> None:
+    """How many points there are, with a colour bar, on the scales that axes have."""
+    scales = axes.xaxis.get_transform(), axes.yaxis.get_transform()
+    shown = [scale.transform(side) for scale, side in zip(scales, (x, y), strict=True)]
+    counts, *edges = np.histogram2d(*shown, bins=_BINS)
+    bounds = [
+        scale.inverted().transform(side)
+        for scale, side in zip(scales, edges, strict=True)
+    ]
+    image = axes.pcolormesh(
+        *bounds,
+        np.where(counts > 0, counts, np.nan).T,
+        norm=LogNorm(1, max(2, counts.max())),
+        cmap="viridis_r",
+        rasterized=True,
+    )
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.colorbar(image, ax=axes).set_label(things, fontsize="small")
+
+
+def _linear_range(values: np.ndarray) -> float:
+    """To where a symmetric logarithmic scale is linear.
+
+    Most lie there; a power of ten, so that ticks do not meet.
+    """
+    size = np.abs(values[np.isfinite(values)])
+    most = float(np.quantile(size, 0.75)) if size.size else 0.0
+    return 10.0 ** float(np.ceil(np.log10(max(most, 1e-6))))
 
 
 def _draw_points(
@@ -1065,13 +1899,12 @@ def _accuracy_panels(
     )
     by_name = dict(zip(itertools.product(clamps, scopes), panels, strict=True))
     for (clamp, scope), axes in by_name.items():
-        of_scope = results["accuracy"].sel(scope=scope).dropna("step", how="all")
-        name = "whole network" if scope == "network" else in_words(scope)
+        name = _scope_name(scope)
         heading = f"{name}, clamped to {clamp}" if clamp else name
         axes.set_title(heading, fontsize="medium")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         if clamp == clamps[-1]:
-            axes.set_xlabel(f"neurons ablated (of {of_scope.sizes['step'] - 1})")
+            axes.set_xlabel(f"neurons ablated (of {_scope_size(results, scope)})")
         if scope == scopes[0]:
             axes.set_ylabel("test accuracy (share correct)")
     return figure, by_name
@@ -1083,11 +1916,13 @@ def _panels(
     rows: int,
     columns: int,
     used: int | None = None,
+    *,
+    size: tuple[float, float] = _PANEL,
     **sharing: Any,
 ) -> tuple[Figure, list[Axes]]:
     """A titled figure and the panels of it that are used, row by row."""
-    width = max(columns * _PANEL[0], _LEAST_WIDTH)
-    figure = Figure(figsize=(width, rows * _PANEL[1] + 0.6), layout="constrained")
+    width = max(columns * size[0], _LEAST_WIDTH)
+    figure = Figure(figsize=(width, rows * size[1] + 0.6), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, **sharing).ravel()
     for axes in panels:
         axes.grid(color="0.9", linewidth=0.6)

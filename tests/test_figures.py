@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from synthetic import THREE, synthetic_results
+from matplotlib.patches import Rectangle
+from synthetic import THREE, joint_results, synthetic_results
 
 from ioca_jax import figures
 
@@ -703,3 +705,285 @@ def test_pruning_curves_of_few_sizes_or_networks(fields, tmp_path):
         low, high = axes.get_xlim()
         ticks = [t for t in axes.get_xticks() if low <= t <= high]
         assert ticks, axes.get_title()
+
+
+INTERACTIONS = {
+    "pair_matrices",
+    "pair_agreement",
+    "joint_information_curves",
+    "redundancy_indices",
+}
+TRAJECTORIES = {"trajectories", "information_plane"}
+CO_INFORMATION = "co_information_miller_madow"
+
+
+@pytest.fixture(scope="module")
+def joint() -> xr.Dataset:
+    return joint_results(hidden=(4, 3))
+
+
+def matrix_of(axes: Axes) -> np.ndarray:
+    (image,) = axes.get_images()
+    return np.ma.filled(np.ma.asarray(image.get_array(), np.float64), np.nan)
+
+
+def test_pair_matrices_are_the_values_in_the_arranged_order(joint):
+    figure = figures.pair_matrices(joint, clamp="zero", arranged_by="entropy")
+    assert "in the network of seed 0" in figure.get_suptitle().replace("\n", " ")
+    scores = joint["score"].values[0, 0]
+    arranged = np.append(np.argsort(scores[:4]), 4 + np.argsort(scores[4:]))
+    values = joint["pair_value"].isel(seed=0)
+    for title, expected in (
+        ("co-information, Miller-Madow", values.sel(pair_measure=CO_INFORMATION)),
+        ("redundancy by I_min, plug-in", values.sel(pair_measure="redundancy_i_min")),
+        ("synergy by I_min, plug-in", values.sel(pair_measure="synergy_i_min")),
+        (
+            "pair effect in test loss, clamped to zero",
+            joint["pair_effect_loss"].isel(seed=0).sel(clamp="zero"),
+        ),
+    ):
+        axes = panel(figure, title)
+        expected = expected.values[np.ix_(arranged, arranged)].astype(np.float64)
+        np.fill_diagonal(expected, np.nan)
+        np.testing.assert_array_equal(matrix_of(axes), expected)
+        low, high = axes.get_images()[0].get_clim()
+        assert low in (-high, 0)  # 0 is the middle, or the end
+        names = [text.get_text() for text in axes.get_xticklabels()]
+        assert names == ["layer 1", "layer 2"]
+        assert axes.get_xticks().tolist() == [1.5, 5]
+        borders = [np.asarray(border.get_xdata())[0] for border in axes.get_lines()]
+        assert borders[0] == 3.5
+
+
+def test_neurons_of_great_co_information_are_neighbours():
+    results = joint_results(hidden=(4,), seeds=1)
+    planted = np.array([[9, 0, 3, 1], [0, 9, 1, 3], [3, 1, 9, 0], [1, 3, 0, 9]])
+    index = results["pair_measure"].values.tolist().index(CO_INFORMATION)
+    results["pair_value"].values[0, index] = planted
+    matrix = matrix_of(figures.pair_matrices(results).axes[0])
+    # 0 beside 2, 1 beside 3, and in the middle two that have 1 rather than 0
+    assert [matrix[0, 1], matrix[1, 2], matrix[2, 3]] == [3, 1, 3]
+
+
+def test_pair_agreement_has_every_pair_of_a_layer_once(joint):
+    table = pd.DataFrame(
+        {
+            "layer": [1, 2, 2],
+            "clamp": "mean",
+            "pair_measure": CO_INFORMATION,
+            "effect_in": ["loss", "loss", "accuracy"],
+            "effect": [0.25, -0.5, 0.75],
+            "low": [0.125, -0.6, 0.7],
+            "high": [0.5, -0.4, 0.8],
+            "p_corrected": [0.03125, 0.5, 0.01],
+        }
+    )
+    figure = figures.pair_agreement(joint, table=table)
+    pairs = joint["pair_value"].sel(pair_measure=CO_INFORMATION).values
+    effects = joint["pair_effect_loss"].sel(clamp="mean").values
+    titles = [
+        "layer 1\nrank correlation 0.25 [0.12, 0.50], p 0.031",
+        "layer 2\nrank correlation -0.50 [-0.60, -0.40], p 0.5",
+    ]
+    for title, neurons in zip(titles, (range(4), range(4, 7)), strict=True):
+        (points,) = panel(figure, title).collections
+        drawn = np.asarray(points.get_offsets())
+        first, second = np.array(list(itertools.combinations(neurons, 2))).T
+        np.testing.assert_array_equal(drawn[:, 0], pairs[:, first, second].ravel())
+        np.testing.assert_array_equal(drawn[:, 1], effects[:, first, second].ravel())
+
+
+def test_many_pairs_are_counted():
+    results = joint_results(hidden=(60,), measures=THREE[:1], clamps=("mean",))
+    axes, bar = figures.pair_agreement(results).axes
+    (mesh,) = axes.collections
+    assert isinstance(mesh, QuadMesh)
+    assert (
+        np.nansum(np.ma.filled(np.ma.asarray(mesh.get_array()), 0)) == 3 * 60 * 59 / 2
+    )
+    assert bar.get_ylabel() == "pairs"
+    # The least bin is where the least value is, on a scale that is not linear.
+    corners = np.asarray(mesh.get_coordinates())
+    effects = results["pair_effect_loss"].values
+    lowest, highest = corners[..., 1].min(), corners[..., 1].max()
+    np.testing.assert_allclose(lowest, np.nanmin(effects), rtol=1e-6)
+    np.testing.assert_allclose(highest, np.nanmax(effects), rtol=1e-6)
+
+
+def test_joint_information_is_drawn_where_every_network_has_an_estimate():
+    results = joint_results(hidden=(20, 3), measures=THREE[1:2])
+    # One network has no estimate of two random neurons.
+    information = results["joint_information_miller_madow"]
+    information.values[1, 0, 1, 3, 2] = np.nan
+    figure = figures.joint_information_curves(results, clamp="zero")
+    above = panel(figure, "layer 1")
+    below = figure.axes[figure.axes.index(above) + 3]
+    values = information.values[:, :, 1]
+    thick = [drawn for drawn in above.get_lines() if drawn.get_marker() != "None"]
+    expected = [
+        ("ascending, ablated", [0, 1, 2, 3], values[:, 0, 0].mean(0)),
+        ("ascending, left", [17, 18, 19, 20], values[:, 1, 0].mean(0)),
+        ("descending, ablated", [0, 1, 2, 3], values[:, 0, 1].mean(0)),
+        ("descending, left", [17, 18, 19, 20], values[:, 1, 1].mean(0)),
+        ("random, ablated", [0, 1, 3], values[:, 0, 2:].mean((0, 1))),
+        ("random, left", [17, 18, 19, 20], values[:, 1, 2:].mean((0, 1))),
+    ]
+    for drawn, (name, steps, means) in zip(thick, expected, strict=True):
+        np.testing.assert_array_equal(drawn.get_xdata(), steps, name)
+        np.testing.assert_allclose(heights(drawn), means[steps], rtol=1e-5)
+    accuracy = results["accuracy"].values[:, 0, 1, 0, :21].mean(0)
+    np.testing.assert_allclose(heights(below.get_lines()[0]), accuracy, rtol=1e-6)
+    # Steps 4 to 16 have none: they are shaded, named, and take little room.
+    for axes in (above, below):
+        (shade,) = axes.patches
+        assert isinstance(shade, Rectangle)
+        edges = shade.get_corners()[:, 0]
+        assert (edges.min(), edges.max()) == (3.5, 16.5)
+        start, end = (axes.transData.transform((x, 0))[0] for x in (3.5, 16.5))
+        assert (end - start) < axes.get_window_extent().width / 3
+    assert [text.get_text() for text in above.texts] == ["too few\nexamples"]
+    assert any("compressed" in text for text in legend_texts(figure))
+    assert not panel(figure, "layer 2").patches
+
+
+def test_redundancy_indices_tell_of_groups_far_away():
+    results = joint_results(hidden=(4, 3), groups=200)
+    index = results["redundancy_index"]
+    index.values[0, 1, 0, 0], index.values[1, 1, 0, :] = 1e6, np.nan
+    figure = figures.redundancy_indices(results)
+    axes = panel(figure, "layer 1")
+    points = [
+        np.asarray(drawn.get_offsets())[:, 1]
+        for drawn in axes.collections
+        if len(np.asarray(drawn.get_offsets())) > 1
+    ]
+    for drawn, place in zip(points, (0, 1), strict=True):
+        medians = np.median(index.values[:, 1, place], axis=-1)
+        np.testing.assert_allclose(drawn, medians[np.isfinite(medians)], rtol=1e-6)
+    assert axes.get_ylim()[1] < 3
+    assert any("outside the scale" in text.get_text() for text in axes.texts)
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["2", "3"]
+    assert legend_texts(figure)[-1] == "1 (above 1: redundancy, below: synergy)"
+
+
+def labelled(figure: Figure, label: str) -> Axes:
+    (axes,) = (axes for axes in figure.axes if axes.get_ylabel() == label)
+    return axes
+
+
+def test_trajectories_are_medians_of_neurons_and_means_of_networks(joint):
+    results = joint.copy(deep=True)
+    # This measure is not of information, and these groups have no index.
+    results["trajectory_score"].values[:, :, 2] = np.nan
+    results["layer_redundancy_index"].values[0, 0, 0] = np.nan
+    results["layer_information"].values[:, 1:, 1] = 2.5
+    figure = figures.trajectories(results)
+    assert len(figure.axes) == 2 + 4
+    scores = results["trajectory_score"].values[:, :, 1, 4:]
+    axes = labelled(figure, "mutual information (bits)")
+    drawn = axes.get_lines()[1]
+    np.testing.assert_array_equal(drawn.get_xdata(), [0, 1, 4])
+    expected = np.median(scores, axis=-1).mean(axis=0)
+    np.testing.assert_allclose(heights(drawn), expected, rtol=1e-6)
+    low, high = np.quantile(scores[:, 0], [0.25, 0.75], axis=-1).mean(axis=1)
+    np.testing.assert_allclose(bands(axes)[1], [low, high], rtol=1e-6)
+    axes = labelled(figure, "H of the quantised layer,\nplug-in (bits)")
+    entropy = results["layer_entropy"].values.mean(axis=0)
+    np.testing.assert_allclose(heights(axes.get_lines()[0]), entropy[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(heights(axes.get_lines()[2]), np.log2(1000))
+    assert "most that 1,000 examples can show" in legend_texts(figure)
+    axes = labelled(figure, "I(layer;Y) (bits)")
+    least, _, estimate = axes.get_lines()
+    decoded = results["layer_information_decoded"].values.mean(axis=0)
+    np.testing.assert_allclose(heights(least), decoded[:, 0], rtol=1e-6)
+    np.testing.assert_array_equal(estimate.get_xydata(), [[1, 2.5], [4, 2.5]])
+    axes = labelled(figure, "redundancy index\n(above 1: redundancy)")
+    index = np.median(results["layer_redundancy_index"].values[:, :, 0], axis=-1)
+    expected = np.nanmean(index, axis=0)
+    np.testing.assert_allclose(heights(axes.get_lines()[0]), expected, rtol=1e-6)
+    test, training = labelled(figure, "error (share wrong)").get_lines()
+    for drawn, name in ((test, "trajectory_accuracy"), (training, "train_accuracy")):
+        expected = 1 - results[name].values.mean(axis=0)
+        np.testing.assert_allclose(heights(drawn), expected, rtol=1e-5)
+
+
+def test_information_plane_has_a_line_per_layer_and_a_point_per_network(joint):
+    axes, bar = figures.information_plane(joint).axes
+    x, y = (
+        joint[name].values for name in ("layer_entropy", "layer_information_decoded")
+    )
+    *lines, ceiling = axes.get_lines()
+    assert len(lines) == 2
+    for layer, drawn in enumerate(lines):
+        means = np.stack([x[..., layer].mean(0), y[..., layer].mean(0)], axis=1)
+        np.testing.assert_allclose(np.asarray(drawn.get_xydata()), means, rtol=1e-6)
+        networks, mean = axes.collections[2 * layer : 2 * layer + 2]
+        every = np.stack([x[..., layer].ravel(), y[..., layer].ravel()], axis=1)
+        np.testing.assert_array_equal(np.asarray(networks.get_offsets()), every)
+        np.testing.assert_array_equal(mean.get_array(), [0, 1, 4])
+    np.testing.assert_allclose(np.asarray(ceiling.get_xdata()), np.log2(1000))
+    texts = [text.get_text() for text in axes.texts]
+    assert texts == ["epoch 0", "epoch 4"] * 2
+    assert [text.get_text() for text in bar.get_yticklabels()] == ["0", "1", "4"]
+
+
+@pytest.mark.parametrize("name", sorted(INTERACTIONS | TRAJECTORIES))
+def test_figures_of_joint_results_say_what_the_run_lacks(results, name):
+    what = "trajectory epochs" if name in TRAJECTORIES else "interactions"
+    message = f"^{name}: expected a run with {what}, got one without; run it with"
+    with pytest.raises(ValueError, match=message):
+        getattr(figures, name)(results)
+    diverged = joint_results(hidden=(2,), seeds=2, diverged=(0, 1))
+    with pytest.raises(ValueError, match="converged, got 2 that diverged"):
+        getattr(figures, name)(diverged)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("pair_matrices", {"clamp": "median"}, "clamp 'median', got one with zero, m"),
+        ("pair_agreement", {"clamp": "median"}, "clamp 'median', got one with zero, m"),
+        ("pair_matrices", {"arranged_by": "cost"}, "measure 'cost', got one with ent"),
+        ("joint_information_curves", {"clamp": "median"}, "clamp 'median', got one"),
+        ("joint_information_curves", {"measure": "cost"}, "measure 'cost', got one"),
+    ],
+)
+def test_figures_of_joint_results_know_their_names(joint, name, given, message):
+    with pytest.raises(ValueError, match=f"^{name}: expected a run with the {message}"):
+        getattr(figures, name)(joint, **given)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "fill"), [((1,), np.nan), ((3,), -1.0), ((3,), 0.0)]
+)
+def test_figures_of_joint_results_survive_the_least(hidden, fill):
+    results = joint_results(
+        hidden=hidden,
+        seeds=2,
+        diverged=(0,),
+        random_orders=0,
+        measures=THREE[1:2],
+        clamps=("mean",),
+        trajectory_epochs=(0,),
+        group_sizes=(2,),
+        epochs=1,
+    )
+    for name in ("pair_value", "pair_effect_loss", "redundancy_index"):
+        results[name].values[:] = fill
+    for name in ("joint_information_miller_madow", "layer_redundancy_index"):
+        results[name].values[:] = fill
+    for name in sorted(INTERACTIONS | TRAJECTORIES):
+        figure = getattr(figures, name)(results)
+        figure.draw_without_rendering()
+        assert "1 network (1 diverged" in figure.get_suptitle().replace("\n", " ")
+
+
+def test_figures_of_joint_results_are_saved_where_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "save_figure", lambda figure, stem: [stem])
+    results = joint_results(hidden=(2,), seeds=1, measures=THREE[:1], clamps=("mean",))
+    plain = ALL_FIGURES - {"bias_balancing", "measure_scatter"}
+    names = {path.name for path in figures.save_figures(results, tmp_path)}
+    assert names == plain | INTERACTIONS | TRAJECTORIES
+    results = results.drop_vars(["trajectory_score", "pair_effect_loss"])
+    names = {path.name for path in figures.save_figures(results, tmp_path)}
+    assert names == plain | {"joint_information_curves", "redundancy_indices"}
