@@ -257,9 +257,10 @@ def _effects(networks, clamps, test, memory_gb) -> dict[str, np.ndarray]:
     shape = (*clamps.shape[:-1], model.num_neurons, model.num_neurons)
     names = ("accuracy", "loss")
     found = {f"pair_effect_{n}": np.full(shape, np.nan, np.float32) for n in names}
+    x, y = test
     for layer, where in enumerate(model.layer_slices):
         effects = pair_effects(
-            *(model, networks.variables, clamps, *test, layer), memory_gb=memory_gb
+            *(model, networks.variables, clamps, x, y, layer), memory_gb=memory_gb
         )
         for name in names:
             found[f"pair_effect_{name}"][..., where, where] = getattr(effects, name)
@@ -324,6 +325,7 @@ def _groups(networks, scopes, validation, keys, permutations) -> dict[str, np.nd
         for place, size in enumerate(sizes):
             if whole is None or size > most:
                 continue
+            where = (slice(None), index, place)
             # The first of each: a group of three is one of two and another neuron.
             drawn = whole[..., :size]
             index_of, o_values = _of_groups(

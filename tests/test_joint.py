@@ -119,7 +119,7 @@ def test_pairs_are_ablated_on_the_test_split(results, networks, data):
         for i, j in ((1, 4), (8, 11)):
             parts = [cost(group) for group in ((i, j), (i,), (j,), ())]
             sign = (1, -1, -1, 1)
-            wanted = sum(s * part for s, (part, _) in zip(sign, parts, strict=True))
+            wanted = np.dot(sign, [part for part, _ in parts])
             near_ties = sum(near for _, near in parts)
             pair = results.isel(seed=index, clamp=0).sel(neuron=i, other=j)
             found = float(pair["pair_effect_loss"])
