@@ -82,15 +82,9 @@ class Run(NamedTuple):
     config: ioca.StudyConfig
 
     @property
-    def dataset(self) -> tuple:
-        """What ``load_dataset`` takes."""
-        config = self.config
-        return (
-            config.dataset,
-            config.data_dir,
-            config.num_validation,
-            config.split_seed,
-        )
+    def dataset(self) -> tuple[tuple[str, Any], ...]:
+        """What ``load_dataset`` takes, by name."""
+        return tuple(self.config.data_arguments().items())
 
     @property
     def state(self) -> str:
@@ -264,7 +258,9 @@ def sweep(runs: Sequence[Run], workdir: pathlib.Path) -> pd.DataFrame:
     with bar:
         for dataset, group in itertools.groupby(runs, lambda run: run.dataset):
             # Loads when first asked, and is dropped with its group.
-            load = functools.cache(functools.partial(ioca.load_dataset, *dataset))
+            load = functools.cache(
+                functools.partial(ioca.load_dataset, **dict(dataset))
+            )
             if unfinished and all(run.dataset == dataset for run in runs):
                 load()  # outside of any run: without it none can be
             for run in group:
@@ -400,7 +396,7 @@ def dry_run(runs: Sequence[Run]) -> int:
     costs: dict[ioca.StudyConfig, Costs] = {}
     working, compiled, failing = 0.0, {}, 0
     for dataset, group in itertools.groupby(runs, lambda run: run.dataset):
-        load = functools.cache(functools.partial(ioca.load_dataset, *dataset))
+        load = functools.cache(functools.partial(ioca.load_dataset, **dict(dataset)))
         for run in group:
             if run.state == "finished":
                 print(f"{run.name}: finished already", flush=True)
@@ -439,7 +435,12 @@ def _trial(config: ioca.StudyConfig) -> ioca.StudyConfig:
     """A short study of the same costs by network and epoch, the same for like runs."""
     networks = min(len(config.seeds), jax.local_device_count())
     return replace(
-        config, epochs=1, seeds=tuple(range(networks)), l2=0.0, learning_rate=1e-3
+        config,
+        epochs=1,
+        trajectory_epochs=(0, 1)[: len(config.trajectory_epochs)],
+        seeds=tuple(range(networks)),
+        l2=0.0,
+        learning_rate=1e-3,
     )
 
 

@@ -31,7 +31,7 @@ from ioca_jax.checkpoints import (
     save_chunk,
     signals_deferred,
 )
-from ioca_jax.datasets import Dataset
+from ioca_jax.datasets import Dataset, load_dataset
 from ioca_jax.events import EVENTS_FILE, Listener, json_lines
 from ioca_jax.information import check_classes
 from ioca_jax.mlp import MLP
@@ -197,7 +197,7 @@ class _Run:
         watch = Stopwatch()
         config = self.config
         if data is None:
-            data = config.load_data()
+            data = load_dataset(**config.data_arguments())
         model = config.model(data.num_classes)
         check_fit(model, data, config.train_config())
         check_classes(data.validation.y)

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from ioca_jax import joint
 from ioca_jax.ablation import ablation_curves
-from ioca_jax.datasets import Dataset, check_label_noise, load_dataset
+from ioca_jax.datasets import Dataset, check_label_noise
 from ioca_jax.histograms import joint_counts
 from ioca_jax.importance import (
     ABLATION_SCORES,
@@ -215,26 +215,19 @@ class StudyConfig:
         names = [field.name for field in dataclasses.fields(TrainConfig)]
         return TrainConfig(**{name: getattr(self, name) for name in names})
 
-    def load_data(self, data_dir: str | None = None) -> Dataset:
-        """The dataset that this configuration names.
-
-        Args:
-            data_dir: where it is; None takes the configuration's.
+    def data_arguments(self) -> dict[str, Any]:
+        """What ``load_dataset`` takes to load this configuration's dataset.
 
         Returns:
-            The dataset.
-
-        Raises:
-            ValueError: as ``load_dataset``.
-            FileNotFoundError: likewise.
+            By argument.
         """
-        return load_dataset(
-            self.dataset,
-            data_dir or self.data_dir,
-            self.num_validation,
-            self.split_seed,
-            label_noise=self.label_noise,
-        )
+        return {
+            "name": self.dataset,
+            "data_dir": self.data_dir,
+            "num_validation": self.num_validation,
+            "seed": self.split_seed,
+            "label_noise": self.label_noise,
+        }
 
     def check_interactions(self, model: MLP, data: Dataset) -> None:
         """Refuses interactions that the data cannot support, before any training.

@@ -43,7 +43,7 @@ def results(folder):
 
 @pytest.fixture(scope="module")
 def data():
-    return CONFIG.load_data()
+    return ioca.load_dataset(**CONFIG.data_arguments())
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def networks(folder):
     """Of each seed, the model, its variables, and codes of the validation split."""
     model, variables = ioca.load_networks(folder)
     found = []
-    x, _ = CONFIG.load_data().validation
+    x, _ = ioca.load_dataset(**CONFIG.data_arguments()).validation
     for index in range(2):
         one = jax.tree.map(lambda leaf, index=index: leaf[index], variables)
         found.append((model, one, (forward(model, one, x)[1] > 0.5).astype(int)))
