@@ -396,7 +396,8 @@ def dry_run(runs: Sequence[Run]) -> int:
     costs: dict[ioca.StudyConfig, Costs] = {}
     working, compiled, failing = 0.0, {}, 0
     for dataset, group in itertools.groupby(runs, lambda run: run.dataset):
-        load = functools.cache(functools.partial(ioca.load_dataset, **dict(dataset)))
+        arguments = dict(dataset)
+        load = functools.cache(functools.partial(ioca.load_dataset, **arguments))
         for run in group:
             if run.state == "finished":
                 print(f"{run.name}: finished already", flush=True)
