@@ -34,6 +34,12 @@ SEEDS_AT_ONCE = flags.DEFINE_integer(
 TENSORBOARD = flags.DEFINE_boolean(
     "tensorboard", False, "Write TensorBoard summaries too, in the run's folder."
 )
+FIGURES = flags.DEFINE_boolean(
+    "figures",
+    True,
+    "Draw figures, seconds a run; the same command draws them later where the run is "
+    "finished.",
+)
 config_flags.define(ioca.StudyConfig)
 flags.adopt_module_key_flags(config_flags)  # --help lists them
 
@@ -49,13 +55,15 @@ def main() -> None:
         WORKDIR.value,
         shard=ioca.Shard.parse(SHARD.value),
         seeds_at_once=SEEDS_AT_ONCE.value,
+        draw=FIGURES.value,
         listeners=listeners,
     )
     if parallel.is_first():
         print(ioca.summarize(results))
+        drawn = " figures," if FIGURES.value else ""
         print(
-            f"\nWritten to {WORKDIR.value}: study.nc, networks, figures, summary.txt, "
-            "events.jsonl, flags.txt"
+            f"\nWritten to {WORKDIR.value}: study.nc, networks,{drawn} tables, "
+            "summary.txt, events.jsonl, flags.txt"
         )
 
 

@@ -59,6 +59,11 @@ DRY_RUN = flags.DEFINE_boolean(
     "Say what would run and, from short trials, about how long it would take; leave "
     "nothing behind.",
 )
+FIGURES = flags.DEFINE_boolean(
+    "figures",
+    True,
+    "Draw each run's figures, seconds a run; that of all runs is drawn anyway.",
+)
 config_flags.define(ioca.StudyConfig)
 flags.adopt_module_key_flags(config_flags)  # --help lists them
 
@@ -299,7 +304,7 @@ def _run_one(run: Run, load: Callable[[], ioca.Dataset]) -> dict[str, Any]:
         results = (
             ioca.load_results(run.folder)
             if skipped
-            else ioca.run_study(run.config, run.folder, data=load())
+            else ioca.run_study(run.config, run.folder, data=load(), draw=FIGURES.value)
         )
         found = _found(results)
     except Exception as error:  # whatever stops one run must not stop the others
@@ -451,7 +456,7 @@ def _try_out(trial: ioca.StudyConfig, data: ioca.Dataset) -> Costs:
     for _ in range(2):
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            results = ioca.run_study(trial, folder, data=data)
+            results = ioca.run_study(trial, folder, data=data, draw=FIGURES.value)
             seconds = json.loads(results.attrs["seconds"])
             training.append(seconds["trained"] - seconds["loaded"])
             curves.append(seconds["computed"] - seconds["trained"])

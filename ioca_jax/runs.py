@@ -137,6 +137,7 @@ def run_study(
     data: Dataset | None = None,
     shard: Shard | None = None,
     seeds_at_once: int | None = None,
+    draw: bool = True,
     listeners: Sequence[Listener] = (),
 ) -> xr.Dataset:
     """Runs a study, goes on with one, or returns what it left in the folder.
@@ -148,6 +149,8 @@ def run_study(
         shard: the share of the seeds to run here; ``merge_runs`` joins shards.
         seeds_at_once: seeds in a chunk, the most that an interruption costs; None takes
             some for each device. Results do not depend on it, on a CPU to the last bit.
+        draw: whether to draw figures too, seconds a run; a later call that finds the
+            results there draws them.
         listeners: called with every event, as in ``ioca_jax.events``.
 
     Returns:
@@ -160,7 +163,8 @@ def run_study(
             there.
     """
     folder, shard = pathlib.Path(workdir), shard or Shard()
-    run = _Run(config, shard, shard.seeds(config), folder, seeds_at_once, listeners)
+    seeds = shard.seeds(config)
+    run = _Run(config, shard, seeds, folder, seeds_at_once, draw, listeners)
     check_agreement(run.identity())
     if on_first(run.is_finished):
         return _told_to_all(run.report)
@@ -185,6 +189,7 @@ class _Run:
     seeds: tuple[int, ...]
     folder: pathlib.Path
     seeds_at_once: int | None
+    draw: bool
     listeners: Sequence[Listener]
 
     def __post_init__(self):
@@ -220,7 +225,7 @@ class _Run:
         """Joins all chunks and writes the run."""
         joined, variables = join_seeds(chunks, self.seeds)
         results = joined.assign_attrs(seconds=json.dumps(watch.seconds))
-        _write_run(results, variables, self.folder)
+        _write_run(results, variables, self.folder, self.draw)
         remove_chunks(self.folder)
         self._emit(event="end", seconds=watch.seconds)
         return results
@@ -228,7 +233,7 @@ class _Run:
     def report(self) -> xr.Dataset:
         """The results that the folder holds, reported again."""
         results = load_results(self.folder)
-        _write_report(results, self.folder)
+        _write_report(results, self.folder, self.draw)
         remove_chunks(self.folder)
         return results
 
@@ -441,22 +446,25 @@ def _write_flags(flags: Sequence[str], folder: pathlib.Path) -> None:
     write_whole(folder / "flags.txt", lambda part: part.write_text(text))
 
 
-def _write_run(results: xr.Dataset, variables: Any, folder: pathlib.Path) -> None:
+def _write_run(
+    results: xr.Dataset, variables: Any, folder: pathlib.Path, draw: bool
+) -> None:
     """Networks, then results, which say that all is there, then reports of them."""
     with signals_deferred():
         save_networks(variables, folder)
         save_results(results, folder)
-    _write_report(results, folder)
+    _write_report(results, folder, draw)
 
 
-def _write_report(results: xr.Dataset, folder: pathlib.Path) -> None:
+def _write_report(results: xr.Dataset, folder: pathlib.Path, draw: bool) -> None:
     """Everything that is made from the results alone."""
     tables = tabulate(results)
     (folder / "tables").mkdir(exist_ok=True)
     for name, table in tables.items():
         file = folder / "tables" / f"{name}.csv"
         write_whole(file, partial(table.to_csv, index=False))
-    figures.save_figures(results, folder / "figures", tables)
+    if draw:
+        figures.save_figures(results, folder / "figures", tables)
     text = summarize(results, tables) + "\n"
     write_whole(folder / "summary.txt", lambda part: part.write_text(text))
 
@@ -531,14 +539,14 @@ def merge_runs(
         # Of shards side by side: the slowest one's.
         seconds=json.dumps({k: max(s[k] for s in seconds) for k in seconds[0]}),
     )
-    run = _Run(config, Shard(), config.seeds, pathlib.Path(workdir), None, ())
+    run = _Run(config, Shard(), config.seeds, pathlib.Path(workdir), None, True, ())
     if run.is_finished():
         raise ValueError(
             f"workdir: expected a new folder, got {workdir}, which holds a finished run"
         )
     with contextlib.ExitStack() as stack:
         run._open(stack, results.attrs["data_digest"], [])
-        _write_run(results, variables, run.folder)
+        _write_run(results, variables, run.folder, run.draw)
     return results
 
 

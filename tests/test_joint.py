@@ -32,7 +32,7 @@ TOLERANCE = 2e-5
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "together"
-    ioca.run_study(CONFIG, path, seeds_at_once=1)
+    ioca.run_study(CONFIG, path, seeds_at_once=1, draw=False)
     return path
 
 
@@ -212,7 +212,7 @@ def test_trajectories_end_where_training_does(results, networks, data):
 
 def test_a_shard_gives_the_same(results, tmp_path):
     shard = ioca.Shard(1, 2)
-    part = ioca.run_study(CONFIG, tmp_path, shard=shard, seeds_at_once=1)
+    part = ioca.run_study(CONFIG, tmp_path, shard=shard, seeds_at_once=1, draw=False)
     assert part["seed"].values.tolist() == [0]
     for name in part.data_vars:
         np.testing.assert_array_equal(part[name], results[name].sel(seed=[0]), name)

@@ -20,6 +20,7 @@ FLAGS = (
     *("--seeds=0:7", "--hidden=6,5", "--epochs=1", "--random_orders=1"),
     *("--measures=entropy", "--num_devices=4", "--process_timeout=20"),
     "--deterministic",
+    "--nofigures",
 )
 
 

@@ -74,7 +74,7 @@ for given in json.load(sys.stdin):
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prune") / "study"
-    ioca.run_study(CONFIG, folder)
+    ioca.run_study(CONFIG, folder, draw=False)
     return folder
 
 

@@ -29,7 +29,12 @@ def folder(tmp_path_factory):
 
 
 def test_flags_replay_the_run(folder, tmp_path):
-    done = run(f"--flagfile={folder / 'flags.txt'}", f"--workdir={tmp_path / 'again'}")
+    done = run(
+        f"--flagfile={folder / 'flags.txt'}",
+        f"--workdir={tmp_path / 'again'}",
+        "--nofigures",
+    )
+    assert not (tmp_path / "again" / "figures").exists()
     assert done.returncode == 0, done.stderr
     first, again = (ioca.load_results(path) for path in (folder, tmp_path / "again"))
     assert first.equals(again)

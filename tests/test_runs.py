@@ -297,6 +297,7 @@ FLAGS = [
     *(f for f in CONFIG.flags() if not f.startswith("--seeds")),
     # One device, as this process has: sums over several are rounded otherwise.
     *("--seeds=4,0,7,2,9", "--seeds_at_once=1", "--num_devices=1"),
+    "--nofigures",
 ]
 
 

@@ -222,7 +222,7 @@ def test_summary_says_the_numbers(folder, results):
 
 def test_a_finished_folder_is_reported_not_computed_again(folder, results):
     before = (folder / "study.nc").stat().st_mtime_ns
-    again = ioca.run_study(CONFIG, folder)
+    again = ioca.run_study(CONFIG, folder, draw=False)
     assert again.identical(results)
     assert (folder / "study.nc").stat().st_mtime_ns == before
 
@@ -243,7 +243,7 @@ def test_a_seed_is_the_same_alone_and_with_other_measures(results, tmp_path):
     config = dataclasses.replace(
         CONFIG, seeds=(0,), measures=("kl_selectivity",), clamps=("mean",)
     )
-    alone = ioca.run_study(config, tmp_path / "alone").isel(seed=0)
+    alone = ioca.run_study(config, tmp_path / "alone", draw=False).isel(seed=0)
     beside = results.sel(seed=0, clamp=["mean"], ordering=alone["ordering"])
     np.testing.assert_array_equal(alone["order"], beside["order"])
     np.testing.assert_array_equal(alone["correct"], beside["correct"])
@@ -253,7 +253,7 @@ def test_diverged_networks_leave_no_numbers(tmp_path):
     config = dataclasses.replace(
         CONFIG, seeds=(0,), hidden=(3,), optimizer="sgd", learning_rate=1e30, epochs=1
     )
-    results = ioca.run_study(config, tmp_path / "diverged")
+    results = ioca.run_study(config, tmp_path / "diverged", draw=False)
     assert results["diverged"].values.tolist() == [True]
     lines = (tmp_path / "diverged" / "events.jsonl").read_text().splitlines()
     (chunk,) = [line for line in map(json.loads, lines) if line["event"] == "chunk"]

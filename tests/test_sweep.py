@@ -14,7 +14,7 @@ import ioca_jax as ioca
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = [
     *("--hidden=4", "--epochs=1", "--seeds=0:2", "--random_orders=2"),
-    "--permutations=0",
+    *("--permutations=0", "--nofigures"),
 ]
 GOOD, DIVERGED = (f"learning_rate={rate},batch_size=64" for rate in ("0.001", "1e+38"))
 TOO_LARGE = "batch_size: expected at most 3000, the training split's size, got 3001"
