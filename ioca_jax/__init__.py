@@ -9,7 +9,8 @@ Data goes one way, a module a room:
 ``datasets -> mlp -> training -> quantization -> histograms -> information -> orderings
 -> ablation -> importance -> results -> statistics -> claims -> figures``; ``study`` and
 ``runs`` alone know the whole way. Beside it stand ``interactions`` (pairs and groups of
-neurons) and ``surgery`` (ablations made permanent).
+neurons), which ``joint`` asks of the networks of a study and ``verdicts`` holds against
+what curves suggest, and ``surgery`` (ablations made permanent).
 
 Axes, in every docstring and annotation:
 

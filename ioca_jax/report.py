@@ -189,6 +189,7 @@ def _inference(tables: Mapping[str, pd.DataFrame], networks: int) -> list[str]:
             *(f"  {sentence}" for sentence in decided["sentence"]),
         ]
     lines += _pairs_and_groups(tables)
+    lines += _along_training(tables.get("trends"))
     if "claims" in tables:
         counts = tables["claims"].groupby("claim", sort=False)["verdict"].value_counts()
         rows = [
@@ -239,7 +240,8 @@ def _pairs_and_groups(tables: Mapping[str, pd.DataFrame]) -> list[str]:
         sizes = pairs.assign(size=np.abs(pairs["effect"]))
         sizes = sizes.pivot_table(index="pair_measure", values="size", sort=False)
         mean_size = dict(zip(sizes.index, sizes["size"], strict=True))
-        best = max(mean_size, key=lambda name: mean_size[name], default="")
+        others = [name for name in mean_size if "co_information" not in name]
+        best = max(others, key=lambda name: mean_size[name], default="")
         shown = ("co_information_miller_madow", best)
         rows = [
             [
@@ -254,8 +256,8 @@ def _pairs_and_groups(tables: Mapping[str, pd.DataFrame]) -> list[str]:
         lines += [
             "",
             "Rank correlation (Spearman, over the layer's pairs) of information with "
-            "the effect of ablating a pair: co-information, and the measure that ranks "
-            "most alike",
+            "the effect of ablating a pair: co-information, and of the others that which "
+            "ranks most alike",
             *_table(header, rows),
         ]
     if "conclusions" in tables:
@@ -285,6 +287,27 @@ def _estimate(row: Mapping[Hashable, Any], digits: str) -> list[str]:
         f"{low:+{digits}} to {high:+{digits}}",
         f"{p:.2g}" if np.isfinite(p) else "",
     ]
+
+
+def _along_training(table: pd.DataFrame | None) -> list[str]:
+    """What grew and what shrank along training."""
+    if table is None:
+        return []
+    rows = [
+        [
+            str(row["layer"]),
+            row["quantity"].replace("_", " "),
+            row["unit"],
+            f"{row['from_epoch']} to {row['to_epoch']}",
+            f"{row['effect']:+.3f}",
+            f"{row['low']:+.3f} to {row['high']:+.3f}",
+            row["trend"],
+        ]
+        for row in table.to_dict("records")
+        if np.isfinite(row["effect"])
+    ]
+    header = ["layer", "quantity", "unit", "epochs", "change", "95 % interval", ""]
+    return ["", "Along training, mean over networks", *_table(header, rows)]
 
 
 def _mean_and_sd(values: np.ndarray, digits: int) -> str:
