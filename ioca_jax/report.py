@@ -256,8 +256,8 @@ def _pairs_and_groups(tables: Mapping[str, pd.DataFrame]) -> list[str]:
         lines += [
             "",
             "Rank correlation (Spearman, over the layer's pairs) of information with "
-            "the effect of ablating a pair: co-information, and of the others that which "
-            "ranks most alike",
+            "the effect of ablating a pair: co-information, and the one of the others "
+            "that ranks most alike",
             *_table(header, rows),
         ]
     if "conclusions" in tables:
