@@ -43,7 +43,8 @@ PAIR_VALUES = (
 )
 """What of ``interactions.PAIR_MEASURES`` a study keeps; the others follow from it."""
 PERMUTATIONS = 50
-"""Of labels, at most, for pairs, groups and orders: each costs as much as the value."""
+"""Of labels, at most, for pairs: each costs as much as the values."""
+_PERMUTATIONS_OF_GROUPS = 20  # at most, for groups and orders, of which there are many
 _GROUPS = 100
 _GROUP_SIZES = range(2, 6)
 # O-information takes as many joint codes as a group has neurons, for each permutation.
@@ -164,22 +165,24 @@ def ask_together(
         clamps: float32 [S, A, H], the constant outputs of ablated neurons.
         orders: by scope, the network's first, int32 [S, O, K].
         seeds: int [S]; they decide which groups are drawn.
-        permutations: of labels; ``PERMUTATIONS`` at most are made.
+        permutations: of labels; for pairs ``PERMUTATIONS`` at most are made, for groups
+            and orders 20.
         memory_gb: bounds what is held at once, about.
 
     Returns:
         By variable of ``results.VARIABLES``, beginning with S.
     """
-    permutations = min(permutations, PERMUTATIONS)
+    of_groups = min(permutations, _PERMUTATIONS_OF_GROUPS)
     key = jax.random.key(0)  # the same labels for all networks
     keys = jax.vmap(_key_of_groups)(jnp.asarray(seeds, jnp.uint32))
-    pairs = _pairs(networks, *validation, key, permutations, memory_gb)
+    of_pairs = min(permutations, PERMUTATIONS)
+    pairs = _pairs(networks, *validation, key, of_pairs, memory_gb)
     found = jax.tree.map(np.array, pairs)
     tables = found.pop("tables")
     found["broja"] = np.stack([_decompose(table) for table in tables])
     found |= _effects(networks, clamps, test, memory_gb)
-    found |= _orders(networks, orders, validation, key, permutations)
-    found |= _groups(networks, list(orders.values()), validation, keys, permutations)
+    found |= _orders(networks, orders, validation, key, of_groups)
+    found |= _groups(networks, list(orders.values()), validation, keys, of_groups)
     return found
 
 

@@ -104,7 +104,8 @@ VARIABLES = {
     "pair_value": Variable(
         ("seed", "pair_measure", *_PAIR),
         "what two neurons say of the class, alone and together, on the validation "
-        "split; positive co-information is redundancy, negative is synergy",
+        "split; positive co-information is redundancy, negative is synergy; what only "
+        "one says is its mutual information less the redundancy",
         "bit",
     ),
     "pair_p_value": Variable(
