@@ -1091,6 +1091,10 @@ class PairEffects(NamedTuple):
     as of copies: redundancy. Negative: either one gone, the other is worth less, as of
     the inputs of an XOR: synergy.
 
+    Cross-entropy is convex in the logits: two harms that have nothing to do with each
+    other add up to a little more than their sum. So a small positive mean in loss is no
+    redundancy yet; compare pairs with pairs.
+
     Attributes:
         accuracy: float32 [..., w, w] or [..., P], share of accuracy, in [-2, 2].
         loss: the same in mean cross-entropy, nats.

@@ -11,7 +11,9 @@ One sign everywhere: **positive is redundancy, negative is synergy**. The networ
 unit: a mean over pairs or groups is one number of a network, and means over networks
 have intervals and tests as in ``claims``, which refuse too few networks.
 
-Limits. Co-information is of the class, a pair effect is of what later layers make of
+Limits. Pair effects in loss are positive a little even of neurons that have nothing to
+do with each other, for cross-entropy is convex in the logits; ranks of pairs, and what
+sets some neurons apart from others, do not suffer. Co-information is of the class, a pair effect is of what later layers make of
 two neurons: they need not agree, and ``correlate_pairs`` says how far they do. Neurons
 that say much share much whatever their order, so what is said of a layer's highest ones
 is beside what its other pairs show. Groups are as large as the examples support, a
