@@ -400,20 +400,14 @@ def _measure(model, variables, split, quantizer, measures) -> NeuronStatistics:
     )
 
 
-@partial(jax.jit, static_argnames=("model", "quantizer", "measures"))
-def _test_measures(model, variables, edges, split, permuted, quantizer, measures):
+@partial(jax.jit, static_argnames=("measures",))
+def _test_measures(networks, split, permuted, measures):
     """Nulls of every network, one after another, of the same permutations."""
-    num_codes = parse_quantizer(quantizer, model.activation).num_codes
-
-    def of_network(network):
-        variables, edges = network
-        codes = encode(model.apply(variables, split.x)[1], edges)
-        return null_of_labels(
-            *(codes, split.y, permuted),
-            *(num_codes, model.num_classes, measures),
-        )
-
-    return jax.lax.map(of_network, (variables, edges))
+    sizes = (networks.num_codes, networks.model.num_classes)
+    return networks.map(
+        lambda codes: null_of_labels(codes, split.y, permuted, *sizes, measures),
+        split.x,
+    )
 
 
 @partial(jax.jit, static_argnames=("model", "names"))
@@ -642,9 +636,8 @@ def study_networks(
     arrays["single_loss"] = np.array(single.loss)
     arrays |= _measured(config, model, data, trained, statistics, scores)
     if config.interactions:
-        spec = parse_quantizer(config.quantizer, model.activation)
         arrays |= joint.ask_together(
-            joint.Quantised(model, trained.variables, statistics.edges, spec.num_codes),
+            _quantised(config, model, trained.variables, statistics),
             *(validation, test, clamps, ordered_by_scope, trained.seeds.tolist()),
             permutations=config.permutations,
             memory_gb=config.memory_gb,
@@ -688,10 +681,8 @@ def _measured(
     tested = tuple(name for name in config.measures if name in MEASURES_OF_LABELS)
     if config.permutations and tested:
         permuted = permuted_labels(split.y, jax.random.key(0), config.permutations)
-        nulls = _test_measures(
-            *(model, variables, statistics.edges, split, permuted),
-            *(config.quantizer, tested),
-        )
+        networks = _quantised(config, model, variables, statistics)
+        nulls = _test_measures(networks, split, permuted, tested)
         for name in ("p_value", "p_value_family"):
             arrays[name] = stacked(
                 {n: getattr(null, name) for n, null in nulls.items()}
@@ -711,6 +702,13 @@ def _measured(
             axis=1,
         )
     return arrays
+
+
+def _quantised(
+    config: StudyConfig, model: MLP, variables: Any, statistics: NeuronStatistics
+) -> joint.Quantised:
+    num_codes = parse_quantizer(config.quantizer, model.activation).num_codes
+    return joint.Quantised(model, variables, statistics.edges, num_codes)
 
 
 def _stacked(
@@ -734,11 +732,10 @@ def _trajectories(
 ) -> dict[str, np.ndarray]:
     """What was to be seen along training, [S, epochs looked at, ...]."""
     informative = tuple(name for name in config.measures if name in MEASURES)
-    spec = parse_quantizer(config.quantizer, model.activation)
     seen = []
     for variables in trained.snapshots:
         found = _measure(model, variables, validation, config.quantizer, informative)
-        networks = joint.Quantised(model, variables, found.edges, spec.num_codes)
+        networks = _quantised(config, model, variables, found)
         seen.append(
             {
                 "trajectory_score": _stacked(config, model, trained, found.scores),

@@ -13,11 +13,12 @@ have intervals and tests as in ``claims``, which refuse too few networks.
 
 Limits. Pair effects in loss are positive a little even of neurons that have nothing to
 do with each other, for cross-entropy is convex in the logits; ranks of pairs, and what
-sets some neurons apart from others, do not suffer. Co-information is of the class, a pair effect is of what later layers make of
-two neurons: they need not agree, and ``correlate_pairs`` says how far they do. Neurons
-that say much share much whatever their order, so what is said of a layer's highest ones
-is beside what its other pairs show. Groups are as large as the examples support, a
-few neurons, not a quarter of a layer.
+sets some neurons apart from others, do not suffer. Co-information is of the class, a
+pair effect is of what later layers make of two neurons: they need not agree, and
+``correlate_pairs`` says how far they do. Neurons that say much share much whatever
+their order, so what is said of a layer's highest ones is beside what its other pairs
+show. Groups are as large as the examples support, a few neurons, not a quarter of a
+layer.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
