@@ -403,7 +403,7 @@ def load_data(study: Study) -> ioca.Dataset:
     arguments = [study.configuration[name] for name in names]
     if DATA_DIR.value is not None:
         arguments[1] = DATA_DIR.value
-    noise = study.configuration["label_noise"]
+    noise = study.configuration.get("label_noise", 0.0)
     data = ioca.load_dataset(*arguments, label_noise=noise)
     if data.digest != study.results.attrs["data_digest"]:
         raise ValueError(
