@@ -44,7 +44,8 @@ PAIR_VALUES = (
 """What of ``interactions.PAIR_MEASURES`` a study keeps; the others follow from it."""
 PERMUTATIONS = 50
 """Of labels, at most, for pairs: each costs as much as the values."""
-_PERMUTATIONS_OF_GROUPS = 20  # at most, for groups and orders, of which there are many
+PERMUTATIONS_OF_GROUPS = 20
+"""The same for groups and orders, of which there are many."""
 _GROUPS = 100
 _GROUP_SIZES = range(2, 6)
 # O-information takes as many joint codes as a group has neurons, for each permutation.
@@ -166,13 +167,13 @@ def ask_together(
         orders: by scope, the network's first, int32 [S, O, K].
         seeds: int [S]; they decide which groups are drawn.
         permutations: of labels; for pairs ``PERMUTATIONS`` at most are made, for groups
-            and orders 20.
+            and orders ``PERMUTATIONS_OF_GROUPS``.
         memory_gb: bounds what is held at once, about.
 
     Returns:
         By variable of ``results.VARIABLES``, beginning with S.
     """
-    of_groups = min(permutations, _PERMUTATIONS_OF_GROUPS)
+    of_groups = min(permutations, PERMUTATIONS_OF_GROUPS)
     key = jax.random.key(0)  # the same labels for all networks
     keys = jax.vmap(_key_of_groups)(jnp.asarray(seeds, jnp.uint32))
     of_pairs = min(permutations, PERMUTATIONS)

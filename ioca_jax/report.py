@@ -237,9 +237,8 @@ def _pairs_and_groups(tables: Mapping[str, pd.DataFrame]) -> list[str]:
         ]
     if "pairs" in tables:
         pairs = tables["pairs"]
-        sizes = pairs.assign(size=np.abs(pairs["effect"]))
-        sizes = sizes.pivot_table(index="pair_measure", values="size", sort=False)
-        mean_size = dict(zip(sizes.index, sizes["size"], strict=True))
+        sizes = pairs["effect"].abs().groupby(pairs["pair_measure"], sort=False)
+        mean_size = sizes.mean().dropna().to_dict()
         others = [name for name in mean_size if "co_information" not in name]
         best = max(others, key=lambda name: mean_size[name], default="")
         shown = ("co_information_miller_madow", best)

@@ -121,7 +121,8 @@ VARIABLES = {
     ),
     "broja": Variable(
         ("seed", "chosen", "part"),
-        "what a chosen pair says of the class, decomposed after Bertschinger et al.",
+        "what a chosen pair says of the class, decomposed after Bertschinger et al.; "
+        "NaN where a layer has no such pair, or no solution was found",
         "bit",
     ),
     "pair_effect_accuracy": Variable(

@@ -56,6 +56,7 @@ UNITS = (
 """Everything that neurons can be ranked by, with the unit of its values."""
 # Of the measuring split, the first: enough to tell which neuron is felt least.
 _EXAMPLES_OF_GREEDY = 1000
+_LEAST_PERMUTATIONS = 19  # the least p-value is then 0.05
 # Examples measured at a time. Fixed, so that clamp means do not depend on a budget.
 _EXAMPLES_MEASURED_AT_ONCE = 1000
 
@@ -123,7 +124,9 @@ class StudyConfig:
     random_orders: int = _field(10, "Random orders for each network and scope.")
     permutations: int = _field(
         200,
-        "Permutations of the labels that measures are tested against; 0 tests none.",
+        "Permutations of the labels that measures are tested against; 0 tests none. "
+        f"With --interactions pairs take {joint.PERMUTATIONS} of them at most, groups "
+        f"and orders {joint.PERMUTATIONS_OF_GROUPS}.",
     )
     interactions: bool = _field(
         False,
@@ -172,10 +175,11 @@ class StudyConfig:
                 "random_orders: expected at least 1, from which Shapley values are "
                 "estimated, got 0; give more, or measures without them"
             )
-        if self.interactions and not self.permutations:
+        if self.interactions and self.permutations < _LEAST_PERMUTATIONS:
             raise ValueError(
-                "permutations: expected at least 1 with interactions, whose estimates "
-                "each have a null beside them, got 0"
+                f"permutations: expected at least {_LEAST_PERMUTATIONS} with "
+                "interactions, whose pairs are tested at 5 %, got "
+                f"{self.permutations}"
             )
         check_label_noise(self.label_noise)
         epochs = check_epochs("trajectory_epochs", self.trajectory_epochs, self.epochs)

@@ -17,8 +17,13 @@ sets some neurons apart from others, do not suffer. Co-information is of the cla
 pair effect is of what later layers make of two neurons: they need not agree, and
 ``correlate_pairs`` says how far they do. Neurons that say much share much whatever
 their order, so what is said of a layer's highest ones is beside what its other pairs
-show. Groups are as large as the examples support, a few neurons, not a quarter of a
-layer.
+show: an interventional instrument therefore speaks of some neurons of a layer only
+where they differ from the others. Groups are as large as the examples support, a few
+neurons, not a quarter of a layer. A joint information with as few examples as one is
+given for, five for each cell of code and class, is still too large by some hundredths
+of a bit, which would look like synergy; so groups are judged from
+``JUDGED_EXAMPLES_PER_CELL`` = 25 on, where of simulated neurons that are independent
+given the class no more than the level is called synergistic.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -38,6 +43,7 @@ from ioca_jax.statistics import seeds_needed, spearman
 INFORMATIONAL = ("co-information", "groups")
 INTERVENTIONAL = ("pair effects in loss", "pair effects in accuracy")
 DIRECTIONS = ("redundant", "synergistic")
+JUDGED_EXAMPLES_PER_CELL = 25
 LAST_LESS_FIRST = "last less first"
 
 _CO_INFORMATION = "co_information_miller_madow"
@@ -49,6 +55,7 @@ _INTERACTIONS = (
     "pair_p_value",
     *(f"pair_effect_{name}" for name in _EFFECTS),
     "joint_information_miller_madow",
+    "joint_cells",
     "redundancy_index",
     "o_information_with_class",
 )
@@ -138,10 +145,10 @@ def joint_behaviour(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataFram
           less that of those significantly synergistic, at 5 % of any in the network;
         * ``redundancy_i_min``, ``synergy_i_min``: means over pairs, bits, plug-in, not
           negative, descriptions without a test (their difference is co-information);
-        * ``groups``: the redundancy index less 1, mean over random groups of the
+        * ``groups``: the redundancy index less 1, median over random groups of the
           greatest size that has one in every network (and in both layers of a
-          difference);
-        * ``O-information with class``: mean over groups, likewise, bits;
+          difference) and ``JUDGED_EXAMPLES_PER_CELL`` for each of its cells;
+        * ``O-information with class``: median over groups, likewise, bits;
         * ``pair effects in loss`` and ``in accuracy``: means over pairs, nats and share
           of the test split.
 
@@ -194,9 +201,9 @@ def _quantities(
         if name in found:
             mean = _mean_where(found[name], everything)
             yield _Quantity(name, "bit", "", mean, is_judged=False)
-    index = _mean_of_groups(results["redundancy_index"], layer, together)
+    index = _median_of_groups(results, "redundancy_index", layer, together)
     yield _Quantity("groups", "1", "", index - 1)
-    bits = _mean_of_groups(results["o_information_with_class"], layer, together)
+    bits = _median_of_groups(results, "o_information_with_class", layer, together)
     yield _Quantity("O-information with class", "bit", "", bits)
     for clamp in results["clamp"].values:
         for name in _EFFECTS:
@@ -205,18 +212,28 @@ def _quantities(
             yield _Quantity(f"pair effects in {name}", _UNITS[name], str(clamp), mean)
 
 
-def _mean_of_groups(
-    values: xr.DataArray, layer: int, together: Sequence[int]
+def _median_of_groups(
+    results: xr.Dataset, name: str, layer: int, together: Sequence[int]
 ) -> Float[np.ndarray, " S"]:
-    """Mean over groups of the greatest size that all networks and layers have."""
-    sizes = values["group_size"].values.tolist()
+    """Over groups of the greatest size that is judged in all networks and layers.
+
+    An index is a ratio: a mean would be that of the group that says least.
+    """
+    values = results[name]
+    most_cells = results.attrs["num_validation"] // JUDGED_EXAMPLES_PER_CELL
+    num_codes, num_classes = results.sizes["code"], results.sizes["class"]
+    sizes = [
+        size
+        for size in values["group_size"].values.tolist()
+        if num_codes**size * num_classes <= most_cells
+    ]
     scopes = [f"layer_{number}" for number in together]
     has = values.sel(scope=scopes).notnull().any("group").all(("seed", "scope"))
     usable = [size for size in sizes if bool(has.sel(group_size=size))]
     if not usable:
         return np.full(values.sizes["seed"], np.nan)
     of_layer = values.sel(scope=f"layer_{layer}", group_size=max(usable))
-    return of_layer.astype(np.float64).mean("group").transpose("seed").values
+    return of_layer.astype(np.float64).median("group").transpose("seed").values
 
 
 # Hypotheses ---------------------------------------------------------------------------
@@ -230,9 +247,9 @@ def weigh_hypotheses(
     A hypothesis is about the neurons of highest or lowest value of a measure: here the
     quarter of the layer that goes first in that order (at least two neurons). Pairs are
     of such a neuron with any other of its layer. The group is the first k neurons of
-    the order, k from 2 to the quarter the greatest that the examples of every network
-    support; its redundancy index is what the k say alone, summed, over what they say
-    jointly (Miller-Madow, both).
+    the order, k from 2 to the quarter the greatest that has in every network
+    ``JUDGED_EXAMPLES_PER_CELL`` for each cell; its redundancy is what the k say alone,
+    summed, less what they say jointly (Miller-Madow, both).
 
     Args:
         results: a run's results, with interactions.
@@ -242,13 +259,15 @@ def weigh_hypotheses(
     Returns:
         A row per hypothesis (``layer``, ``clamp``, ``measure``, ``end``, ``suggested``,
         which is its verdict) and ``instrument``: ``co-information`` (mean over pairs,
-        Miller-Madow, bits), ``groups`` (redundancy index less 1),
+        Miller-Madow, bits), ``groups`` (redundancy, bits),
         ``pair effects in loss`` (nats) and ``in accuracy`` (share) at that clamp; with
         ``unit``; ``neurons``, the size of the quarter or the group (0: none);
         ``effect``, its interval ``low`` to ``high``, ``p_value``, ``p_corrected`` and
         ``says`` as in ``joint_behaviour``; ``beside_others``, the effect less that of
         the layer's pairs without a neuron of the quarter, or, of groups, that of the
         first k of random orders; and ``p_beside_others``, corrected for all rows.
+        Pair effects say a direction only where they are further in it than those of the
+        others, at the same level.
 
     Raises:
         ValueError: a run without interactions, too few networks for the level, or a
@@ -276,6 +295,10 @@ def weigh_hypotheses(
     beside = tested(rows, others)
     table["beside_others"] = beside["effect"]
     table["p_beside_others"] = beside["p_corrected"]
+    apart = np.sign(table["beside_others"]) == np.sign(table["effect"])
+    apart &= table["p_beside_others"] <= alpha
+    speaks = table["says"].isin(DIRECTIONS) & table["instrument"].isin(INTERVENTIONAL)
+    table.loc[speaks & ~apart, "says"] = "neither"
     return table
 
 
@@ -304,7 +327,7 @@ def _weigh(
     bits = results["pair_value"].sel(pair_measure=_CO_INFORMATION)
     yield of_pairs("co-information", "bit", bits)
     size, here, elsewhere = _group_of(results, about, quarter, alone)
-    yield "groups", "1", size, here, elsewhere
+    yield "groups", "bit", size, here, elsewhere
     for name in _EFFECTS:
         effects = results[f"pair_effect_{name}"].sel(clamp=about["clamp"])
         yield of_pairs(f"pair effects in {name}", _UNITS[name], effects)
@@ -316,33 +339,37 @@ def _group_of(
     quarter: int,
     alone: Float[np.ndarray, "S H"],
 ) -> tuple[int, Float[np.ndarray, " S"], Float[np.ndarray, " S"]]:
-    """Size of the group that goes first, its redundancy less 1, that of random ones."""
+    """Size of the group that goes first, its redundancy, that of random ones."""
     in_order = (about["measure"], _direction(about["end"]))
-    index = _redundancy_along(results, about["layer"], *in_order, alone)[:, 0]
-    usable = np.flatnonzero(np.isfinite(index).all(axis=0))
+    bits = _redundancy_along(results, about["layer"], *in_order, alone)[:, 0]
+    usable = np.flatnonzero(np.isfinite(bits).all(axis=0))
     usable = usable[(usable >= 2) & (usable <= quarter)]
     if not usable.size:
         nothing = np.full(len(alone), np.nan)
         return 0, nothing, nothing
     size = int(usable[-1])
     drawn = _redundancy_along(results, about["layer"], "random", "random", alone)
-    return size, index[:, size] - 1, drawn[:, :, size].mean(axis=1) - 1
+    of_draws = drawn[:, :, size]
+    return size, bits[:, size], _mean_where(of_draws, np.isfinite(of_draws))
 
 
 def _redundancy_along(
     results: xr.Dataset, layer: int, ranked_by: str, direction: str, alone: np.ndarray
 ) -> Float[np.ndarray, "S orderings points"]:
-    """Redundancy index of the first k neurons, NaN where it has no estimate."""
+    """Redundancy of the first k neurons, bits, NaN where it is not judged."""
     where = _orderings(results, ranked_by, direction)
     scope = f"layer_{layer}"
     joint = results["joint_information_miller_madow"].sel(side="ablated", scope=scope)
     joint = joint.isel(ordering=where).transpose("seed", "ordering", "step").values
+    cells = results["joint_cells"].sel(side="ablated", scope=scope).isel(ordering=where)
+    cells = cells.transpose("seed", "ordering", "step").values
+    enough = cells * JUDGED_EXAMPLES_PER_CELL <= results.attrs["num_validation"]
     order = results["order"].sel(scope=scope).isel(ordering=where)
     order = order.transpose("seed", "ordering", "position").values
     own = np.where(order >= 0, alone[np.arange(len(alone))[:, None, None], order], 0)
     summed = np.cumsum(own, axis=-1)
-    known = np.where(joint > 0, joint, np.nan).astype(np.float64)
-    return np.concatenate([known[..., :1] * np.nan, summed / known[..., 1:]], axis=-1)
+    known = np.where(enough, joint, np.nan).astype(np.float64)
+    return np.concatenate([known[..., :1] * np.nan, summed - known[..., 1:]], axis=-1)
 
 
 def conclude(weighed: pd.DataFrame) -> pd.DataFrame:
@@ -446,7 +473,7 @@ def through_training(results: xr.Dataset) -> pd.DataFrame:
         ``test_error`` (share), the median over the layer's neurons of each measure of
         information (``median_MEASURE``, bits), ``layer_entropy``, ``layer_information``
         and ``layer_information_decoded`` (bits), and the median over groups of the
-        ``redundancy_index``. NaN where no network has a value.
+        ``redundancy_index``. NaN where not every network has a value.
 
     Raises:
         ValueError: a run without trajectories, or no network that learned.
@@ -457,7 +484,7 @@ def through_training(results: xr.Dataset) -> pd.DataFrame:
         courses = {"test_error": 1 - _by_epoch(kept["trajectory_accuracy"])}
         courses |= {name: course for name, (course, _) in _courses(kept, layer).items()}
         for index, epoch in enumerate(kept["trajectory_epoch"].values):
-            means = {name: _mean(course[:, index]) for name, course in courses.items()}
+            means = {n: float(course[:, index].mean()) for n, course in courses.items()}
             rows.append({"layer": int(layer), "trajectory_epoch": int(epoch), **means})
     return pd.DataFrame(rows)
 
@@ -652,11 +679,6 @@ def _mean_where(
     number = chosen.sum(axis=1)
     total = np.where(chosen, values, 0).sum(axis=1)
     return total / np.where(number > 0, number, np.nan)
-
-
-def _mean(values: np.ndarray) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else float("nan")
 
 
 def _has_interactions(results: xr.Dataset) -> bool:

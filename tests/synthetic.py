@@ -212,6 +212,7 @@ def joint_results(
     chosen = 4 * len(layers)
     looked = (seeds, len(trajectory_epochs), len(layers))
     arrays = {
+        "joint_count": rng.integers(50, 150, (seeds, neurons, 2, 2)).astype(np.int32),
         "pair_value": symmetric(seeds, len(PAIR_NAMES), scale=0.1),
         "pair_p_value": np.abs(symmetric(seeds)) % 1,
         "chosen_pair": rng.integers(0, neurons, (seeds, chosen, 2)).astype(np.int32),
@@ -274,8 +275,9 @@ def planted_joint_results(
 
     Args:
         co_information: bits, mean over the pairs of each layer, Miller-Madow.
-        pair_effect: of ablating both, mean over the pairs of each layer, in nats and in
-            accuracy.
+        pair_effect: of ablating both, over the pairs of each layer, in nats and in
+            accuracy; twice that for pairs with a neuron of the quarter of lowest or of
+            highest mutual information.
         redundancy: index of the first two to four neurons of any order, less 1, and of
             random groups, by layer.
         curves: effects of ``planted_results``.
@@ -320,6 +322,12 @@ def planted_joint_results(
             noise += rng.normal(0, spread / 10, (seeds, 1, 1))
             if name in ("loss", "accuracy"):
                 noise[:, range(size), range(size)] = np.nan
+                of_own = scores[:, THREE.index("mutual_information"), own]
+                rank = of_own.argsort(axis=1).argsort(axis=1)
+                ends = np.isin(
+                    rank, [*range(size // 4), *range(size - size // 4, size)]
+                )
+                noise += planted * (ends[:, :, None] | ends[:, None])
                 for clamp in range(2):
                     array = results[f"pair_effect_{name}"].values[:, clamp]
                     array[:, own, own] = planted + noise

@@ -246,8 +246,8 @@ def test_layers_too_narrow_for_a_group_or_a_pair_have_none(data):
     [
         (
             {"permutations": 0},
-            "permutations: expected at least 1 with interactions, whose estimates each "
-            "have a null beside them, got 0",
+            "permutations: expected at least 19 with interactions, whose pairs are "
+            "tested at 5 %, got 0",
         ),
         (
             {"label_noise": 1.5},
