@@ -237,9 +237,15 @@ def _pairs_and_groups(tables: Mapping[str, pd.DataFrame]) -> list[str]:
         ]
     if "pairs" in tables:
         pairs = tables["pairs"]
-        sizes = pairs["effect"].abs().groupby(pairs["pair_measure"], sort=False)
-        mean_size = sizes.mean().dropna().to_dict()
-        others = [name for name in mean_size if "co_information" not in name]
+        mean_size = {
+            str(name): float(np.abs(of_measure["effect"].to_numpy()).mean())
+            for name, of_measure in pairs.groupby("pair_measure", sort=False)
+        }
+        others = [
+            name
+            for name, size in mean_size.items()
+            if np.isfinite(size) and "co_information" not in name
+        ]
         best = max(others, key=lambda name: mean_size[name], default="")
         shown = ("co_information_miller_madow", best)
         rows = [
