@@ -4,6 +4,7 @@ import json
 import pathlib
 import subprocess
 
+import jax.numpy as jnp
 import numpy as np
 import processes
 import pytest
@@ -220,9 +221,8 @@ def test_planted_disagreements_of_pairs_are_refused():
     nothing = np.zeros((1, 2))
 
     def check(examples, loss):
-        effects = PairEffects(
-            np.array([examples / 10]), np.array([loss]), nothing, nothing
-        )
+        arrays = (np.array([examples / 10]), np.array([loss]), nothing, nothing)
+        effects = PairEffects(*map(jnp.asarray, arrays))
         return cases.check_effects("x", effects, oracle, 10)
 
     assert check(-5.0, -0.5) == {"examples": 0, "near_ties": 1, "loss": 0}
