@@ -37,7 +37,7 @@ from jaxtyping import Bool, Float, Int
 
 from ioca_jax.claims import ALPHA, learned, need_seeds, tested
 from ioca_jax.information import mutual_information_miller_madow
-from ioca_jax.results import in_words, neurons_of
+from ioca_jax.results import converged, in_words, neurons_of
 from ioca_jax.statistics import seeds_needed, spearman
 
 INFORMATIONAL = ("co-information", "groups")
@@ -465,6 +465,8 @@ def _sentence(
 def through_training(results: xr.Dataset) -> pd.DataFrame:
     """What layers say of the class as they are trained.
 
+    Of all networks that did not diverge: those at chance too, which may have memorised.
+
     Args:
         results: a run's results, with trajectories.
 
@@ -476,9 +478,9 @@ def through_training(results: xr.Dataset) -> pd.DataFrame:
         ``redundancy_index``. NaN where not every network has a value.
 
     Raises:
-        ValueError: a run without trajectories, or no network that learned.
+        ValueError: a run without trajectories, or whose networks all diverged.
     """
-    kept = _learned_with_trajectories(results)
+    kept = _converged_with_trajectories(results)
     rows = []
     for layer in kept["hidden_layer"].values:
         courses = {"test_error": 1 - _by_epoch(kept["trajectory_accuracy"])}
@@ -508,7 +510,7 @@ def trends_of_training(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataF
         ValueError: a run without trajectories or with a single epoch, or too few
             networks for an interval.
     """
-    kept = _learned_with_trajectories(results)
+    kept = _converged_with_trajectories(results)
     epochs = kept["trajectory_epoch"].values.tolist()
     *earlier, last = sorted(epochs)
     after = [epoch for epoch in earlier if epoch > 0][:1]
@@ -578,20 +580,21 @@ def tabulate(
         ``conclusions`` (a row per hypothesis); with trajectories ``trajectories``, with
         three networks and two epochs also ``trends``. Empty for a run without.
     """
+    found = {}
     try:
         networks = learned(results).sizes["seed"]
     except ValueError:
-        return {}
-    found = {}
+        networks = 0
     if _has_interactions(results) and networks >= _LEAST_FOR_INTERVALS:
         found["pairs"] = correlate_pairs(results)
         found["joint"] = joint_behaviour(results)
         if "hypotheses" in tables and networks >= seeds_needed(ALPHA):
             found["verdicts"] = weigh_hypotheses(results, tables["hypotheses"])
             found["conclusions"] = conclude(found["verdicts"])
-    if "trajectory_score" in results:
+    finished = converged(results).sizes["seed"]
+    if "trajectory_score" in results and finished:
         found["trajectories"] = through_training(results)
-        enough = networks >= _LEAST_FOR_INTERVALS
+        enough = finished >= _LEAST_FOR_INTERVALS
         if enough and results.sizes["trajectory_epoch"] > 1:
             found["trends"] = trends_of_training(results)
     return found
@@ -694,10 +697,15 @@ def _learned_with_interactions(results: xr.Dataset) -> xr.Dataset:
     return learned(results)
 
 
-def _learned_with_trajectories(results: xr.Dataset) -> xr.Dataset:
+def _converged_with_trajectories(results: xr.Dataset) -> xr.Dataset:
     if "trajectory_score" not in results:
         raise ValueError(
             "expected a run with trajectories, got one without; run it with "
             "trajectories"
         )
-    return learned(results)
+    kept = converged(results)
+    if not kept.sizes["seed"]:
+        raise ValueError(
+            "expected a network that did not diverge, got none; train otherwise"
+        )
+    return kept

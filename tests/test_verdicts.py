@@ -453,6 +453,10 @@ def test_tables_of_a_run_that_has_few_networks():
     assert verdicts.tabulate(planted_results(), tables) == {}
     none = results.assign(diverged=results["diverged"] | True)
     assert verdicts.tabulate(none, tables) == {}
+    # Networks that memorise noise are at chance, and there to be looked at.
+    at_chance = results.copy(deep=True)
+    at_chance["accuracy"].values[..., 0] = 0.5
+    assert set(verdicts.tabulate(at_chance, tables)) == trained
 
 
 def test_hypotheses_of_curves_are_followed_to_the_summary():
