@@ -14,7 +14,7 @@ demo: .venv/installed
 test: .venv/installed-dev
 	.venv/bin/python -m pytest -q --numprocesses=2 --dist=worksteal
 
-# About ten minutes; the figures are in runs/benchmark.json.
+# About eleven minutes; the figures are in runs/benchmark.json.
 benchmark: .venv/installed-benchmark
 	.venv/bin/python -m experiments.benchmark_ablation --measure_memory=ours
 
