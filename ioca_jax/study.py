@@ -838,6 +838,16 @@ def _attributes(config: StudyConfig, model: MLP, data: Dataset) -> dict[str, Any
             len(data.validation.y), spec.num_codes, model.num_classes
         )
         or 0,
+        **(
+            {
+                "permutations_of_pairs": min(config.permutations, joint.PERMUTATIONS),
+                "permutations_of_groups": min(
+                    config.permutations, joint.PERMUTATIONS_OF_GROUPS
+                ),
+            }
+            if config.interactions
+            else {}
+        ),
         "versions": json.dumps(versions(packages)),
         "source_revision": source_revision(),
         "device": ", ".join(

@@ -75,6 +75,7 @@ def test_pairs_are_measured_on_the_validation_split(results, networks, data):
                 if not corrected:
                     mmi = float(pair.sel(pair_measure="redundancy_mmi"))
                     assert mmi == pytest.approx(min(alone), abs=TOLERANCE)
+        assert results.attrs["permutations_of_pairs"] == 20
         p_values = here["pair_p_value"].values
         assert np.isnan(np.diag(p_values)).all()
         pairs = ~np.eye(12, dtype=bool)
