@@ -41,7 +41,14 @@ from matplotlib.ticker import (
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
-from ioca_jax.results import converged, in_words, mean_curve, neurons_of, write_whole
+from ioca_jax.results import (
+    converged,
+    dataset_in_words,
+    in_words,
+    mean_curve,
+    neurons_of,
+    write_whole,
+)
 
 # Okabe and Ito's, without black (kept for random orders) and yellow (too pale). The
 # first two, which most figures need, are dark and light in print without colour.
@@ -1947,7 +1954,7 @@ def _subject(results: xr.Dataset) -> str:
     elif kept < seeds:
         networks += f" ({seeds - kept} diverged, left out)"
     return (
-        f"{pathlib.Path(config['dataset']).name}, {results.attrs['network']}, "
+        f"{dataset_in_words(config)}, {results.attrs['network']}, "
         f"quantiser {results.attrs['quantizer']}, {networks}"
     )
 

@@ -11,7 +11,12 @@ import xarray as xr
 
 from ioca_jax import claims, verdicts
 from ioca_jax.claims import CLAIMS, VERDICTS
-from ioca_jax.results import converged, intact_accuracy, neurons_of
+from ioca_jax.results import (
+    converged,
+    dataset_in_words,
+    intact_accuracy,
+    neurons_of,
+)
 from ioca_jax.statistics import areas_by_order
 
 
@@ -48,7 +53,7 @@ def summarize(
     config = json.loads(results.attrs["configuration"])
     kept = converged(results)
     lines = [
-        f"{config['dataset']}: {results.sizes['seed']} networks "
+        f"{dataset_in_words(config)}: {results.sizes['seed']} networks "
         f"{results.attrs['network']}, {config['epochs']} epochs, quantiser "
         f"{results.attrs['quantizer']}",
         _times(json.loads(results.attrs["seconds"])),

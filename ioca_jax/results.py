@@ -466,6 +466,20 @@ def in_words(name: str) -> str:
     return name.replace("_", " ").replace("kl ", "KL ")
 
 
+def dataset_in_words(configuration: Mapping[str, Any]) -> str:
+    """What networks were trained on, for titles.
+
+    Args:
+        configuration: of a run, by field.
+
+    Returns:
+        The dataset's name, and its label noise if there is any.
+    """
+    name = pathlib.Path(configuration["dataset"]).name
+    noise = configuration.get("label_noise", 0.0)
+    return f"{name} with label noise {noise:g}" if noise else name
+
+
 def neurons_of(results: xr.Dataset, layer: int | np.integer) -> np.ndarray:
     """Where a layer's neurons lie on the neuron axis.
 
