@@ -280,6 +280,7 @@ def test_titles_say_what_was_trained(results, name):
 def test_title_of_a_file_is_its_name_as_it_is():
     figure = figures.training_history(synthetic_results(dataset="/data/$a$ b.npz"))
     assert "\n$a$ b.npz, 5-4-3-2 relu" in figure.get_suptitle()
+    figure.draw_without_rendering()
 
 
 def test_titles_tell_of_label_noise():
@@ -287,7 +288,6 @@ def test_titles_tell_of_label_noise():
     noisy.attrs["configuration"] = json.dumps({"dataset": "x", "label_noise": 0.5})
     title = figures.training_history(noisy).get_suptitle()
     assert "x with label noise 0.5, 5-4-3-2 relu" in title.replace("\n", " ")
-    figure.draw_without_rendering()
 
 
 @pytest.mark.parametrize("name", sorted(ALL_FIGURES))
