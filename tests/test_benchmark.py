@@ -83,6 +83,7 @@ def test_the_report_says_where_it_comes_from(report):
         assert report[key]
 
 
+@pytest.mark.slow
 def test_the_grid_is_a_cross_product_with_memory(tmp_path):
     done = run(
         *("--cases=grid", "--scopes=network,layer_1", "--widths=4", "--depths=2"),
@@ -117,6 +118,7 @@ def test_growth_is_measured_then_extrapolated(tmp_path):
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_one_point_of_growth_is_measured():
     settings = cases.Settings(cases.PRESETS["tiny"], costs.Ceilings(1e9, 1e9))
     small = growth.GROWTH["tiny"]._replace(axes={"seeds": [2], "seeds_trained": [2]})

@@ -41,7 +41,7 @@ print(run(40_000, int(sys.argv[3])) / 1e6)
         ("prefix_sums", 0.02, 64, 1),
         ("masks", 0.02, 8, 1),
         # Devices of a CPU share one memory, and so the budget.
-        ("prefix_sums", 0.1, 64, 4),
+        pytest.param("prefix_sums", 0.1, 64, 4, marks=pytest.mark.slow),
     ],
 )
 def test_engines_keep_to_the_budget(engine, memory_gb, num_steps, num_devices):

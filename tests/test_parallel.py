@@ -54,7 +54,7 @@ def on_one() -> dict:
     return run(1)
 
 
-@pytest.mark.parametrize("num_devices", [3, 8])
+@pytest.mark.parametrize("num_devices", [3, pytest.param(8, marks=pytest.mark.slow)])
 def test_devices_change_nothing(on_one, num_devices):
     """Neither 5 seeds nor 101 examples are a multiple of 3 or 8."""
     here = run(num_devices)

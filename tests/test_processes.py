@@ -118,6 +118,7 @@ def test_when_one_process_dies_the_others_stop_and_a_new_start_goes_on(
     assert ioca.load_results(folder).sizes["seed"] == 7
 
 
+@pytest.mark.slow
 def test_when_the_first_process_dies_the_others_stop(start_two, tmp_path):
     both = start_two(f"--workdir={tmp_path / 'run'}", "--seeds_at_once=1")
     wait_for_a_chunk(tmp_path / "run")
