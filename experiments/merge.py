@@ -3,6 +3,7 @@
 python -m experiments.merge --workdir=runs/all runs/shard_*
 """
 
+import pathlib
 from collections.abc import Sequence
 
 from absl import flags
@@ -23,8 +24,8 @@ def main(folders: Sequence[str]) -> None:
         raise ValueError(
             "num_processes: expected one process to join runs, got several"
         )
-    results = ioca.merge_runs(folders, WORKDIR.value, partial=PARTIAL.value)
-    print(ioca.summarize(results))
+    ioca.merge_runs(folders, WORKDIR.value, partial=PARTIAL.value)
+    print((pathlib.Path(WORKDIR.value) / "summary.txt").read_text(), end="")
     print(f"\nJoined {len(folders)} runs in {WORKDIR.value}")
 
 

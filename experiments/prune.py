@@ -56,6 +56,7 @@ from ioca_jax.results import (
     intact_accuracy,
     write_whole,
 )
+from ioca_jax.runs import config_of
 from ioca_jax.surgery import kept_by_score, num_parameters, prune_networks
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/pruned", "Where the results go.")
@@ -399,12 +400,10 @@ def load_data(study: Study) -> ioca.Dataset:
     Raises:
         ValueError: the data there are not those of the study.
     """
-    names = ("dataset", "data_dir", "num_validation", "split_seed")
-    arguments = [study.configuration[name] for name in names]
+    arguments = config_of(study.results).data_arguments()
     if DATA_DIR.value is not None:
-        arguments[1] = DATA_DIR.value
-    noise = study.configuration.get("label_noise", 0.0)
-    data = ioca.load_dataset(*arguments, label_noise=noise)
+        arguments["data_dir"] = DATA_DIR.value
+    data = ioca.load_dataset(**arguments)
     if data.digest != study.results.attrs["data_digest"]:
         raise ValueError(
             f"study: expected the images and labels of {data.name} that the study was "

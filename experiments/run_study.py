@@ -12,6 +12,8 @@ that holds this run's results is reported, not computed again; where it holds a 
 them, the run goes on.
 """
 
+import pathlib
+
 from absl import flags
 
 import ioca_jax as ioca
@@ -50,7 +52,7 @@ def main() -> None:
     listeners = [events.progress_bar(), events.log_lines()]
     if TENSORBOARD.value:
         listeners.append(events.tensorboard(f"{WORKDIR.value}/tensorboard"))
-    results = ioca.run_study(
+    ioca.run_study(
         config,
         WORKDIR.value,
         shard=ioca.Shard.parse(SHARD.value),
@@ -59,7 +61,7 @@ def main() -> None:
         listeners=listeners,
     )
     if parallel.is_first():
-        print(ioca.summarize(results))
+        print((pathlib.Path(WORKDIR.value) / "summary.txt").read_text(), end="")
         drawn = " figures," if FIGURES.value else ""
         print(
             f"\nWritten to {WORKDIR.value}: study.nc, networks,{drawn} tables, "

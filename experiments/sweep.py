@@ -219,6 +219,11 @@ def plan(
     )
 
 
+def _loader(dataset: tuple[tuple[str, Any], ...]) -> Callable[[], ioca.Dataset]:
+    """Loads when first asked, and keeps what it loaded as long as it lives."""
+    return functools.cache(functools.partial(ioca.load_dataset, **dict(dataset)))
+
+
 def _grouped(runs: Iterable[Run], key: Callable[[Run], Any]) -> list[Run]:
     """Runs of the same key together, otherwise in order."""
     groups: dict[Any, list[Run]] = {}
@@ -262,10 +267,7 @@ def sweep(runs: Sequence[Run], workdir: pathlib.Path) -> pd.DataFrame:
     bar = tqdm(total=unfinished, desc="runs", unit="run", smoothing=0, disable=None)
     with bar:
         for dataset, group in itertools.groupby(runs, lambda run: run.dataset):
-            # Loads when first asked, and is dropped with its group.
-            load = functools.cache(
-                functools.partial(ioca.load_dataset, **dict(dataset))
-            )
+            load = _loader(dataset)
             if unfinished and all(run.dataset == dataset for run in runs):
                 load()  # outside of any run: without it none can be
             for run in group:
@@ -401,8 +403,7 @@ def dry_run(runs: Sequence[Run]) -> int:
     costs: dict[ioca.StudyConfig, Costs] = {}
     working, compiled, failing = 0.0, {}, 0
     for dataset, group in itertools.groupby(runs, lambda run: run.dataset):
-        arguments = dict(dataset)
-        load = functools.cache(functools.partial(ioca.load_dataset, **arguments))
+        load = _loader(dataset)
         for run in group:
             if run.state == "finished":
                 print(f"{run.name}: finished already", flush=True)

@@ -47,6 +47,7 @@ from ioca_jax.results import (
     in_words,
     mean_curve,
     neurons_of,
+    orderings_of,
     write_whole,
 )
 
@@ -158,11 +159,7 @@ def bias_balancing(results: xr.Dataset, measure: str = "mutual_information") -> 
     """
     kept = _kept(results)
     for given, axis in ((measure, "measure"), ("zero", "clamp"), ("mean", "clamp")):
-        if given not in _names(kept, axis):
-            raise ValueError(
-                f"bias_balancing: expected a run with the {axis} {given!r}, got one "
-                f"with {', '.join(_names(kept, axis))}"
-            )
+        _check_named(kept, "bias_balancing", axis, given)
     scopes = [scope for scope in _names(kept, "scope") if scope != "network"]
     figure, panels = _accuracy_panels(
         results, "Bias balancing: clamping to the mean rather than zero", scopes, [""]
@@ -275,7 +272,7 @@ def single_effects(results: xr.Dataset, clamp: str | None = None) -> Figure:
         ValueError: no network that converged.
     """
     kept = _kept(results)
-    clamp = clamp or _names(kept, "clamp")[-1]
+    clamp = _chosen_clamp(kept, "single_effects", clamp)
     measures = _names(kept, "measure")
     figure, panels = _panels(
         results,
@@ -402,8 +399,7 @@ def order_effects(results: xr.Dataset, table: pd.DataFrame) -> Figure:
                     **look | {"linestyle": "", "mfc": fill, "zorder": 3},
                 )
         axes.axvline(0, color="black", linewidth=1, linestyle=":")
-        name = "whole network" if scope == "network" else in_words(scope)
-        axes.set_title(f"{name}, clamped to {clamp}", fontsize="medium")
+        axes.set_title(f"{_scope_name(scope)}, clamped to {clamp}", fontsize="medium")
         axes.set_yticks(np.arange(len(measures)), [in_words(name) for name in measures])
         axes.set_ylim(len(measures) - 0.5, -0.5)
         axes.tick_params(labelsize="small")
@@ -561,8 +557,8 @@ def class_curves(
     figure, panels = _accuracy_panels(
         results, f"Accuracy by class, {ordered}", scopes, clamps
     )
-    chosen = (kept["ranked_by"] == ranked_by) & (kept["direction"] == direction)
-    correct = kept["correct"].isel(ordering=np.flatnonzero(chosen.values))
+    correct = kept["correct"]
+    correct = correct.isel(ordering=orderings_of(kept, ranked_by, direction))
     share = correct.where(correct >= 0) / kept["class_size"]
     share = share.mean(("seed", "ordering"))
     lines = kept.sizes["class"]
@@ -950,9 +946,8 @@ def _joint_curve(
     direction: str,
 ) -> xr.DataArray:
     """[seed, step], mean over draws, where every network and draw has an estimate."""
-    chosen = (results["ranked_by"] == ranked_by) & (results["direction"] == direction)
     curves = results[name].sel(side=side, scope=scope)
-    curves = curves.isel(ordering=np.flatnonzero(chosen.values))
+    curves = curves.isel(ordering=orderings_of(results, ranked_by, direction))
     curves = curves.dropna("step", how="any")
     return curves.mean("ordering").transpose("seed", "step")
 

@@ -610,7 +610,12 @@ def _group_information(codes, labels, permuted, groups, num_codes, num_classes):
 def _sizes(codes: Array, group_size: int, num_codes: int) -> int:
     """Codes in a table of a group: no more than the examples can support."""
     supported = max(1, len(codes) // EXAMPLES_PER_CELL)
-    return min(num_codes ** min(group_size, 64), supported)
+    return _alphabet(num_codes, group_size, supported)
+
+
+def _alphabet(num_codes: int, group_size: int, most: int) -> int:
+    """Joint codes that a group can have, or as many as there may be."""
+    return min(num_codes ** min(group_size, 64), most)
 
 
 def _joint_code(members: Int[Array, "N size"], num_codes: int) -> Int[Array, " N"]:
@@ -893,7 +898,7 @@ def _layer_information(codes, labels, num_codes, num_classes):
     code = _joint_code(codes, num_codes)
     cells = _count_cells(code, labels, num_classes)
     # A sample may have as many codes as examples, whatever it can support.
-    most = min(num_codes ** min(codes.shape[1], 64), len(labels))
+    most = _alphabet(num_codes, codes.shape[1], len(labels))
     whole = jnp.zeros((most, 1), jnp.int32).at[code, 0].add(1, mode="drop")
     size = _sizes(codes, codes.shape[1], num_codes)
     table = _table(code, labels, size, num_classes)
@@ -1019,7 +1024,7 @@ def _o_information(codes, labels, groups, key, num_codes, num_classes, permutati
     def entropies(members, labels):
         """Of a group's code, of code and class, and of the class: plain, corrected."""
         # Codes permuted on their own may make as many joint ones as there are examples.
-        size = min(num_codes ** min(members.shape[1], 64), len(labels))
+        size = _alphabet(num_codes, members.shape[1], len(labels))
         code = _joint_code(members, num_codes)
         table = _table(code, labels, size, num_classes)
         tables = (table, table.reshape(-1, 1), table.T)

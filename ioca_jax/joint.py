@@ -146,6 +146,21 @@ def coordinates(model: MLP, num_examples: int, num_codes: int) -> dict[str, Any]
     }
 
 
+def permutations_made(permutations: int) -> dict[str, int]:
+    """How many permutations of the labels ``ask_together`` makes of those asked for.
+
+    Args:
+        permutations: asked for.
+
+    Returns:
+        ``permutations_of_pairs`` and ``permutations_of_groups`` (and of orders).
+    """
+    return {
+        "permutations_of_pairs": min(permutations, PERMUTATIONS),
+        "permutations_of_groups": min(permutations, PERMUTATIONS_OF_GROUPS),
+    }
+
+
 def ask_together(
     networks: Quantised,
     validation: tuple[ArrayLike, ArrayLike],
@@ -166,17 +181,15 @@ def ask_together(
         clamps: float32 [S, A, H], the constant outputs of ablated neurons.
         orders: by scope, the network's first, int32 [S, O, K].
         seeds: int [S]; they decide which groups are drawn.
-        permutations: of labels; for pairs ``PERMUTATIONS`` at most are made, for groups
-            and orders ``PERMUTATIONS_OF_GROUPS``.
+        permutations: of labels, of which ``permutations_made`` are made.
         memory_gb: bounds what is held at once, about.
 
     Returns:
         By variable of ``results.VARIABLES``, beginning with S.
     """
-    of_groups = min(permutations, PERMUTATIONS_OF_GROUPS)
+    of_pairs, of_groups = permutations_made(permutations).values()
     key = jax.random.key(0)  # the same labels for all networks
     keys = jax.vmap(_key_of_groups)(jnp.asarray(seeds, jnp.uint32))
-    of_pairs = min(permutations, PERMUTATIONS)
     pairs = _pairs(networks, *validation, key, of_pairs, memory_gb)
     found = jax.tree.map(np.array, pairs)
     tables = found.pop("tables")
@@ -285,8 +298,8 @@ def _orders(networks, orders, validation, key, permutations) -> dict[str, np.nda
         name: np.full(shape, np.nan, np.float32) for name in fields
     }
     found["joint_cells"] = np.full(shape, -1, np.int32)
+    x, y = validation
     for index, order in enumerate(orders.values()):
-        x, y = validation
         sides = _along(networks, order, x, y, key, permutations)
         points = order.shape[-1] + 1
         for side, values in enumerate(sides):
@@ -395,7 +408,7 @@ def _of_layers(networks, x, y, keys) -> dict[str, Array]:
         width = where.stop - where.start
         size = group_size_in_layers(len(y), *sizes)
         index = jnp.full(_GROUPS, jnp.nan)
-        if size is not None and size <= width:
+        if 0 < size <= width:
             neurons = np.arange(where.start, where.stop)
             groups = random_groups(
                 neurons, size, _GROUPS, key=jax.random.fold_in(key, where.start)
@@ -416,9 +429,7 @@ def _of_layers(networks, x, y, keys) -> dict[str, Array]:
     return networks.map(of_network, x, keys)
 
 
-def group_size_in_layers(
-    num_examples: int, num_codes: int, num_classes: int
-) -> int | None:
+def group_size_in_layers(num_examples: int, num_codes: int, num_classes: int) -> int:
     """Neurons in the groups of ``ask_layers``, the most of 2 and 3 that N supports.
 
     Args:
@@ -427,7 +438,7 @@ def group_size_in_layers(
         num_classes: C.
 
     Returns:
-        The size, or None where N supports neither.
+        The size, or 0 where N supports neither.
     """
     sizes = group_sizes(num_examples, num_codes, num_classes)
-    return max((n for n in sizes if n <= _SIZE_IN_LAYERS), default=None)
+    return max((n for n in sizes if n <= _SIZE_IN_LAYERS), default=0)

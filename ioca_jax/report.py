@@ -309,8 +309,7 @@ def _along_training(table: pd.DataFrame | None) -> list[str]:
             row["quantity"].replace("_", " "),
             row["unit"],
             f"{row['from_epoch']} to {row['to_epoch']}",
-            f"{row['effect']:+.3f}",
-            f"{row['low']:+.3f} to {row['high']:+.3f}",
+            *_estimate(row, ".3f")[:2],
             row["trend"],
         ]
         for row in table.to_dict("records")

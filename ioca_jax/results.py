@@ -448,9 +448,9 @@ def mean_curve(
     Returns:
         The curves.
     """
-    chosen = (results["ranked_by"] == ranked_by) & (results["direction"] == direction)
     curves = results["accuracy"].sel(clamp=clamp, scope=scope)
-    curves = curves.isel(ordering=np.flatnonzero(chosen.values)).mean("ordering")
+    curves = curves.isel(ordering=orderings_of(results, ranked_by, direction))
+    curves = curves.mean("ordering")
     return curves.dropna("step", how="all").transpose("seed", "step")
 
 
@@ -464,6 +464,21 @@ def in_words(name: str) -> str:
         The same with spaces.
     """
     return name.replace("_", " ").replace("kl ", "KL ")
+
+
+def orderings_of(results: xr.Dataset, ranked_by: str, direction: str) -> np.ndarray:
+    """Where orders of one kind lie on the axis ``ordering``.
+
+    Args:
+        results: a run's results.
+        ranked_by: a measure, or ``random``.
+        direction: ``ascending``, ``descending``, or ``random``.
+
+    Returns:
+        int [orders]: one, or all random draws; none if the run lacks it.
+    """
+    chosen = (results["ranked_by"] == ranked_by) & (results["direction"] == direction)
+    return np.flatnonzero(chosen.values)
 
 
 def dataset_in_words(configuration: Mapping[str, Any]) -> str:

@@ -482,11 +482,19 @@ def load_networks(workdir: str | os.PathLike) -> tuple[MLP, Any]:
         FileNotFoundError: no finished run there.
     """
     results = load_results(workdir)
-    config = _config_of(results)
+    config = config_of(results)
     return config.model(results.sizes["class"]), read_networks(workdir)
 
 
-def _config_of(results: xr.Dataset) -> StudyConfig:
+def config_of(results: xr.Dataset) -> StudyConfig:
+    """The configuration that gave results.
+
+    Args:
+        results: a run's results.
+
+    Returns:
+        The configuration.
+    """
     fields = json.loads(results.attrs["configuration"])
     lists = {name: tuple(v) for name, v in fields.items() if isinstance(v, list)}
     return StudyConfig(**(fields | lists))
@@ -525,7 +533,7 @@ def merge_runs(
                 f"{name}={configs[0].get(name)} in {folders[0]} and "
                 f"{name}={config.get(name)} in {folder}"
             )
-    config = _config_of(parts[0])
+    config = config_of(parts[0])
     if partial:
         there = {seed for part in parts for seed in part["seed"].values.tolist()}
         seeds = tuple(seed for seed in config.seeds if seed in there)

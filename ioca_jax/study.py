@@ -19,8 +19,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from ioca_jax import joint
-from ioca_jax.ablation import ablation_curves
-from ioca_jax.datasets import Dataset, check_label_noise
+from ioca_jax.ablation import ablation_curves, evaluate_masks
+from ioca_jax.datasets import Dataset, Split, check_label_noise
 from ioca_jax.histograms import joint_counts
 from ioca_jax.importance import (
     ABLATION_SCORES,
@@ -219,6 +219,11 @@ class StudyConfig:
         names = [field.name for field in dataclasses.fields(TrainConfig)]
         return TrainConfig(**{name: getattr(self, name) for name in names})
 
+    @property
+    def num_codes(self) -> int:
+        """B, of the quantiser."""
+        return parse_quantizer(self.quantizer, self.activation).num_codes
+
     def data_arguments(self) -> dict[str, Any]:
         """What ``load_dataset`` takes to load this configuration's dataset.
 
@@ -247,7 +252,7 @@ class StudyConfig:
             check_pairs(
                 model.num_neurons,
                 len(data.validation.y),
-                parse_quantizer(self.quantizer, self.activation).num_codes,
+                self.num_codes,
                 model.num_classes,
                 memory_gb=self.memory_gb,
             )
@@ -638,7 +643,7 @@ def study_networks(
     ).alone
     arrays["single_correct"] = np.array(single.correct)
     arrays["single_loss"] = np.array(single.loss)
-    arrays |= _measured(config, model, data, trained, statistics, scores)
+    arrays |= _measured(config, model, validation, trained, statistics, scores)
     if config.interactions:
         arrays |= joint.ask_together(
             _quantised(config, model, trained.variables, statistics),
@@ -666,13 +671,13 @@ def study_networks(
 def _measured(
     config: StudyConfig,
     model: MLP,
-    data: Dataset,
+    split: Split,
     trained: Trained,
     statistics: NeuronStatistics,
     scores: _Scores,
 ) -> dict[str, np.ndarray]:
     """What was measured, and how sure it is, as the results' arrays."""
-    split, variables = jax.device_put(data.validation), trained.variables
+    variables = trained.variables
     stacked = partial(_stacked, config, model, trained)
     arrays = {
         "score": stacked(scores.of_layers),
@@ -711,8 +716,7 @@ def _measured(
 def _quantised(
     config: StudyConfig, model: MLP, variables: Any, statistics: NeuronStatistics
 ) -> joint.Quantised:
-    num_codes = parse_quantizer(config.quantizer, model.activation).num_codes
-    return joint.Quantised(model, variables, statistics.edges, num_codes)
+    return joint.Quantised(model, variables, statistics.edges, config.num_codes)
 
 
 def _stacked(
@@ -753,15 +757,11 @@ def _trajectories(
 @partial(jax.jit, static_argnames="model")
 def _accuracy(model, variables, x, y) -> Float[Array, " S"]:
     """Of every network, intact."""
+    keep_all = np.ones(model.num_neurons, bool)
+    clamp = np.zeros(model.num_neurons, np.float32)
 
     def of_network(variables):
-        def count(carry, x_chunk, y_chunk):
-            named = jnp.argmax(model.apply(variables, x_chunk)[0], axis=-1)
-            return carry + jnp.sum(named == y_chunk, dtype=jnp.int32)
-
-        zero = jnp.zeros((), jnp.int32)
-        right = fold_examples(count, zero, x, y, chunk_size=_EXAMPLES_MEASURED_AT_ONCE)
-        return right / jnp.float32(len(y))
+        return evaluate_masks(model, variables, keep_all, clamp, x, y).accuracy
 
     return jax.lax.map(of_network, variables)
 
@@ -770,10 +770,10 @@ def _coordinates(
     config: StudyConfig, model: MLP, data: Dataset, seeds: np.ndarray
 ) -> dict[str, Any]:
     orderings = _orderings(config)
-    num_codes = parse_quantizer(config.quantizer, config.activation).num_codes
     together: dict[str, Any] = {}
     if config.interactions:
-        together |= joint.coordinates(model, len(data.validation.y), num_codes)
+        num_validation = len(data.validation.y)
+        together |= joint.coordinates(model, num_validation, config.num_codes)
     if config.trajectory_epochs:
         together |= {
             "trajectory_epoch": list(config.trajectory_epochs),
@@ -835,19 +835,9 @@ def _attributes(config: StudyConfig, model: MLP, data: Dataset) -> dict[str, Any
         "data_digest": data.digest,
         # Of the groups drawn along training; 0 is too many codes for any.
         "trajectory_group_size": joint.group_size_in_layers(
-            len(data.validation.y), spec.num_codes, model.num_classes
-        )
-        or 0,
-        **(
-            {
-                "permutations_of_pairs": min(config.permutations, joint.PERMUTATIONS),
-                "permutations_of_groups": min(
-                    config.permutations, joint.PERMUTATIONS_OF_GROUPS
-                ),
-            }
-            if config.interactions
-            else {}
+            len(data.validation.y), config.num_codes, model.num_classes
         ),
+        **(joint.permutations_made(config.permutations) if config.interactions else {}),
         "versions": json.dumps(versions(packages)),
         "source_revision": source_revision(),
         "device": ", ".join(

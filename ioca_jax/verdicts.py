@@ -37,7 +37,7 @@ from jaxtyping import Bool, Float, Int
 
 from ioca_jax.claims import ALPHA, learned, need_seeds, tested
 from ioca_jax.information import mutual_information_miller_madow
-from ioca_jax.results import converged, in_words, neurons_of
+from ioca_jax.results import converged, in_words, neurons_of, orderings_of
 from ioca_jax.statistics import seeds_needed, spearman
 
 INFORMATIONAL = ("co-information", "groups")
@@ -357,7 +357,7 @@ def _redundancy_along(
     results: xr.Dataset, layer: int, ranked_by: str, direction: str, alone: np.ndarray
 ) -> Float[np.ndarray, "S orderings points"]:
     """Redundancy of the first k neurons, bits, NaN where it is not judged."""
-    where = _orderings(results, ranked_by, direction)
+    where = orderings_of(results, ranked_by, direction)
     scope = f"layer_{layer}"
     joint = results["joint_information_miller_madow"].sel(side="ablated", scope=scope)
     joint = joint.isel(ordering=where).transpose("seed", "ordering", "step").values
@@ -626,7 +626,7 @@ def _order_of(
     results: xr.Dataset, layer: int, measure: str, end: str
 ) -> Int[np.ndarray, "S K"]:
     """The layer's neurons, those meant first."""
-    where = _orderings(results, measure, _direction(end))
+    where = orderings_of(results, measure, _direction(end))
     if not where.size:
         raise ValueError(
             f"hypotheses: expected orders that the run has, got {end} {measure}; form "
@@ -635,13 +635,6 @@ def _order_of(
     order = results["order"].sel(scope=f"layer_{layer}").isel(ordering=where[0])
     width = len(neurons_of(results, layer))
     return order.transpose("seed", "position").values[:, :width]
-
-
-def _orderings(
-    results: xr.Dataset, ranked_by: str, direction: str
-) -> Int[np.ndarray, " orderings"]:
-    chosen = (results["ranked_by"] == ranked_by) & (results["direction"] == direction)
-    return np.flatnonzero(chosen.values)
 
 
 def _direction(end: str) -> str:

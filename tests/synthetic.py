@@ -5,6 +5,7 @@ import json
 import numpy as np
 import xarray as xr
 
+from ioca_jax.joint import PAIR_VALUES
 from ioca_jax.results import make_results
 
 THREE = ("entropy", "mutual_information", "kl_selectivity")
@@ -137,17 +138,6 @@ def planted_results(
     return results
 
 
-PAIR_NAMES = (
-    "joint_information",
-    "co_information",
-    "co_information_miller_madow",
-    "redundancy_i_min",
-    "synergy_i_min",
-    "redundancy_mmi",
-    "synergy_mmi",
-)
-
-
 def joint_results(
     *,
     groups: int = 12,
@@ -213,7 +203,7 @@ def joint_results(
     looked = (seeds, len(trajectory_epochs), len(layers))
     arrays = {
         "joint_count": rng.integers(50, 150, (seeds, neurons, 2, 2)).astype(np.int32),
-        "pair_value": symmetric(seeds, len(PAIR_NAMES), scale=0.1),
+        "pair_value": symmetric(seeds, len(PAIR_VALUES), scale=0.1),
         "pair_p_value": np.abs(symmetric(seeds)) % 1,
         "chosen_pair": rng.integers(0, neurons, (seeds, chosen, 2)).astype(np.int32),
         "broja": np.abs(floats(seeds, chosen, 4, scale=0.1)),
@@ -240,7 +230,7 @@ def joint_results(
     arrays["joint_cells"] = arrays["joint_cells"].astype(np.int32)
     coordinates = {
         "other": np.arange(neurons),
-        "pair_measure": list(PAIR_NAMES),
+        "pair_measure": list(PAIR_VALUES),
         "member_of_pair": ["first", "second"],
         "part": ["redundancy", "unique_first", "unique_second", "synergy"],
         "chosen_layer": ("chosen", np.repeat(layers, 4)),
@@ -332,7 +322,7 @@ def planted_joint_results(
                     array = results[f"pair_effect_{name}"].values[:, clamp]
                     array[:, own, own] = planted + noise
             else:
-                measure = PAIR_NAMES.index(name)
+                measure = PAIR_VALUES.index(name)
                 results["pair_value"].values[:, measure, own, own] = planted + noise
         of_network = 1 + redundancy[layer] + rng.normal(0, 0.02, (seeds, 1))
         results["redundancy_index"].values[:, layer + 1] = of_network[:, :, None]

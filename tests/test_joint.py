@@ -1,8 +1,10 @@
 """Neurons asked together in a study: every array recomputed from the networks."""
 
 import dataclasses
+import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from reference import evaluate, forward
@@ -10,6 +12,8 @@ from test_interactions import entropy_of, information_of
 
 import ioca_jax as ioca
 from ioca_jax import joint
+from ioca_jax.information import permuted_labels
+from ioca_jax.interactions import pair_null
 
 CONFIG = ioca.StudyConfig(
     seeds=(3, 0),
@@ -81,6 +85,8 @@ def test_pairs_are_measured_on_the_validation_split(results, networks, data):
         pairs = ~np.eye(12, dtype=bool)
         assert p_values[pairs].min() >= np.float32(1 / 21)
         assert (p_values[pairs] < 0.05).any()
+        null = pair_null(codes, labels, 2, 10, key=jax.random.key(0), permutations=20)
+        np.testing.assert_array_equal(p_values, null["co_information"].p_value_family)
 
 
 def test_chosen_pairs_are_the_extremes_and_their_parts_add_up(results):
@@ -156,7 +162,15 @@ def test_information_along_orders_stands_beside_the_curves(results, networks, da
         assert (
             ((cells * 5 > 500) == np.isnan(seen)).isel(step=slice(len(order) + 1)).all()
         )
-        assert (here["joint_information_null"] >= 0).any()
+        # Of what the 20 permutations that are the same for all give three neurons.
+        shuffled = permuted_labels(jnp.asarray(labels), jax.random.key(0), 20)
+        null = [information_of(codes[:, order[:3]], row) for row in np.array(shuffled)]
+        point = here.sel(side="ablated", step=3)
+        found = float(point["joint_information_null"])
+        assert found == pytest.approx(np.mean(null), abs=TOLERANCE)
+        plain = information_of(codes[:, order[:3]], labels)
+        as_great = np.sum(np.array(null) >= plain - 1e-6)
+        assert float(point["joint_p_value"]) == pytest.approx((as_great + 1) / 21)
 
 
 def test_groups_are_drawn_of_their_scope(results, networks, data):
@@ -178,6 +192,18 @@ def test_groups_are_drawn_of_their_scope(results, networks, data):
         assert float(group["redundancy_index"]) == pytest.approx(wanted, rel=1e-3)
     drawn = results["group_member"].sel(scope="network", group_size=3).values
     assert (drawn[0] != drawn[1]).any()  # each seed has its own
+    group = results.isel(seed=0, group=4).sel(scope="network", group_size=3)
+    codes = networks[0][2][:, group["group_member"].values]
+    for name, extra in (("", []), ("_with_class", [labels])):
+        columns = [*codes.T, *extra]
+        parts = [entropy_of(column, corrected=True) for column in columns]
+        parts += [
+            -entropy_of(*columns[:out], *columns[out + 1 :], corrected=True)
+            for out in range(len(columns))
+        ]
+        whole = (len(columns) - 2) * entropy_of(*columns, corrected=True)
+        found = float(group[f"o_information{name}"])
+        assert found == pytest.approx(whole + sum(parts), abs=1e-4)
     of_three = np.isfinite(results["o_information"]).sum("group")
     assert (of_three.sel(group_size=3) == joint._GROUPS_WITH_O_INFORMATION).all()
     assert (of_three.sel(group_size=2) == 0).all()
@@ -208,7 +234,19 @@ def test_trajectories_end_where_training_does(results, networks, data):
                 wanted = information_of(own, data.validation.y, corrected=True)
                 assert found == pytest.approx(wanted, abs=TOLERANCE)
             assert 0 < here["layer_information_decoded"] < np.log2(10)
-    assert np.isfinite(last["layer_redundancy_index"]).all()
+    codes, labels = networks[1][2][:, 7:], data.validation.y
+    alone = [
+        information_of(codes[:, [one]], labels, corrected=True) for one in range(5)
+    ]
+    of_three = [
+        sum(alone[one] for one in group)
+        / information_of(codes[:, group], labels, corrected=True)
+        for group in itertools.combinations(range(5), 3)
+    ]
+    found = last["layer_redundancy_index"].isel(seed=1).sel(hidden_layer=2).values
+    distances = np.abs(found[:, None] - of_three)
+    assert distances.min(axis=1).max() < 1e-3  # each is of one of the ten groups
+    assert len(set(distances.argmin(axis=1))) > 5
 
 
 def test_a_shard_gives_the_same(results, tmp_path):

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import scipy.stats
 from synthetic import (
-    PAIR_NAMES,
     SEEDS,
     information_by_hand,
     joint_results,
@@ -19,6 +18,7 @@ from synthetic import (
 
 import ioca_jax as ioca
 from ioca_jax import report, verdicts
+from ioca_jax.joint import PAIR_VALUES
 
 CURVES = {
     ("layer_1", "mutual_information", "descending"): 0.1,
@@ -67,7 +67,7 @@ def test_ranks_of_pairs_are_those_of_scipy_ties_and_all():
         pair_effect_accuracy=results["pair_effect_accuracy"].round(3)
     )
     table = verdicts.correlate_pairs(results)
-    assert len(table) == 2 * 2 * len(PAIR_NAMES) * 2
+    assert len(table) == 2 * 2 * len(PAIR_VALUES) * 2
     assert set(table["networks"]) == {SEEDS}
     neurons = range(30, 50)
     for effect_in, clamp, measure in (
@@ -92,7 +92,7 @@ def test_ranks_of_pairs_are_those_of_scipy_ties_and_all():
 
 def test_information_that_knows_the_effects_is_found():
     results = planted().copy(deep=True)
-    measure = PAIR_NAMES.index("redundancy_mmi")
+    measure = PAIR_VALUES.index("redundancy_mmi")
     effects = results["pair_effect_loss"].values
     mixed = effects[:, 0] + np.where(np.isnan(effects[:, 0]), 0, 1e-4)
     results["pair_value"].values[:, measure] = np.nan_to_num(mixed)
@@ -108,7 +108,7 @@ def test_layers_of_one_neuron_and_of_equal_pairs_have_no_correlation():
     results["accuracy"].values[..., 0] = 0.9
     results["pair_value"].values[:, 0] = 0.25
     table = verdicts.correlate_pairs(results)
-    silent = (table["layer"] == 2) | (table["pair_measure"] == PAIR_NAMES[0])
+    silent = (table["layer"] == 2) | (table["pair_measure"] == PAIR_VALUES[0])
     assert table["effect"].isna().equals(silent)
     assert set(table[silent]["networks"]) == {0}
     joint = verdicts.joint_behaviour(results)
@@ -316,7 +316,7 @@ def test_a_hypothesis_weighed_by_hand():
 def test_a_quarter_that_is_unlike_the_rest_stands_beside_it():
     results = planted().copy(deep=True)
     score = results["score"].sel(measure="mutual_information").values
-    measure = PAIR_NAMES.index("co_information_miller_madow")
+    measure = PAIR_VALUES.index("co_information_miller_madow")
     for seed in range(SEEDS):
         highest = np.argsort(score[seed, :30])[-7:]
         bits = results["pair_value"].values[seed, measure]
