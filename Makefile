@@ -16,7 +16,7 @@ test: .venv/installed-dev
 
 # About eleven minutes; the figures are in runs/benchmark.json.
 benchmark: .venv/installed-benchmark
-	.venv/bin/python -m experiments.benchmark_ablation --measure_memory=ours
+	.venv/bin/python -m experiments.benchmark --measure_memory=ours
 
 lint: .venv/installed-dev
 	.venv/bin/ruff format --check .

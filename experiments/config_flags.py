@@ -17,7 +17,7 @@ import jax
 from absl import app, flags, logging
 
 import ioca_jax as ioca
-from ioca_jax import parallel
+from ioca_jax import devices as parallel
 
 Config = TypeVar("Config")
 

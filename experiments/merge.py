@@ -10,7 +10,7 @@ from absl import flags
 
 import ioca_jax as ioca
 from experiments import config_flags
-from ioca_jax import parallel
+from ioca_jax import devices as parallel
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder to write.", required=True)
 PARTIAL = flags.DEFINE_boolean(

@@ -46,18 +46,18 @@ from tqdm import tqdm
 
 import ioca_jax as ioca
 from experiments import config_flags
-from ioca_jax.checkpoints import locked, signals_deferred
-from ioca_jax.figures import pruning_curves, save_figure
-from ioca_jax.provenance import source_revision, versions
-from ioca_jax.results import (
+from ioca_jax.ablation.pruning import kept_by_score, num_parameters, prune_networks
+from ioca_jax.plots.figures import pruning_curves, save_figure
+from ioca_jax.results.files import (
     RESULTS_FILE,
     converged,
     encode_results,
     intact_accuracy,
     write_whole,
 )
-from ioca_jax.runs import config_of
-from ioca_jax.surgery import kept_by_score, num_parameters, prune_networks
+from ioca_jax.study.chunks import locked, signals_deferred
+from ioca_jax.study.metadata import source_revision, versions
+from ioca_jax.study.runner import config_of
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/pruned", "Where the results go.")
 STUDY = flags.DEFINE_string(

@@ -31,10 +31,12 @@ from absl import flags, logging
 
 import ioca_jax as ioca
 from experiments import config_flags
-from ioca_jax import claims, events, figures
-from ioca_jax.figures import save_figure
-from ioca_jax.results import converged, intact_accuracy, mean_curve, write_whole
-from ioca_jax.statistics import false_discovery, independent_test
+from ioca_jax.inference import claims
+from ioca_jax.inference.statistics import false_discovery, independent_test
+from ioca_jax.plots import figures
+from ioca_jax.plots.figures import save_figure
+from ioca_jax.results.files import converged, intact_accuracy, mean_curve, write_whole
+from ioca_jax.study import events
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/paper", "Where everything goes.")
 DATA_DIR = flags.DEFINE_string(

@@ -18,7 +18,9 @@ from absl import flags
 
 import ioca_jax as ioca
 from experiments import config_flags
-from ioca_jax import events, parallel, runs
+from ioca_jax import devices as parallel
+from ioca_jax.study import events
+from ioca_jax.study import runner as runs
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/study", "The run's folder.")
 SHARD = flags.DEFINE_string(

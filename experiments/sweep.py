@@ -35,10 +35,10 @@ from tqdm import tqdm
 
 import ioca_jax as ioca
 from experiments import config_flags
-from ioca_jax.figures import compare_runs, save_figure
-from ioca_jax.results import RESULTS_FILE, converged, intact_accuracy, write_whole
-from ioca_jax.runs import is_of_configuration
-from ioca_jax.statistics import areas_by_order
+from ioca_jax.inference.statistics import areas_by_order
+from ioca_jax.plots.figures import compare_runs, save_figure
+from ioca_jax.results.files import RESULTS_FILE, converged, intact_accuracy, write_whole
+from ioca_jax.study.runner import is_of_configuration
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/sweep", "Where the runs' folders go.")
 GRID = flags.DEFINE_multi_string(

@@ -5,12 +5,19 @@ ablates neurons cumulatively in every order that matters, and reports what follo
 Method: R. A. Amjad, K. Liu, B. C. Geiger, "Understanding Neural Networks and Individual
 Neuron Importance via Information-Ordered Cumulative Ablation", arXiv 1804.06679.
 
-Data goes one way, a module a room:
-``datasets -> mlp -> training -> quantization -> histograms -> information -> orderings
--> ablation -> importance -> results -> statistics -> claims -> figures``; ``study`` and
-``runs`` alone know the whole way. Beside it stand ``interactions`` (pairs and groups of
-neurons), which ``joint`` asks of the networks of a study and ``verdicts`` holds against
-what curves suggest, and ``surgery`` (ablations made permanent).
+Packages, each of which imports only those above it:
+
+==============  ========================================================
+``data``        arrays, ``.npz``, MNIST digits, TensorFlow Datasets
+``networks``    the network protocol, ``MLP``, training
+``ablation``    orders, ablation curves, effects of neurons, pruning
+``measures``    quantisers, counts, information of neurons, pairs, groups
+``results``     the labelled results of a study and their files
+``inference``   intervals, tests, claims and hypotheses over networks
+``plots``       figures of results
+``report``      results as text
+``study``       configuration, computation, and a run's folder
+==============  ========================================================
 
 Axes, in every docstring and annotation:
 
@@ -31,32 +38,32 @@ A score, a mask, a clamp value and an order are plain arrays over the flat neuro
 ``H``, whatever the layers; ``MLP.layer_of_neuron`` maps back.
 """
 
-from ioca_jax.ablation import (
+from ioca_jax.ablation.curves import (
     Evaluation,
     ablation_curve,
     ablation_curves,
     evaluate_masks,
 )
-from ioca_jax.claims import compare_orders, form_hypotheses, judge_claims
-from ioca_jax.datasets import Dataset, Split, load_dataset
-from ioca_jax.histograms import joint_counts
-from ioca_jax.information import (
+from ioca_jax.ablation.orderings import cumulative_masks, order_neurons, random_order
+from ioca_jax.ablation.pruning import prune
+from ioca_jax.data import Dataset, Split, load_dataset
+from ioca_jax.devices import place_examples, use_all_cores
+from ioca_jax.inference.claims import compare_orders, form_hypotheses, judge_claims
+from ioca_jax.inference.statistics import area_under_curve
+from ioca_jax.measures.counts import joint_counts
+from ioca_jax.measures.information import (
     entropy,
     kl_selectivity,
     mutual_information,
     permutation_null,
 )
-from ioca_jax.mlp import MLP, Ablation
-from ioca_jax.orderings import cumulative_masks, order_neurons, random_order
-from ioca_jax.parallel import place_examples, use_all_cores
-from ioca_jax.quantization import encode, quantize, quantizer_edges
-from ioca_jax.report import summarize
-from ioca_jax.results import load_results
-from ioca_jax.runs import Shard, load_networks, merge_runs, run_study
-from ioca_jax.statistics import area_under_curve
-from ioca_jax.study import NeuronStatistics, StudyConfig, measure_neurons
-from ioca_jax.surgery import prune
-from ioca_jax.training import TrainConfig, Trained, train
+from ioca_jax.measures.quantization import encode, quantize, quantizer_edges
+from ioca_jax.networks.mlp import MLP, Ablation
+from ioca_jax.networks.training import TrainConfig, Trained, train
+from ioca_jax.report.summary import summarize
+from ioca_jax.results.files import load_results
+from ioca_jax.study.pipeline import NeuronStatistics, StudyConfig, measure_neurons
+from ioca_jax.study.runner import Shard, load_networks, merge_runs, run_study
 
 __all__ = [
     "MLP",

@@ -1,5 +1,7 @@
 """An independent network: NumPy, float64, one mask at a time, written for clearness."""
 
+import math
+
 import numpy as np
 
 ACTIVATIONS = {
@@ -43,3 +45,19 @@ def evaluate(model, variables, keep, clamp, x, y):
     shifted = logits - ordered[:, -1:]
     losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(y)), y]
     return correct, losses.mean(), near_tie.sum()
+
+
+def entropy_of(*columns: np.ndarray, corrected: bool = False) -> float:
+    """Joint entropy of columns, bits, float64, by counting distinct rows."""
+    _, counts = np.unique(np.stack(columns, axis=1), axis=0, return_counts=True)
+    law = counts / counts.sum()
+    bits = -np.sum(law * np.log2(law))
+    return bits + corrected * (len(counts) - 1) / (2 * counts.sum() * math.log(2))
+
+
+def information_of(codes: np.ndarray, labels: np.ndarray, **options: bool) -> float:
+    """I(T;Y) of the columns of codes together."""
+    columns = tuple(codes.T)
+    of_codes = entropy_of(*columns, **options) if columns else 0.0
+    of_labels = entropy_of(labels, **options)
+    return of_codes + of_labels - entropy_of(*columns, labels, **options)

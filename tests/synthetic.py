@@ -5,8 +5,8 @@ import json
 import numpy as np
 import xarray as xr
 
-from ioca_jax.joint import PAIR_VALUES
-from ioca_jax.results import make_results
+from ioca_jax.results.files import make_results
+from ioca_jax.study.joint import PAIR_VALUES
 
 THREE = ("entropy", "mutual_information", "kl_selectivity")
 

@@ -10,7 +10,7 @@ from absl import flags
 
 import ioca_jax as ioca
 from experiments import config_flags
-from ioca_jax import figures
+from ioca_jax.plots import figures
 
 ROOT = pathlib.Path(ioca.__file__).parent.parent
 DOCUMENTS = ("README.md", "BUILD.md")

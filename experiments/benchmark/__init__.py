@@ -1,0 +1,1 @@
+"""Benchmarks of ablation, measures and training beside other libraries."""

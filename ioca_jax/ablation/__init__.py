@@ -1,0 +1,1 @@
+"""Orders of neurons, ablation curves, and the effects of single neurons."""

@@ -1,0 +1,410 @@
+"""Devices and processes: which there are, and how work is spread over them.
+
+Seeds are spread over devices where networks are trained, and examples where they are
+evaluated; a sum over devices then ends the work, and counts are the same as on one. On
+a CPU the devices are virtual: ``use_all_cores`` makes one of each core, which keeps all
+cores busy where XLA would run a chain of small operations on one.
+
+Of several processes each works on seeds of its own, on its own devices; they meet where
+results are gathered (``gather``) and where one decides for all (``on_first``).
+"""
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
+
+from ioca_jax.batching import SEEN
+
+AXIS = "device"
+
+
+def use_all_cores() -> None:
+    """Makes a JAX device of every CPU core; elsewhere than on CPUs it does nothing.
+
+    Call it before anything runs in JAX; afterwards it is too late and changes nothing.
+    """
+    if jax.config.jax_num_cpu_devices > 0:  # pyright: ignore[reportAttributeAccessIssue]
+        return  # the user has chosen
+    try:
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    except RuntimeError:
+        return  # JAX is running already, with the devices that it has
+
+
+_num_devices: int | None = None
+
+
+def use_devices(number: int) -> None:
+    """Works on so many of this process's devices from now on.
+
+    On a CPU devices are virtual: call it before anything runs in JAX, and there are as
+    many as wanted.
+
+    Args:
+        number: of devices, the first ones.
+
+    Raises:
+        ValueError: less than 1, or more than there are.
+    """
+    global _num_devices
+    if number < 1:
+        raise ValueError(f"num_devices: expected at least 1, got {number}")
+    with contextlib.suppress(RuntimeError):  # running already: with what it has
+        jax.config.update("jax_num_cpu_devices", number)
+    there = len(jax.local_devices())
+    if number > there:
+        raise ValueError(
+            f"num_devices: expected at most {there}, the "
+            f"{jax.local_devices()[0].platform} devices of this process, got {number}"
+        )
+    _num_devices = number
+
+
+def device_mesh() -> Mesh:
+    """The devices of this process that work, in a row.
+
+    Returns:
+        A mesh with the one axis ``device``.
+    """
+    devices = jax.local_devices()[:_num_devices]
+    return jax.make_mesh(
+        (len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices
+    )
+
+
+def replicated(tree: Any) -> Any:
+    """Puts a copy of arrays on every device.
+
+    Args:
+        tree: a pytree of arrays.
+
+    Returns:
+        The same on the devices.
+    """
+    return jax.device_put(tree, NamedSharding(device_mesh(), P()))
+
+
+def place_examples(
+    x: Float[ArrayLike, "N D"], y: Int[ArrayLike, " N"]
+) -> tuple[Float[Array, "N D"], Int[Array, " N"]]:
+    """Puts examples where many evaluations will want them, once.
+
+    Args:
+        x: images [N, D].
+        y: labels [N].
+
+    Returns:
+        The same on the devices, a share on each if N is a multiple of their number.
+    """
+    x, y, mesh = jnp.asarray(x), jnp.asarray(y), device_mesh()
+    if len(y) % mesh.size:
+        return x, y
+    return jax.device_put((x, y), NamedSharding(mesh, P(AXIS)))
+
+
+def spread_examples(x: Float[ArrayLike, "N D"]) -> Float[Array, "n D"]:
+    """Puts a share of the images on every device, for ``fetch_examples``.
+
+    Args:
+        x: images [N, D].
+
+    Returns:
+        The same, filled up by zeros to a multiple of the devices.
+    """
+    mesh = device_mesh()
+    x = np.asarray(x)
+    filled = np.pad(x, ((0, -len(x) % mesh.size), (0, 0)))
+    return jax.device_put(filled, NamedSharding(mesh, P(AXIS)))
+
+
+def fetch_examples(
+    own: Float[Array, "n D"], wanted: Int[Array, " b"]
+) -> Float[Array, "b D"]:
+    """Images from whichever device has them, under ``shard_map``.
+
+    Args:
+        own: this device's share of ``spread_examples``.
+        wanted: the images that this device wants; every device asks for as many.
+
+    Returns:
+        Those images.
+    """
+    of_all = jax.lax.all_gather(wanted, AXIS)  # [devices, b]
+    rows = of_all - jax.lax.axis_index(AXIS) * len(own)
+    mine = ((rows >= 0) & (rows < len(own)))[..., None]
+    sent = jnp.where(mine, own[jnp.clip(rows, 0, len(own) - 1)], 0)
+    # One device has the image and the others add zeros: nothing is rounded.
+    return jax.lax.psum_scatter(sent, AXIS)
+
+
+def _split_over_devices(x: Array, y: Array) -> tuple[Array, Array]:
+    """A share on every device, filled up by examples labelled ``SEEN``."""
+    missing = -len(y) % device_mesh().size
+    if missing:
+        x = jnp.pad(x, ((0, missing), (0, 0)))
+        y = jnp.pad(y, (0, missing), constant_values=SEEN)
+    return place_examples(x, y)
+
+
+def sum_over_examples(
+    function: Callable[[Any, Float[Array, "n D"], Int[Array, " n"]], Any],
+    arrays: Any,
+    x: Float[Array, "N D"],
+    y: Int[Array, " N"],
+) -> Any:
+    """Applies a function to every device's share of the examples and adds up.
+
+    Args:
+        function: takes arrays, images and labels, and returns a pytree of sums over the
+            examples whose label is not ``SEEN``. Equal functions share a compilation,
+            so it should compare by value.
+        arrays: what every device needs whole.
+        x: images [N, D].
+        y: labels [N].
+
+    Returns:
+        The sums. While tracing, the function is applied where it stands: whoever traces
+        decides what runs where.
+    """
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((arrays, x, y))):
+        return function(arrays, x, y)
+    return _sum(function, device_mesh(), arrays, *_split_over_devices(x, y))
+
+
+@partial(jax.jit, static_argnames=("function", "mesh"))
+def _sum(function, mesh, arrays, x, y):
+    def local(arrays, x, y):
+        return jax.lax.psum(function(arrays, x, y), AXIS)
+
+    return jax.shard_map(
+        local,
+        mesh=mesh,
+        in_specs=(P(), P(AXIS), P(AXIS)),
+        out_specs=P(),
+        check_vma=False,
+    )(arrays, x, y)
+
+
+# By these a scheduler tells how many processes belong together, where JAX finds the
+# others by itself.
+_SCHEDULERS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+
+
+def start_processes(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    timeout: int = 60,
+) -> None:
+    """Joins the processes of a run, before anything else runs in JAX.
+
+    Under Slurm, Open MPI and on TPU pods JAX finds the others by itself, without
+    arguments. A process alone needs no call, but may make one.
+
+    Args:
+        coordinator_address: ``host:port`` of the first process.
+        num_processes: how many belong together.
+        process_id: this one's number, from 0 on.
+        timeout: seconds to wait for the others.
+
+    Raises:
+        ValueError: some arguments without the others, or out of range.
+        TimeoutError: the others did not come.
+    """
+    given = (coordinator_address, num_processes, process_id)
+    if coordinator_address is None or num_processes is None or process_id is None:
+        if any(value is not None for value in given):
+            raise ValueError(
+                "coordinator_address, num_processes, process_id: expected all three or "
+                f"none, got {', '.join(map(str, given))}"
+            )
+        several = [int(os.environ.get(name, 1)) > 1 for name in _SCHEDULERS]
+        if not any(several) and "," not in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
+            return
+    else:
+        if not 0 <= process_id < num_processes:
+            raise ValueError(
+                f"process_id: expected from 0 to {num_processes - 1}, got {process_id}"
+            )
+        host, _, port = coordinator_address.rpartition(":")
+        if not host or not port.isdigit():
+            raise ValueError(
+                f"coordinator_address: expected host:port, got {coordinator_address!r}"
+            )
+        if process_id:
+            _wait_for(coordinator_address, timeout)
+    # JAX would take SIGTERM for itself.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            *given,
+            initialization_timeout=timeout,
+            heartbeat_timeout_seconds=timeout,
+            shutdown_timeout_seconds=timeout,
+        )
+    except RuntimeError as error:
+        raise TimeoutError(
+            f"expected {num_processes or 'all'} processes to meet at "
+            f"{coordinator_address or 'the coordinator'} within {timeout} s, got "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    except ValueError as error:
+        raise ValueError(
+            "expected a scheduler that tells where the processes are, got one that "
+            f"tells only that there are several ({error}); start them by srun or "
+            "mpirun, or give --coordinator_address, --num_processes and --process_id"
+        ) from error
+    own, of_all = jax.local_device_count(), jax.device_count()
+    if own * jax.process_count() != of_all:
+        raise ValueError(
+            f"num_devices: expected as many in each of {jax.process_count()} processes,"
+            f" got {own} here and {of_all} in all"
+        )
+
+
+def _wait_for(address: str, timeout: int) -> None:
+    """Waits until somebody listens at an address."""
+    host, _, port = address.rpartition(":")
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise TimeoutError(
+                    f"coordinator_address: expected a coordinator at {address} within "
+                    f"{timeout} s, got {error}; is process 0 running?"
+                ) from error
+            time.sleep(0.2)
+
+
+def is_started() -> bool:
+    """Whether this process has joined others."""
+    return jax.distributed.is_initialized()
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes: the only one, or number 0."""
+    return jax.process_index() == 0
+
+
+def on_first(function: Callable[[], Any]) -> Any:
+    """Calls a function in the first process, and tells all what it gave.
+
+    Args:
+        function: returns what JSON can say.
+
+    Returns:
+        That, in every process.
+
+    Raises:
+        ValueError: what the function raised, in every other process.
+    """
+    if jax.process_count() == 1:
+        return function()
+    problem = None
+    answer: Any = None
+    if is_first():
+        try:
+            answer = function()
+        except Exception as error:
+            problem = error
+    told = tell(json.dumps([answer, problem and str(problem)]).encode())
+    answer, message = json.loads(told)
+    if problem is not None:
+        raise problem
+    if message is not None:
+        raise ValueError(message)
+    return answer
+
+
+def tell(content: bytes) -> bytes:
+    """Tells all processes what the first one has.
+
+    Args:
+        content: not empty in the first process; that of the others is not looked at.
+
+    Returns:
+        The first one's, in every process.
+
+    Raises:
+        ConnectionError: another process is gone.
+    """
+    if jax.process_count() == 1:
+        return content
+    from jax.experimental.multihost_utils import broadcast_one_to_all
+
+    with _all_are_there():
+        size = int(broadcast_one_to_all(np.int32(len(content))))
+        own = np.resize(np.frombuffer(content or b" ", np.uint8), size)
+        return bytes(np.asarray(broadcast_one_to_all(own)))
+
+
+@contextlib.contextmanager
+def _all_are_there() -> Iterator[None]:
+    """Says in a line what JAX says of a lost process."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ConnectionError(
+            "expected all processes of the run, got word that another one is gone; "
+            "start all again with the same flags to go on from what is finished "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+
+
+def check_agreement(what: Mapping[str, str]) -> None:
+    """Refuses processes that are not at the same work.
+
+    Args:
+        what: by name, what must be the same in all.
+
+    Raises:
+        ValueError: something differs; in every process.
+    """
+    of_first = json.loads(tell(json.dumps(dict(what)).encode()))
+    differ = np.array([what[name] != of_first.get(name) for name in what])
+    anywhere = gather(differ[None]).any(axis=0)
+    if anywhere.any():
+        name = list(what)[int(anywhere.argmax())]
+        raise ValueError(
+            f"{name}: expected the same in every process, got {what[name]!r} here and "
+            f"{of_first.get(name)!r} in the first; another process may differ"
+        )
+
+
+def gather(tree: Any) -> Any:
+    """Joins arrays of all processes.
+
+    Args:
+        tree: a pytree of NumPy arrays, of the same shapes in every process.
+
+    Returns:
+        The same in every process, joined along the first axis in the order of
+        processes.
+
+    Raises:
+        ConnectionError: another process is gone.
+    """
+    if jax.process_count() == 1:
+        return tree
+    from jax.experimental import multihost_utils
+
+    with _all_are_there():
+        return multihost_utils.process_allgather(tree, tiled=True)

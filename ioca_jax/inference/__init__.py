@@ -1,0 +1,1 @@
+"""Statistical inference over networks: intervals, tests, claims, hypotheses."""

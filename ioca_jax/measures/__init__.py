@@ -1,0 +1,1 @@
+"""Measures of neurons, alone and together, from counts of their quantised outputs."""

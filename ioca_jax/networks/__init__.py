@@ -1,0 +1,1 @@
+"""Networks: the protocol, the built-in networks, any traced function, training."""

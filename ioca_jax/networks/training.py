@@ -1,0 +1,477 @@
+"""Seeds become trained networks: all in one program, ``vmap`` over seeds (``map`` on a
+CPU), ``scan`` over steps, and where a host has several devices a share of the seeds on
+each.
+
+A network is a pure function of its seed: the seed's key gives the initial weights, the
+order of the examples in every epoch, and the dropout masks. Seeds therefore do not feel
+each other, whatever runs beside them; a network that diverges is NaN by itself.
+
+The loss is the mean cross-entropy of a batch, in nats, plus ``l2`` times the sum of
+squared kernel entries (biases and batch norm's parameters are not penalised). The
+examples are shuffled anew every epoch, and those that do not fill a last batch, fewer
+than ``batch_size``, sit that epoch out.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float
+
+from ioca_jax.data import Dataset
+from ioca_jax.devices import (
+    AXIS,
+    device_mesh,
+    fetch_examples,
+    replicated,
+    spread_examples,
+)
+from ioca_jax.networks.mlp import MLP
+
+OPTIMIZERS = {
+    "adam": optax.adam,
+    "momentum": partial(optax.sgd, momentum=0.9),
+    "sgd": optax.sgd,
+}
+HISTORY = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How to train.
+
+    Attributes:
+        epochs: passes over the training split.
+        batch_size: examples a step.
+        learning_rate: of the optimiser.
+        l2: weight of the sum of squared kernel entries in the loss.
+        optimizer: ``adam``, ``momentum`` (SGD with momentum 0.9) or ``sgd``.
+    """
+
+    epochs: int = 10
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    l2: float = 1e-5
+    optimizer: str = "adam"
+
+    def __post_init__(self):
+        """Checks the fields."""
+        for name, low in (("epochs", 1), ("batch_size", 1)):
+            if getattr(self, name) < low:
+                raise ValueError(
+                    f"{name}: expected at least {low}, got {getattr(self, name)}"
+                )
+        if not (np.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ValueError(
+                f"learning_rate: expected a positive number, got {self.learning_rate}"
+            )
+        if not (np.isfinite(self.l2) and self.l2 >= 0):
+            raise ValueError(f"l2: expected a number not negative, got {self.l2}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(
+                f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got "
+                f"{self.optimizer!r}"
+            )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """Trained networks; every leaf begins with S.
+
+    Attributes:
+        variables: Flax variables, ``params`` and with batch norm ``batch_stats``.
+        seeds: int32 [S].
+        history: by name, float32 [S, E]: ``train_loss`` and ``train_accuracy`` are
+            means over the epoch's batches as they were trained on (the loss with its
+            penalty), ``validation_loss`` and ``validation_accuracy`` are those of the
+            validation split at the epoch's end.
+        snapshots: the variables after each of the epochs that ``train`` was told to
+            keep, in their order; leaves begin with S.
+    """
+
+    variables: Any
+    seeds: np.ndarray
+    history: dict[str, Float[Array, "S E"]]
+    snapshots: tuple[Any, ...] = ()
+
+    @property
+    def diverged(self) -> Bool[np.ndarray, " S"]:
+        """Whether a network's loss ceased to be finite."""
+        losses = [self.history[name] for name in ("train_loss", "validation_loss")]
+        return np.asarray(~np.isfinite(np.stack(losses)).all(axis=(0, 2)))
+
+
+class _State(NamedTuple):
+    """What training carries from step to step, for one seed."""
+
+    variables: Any
+    optimizer: Any
+    key: Array
+
+
+def train(
+    model: MLP,
+    data: Dataset,
+    config: TrainConfig,
+    seeds: Sequence[int],
+    *,
+    initial: Any = None,
+    keep_epochs: Sequence[int] = (),
+    memory_gb: float = 4.0,
+    on_epoch: Callable[[int, dict[str, np.ndarray]], None] = lambda epoch, metrics: (
+        None
+    ),
+) -> Trained:
+    """Trains one network for each seed, all at once.
+
+    Args:
+        model: the networks' shape.
+        data: the dataset.
+        config: how to train.
+        seeds: distinct integers in [0, 2^31).
+        initial: variables to start from, to train networks further or anew after
+            pruning; leaves begin with S, in the order of ``seeds``. None starts from
+            fresh ones. A seed decides its batches and dropout masks either way, and the
+            optimiser's moments start at zero.
+        keep_epochs: epochs after which to keep the variables too, 0 before training.
+        memory_gb: seeds are trained in chunks that keep to about this much memory
+            beside the data. Training images that take more than that lie spread over
+            the devices; else each device has them all.
+        on_epoch: called after each epoch of each chunk, with its number from 1 on and
+            the history's entries [S] of the chunk.
+
+    Returns:
+        The networks, in the order of ``seeds``.
+
+    Raises:
+        ValueError: no seeds, a seed twice or out of range, a model with another number
+            of classes than the data, a batch larger than the training split, variables
+            of other networks than these, or epochs to keep past the end of training.
+    """
+    numbers = checked_seeds(seeds)
+    check_fit(model, data, config)
+    kept = check_epochs("keep_epochs", keep_epochs, config.epochs)
+    if initial is not None:
+        _check_variables(initial, model, len(numbers), data.train.x.shape[1])
+    chunk = min(len(numbers), seeds_that_fit(model, data, config, memory_gb, len(kept)))
+    mesh = device_mesh()
+    chunk = -(-chunk // mesh.size) * mesh.size  # the same number on every device
+    # Images that are too much for every device lie spread over all of them.
+    spread = mesh.size > 1 and data.train.x.nbytes > memory_gb * 1e9
+    images = spread_examples(data.train.x) if spread else replicated(data.train.x)
+    arrays = (images, *replicated((data.train.y, data.validation)))
+    done = []
+    for start in range(0, len(numbers), chunk):
+        some = numbers[start : start + chunk]
+        # The last chunk is filled up, so that every chunk has the same program.
+        places = np.minimum(np.arange(start, start + chunk), len(numbers) - 1)
+
+        def heard(epoch: int, metrics: dict, number: int = len(some)) -> None:
+            on_epoch(epoch, {name: m[:number] for name, m in metrics.items()})
+
+        chosen = numbers[places], _copies(initial, places)
+        done.append(
+            _train_chunk(model, config, mesh, spread, arrays, *chosen, kept, heard)
+        )
+    variables, history, snapshots = jax.tree.map(
+        lambda *chunks: jnp.concatenate(chunks)[: len(numbers)], *done
+    )
+    return Trained(variables, np.array(numbers, np.int32), history, snapshots)
+
+
+def check_epochs(name: str, epochs: Sequence[int], last: int) -> tuple[int, ...]:
+    """Epochs to look at, refused unless training comes by each once, in this order.
+
+    Args:
+        name: what to call them.
+        epochs: numbers of finished epochs, 0 before training.
+        last: the number of epochs of the training.
+
+    Returns:
+        The same.
+
+    Raises:
+        ValueError: out of [0, last], or not ascending.
+    """
+    given = tuple(epochs)
+    outside = [epoch for epoch in given if not 0 <= epoch <= last]
+    if outside or any(a >= b for a, b in zip(given, given[1:], strict=False)):
+        wrong = outside[0] if outside else ",".join(map(str, given))
+        raise ValueError(
+            f"{name}: expected ascending numbers from 0 (before training) to {last}, "
+            f"the epochs of training, got {wrong}"
+        )
+    return given
+
+
+def seeds_that_fit(
+    model: MLP,
+    data: Dataset,
+    config: TrainConfig,
+    memory_gb: float,
+    num_snapshots: int = 0,
+) -> int:
+    """How many networks are trained at once within a budget.
+
+    Args:
+        model: the networks' shape.
+        data: the dataset.
+        config: how to train.
+        memory_gb: the budget beside the data.
+        num_snapshots: epochs after which variables are kept.
+
+    Returns:
+        At least 1.
+    """
+    num_train, num_inputs = data.train.x.shape
+    per_seed = _bytes_per_seed(model, config, num_train, num_inputs, num_snapshots)
+    return max(1, int(memory_gb * 1e9 / per_seed))
+
+
+def check_fit(model: MLP, data: Dataset, config: TrainConfig) -> None:
+    """Refuses a network or a batch that does not fit the data.
+
+    Args:
+        model: the networks' shape.
+        data: the dataset.
+        config: how to train.
+
+    Raises:
+        ValueError: a model with another number of classes than the data, or a batch
+            larger than the training split.
+    """
+    if model.num_classes != data.num_classes:
+        raise ValueError(
+            f"num_classes: expected {data.num_classes}, as {data.name} has, got "
+            f"{model.num_classes}"
+        )
+    num_train = len(data.train.y)
+    if config.batch_size > num_train:
+        raise ValueError(
+            f"batch_size: expected at most {num_train}, the training split's size, got "
+            f"{config.batch_size}"
+        )
+
+
+def checked_seeds(seeds: Sequence[int]) -> np.ndarray:
+    """Seeds as int64 [S].
+
+    Args:
+        seeds: integers.
+
+    Returns:
+        The same as an array.
+
+    Raises:
+        ValueError: none, one twice, or one out of range.
+    """
+    array = np.asarray(tuple(seeds))
+    if not array.size or array.ndim != 1 or array.dtype.kind not in "ui":
+        raise ValueError(f"seeds: expected one or more integers, got {list(seeds)}")
+    values, times = np.unique(array, return_counts=True)
+    if times.max() > 1:
+        raise ValueError(
+            f"seeds: expected distinct seeds, got {values[times.argmax()]} twice"
+        )
+    if values[0] < 0 or values[-1] >= 2**31:
+        outside = values[0] if values[0] < 0 else values[-1]
+        raise ValueError(f"seeds: expected integers in [0, 2^31), got {outside}")
+    return array.astype(np.int64)
+
+
+def _bytes_per_seed(
+    model: MLP,
+    config: TrainConfig,
+    num_train: int,
+    num_inputs: int,
+    num_snapshots: int,
+) -> int:
+    """About what one network's training holds at once."""
+    widths = (num_inputs, *model.hidden, model.num_classes)
+    weights = sum(a * b + b for a, b in zip(widths[:-1], widths[1:], strict=True))
+    # Weights, two moments, gradient, update, and one being written.
+    copies = 6 + num_snapshots
+    batch = config.batch_size * (num_inputs + 6 * sum(widths[1:]))
+    return 4 * (copies * weights + 2 * batch + 4 * num_train)
+
+
+def _check_variables(
+    variables: Any, model: MLP, num_networks: int, num_inputs: int
+) -> None:
+    """Refuses variables that are not those of so many such networks."""
+    one = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, num_inputs)))
+
+    def shapes(tree: Any, *leading: int) -> dict[str, tuple[int, ...]]:
+        return {
+            jax.tree_util.keystr(path, simple=True, separator="/"): (
+                *leading,
+                *jnp.shape(leaf),
+            )
+            for path, leaf in jax.tree.leaves_with_path(tree)
+        }
+
+    expected, given = shapes(one, num_networks), shapes(variables)
+    for name in sorted(expected.keys() | given.keys()):
+        if given.get(name) != expected.get(name):
+            wanted, got = (
+                f"shape {list(of[name])}" if name in of else "no such variable"
+                for of in (expected, given)
+            )
+            widths = "-".join(map(str, (num_inputs, *model.hidden, model.num_classes)))
+            raise ValueError(
+                f"initial: expected the variables of {num_networks} networks {widths}, "
+                f"with {name} {wanted}, got {got}"
+            )
+
+
+def _copies(variables: Any, places: np.ndarray) -> Any:
+    """Some of the networks, in memory of their own: training overwrites its start."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32)[places], variables)
+
+
+def _train_chunk(model, config, mesh, spread, arrays, seeds, initial, kept, on_epoch):
+    """Variables, history and snapshots of as many networks as fit at once."""
+    num_inputs, seeds = arrays[0].shape[1], jnp.asarray(seeds, jnp.uint32)
+    state = _initial_states(model, config, num_inputs, seeds, initial)
+    state = jax.device_put(state, NamedSharding(mesh, PartitionSpec(AXIS)))
+    history, snapshots = [], []
+
+    def keep(finished: int) -> None:
+        if finished in kept:  # copies: the states are overwritten
+            snapshots.append(jax.tree.map(jnp.copy, state.variables))
+
+    keep(0)
+    for epoch in range(config.epochs):
+        state, metrics = _train_epoch(
+            model, config, mesh, spread, state, epoch, *arrays
+        )
+        history.append(jax.block_until_ready(metrics))
+        on_epoch(epoch + 1, jax.tree.map(np.asarray, metrics))
+        keep(epoch + 1)
+    stacked = {name: jnp.stack([h[name] for h in history], axis=1) for name in HISTORY}
+    return state.variables, stacked, tuple(snapshots)
+
+
+@partial(jax.jit, static_argnames=("model", "config", "num_inputs"))
+def _initial_states(
+    model: MLP,
+    config: TrainConfig,
+    num_inputs: int,
+    seeds: Array,
+    initial: Any = None,
+):
+    def init(seed: Array, variables: Any) -> _State:
+        init_key, key = jax.random.split(jax.random.key(seed))
+        if variables is None:
+            variables = model.init(init_key, jnp.zeros((1, num_inputs)))
+        optimizer = OPTIMIZERS[config.optimizer](config.learning_rate)
+        return _State(variables, optimizer.init(variables["params"]), key)
+
+    return jax.vmap(init)(seeds, initial)
+
+
+@partial(
+    jax.jit,
+    static_argnames=("model", "config", "mesh", "spread"),
+    donate_argnames="state",
+)
+def _train_epoch(model, config, mesh, spread, state, epoch, images, labels, validation):
+    """One epoch of every network: the states, and the epoch's metrics [S]."""
+    everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
+    return jax.shard_map(
+        partial(_epoch_of_networks, model, config, spread),
+        mesh=mesh,
+        in_specs=(
+            *(split, everywhere, split if spread else everywhere),
+            *(everywhere, everywhere),
+        ),
+        out_specs=split,
+        check_vma=False,
+    )(state, epoch, images, labels, validation)
+
+
+def _epoch_of_networks(
+    model: MLP,
+    config: TrainConfig,
+    spread: bool,
+    state: _State,
+    epoch: Array,
+    images: Array,
+    labels: Array,
+    validation: Any,
+):
+    """``_train_epoch`` of the networks of one device."""
+    optimizer = OPTIMIZERS[config.optimizer](config.learning_rate)
+    num_train = len(labels)
+    steps = num_train // config.batch_size
+
+    def loss_of(params, variables, x, y, key):
+        (logits, _), updates = model.apply(
+            variables | {"params": params},
+            x,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+        penalty = sum(
+            jnp.sum(jnp.square(layer["kernel"]))
+            for name, layer in params.items()
+            if name.startswith("dense")
+        )
+        hits = jnp.mean(jnp.argmax(logits, axis=-1) == y)
+        return losses.mean() + config.l2 * penalty, (updates, hits)
+
+    def step(state: _State, batch_and_key):
+        batch, key = batch_and_key
+        (loss, (updates, hits)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
+            state.variables["params"],
+            state.variables,
+            fetch_examples(images, batch) if spread else images[batch],
+            labels[batch],
+            key,
+        )
+        change, moments = optimizer.update(
+            gradient, state.optimizer, state.variables["params"]
+        )
+        params = optax.apply_updates(state.variables["params"], change)
+        variables = state.variables | updates | {"params": params}
+        return _State(variables, moments, state.key), (loss, hits)
+
+    def one_epoch(state: _State):
+        shuffle_key, dropout_key = jax.random.split(
+            jax.random.fold_in(state.key, epoch)
+        )
+        shuffled = jax.random.permutation(shuffle_key, num_train)
+        batches = shuffled[: steps * config.batch_size].reshape(steps, -1)
+        state, (losses, hits) = jax.lax.scan(
+            step, state, (batches, jax.random.split(dropout_key, steps))
+        )
+        return state, losses.mean(), hits.mean()
+
+    def validate(variables):
+        logits, _ = model.apply(variables, validation.x)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, validation.y)
+        return losses.mean(), jnp.mean(jnp.argmax(logits, axis=-1) == validation.y)
+
+    state, train_loss, train_accuracy = _of_every_network(one_epoch, state)
+    validation_loss, validation_accuracy = jax.lax.map(validate, state.variables)
+    metrics = (train_loss, train_accuracy, validation_loss, validation_accuracy)
+    return state, dict(zip(HISTORY, metrics, strict=True))
+
+
+def _of_every_network(function, states):
+    """``vmap``; on a CPU one network after another.
+
+    That is as fast on a CPU, by measurement, and its figures are the same to the last
+    bit whatever networks run beside.
+    """
+    one_by_one = jax.default_backend() == "cpu"
+    return jax.lax.map(function, states) if one_by_one else jax.vmap(function)(states)

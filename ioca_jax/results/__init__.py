@@ -1,0 +1,1 @@
+"""Labelled results: the variables of ``study.nc``, its files, and selections."""

@@ -1,0 +1,1 @@
+"""A study: its configuration, what it computes, and the folder it writes."""

@@ -1,0 +1,243 @@
+"""What a run has finished is durable: chunks of seeds, and one run to a folder.
+
+A chunk is a directory under ``chunks/``: its results, its networks, and the checksums
+of both. It is written beside its place, synced and renamed, so it is whole or not
+there; its checksums tell a disk's damage. Once all are joined they are taken away.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import xarray as xr
+
+from ioca_jax.results.files import sync
+
+_CHUNKS = "chunks"
+# Plain arrays: NetCDF would take ten times as long for a chunk.
+_RESULTS = "results.npz"
+_NETWORKS = "networks.npz"
+_CHECKSUMS = "checksums.json"
+_LABELS = "_labels"
+_LOCK = ".lock"
+
+
+class Chunk(NamedTuple):
+    """Some seeds, finished.
+
+    Attributes:
+        results: theirs, as ``study.nc`` has them.
+        variables: their networks, leaves begin with S.
+    """
+
+    results: xr.Dataset
+    variables: Any
+
+
+def save_chunk(chunk: Chunk, workdir: pathlib.Path) -> None:
+    """Writes a chunk whole or not at all; a signal to stop waits until it is done.
+
+    Args:
+        chunk: what is finished.
+        workdir: the run's folder.
+
+    Raises:
+        OSError: it could not be written; what was there is there still.
+    """
+    chunks = workdir / _CHUNKS
+    seeds = chunk.results["seed"].values.tolist()
+    place = chunks / f"seeds_{seeds[0]}_{len(seeds)}_{_digest(str(seeds).encode())[:8]}"
+    part = chunks / f".{place.name}.part"
+    with signals_deferred():
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            np.savez(part / _RESULTS, allow_pickle=False, **_arrays(chunk.results))
+            np.savez(part / _NETWORKS, allow_pickle=False, **_flat(chunk.variables))
+            sums = {
+                name: _digest((part / name).read_bytes())
+                for name in (_RESULTS, _NETWORKS)
+            }
+            (part / _CHECKSUMS).write_text(json.dumps(sums))
+            for path in (*part.iterdir(), part):
+                sync(path)
+            shutil.rmtree(place, ignore_errors=True)
+            os.replace(part, place)
+            sync(chunks)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def load_chunks(workdir: pathlib.Path) -> tuple[list[Chunk], list[pathlib.Path]]:
+    """Reads the chunks that a run left, and removes those that are damaged.
+
+    Args:
+        workdir: the run's folder.
+
+    Returns:
+        The chunks that are sound, and of each of the others the file that is not.
+    """
+    chunks, damaged_files = [], []
+    for place in sorted((workdir / _CHUNKS).glob("seeds_*")):
+        damaged = _damaged_file(place)
+        if damaged:
+            damaged_files.append(place / damaged)
+            shutil.rmtree(place)
+            continue
+        with (
+            np.load(place / _RESULTS) as arrays,
+            np.load(place / _NETWORKS) as leaves,
+        ):
+            chunks.append(Chunk(_labelled(dict(arrays)), _nested(dict(leaves))))
+    return chunks, damaged_files
+
+
+def count_finished(workdir: pathlib.Path) -> int:
+    """How many seeds the chunks have, by their names alone.
+
+    Args:
+        workdir: the run's folder.
+
+    Returns:
+        The number.
+    """
+    places = (workdir / _CHUNKS).glob("seeds_*_*_*")
+    return sum(int(place.name.split("_")[2]) for place in places)
+
+
+def remove_chunks(workdir: pathlib.Path) -> None:
+    """Takes the chunks away.
+
+    Args:
+        workdir: the run's folder, all of whose seeds are in ``study.nc``.
+    """
+    shutil.rmtree(workdir / _CHUNKS, ignore_errors=True)
+
+
+def _damaged_file(place: pathlib.Path) -> str | None:
+    """The first file of a chunk that is not as it was written."""
+    try:
+        sums = json.loads((place / _CHECKSUMS).read_text())
+        expected = [(name, sums[name]) for name in (_RESULTS, _NETWORKS)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return _CHECKSUMS
+    for name, digest in expected:
+        try:
+            if _digest((place / name).read_bytes()) != digest:
+                return name
+        except OSError:
+            return name
+    return None
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _arrays(results: xr.Dataset) -> dict[str, np.ndarray]:
+    """A dataset as arrays; one of them is JSON that says what the others are."""
+    names = [*results.coords, *results.data_vars]
+    labels = {
+        "attrs": results.attrs,
+        "coords": list(results.coords),
+        "dims": {name: results[name].dims for name in names},
+        "of_variables": {name: results[name].attrs for name in names},
+    }
+    arrays = {}
+    for name in names:
+        values = results[name].values
+        arrays[name] = values.astype(str) if values.dtype == object else values
+    return arrays | {_LABELS: np.array(json.dumps(labels, default=np.generic.item))}
+
+
+def _labelled(arrays: dict[str, np.ndarray]) -> xr.Dataset:
+    """The dataset that ``_arrays`` took apart."""
+    labels = json.loads(arrays.pop(_LABELS).item())
+    parts = {
+        name: (labels["dims"][name], array, labels["of_variables"][name])
+        for name, array in arrays.items()
+    }
+    coords = {name: parts.pop(name) for name in labels["coords"]}
+    return xr.Dataset(parts, coords, labels["attrs"])
+
+
+def _flat(variables: Any) -> dict[str, np.ndarray]:
+    paths, _ = jax.tree.flatten_with_path(variables)
+    return {
+        "/".join(str(key.key) for key in path): np.asarray(leaf) for path, leaf in paths
+    }
+
+
+def _nested(leaves: dict[str, np.ndarray]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, leaf in leaves.items():
+        *above, last = name.split("/")
+        branch = tree
+        for key in above:
+            branch = branch.setdefault(key, {})
+        branch[last] = leaf
+    return tree
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+    """Keeps other runs out of a folder for as long as this process lives.
+
+    Args:
+        workdir: the run's folder, which is there.
+
+    Raises:
+        BlockingIOError: another process has it.
+    """
+    with (workdir / _LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise BlockingIOError(
+                f"workdir: expected a folder that no other run uses, got {workdir}, in "
+                f"use by {file.read().strip() or 'another process'}; wait for it, or "
+                "choose another workdir"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+        file.truncate(0)
+
+
+_SIGNALS: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Lets Ctrl-C and SIGTERM wait until the end of the block.
+
+    Elsewhere than in the main thread, which gets all signals, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in _SIGNALS
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)

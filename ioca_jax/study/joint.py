@@ -1,0 +1,444 @@
+"""What is asked of neurons together, of many networks at once: pairs, groups, layers.
+
+``interactions`` says what two or more neurons of one network share; here every network
+of a study is asked, one after another on the device, and the answers come as the arrays
+and coordinates that ``results`` labels.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
+
+from ioca_jax.measures.interactions import (
+    EXAMPLES_PER_CELL,
+    broja,
+    information_along_order,
+    layer_information,
+    o_information,
+    pair_effects,
+    pair_information,
+    pair_null,
+    pair_tables,
+    random_groups,
+    redundancy_index,
+)
+from ioca_jax.measures.quantization import encode
+from ioca_jax.networks.mlp import MLP
+
+PAIR_VALUES = (
+    "joint_information",
+    "co_information",
+    "co_information_miller_madow",
+    "redundancy_i_min",
+    "synergy_i_min",
+    "redundancy_mmi",
+    "synergy_mmi",
+)
+"""What of ``interactions.PAIR_MEASURES`` a study keeps; the others follow from it."""
+PERMUTATIONS = 50
+"""Of labels, at most, for pairs: each costs as much as the values."""
+PERMUTATIONS_OF_GROUPS = 20
+"""The same for groups and orders, of which there are many."""
+_GROUPS = 100
+_GROUP_SIZES = range(2, 6)
+# O-information takes as many joint codes as a group has neurons, for each permutation.
+_GROUPS_WITH_O_INFORMATION = 20
+_LEAST_FOR_O_INFORMATION = 3  # of two it is 0
+_CHOSEN = ("redundancy", "synergy")
+_CHOSEN_OF_EACH = 2
+_PARTS = ("redundancy", "unique_first", "unique_second", "synergy")
+# Of groups along training: small, so that any quantiser of few codes supports them.
+_SIZE_IN_LAYERS = 3
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("variables", "edges"),
+    meta_fields=("model", "num_codes"),
+)
+@dataclasses.dataclass(frozen=True)
+class Quantised:
+    """Networks and how their outputs become codes.
+
+    Attributes:
+        model: the networks' shape.
+        variables: the networks' variables; leaves begin with S.
+        edges: float32 [S, H, B-1], the quantisers'.
+        num_codes: B.
+    """
+
+    model: MLP
+    variables: Any
+    edges: Float[ArrayLike, "S H edges"]
+    num_codes: int
+
+    def map(self, function: Callable, x: Float[ArrayLike, "N D"], *more: Any) -> Any:
+        """Calls a function with the codes [N, H] of each network, one after another.
+
+        Args:
+            function: of codes and of what else each network has.
+            x: float32 [N, D] images.
+            more: arrays or pytrees whose leaves begin with S.
+
+        Returns:
+            What the function returns, with S in front.
+        """
+
+        def of_network(network: Any) -> Any:
+            variables, edges, *own = network
+            _, outputs = self.model.apply(variables, x)
+            return function(encode(outputs, edges), *own)
+
+        return jax.lax.map(of_network, (self.variables, self.edges, *more))
+
+
+def group_sizes(num_examples: int, num_codes: int, num_classes: int) -> tuple[int, ...]:
+    """Sizes of groups whose whole alphabet the examples support.
+
+    Args:
+        num_examples: N.
+        num_codes: B.
+        num_classes: C.
+
+    Returns:
+        Some of 2, 3, 4, 5.
+    """
+    cells = num_examples // EXAMPLES_PER_CELL
+    return tuple(n for n in _GROUP_SIZES if num_codes**n * num_classes <= cells)
+
+
+def coordinates(model: MLP, num_examples: int, num_codes: int) -> dict[str, Any]:
+    """Labels of the axes of ``ask_together``'s arrays.
+
+    Args:
+        model: the networks' shape.
+        num_examples: of the measuring split.
+        num_codes: B.
+
+    Returns:
+        By axis.
+    """
+    sizes = group_sizes(num_examples, num_codes, model.num_classes)
+    return {
+        "other": np.arange(model.num_neurons),
+        "pair_measure": list(PAIR_VALUES),
+        "member_of_pair": ["first", "second"],
+        "part": list(_PARTS),
+        "chosen_layer": (
+            "chosen",
+            np.repeat(np.arange(model.num_layers) + 1, len(_CHOSEN) * _CHOSEN_OF_EACH),
+        ),
+        "chosen_for": (
+            "chosen",
+            np.tile(np.repeat(_CHOSEN, _CHOSEN_OF_EACH), model.num_layers).tolist(),
+        ),
+        "side": ["ablated", "left"],
+        "group": np.arange(_GROUPS),
+        "group_size": list(sizes),
+        "member": np.arange(max(sizes, default=0)),
+    }
+
+
+def permutations_made(permutations: int) -> dict[str, int]:
+    """How many permutations of the labels ``ask_together`` makes of those asked for.
+
+    Args:
+        permutations: asked for.
+
+    Returns:
+        ``permutations_of_pairs`` and ``permutations_of_groups`` (and of orders).
+    """
+    return {
+        "permutations_of_pairs": min(permutations, PERMUTATIONS),
+        "permutations_of_groups": min(permutations, PERMUTATIONS_OF_GROUPS),
+    }
+
+
+def ask_together(
+    networks: Quantised,
+    validation: tuple[ArrayLike, ArrayLike],
+    test: tuple[ArrayLike, ArrayLike],
+    clamps: Float[ArrayLike, "S A H"],
+    orders: Mapping[str, Int[ArrayLike, "S O K"]],
+    seeds: Sequence[int],
+    *,
+    permutations: int,
+    memory_gb: float,
+) -> dict[str, np.ndarray]:
+    """Pairs, groups and orders of many networks.
+
+    Args:
+        networks: which.
+        validation: images [N, D] and classes [N] that information is measured on.
+        test: images and classes that ablation is evaluated on.
+        clamps: float32 [S, A, H], the constant outputs of ablated neurons.
+        orders: by scope, the network's first, int32 [S, O, K].
+        seeds: int [S]; they decide which groups are drawn.
+        permutations: of labels, of which ``permutations_made`` are made.
+        memory_gb: bounds what is held at once, about.
+
+    Returns:
+        By variable of ``results.VARIABLES``, beginning with S.
+    """
+    of_pairs, of_groups = permutations_made(permutations).values()
+    key = jax.random.key(0)  # the same labels for all networks
+    keys = jax.vmap(_key_of_groups)(jnp.asarray(seeds, jnp.uint32))
+    pairs = _pairs(networks, *validation, key, of_pairs, memory_gb)
+    found = jax.tree.map(np.array, pairs)
+    tables = found.pop("tables")
+    found["broja"] = np.stack([_decompose(table) for table in tables])
+    found |= _effects(networks, clamps, test, memory_gb)
+    found |= _orders(networks, orders, validation, key, of_groups)
+    found |= _groups(networks, list(orders.values()), validation, keys, of_groups)
+    return found
+
+
+def _key_of_groups(seed: Array) -> Array:
+    """Apart from the keys of orders, which fold in a scope's number from 1 on."""
+    return jax.random.fold_in(jax.random.key(seed), 0)
+
+
+@partial(jax.jit, static_argnames=("permutations", "memory_gb"))
+def _pairs(networks, x, y, key, permutations, memory_gb) -> dict[str, Array]:
+    model, num_codes = networks.model, networks.num_codes
+    sizes = (num_codes, model.num_classes)
+
+    def of_network(codes):
+        values = pair_information(
+            codes, y, *sizes, measures=PAIR_VALUES, memory_gb=memory_gb
+        )
+        null = pair_null(
+            *(codes, y, *sizes),
+            key=key,
+            measures=("co_information",),
+            permutations=permutations,
+            memory_gb=memory_gb,
+        )
+        chosen = _choose_pairs(model, values["co_information_miller_madow"])
+        tables = pair_tables(codes, y, chosen, *sizes)
+        there = (chosen[:, 0] != chosen[:, 1])[:, None, None]
+        return {
+            "pair_value": jnp.stack([values[name] for name in PAIR_VALUES]),
+            "pair_p_value": null["co_information"].p_value_family,
+            "chosen_pair": jnp.where(there[..., 0], chosen, -1),
+            "tables": jnp.where(there, tables, 0),
+        }
+
+    return networks.map(of_network, x)
+
+
+def _choose_pairs(
+    model: MLP, co_information: Float[Array, "H H"]
+) -> Int[Array, "chosen 2"]:
+    """Of each layer the pairs of greatest, then of least co-information.
+
+    Where a layer has too few pairs, a neuron with itself.
+    """
+    chosen = []
+    for where in model.layer_slices:
+        width = where.stop - where.start
+        first, second = np.triu_indices(width, 1)
+        of_pair = co_information[where, where][first, second]
+        number = min(_CHOSEN_OF_EACH, len(first))
+        pairs = where.start + np.stack([first, second], axis=1)
+        for signed in (of_pair, -of_pair):
+            best = jnp.asarray(pairs)[jax.lax.top_k(signed, number)[1]]
+            missing = _CHOSEN_OF_EACH - number
+            chosen.append(jnp.pad(best, ((0, missing), (0, 0)), mode="constant"))
+    return jnp.concatenate(chosen).astype(jnp.int32)
+
+
+def _decompose(tables: np.ndarray) -> np.ndarray:
+    """The parts [P, 4] of pairs; NaN where there is none, or no solution."""
+    parts = np.full((len(tables), len(_PARTS)), np.nan, np.float32)
+    for index, table in enumerate(tables):
+        if not table.any():
+            continue
+        try:
+            decomposition = broja(table[None])
+        except ArithmeticError:
+            continue
+        parts[index] = [getattr(decomposition, part)[0] for part in _PARTS]
+    return parts
+
+
+def _effects(networks, clamps, test, memory_gb) -> dict[str, np.ndarray]:
+    model = networks.model
+    shape = (*clamps.shape[:-1], model.num_neurons, model.num_neurons)
+    names = ("accuracy", "loss")
+    found = {f"pair_effect_{n}": np.full(shape, np.nan, np.float32) for n in names}
+    x, y = test
+    for layer, where in enumerate(model.layer_slices):
+        effects = pair_effects(
+            *(model, networks.variables, clamps, x, y, layer), memory_gb=memory_gb
+        )
+        for name in names:
+            found[f"pair_effect_{name}"][..., where, where] = getattr(effects, name)
+    return found
+
+
+def _orders(networks, orders, validation, key, permutations) -> dict[str, np.ndarray]:
+    """Joint information along orders [S, side, scope, O, K+1]."""
+    first = next(iter(orders.values()))
+    shape = (len(first), 2, len(orders), first.shape[1], first.shape[2] + 1)
+    fields = {
+        "joint_information": "information",
+        "joint_information_miller_madow": "information_miller_madow",
+        "joint_information_null": "null_information",
+        "joint_p_value": "p_value",
+    }
+    found: dict[str, np.ndarray] = {
+        name: np.full(shape, np.nan, np.float32) for name in fields
+    }
+    found["joint_cells"] = np.full(shape, -1, np.int32)
+    x, y = validation
+    for index, order in enumerate(orders.values()):
+        sides = _along(networks, order, x, y, key, permutations)
+        points = order.shape[-1] + 1
+        for side, values in enumerate(sides):
+            for name, field in (*fields.items(), ("joint_cells", "cells")):
+                found[name][:, side, index, :, :points] = getattr(values, field)
+    return found
+
+
+@partial(jax.jit, static_argnames=("permutations",))
+def _along(networks, orders, x, y, key, permutations):
+    sizes = (networks.num_codes, networks.model.num_classes)
+
+    def of_network(codes, order):
+        return information_along_order(
+            codes, y, order, *sizes, key=key, permutations=permutations
+        )
+
+    return networks.map(of_network, x, orders)
+
+
+def _groups(networks, scopes, validation, keys, permutations) -> dict[str, np.ndarray]:
+    """Groups drawn at random [S, scope, size, group], of the neurons of each scope."""
+    num_examples, num_classes = len(validation[1]), networks.model.num_classes
+    sizes = group_sizes(num_examples, networks.num_codes, num_classes)
+    shape = (len(keys), len(scopes), len(sizes), _GROUPS)
+    blank = np.full(shape, np.nan, np.float32)
+    fields = {
+        "o_information": "of_neurons_miller_madow",
+        "o_information_with_class": "with_class_miller_madow",
+        "o_information_p_value": "p_value_of_neurons",
+        "o_information_with_class_p_value": "p_value_with_class",
+    }
+    found = {name: blank.copy() for name in ("redundancy_index", *fields)}
+    member = np.full((*shape, max(sizes, default=0)), -1, np.int32)
+    for index, orders in enumerate(scopes):
+        # Of one order, sorted: the neurons of the scope.
+        neurons = np.sort(np.asarray(orders[0, 0]))
+        most = min(max(sizes, default=0), len(neurons))
+        whole = _draw_groups(neurons, keys, most) if most > 1 else None
+        for place, size in enumerate(sizes):
+            if whole is None or size > most:
+                continue
+            where = (slice(None), index, place)
+            # The first of each: a group of three is one of two and another neuron.
+            drawn = whole[..., :size]
+            index_of, o_values = _of_groups(
+                *(networks, drawn, *validation, keys), permutations
+            )
+            member[*where, :, :size] = drawn
+            found["redundancy_index"][where] = index_of
+            for name, field in fields.items() if o_values is not None else ():
+                values = getattr(o_values, field)
+                found[name][*where, : values.shape[1]] = values
+    return found | {"group_member": member}
+
+
+@partial(jax.jit, static_argnames="size")
+def _draw_groups(neurons, keys, size) -> Int[Array, "S M size"]:
+    draw = partial(random_groups, neurons, size, _GROUPS)
+    return jax.vmap(lambda key: draw(key=key))(keys)
+
+
+@partial(jax.jit, static_argnames=("permutations",))
+def _of_groups(networks, groups, x, y, keys, permutations):
+    sizes = (networks.num_codes, networks.model.num_classes)
+
+    def of_network(codes, groups, key):
+        o_values = None
+        if groups.shape[1] >= _LEAST_FOR_O_INFORMATION:
+            o_values = o_information(
+                *(codes, y, groups[:_GROUPS_WITH_O_INFORMATION], *sizes),
+                key=key,
+                permutations=permutations,
+            )
+        return redundancy_index(codes, y, groups, *sizes), o_values
+
+    return networks.map(of_network, x, groups, keys)
+
+
+def ask_layers(
+    networks: Quantised,
+    validation: tuple[ArrayLike, ArrayLike],
+    seeds: Sequence[int],
+) -> dict[str, np.ndarray]:
+    """What each layer says as a whole, of many networks.
+
+    Args:
+        networks: which.
+        validation: images [N, D] and classes [N].
+        seeds: int [S]; they decide which groups are drawn.
+
+    Returns:
+        By variable of ``results.VARIABLES``, [S, L, ...].
+    """
+    keys = jax.vmap(_key_of_groups)(jnp.asarray(seeds, jnp.uint32))
+    return jax.tree.map(np.array, _of_layers(networks, *validation, keys))
+
+
+@jax.jit
+def _of_layers(networks, x, y, keys) -> dict[str, Array]:
+    model = networks.model
+    sizes = (networks.num_codes, model.num_classes)
+
+    def of_layer(codes, key, where):
+        whole = layer_information(codes[:, where], y, *sizes)
+        width = where.stop - where.start
+        size = group_size_in_layers(len(y), *sizes)
+        index = jnp.full(_GROUPS, jnp.nan)
+        if 0 < size <= width:
+            neurons = np.arange(where.start, where.stop)
+            groups = random_groups(
+                neurons, size, _GROUPS, key=jax.random.fold_in(key, where.start)
+            )
+            index = redundancy_index(codes, y, groups, *sizes)
+        return {
+            "layer_entropy": whole.entropy,
+            "layer_information": whole.information_miller_madow,
+            "layer_information_decoded": whole.information_decoded,
+            "layer_cells": whole.cells,
+            "layer_redundancy_index": index,
+        }
+
+    def of_network(codes, key):
+        layers = [of_layer(codes, key, where) for where in model.layer_slices]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+
+    return networks.map(of_network, x, keys)
+
+
+def group_size_in_layers(num_examples: int, num_codes: int, num_classes: int) -> int:
+    """Neurons in the groups of ``ask_layers``, the most of 2 and 3 that N supports.
+
+    Args:
+        num_examples: N.
+        num_codes: B.
+        num_classes: C.
+
+    Returns:
+        The size, or 0 where N supports neither.
+    """
+    sizes = group_sizes(num_examples, num_codes, num_classes)
+    return max((n for n in sizes if n <= _SIZE_IN_LAYERS), default=0)

@@ -1,0 +1,291 @@
+"""Masks and curves against an independent network, one mask at a time."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import random_examples, random_network
+from reference import evaluate
+
+import ioca_jax as ioca
+from ioca_jax.ablation.curves import ENGINES
+
+SCOPES = {"network": slice(0, 18), "first": slice(0, 7), "last": slice(12, 18)}
+
+
+def assert_agrees(model, variables, masks, clamps, x, y, evaluation):
+    """The same correct examples, but for those within 1e-4 of a tie."""
+    clamps = np.broadcast_to(clamps, masks.shape)
+    assert evaluation.correct.shape == (len(masks), model.num_classes)
+    for row, (mask, clamp) in enumerate(zip(masks, clamps, strict=True)):
+        correct, loss, near_tie = evaluate(model, variables, mask, clamp, x, y)
+        difference = np.abs(np.asarray(evaluation.correct[row]) - correct).sum()
+        assert difference <= 2 * near_tie
+        # float32 logits and a mean of 53, against float64
+        np.testing.assert_allclose(evaluation.loss[row], loss, rtol=2e-5)
+        np.testing.assert_allclose(
+            evaluation.accuracy[row],
+            np.sum(evaluation.correct[row]) / len(y),
+            rtol=1e-6,
+        )
+
+
+@pytest.mark.parametrize(
+    ("activation", "batch_norm", "scope"),
+    [
+        *itertools.product(["relu", "sigmoid", "tanh"], [False, True], ["network"]),
+        ("sigmoid", True, "first"),
+        ("relu", True, "last"),
+    ],
+)
+def test_curves_and_masks_agree_with_an_independent_network(
+    activation, batch_norm, scope
+):
+    model, variables = random_network(activation=activation, batch_norm=batch_norm)
+    x, y = random_examples()
+    rng = np.random.default_rng(5)
+    neurons = np.arange(model.num_neurons)[SCOPES[scope]]
+    order = rng.permutation(neurons).astype(np.int32)
+    masks = ioca.cumulative_masks(order, model.num_neurons)
+    for clamp in (np.zeros(18, np.float32), rng.normal(size=18).astype(np.float32)):
+        arguments = (model, variables, np.asarray(masks), clamp, x, y)
+        assert_agrees(*arguments, ioca.evaluate_masks(*arguments))
+        for engine in ENGINES:
+            curve = ioca.ablation_curve(
+                model, variables, order, clamp, x, y, engine=engine
+            )
+            assert_agrees(*arguments, curve)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "activation", "batch_norm", "neurons"),
+    [
+        ((260, 130, 200), "sigmoid", True, slice(0, 590)),
+        ((260, 130, 200), "relu", False, slice(0, 590)),
+        # No step recomputes anything here: all updates add up.
+        ((1500, 40), "sigmoid", True, slice(0, 1500)),
+        ((40, 1500), "relu", True, slice(40, 1540)),
+    ],
+)
+@pytest.mark.parametrize("engine", ["rank_one", "prefix_sums"])
+def test_hundreds_of_updates_do_not_drift(
+    hidden, activation, batch_norm, neurons, engine
+):
+    model, variables = random_network(
+        hidden=hidden, activation=activation, batch_norm=batch_norm
+    )
+    x, y = random_examples(num_examples=300)
+    rng = np.random.default_rng(3)
+    order = rng.permutation(np.arange(model.num_neurons)[neurons]).astype(np.int32)
+    clamp = rng.uniform(size=model.num_neurons).astype(np.float32)
+    curve = ioca.ablation_curve(model, variables, order, clamp, x, y, engine=engine)
+    masks = np.asarray(ioca.cumulative_masks(order, model.num_neurons))
+    some = np.linspace(0, len(order), 15).astype(int)
+    at_some = ioca.Evaluation(curve.correct[some], curve.loss[some], len(y))
+    assert_agrees(model, variables, masks[some], clamp, x, y, at_some)
+
+
+def test_masks_need_not_be_cumulative():
+    model, variables = random_network()
+    x, y = random_examples()
+    rng = np.random.default_rng(0)
+    masks = rng.random((9, 18)) < 0.5
+    clamps = rng.normal(size=(9, 18)).astype(np.float32)
+    evaluation = ioca.evaluate_masks(model, variables, masks, clamps, x, y)
+    assert_agrees(model, variables, masks, clamps, x, y, evaluation)
+
+
+def test_ends_of_a_curve():
+    """k = 0 is the intact network, and k = all the constant one."""
+    model, variables = random_network()
+    x, y = random_examples()
+    order = np.arange(18, dtype=np.int32)[::-1].copy()
+    clamp = np.full(18, 0.25, np.float32)
+    curve = ioca.ablation_curve(model, variables, order, clamp, x, y)
+    logits, _ = model.apply(variables, x)
+    right = np.asarray(logits.argmax(axis=1)) == y
+    np.testing.assert_array_equal(curve.correct[0], np.bincount(y[right], minlength=4))
+    last = variables["params"]["dense_3"]
+    constant = int(np.argmax(clamp[12:] @ last["kernel"] + last["bias"]))
+    expected = np.zeros(4, int)
+    expected[constant] = np.sum(y == constant)
+    np.testing.assert_array_equal(curve.correct[-1], expected)
+
+
+def test_budgets_change_no_count():
+    model, variables = random_network(batch_norm=True)
+    x, y = random_examples()
+    order = np.random.default_rng(1).permutation(18).astype(np.int32)
+    masks = ioca.cumulative_masks(order, 18)
+    clamp = np.full(18, 0.5, np.float32)
+    whole = ioca.evaluate_masks(model, variables, masks, clamp, x, y)
+    # Down to one example, or one mask, at a time; 53 examples divide into few sizes.
+    for memory_gb in (1e-9, 2e-6, 5e-6, 3e-5):
+        for chunked in (
+            ioca.evaluate_masks(
+                model, variables, masks, clamp, x, y, memory_gb=memory_gb
+            ),
+            *(
+                ioca.ablation_curve(
+                    *(model, variables, order, clamp, x, y),
+                    memory_gb=memory_gb,
+                    engine=engine,
+                )
+                for engine in ENGINES
+            ),
+        ):
+            np.testing.assert_array_equal(chunked.correct, whole.correct)
+            # sums of 53 in another order
+            np.testing.assert_allclose(chunked.loss, whole.loss, rtol=1e-5)
+
+
+def test_many_orders_and_clamps_at_once():
+    model, variables = random_network()
+    x, y = random_examples()
+    rng = np.random.default_rng(2)
+    orders = np.stack([rng.permutation(18)[:11] for _ in range(3)]).astype(np.int32)
+    clamps = rng.normal(size=(2, 18)).astype(np.float32)
+    for engine in ENGINES:
+        together = ioca.ablation_curve(
+            model, variables, orders[None], clamps[:, None], x, y, engine=engine
+        )
+        assert together.correct.shape == (2, 3, 12, 4)
+        assert together.loss.shape == together.accuracy.shape == (2, 3, 12)
+        for c, o in itertools.product(range(2), range(3)):
+            alone = ioca.ablation_curve(model, variables, orders[o], clamps[c], x, y)
+            np.testing.assert_array_equal(together.correct[c, o], alone.correct)
+
+
+def test_jit_and_vmap_over_networks():
+    model, _ = random_network()
+    networks = [random_network(seed)[1] for seed in range(3)]
+    variables = jax.tree.map(lambda *leaf: jnp.stack(leaf), *networks)
+    x, y = random_examples()
+    rng = np.random.default_rng(2)
+    orders = np.stack([rng.permutation(18) for _ in range(3)]).astype(np.int32)
+    clamps = rng.normal(size=(3, 18)).astype(np.float32)
+
+    @jax.jit
+    @jax.vmap
+    def curves(variables, order, clamp):
+        masks = ioca.cumulative_masks(order, 18)
+        return (
+            ioca.ablation_curve(model, variables, order, clamp, x, y),
+            ioca.evaluate_masks(model, variables, masks, clamp, x, y),
+        )
+
+    for together in curves(variables, orders, clamps):
+        for seed in range(3):
+            alone = ioca.ablation_curve(
+                model, networks[seed], orders[seed], clamps[seed], x, y
+            )
+            np.testing.assert_array_equal(together.correct[seed], alone.correct)
+
+
+@pytest.mark.parametrize("layers", [(0,), (), (0, 3), (-1, 0, 1, 2)])
+def test_layers_that_do_not_hold_the_order_are_refused(layers):
+    model, variables = random_network()
+    x, y = random_examples()
+    order = np.arange(18, dtype=np.int32)
+    with pytest.raises(
+        ValueError, match="^layers: expected layers out of 0 to 2, those"
+    ):
+        ioca.ablation_curve(
+            model, variables, order, np.zeros(18, np.float32), x, y, layers=layers
+        )
+
+
+def test_layers_may_be_named_in_any_order():
+    model, variables = random_network()
+    x, y = random_examples()
+    arguments = (model, variables, np.arange(9), np.zeros(18, np.float32), x, y)
+    named = ioca.ablation_curve(*arguments, layers=(1, 0, 1))
+    np.testing.assert_array_equal(
+        named.correct, ioca.ablation_curve(*arguments).correct
+    )
+
+
+@pytest.mark.parametrize("memory_gb", [0.0, -1.0, np.inf, np.nan])
+def test_unusable_budgets_are_refused(memory_gb):
+    model, variables = random_network()
+    x, y = random_examples()
+    with pytest.raises(ValueError, match="^memory_gb: expected a positive number, got"):
+        ioca.ablation_curve(
+            *(model, variables, np.arange(9), np.zeros(18, np.float32), x, y),
+            memory_gb=memory_gb,
+        )
+
+
+def test_one_compilation_serves_all_orders_masks_and_clamps(compiled):
+    model, variables = random_network(hidden=(5, 4))
+    x, y = random_examples()
+
+    def run(seed: int):
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(9).astype(np.int32)
+        clamp = rng.normal(size=9).astype(np.float32)
+        masks = np.asarray(ioca.cumulative_masks(order, 9))
+        ioca.ablation_curve(model, variables, order, clamp, x, y)
+        ioca.evaluate_masks(model, variables, masks, clamp, x, y)
+
+    run(0)
+    assert compiled
+    compiled.clear()
+    for seed in range(1, 6):
+        run(seed)
+    assert not compiled
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"masks": np.ones((2, 17), bool)},
+            r"masks: expected bool \[..., 18\], a value for each hidden neuron, got "
+            r"shape \[2, 17\]",
+        ),
+        (
+            {"clamp": np.zeros(19, np.float32)},
+            r"clamp: expected float32 \[..., 18\], a value for each hidden neuron, "
+            r"got shape \[19\]",
+        ),
+        (
+            {"y": np.zeros(52, np.int32)},
+            r"expected images x \[N, D\] and classes y \[N\] with N at least 1, got "
+            r"shapes \[53, 12\] and \[52\]",
+        ),
+        (
+            {"order": np.arange(19, dtype=np.int32)},
+            "order: expected at most 18 neurons, all that the network has, got 19",
+        ),
+        (
+            {"order": np.array([3, 18], np.int32)},
+            r"order: expected neuron indices in \[0, 17\], got 18",
+        ),
+        (
+            {"order": np.array([3, 5, 3], np.int32)},
+            "order: expected every neuron once, got 3 twice",
+        ),
+        (
+            {"order": np.zeros(0, np.int32)},
+            r"order: expected one or more neurons, got shape \[1, 0\]; evaluate_masks "
+            "takes masks that keep all",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_unusable_arrays(changes, message):
+    model, variables = random_network()
+    x, y = random_examples()
+    given = {
+        "masks": np.ones((2, 18), bool),
+        "order": np.arange(18, dtype=np.int32),
+        "clamp": np.zeros(18, np.float32),
+        "y": y,
+    } | changes
+    common = (given["clamp"], x, given["y"])
+    with pytest.raises(ValueError, match=f"^{message}$"):  # noqa: PT012
+        ioca.evaluate_masks(model, variables, given["masks"], *common)
+        ioca.ablation_curve(model, variables, given["order"], *common)

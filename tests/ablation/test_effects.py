@@ -1,0 +1,277 @@
+"""Other people's scores: NumPy loops, closed forms, finite differences, brute force."""
+
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import random_examples, random_network
+from reference import evaluate, forward
+
+import ioca_jax as ioca
+from ioca_jax.ablation import effects as importance
+
+# float32 outputs and a mean of tens of them, against float64.
+CLOSE: dict[str, Any] = {"rtol": 2e-5, "atol": 2e-6}
+
+
+@pytest.fixture(params=["relu", "sigmoid", "batch_norm"])
+def network(request):
+    fields = {"batch_norm": True} if request.param == "batch_norm" else {}
+    activation = "relu" if request.param == "batch_norm" else request.param
+    return random_network(activation=activation, **fields)
+
+
+def test_class_selectivity_is_a_loop(network):
+    model, variables = network
+    x, y = random_examples()
+    y[y == 2] = 1  # an absent class
+    _, outputs = forward(model, variables, x)
+    found = importance.class_selectivity(model, variables, x, y)
+    for neuron in range(model.num_neurons):
+        means = np.array([outputs[y == label, neuron].mean() for label in (0, 1, 3)])
+        most, others = means.max(), np.delete(means, means.argmax()).mean()
+        size = most + others
+        expected = (most - others) / size if size else 0
+        np.testing.assert_allclose(found[neuron], expected, **CLOSE)
+
+
+def test_a_dead_neuron_is_not_selective():
+    model, variables = random_network()
+    variables["params"]["dense_0"]["bias"] = jnp.full(7, -1e6)
+    found = importance.class_selectivity(model, variables, *random_examples())
+    np.testing.assert_array_equal(found[:7], 0)
+
+
+def test_variance_is_numpys(network):
+    model, variables = network
+    x, y = random_examples()
+    _, outputs = forward(model, variables, x)
+    mean = outputs.mean(axis=0).astype(np.float32)
+    found = importance.activation_variance(model, variables, mean, x, y)
+    np.testing.assert_allclose(found, outputs.var(axis=0), **CLOSE)
+
+
+def test_examples_in_chunks_are_all_counted_once(monkeypatch):
+    model, variables = random_network()
+    x, y = random_examples()
+    mean = np.zeros(model.num_neurons, np.float32)
+    functions = [
+        lambda: importance.class_selectivity(model, variables, x, y),
+        lambda: importance.activation_variance(model, variables, mean, x, y),
+        lambda: importance.taylor(model, variables, mean, x, y),
+    ]
+    whole = [function() for function in functions]
+    monkeypatch.setattr(importance, "_EXAMPLES_AT_ONCE", 20)  # 53 are not a multiple
+    for function, expected in zip(functions, whole, strict=True):
+        np.testing.assert_allclose(function(), expected, **CLOSE)
+
+
+def test_weight_norms():
+    model, variables = random_network()
+    kernels = [
+        np.asarray(variables["params"][f"dense_{i}"]["kernel"]) for i in range(4)
+    ]
+    incoming = np.concatenate([np.sqrt((k**2).sum(axis=0)) for k in kernels[:3]])
+    outgoing = np.concatenate([np.sqrt((k**2).sum(axis=1)) for k in kernels[1:]])
+    found = importance.incoming_weight_norm(model, variables)
+    np.testing.assert_allclose(found, incoming, rtol=1e-6)
+    found = importance.outgoing_weight_norm(model, variables)
+    np.testing.assert_allclose(found, outgoing, rtol=1e-6)
+
+
+def test_weight_norms_see_batch_norm():
+    model, variables = random_network(batch_norm=True)
+    norm, running = (variables[group]["norm_1"] for group in ("params", "batch_stats"))
+    ratio = norm["scale"] / np.sqrt(running["var"] + 1e-5)
+    kernel = np.asarray(variables["params"]["dense_1"]["kernel"]) * ratio
+    found = importance.incoming_weight_norm(model, variables)[7:12]
+    np.testing.assert_allclose(found, np.linalg.norm(kernel, axis=0), rtol=1e-5)
+
+
+def example_losses(model, variables, x, y, neuron, move):
+    """Loss [N] when a neuron's output is moved, in float64."""
+    _, intact = forward(model, variables, x)
+    losses = np.zeros(len(y))
+    keep = np.arange(model.num_neurons) != neuron
+    for index in range(len(y)):
+        clamp = np.zeros(model.num_neurons)
+        clamp[neuron] = intact[index, neuron] + move
+        some = slice(index, index + 1)
+        losses[index] = evaluate(model, variables, keep, clamp, x[some], y[some])[1]
+    return losses
+
+
+def test_taylor_is_finite_differences(network):
+    model, variables = network
+    x, y = random_examples(num_examples=20)
+    clamp = np.random.default_rng(2).uniform(size=model.num_neurons).astype(np.float32)
+    found = importance.taylor(model, variables, clamp, x, y)
+    _, outputs = forward(model, variables, x)
+    for neuron in (0, 6, 9, 17):
+        step = 1e-6
+        losses = [
+            example_losses(model, variables, x, y, neuron, move)
+            for move in (step, -step)
+        ]
+        slope = (losses[0] - losses[1]) / (2 * step)
+        expected = np.abs(slope * (clamp[neuron] - outputs[:, neuron])).mean()
+        np.testing.assert_allclose(found[neuron], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_taylor_is_exact_where_the_loss_is_nearly_linear():
+    # Kernels of a thousandth: the second order is 1e-3 of the first.
+    model, variables = random_network()
+    x, y = random_examples()
+    _, outputs = forward(model, variables, x)
+    clamp = np.asarray(outputs.mean(axis=0), np.float32)
+    scale = 1e-3
+    variables["params"]["dense_3"]["kernel"] *= scale
+    found = importance.taylor(model, variables, clamp, x, y)[12:]
+    for index, neuron in enumerate(range(12, 18)):
+        intact = np.array(
+            [evaluate(model, variables, None, None, x[i : i + 1], y[i : i + 1])[1]
+             for i in range(len(y))]
+        )  # fmt: skip
+        keep = np.arange(18) != neuron
+        ablated = np.array(
+            [evaluate(model, variables, keep, clamp, x[i : i + 1], y[i : i + 1])[1]
+             for i in range(len(y))]
+        )  # fmt: skip
+        expected = np.abs(ablated - intact).mean()
+        np.testing.assert_allclose(found[index], expected, rtol=5e-3, atol=1e-8)
+
+
+def two_networks():
+    model, first = random_network(0)
+    _, second = random_network(1)
+    return model, jax.tree.map(lambda *leaves: jnp.stack(leaves), first, second)
+
+
+def test_single_ablations_are_a_loop():
+    model, variables = two_networks()
+    x, y = random_examples()
+    rng = np.random.default_rng(3)
+    clamp = rng.uniform(size=(2, 3, model.num_neurons)).astype(np.float32)
+    found = importance.single_ablations(model, variables, clamp, x, y)
+    assert found.alone.loss.shape == (2, 3, 18)
+    assert found.alone.correct.shape == (2, 3, 18, 4)
+    assert found.intact.loss.shape == (2, 3)
+    for seed in range(2):
+        one = jax.tree.map(lambda leaf, seed=seed: leaf[seed], variables)
+        _, loss, _ = evaluate(model, one, None, None, x, y)
+        np.testing.assert_allclose(found.intact.loss[seed], loss, **CLOSE)
+        for which, neuron in itertools.product(range(3), range(18)):
+            keep = np.arange(18) != neuron
+            correct, loss, near_tie = evaluate(
+                model, one, keep, clamp[seed, which], x, y
+            )
+            here = (seed, which, neuron)
+            np.testing.assert_allclose(found.alone.loss[here], loss, **CLOSE)
+            missed = np.abs(np.asarray(found.alone.correct[here]) - correct).sum()
+            assert missed <= 2 * near_tie
+
+
+def test_shapley_values_of_all_orders_are_the_definition():
+    # A game of four players: its value without a set of them.
+    rng = np.random.default_rng(0)
+    worth = {frozenset(): 1.0}
+    for size in range(1, 5):
+        for gone in itertools.combinations(range(4), size):
+            worth[frozenset(gone)] = rng.uniform()
+    orders = np.array(list(itertools.permutations(range(4))), np.int32)
+    curves = [
+        [worth[frozenset(order[:k].tolist())] for k in range(5)] for order in orders
+    ]
+    players = np.array([5, 2, 0, 7], np.int32)
+    found = importance.shapley_values(
+        np.asarray(curves, np.float32), players[orders], 8
+    )
+    for player in range(4):
+        expected = 0.0
+        for size in range(4):
+            others = [p for p in range(4) if p != player]
+            for before in itertools.combinations(others, size):
+                weight = 1 / (4 * len(list(itertools.combinations(range(3), size))))
+                gone = frozenset(before)
+                expected += weight * (worth[gone] - worth[gone | {player}])
+        np.testing.assert_allclose(found.value[players[player]], expected, atol=1e-6)
+    assert np.isnan(np.asarray(found.value)[[1, 3, 4, 6]]).all()
+    # They add up to what ablating all of them costs.
+    total = 1 - worth[frozenset(range(4))]
+    np.testing.assert_allclose(np.nansum(found.value), total, atol=1e-6)
+
+
+def test_shapley_values_say_how_far_they_are_uncertain():
+    rng = np.random.default_rng(0)
+    curves = rng.uniform(size=(6, 4)).astype(np.float32)
+    orders = np.tile(np.array([2, 0, 1], np.int32), (6, 1))
+    found = importance.shapley_values(curves, orders, 3)
+    costs = curves[:, :-1] - curves[:, 1:]
+    np.testing.assert_allclose(found.value, costs.mean(axis=0)[[1, 2, 0]], atol=1e-6)
+    errors = costs.std(axis=0, ddof=1) / np.sqrt(6)
+    np.testing.assert_allclose(found.standard_error, errors[[1, 2, 0]], atol=1e-6)
+    alone = importance.shapley_values(curves[:1], orders[:1], 3)
+    assert np.isnan(alone.standard_error).all()
+
+
+@pytest.mark.parametrize("neurons", [range(18), range(7), range(7, 12), [17, 1, 8, 3]])
+def test_greedy_orders_are_brute_force(neurons):
+    model, variables = two_networks()
+    x, y = random_examples()
+    neurons = np.array(neurons, np.int32)
+    rng = np.random.default_rng(3)
+    clamp = rng.uniform(size=(2, model.num_neurons)).astype(np.float32)
+    keys = jax.random.split(jax.random.key(0), 2)
+    orders = importance.greedy_orders(model, variables, clamp, x, y, neurons, keys=keys)
+    assert orders.shape == (2, len(neurons))
+    for seed in range(2):
+        one = jax.tree.map(lambda leaf, seed=seed: leaf[seed], variables)
+        keep = np.ones(18, bool)
+        for chosen in np.asarray(orders[seed]):
+            costs = {}
+            for neuron in neurons[keep[neurons]]:
+                without = keep & (np.arange(18) != neuron)
+                costs[neuron] = evaluate(model, one, without, clamp[seed], x, y)[1]
+            # float32 losses: the chosen one is the least to within rounding.
+            assert costs[chosen] <= min(costs.values()) * (1 + 1e-5)
+            keep[chosen] = False
+
+
+def test_greedy_ties_are_broken_by_the_key():
+    model, variables = two_networks()
+    for layer in range(4):  # nothing is felt
+        variables["params"][f"dense_{layer}"]["kernel"] *= 0
+    x, y = random_examples()
+    clamp = jnp.zeros((2, 18))
+    orders = [
+        importance.greedy_orders(
+            model, variables, clamp, x, y, np.arange(18), keys=jax.random.split(key, 2)
+        )
+        for key in map(jax.random.key, (0, 0, 1))
+    ]
+    np.testing.assert_array_equal(orders[0], orders[1])
+    assert len({tuple(np.asarray(order)) for order in (*orders[0], *orders[2])}) == 4
+
+
+def test_the_greedy_order_bounds_the_rest(mnist5k):
+    model = ioca.MLP(hidden=(20,), num_classes=10)
+    trained = ioca.train(model, mnist5k, ioca.TrainConfig(epochs=2), (0,))
+    x, y = mnist5k.validation
+    clamp = jnp.zeros((1, 20))
+    greedy = importance.greedy_orders(
+        model, trained.variables, clamp, x, y, np.arange(20),
+        keys=jax.random.split(jax.random.key(0), 1),
+    )  # fmt: skip
+    key = jax.random.key(1)
+    others = [
+        ioca.random_order(np.arange(20), key=k) for k in jax.random.split(key, 20)
+    ]
+    orders = jnp.concatenate([greedy, jnp.stack(others)])[None]
+    curves = ioca.ablation_curves(
+        model, trained.variables, orders, clamp[:, None], x, y
+    )
+    losses = np.asarray(curves.loss[0]).mean(axis=-1)
+    assert losses[0] < losses[1:].min()

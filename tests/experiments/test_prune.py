@@ -1,0 +1,306 @@
+"""The pruning job, as real processes: what it finds, goes on with, and refuses."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+
+import jax
+import numpy as np
+import pandas as pd
+import processes
+import pytest
+from reference import forward
+
+import ioca_jax as ioca
+from ioca_jax.ablation.pruning import num_parameters, prune
+from ioca_jax.results.files import save_results
+
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIG = ioca.StudyConfig(
+    seeds=(3, 0),
+    hidden=(12, 9),
+    epochs=1,
+    random_orders=0,
+    batch_norm=True,
+    permutations=0,
+    measures=("entropy", "mutual_information"),
+)
+KEEP = (0.5, 0.1)
+SIZES = ((6, 5), (2, 1))
+FLAGS = ["--keep=0.5,0.1", "--learning_rate=0.002", "--retrain_epochs=2"]
+
+
+def run(*arguments: str, told: object = None) -> subprocess.CompletedProcess:
+    return processes.run(*arguments, input=json.dumps(told))
+
+
+JOB = ("-m", "experiments.prune", *FLAGS)
+# Ends as if killed after five of twelve combinations, and tells what was compiled.
+STOPPING = """
+import collections, os, jax
+from experiments import prune
+names = collections.Counter()
+def listen(event, duration, **told):
+    names[told.get("fun_name")] += "compile" in event and "backend" in event
+jax.monitoring.register_event_duration_secs_listener(listen)
+write, written = prune._write, []
+def write_and_stop(results, path):
+    write(results, path)
+    written.append(path)
+    if len(written) == 5:
+        print(dict(names), flush=True)
+        os._exit(9)
+prune._write = write_and_stop
+prune.config_flags.run_main(prune.main)
+"""
+
+# What many calls answer, in one process.
+ANSWERING = """
+import json, sys
+from absl import flags
+from absl.testing import flagsaver
+from experiments import prune
+for given in json.load(sys.stdin):
+    with flagsaver.flagsaver():
+        flags.FLAGS(["prune", *given])
+        try:
+            prune.main()
+        except prune.config_flags.USER_ERRORS as error:
+            print(error)
+"""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prune") / "study"
+    ioca.run_study(CONFIG, folder, draw=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stopped(study):
+    """A folder with a part of the results."""
+    folder = study.parent / "stopped"
+    where = (f"--study={study}", f"--workdir={folder}")
+    done = run("-c", STOPPING, *FLAGS, *where)
+    assert done.returncode == 9, done.stderr
+    assert not (folder / "pruning.nc").exists()
+    return folder, done.stdout
+
+
+@pytest.fixture(scope="module")
+def pruned(study, stopped):
+    """The folder of a job that was killed and went on."""
+    folder = study.parent / "pruned"
+    shutil.copytree(stopped[0], folder)
+    done = run(*JOB, f"--study={study}", f"--workdir={folder}")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return folder, done.stdout
+
+
+def test_measures_clamps_and_seeds_share_programs(stopped):
+    """Five combinations of one size."""
+    _, told = stopped
+    for name in (
+        *("_first_of_every_layer", "_without_the_others", "_initial_states"),
+        *("_train_epoch", "_sum"),
+    ):
+        assert f"'jit({name})': 1," in told, told
+
+
+def test_what_was_finished_is_not_computed_again(stopped, pruned):
+    before = ioca.load_results(stopped[0] / "unfinished.nc")
+    after = ioca.load_results(pruned[0] / "pruning.nc")
+    assert int(before["finished"].sum()) == 5
+    finished = before["accuracy"].where(before["finished"])
+    np.testing.assert_array_equal(finished, after["accuracy"].where(before["finished"]))
+    assert before.attrs["created"] == after.attrs["created"]
+    assert after["accuracy"].notnull().all()
+    assert {path.name for path in pruned[0].iterdir()} == {
+        *("pruning.nc", "pruning.csv", "pruning.png", "pruning.pdf"),
+        *("summary.txt", ".lock"),
+    }
+
+
+def test_accuracies_by_hand(study, pruned, mnist5k):
+    """Whole, and of one network by an independent one."""
+    results, of_study = (
+        ioca.load_results(pruned[0] / "pruning.nc"),
+        ioca.load_results(study),
+    )
+    model, variables = ioca.load_networks(study)
+    assert results["ranked_by"].values.tolist() == [*CONFIG.measures, "random"]
+    assert results["seed"].values.tolist() == [3, 0]
+    np.testing.assert_array_equal(results["neurons"], SIZES)
+    smaller = [ioca.MLP(hidden=s, num_classes=10, batch_norm=True) for s in SIZES]
+    expected = [num_parameters(shape, 784) for shape in smaller]
+    np.testing.assert_array_equal(results["parameters"], expected)
+    train = ioca.TrainConfig(epochs=2, learning_rate=0.002)
+    x, y = mnist5k.test
+    where = {"ranked_by": "mutual_information", "keep": 0.5, "clamp": "mean"}
+    scores = of_study["score"].sel(measure="mutual_information").values
+    means = of_study["activation_mean"].values
+    for network, seed in enumerate((3, 0)):
+        own = jax.tree.map(lambda leaf, n=network: leaf[n], variables)
+        accuracy = np.mean(forward(model, own, x)[0].argmax(axis=1) == y)
+        assert results["intact_accuracy"].sel(seed=seed) == pytest.approx(accuracy)
+        keep = np.zeros(21, bool)
+        for where_of_layer, size in zip(model.layer_slices, SIZES[0], strict=True):
+            first = where_of_layer.start
+            keep[first + np.argsort(-scores[network, where_of_layer])[:size]] = True
+        logits, _ = forward(model, own, x, keep, means[network])
+        found = results["accuracy"].sel(where | {"seed": seed})
+        # A test example may lie within a rounding of a tie.
+        accuracy = np.mean(logits.argmax(axis=1) == y)
+        assert abs(found.sel(stage="pruned") - accuracy) <= 1.1e-3
+        shape, left = prune(model, own, keep, means[network])
+        trained = ioca.train(
+            *(shape, mnist5k, train, (seed,)),
+            initial=jax.tree.map(lambda leaf: leaf[None], left),
+        )
+        left = jax.tree.map(lambda leaf: leaf[0], trained.variables)
+        accuracy = np.mean(forward(shape, left, x)[0].argmax(axis=1) == y)
+        assert abs(found.sel(stage="retrained") - accuracy) <= 1.1e-3
+    accuracy = (
+        results["accuracy"].sel(keep=0.5, clamp="mean").mean(("seed", "ranked_by"))
+    )
+    assert accuracy.sel(stage="retrained") > accuracy.sel(stage="pruned")
+
+
+def test_the_table_and_the_summary_are_means_over_networks(pruned):
+    folder, printed = pruned
+    results, table = (
+        ioca.load_results(folder / "pruning.nc"),
+        pd.read_csv(folder / "pruning.csv"),
+    )
+    assert table.columns.tolist() == [
+        *("ranked_by", "clamp", "stage", "keep", "parameters", "share_of_parameters"),
+        *("networks", "accuracy_mean", "accuracy_sd"),
+        *("difference_to_random_mean", "difference_to_random_sd"),
+    ]
+    assert len(table) == 3 * 2 * 2 * 2
+    assert set(table["networks"]) == {2}
+    rows = table.set_index(["ranked_by", "clamp", "stage", "keep"])
+    assert len(set(rows.index)) == len(table)
+    row = dict(rows.loc["entropy", "zero", "retrained", 0.1])
+    one, other = (
+        results["accuracy"]
+        .sel(ranked_by=name, clamp="zero", stage="retrained", keep=0.1)
+        .values.astype(float)
+        for name in ("entropy", "random")
+    )
+    for column, (first, second) in (
+        ("accuracy", one),
+        ("difference_to_random", one - other),
+    ):
+        assert row[f"{column}_mean"] == pytest.approx((first + second) / 2)
+        assert row[f"{column}_sd"] == pytest.approx(abs(first - second) / 2**0.5)
+    assert row["share_of_parameters"] == pytest.approx(
+        row["parameters"] / results["intact_parameters"].item()
+    )
+    of_random = table.loc[table["ranked_by"] == "random", "difference_to_random_mean"]
+    assert np.isnan(of_random).all()
+    summary = (folder / "summary.txt").read_text()
+    assert printed.startswith(summary)
+    mean, deviation = 100 * row["accuracy_mean"], 100 * row["accuracy_sd"]
+    assert f"{mean:.2f} ± {deviation:.2f}" in summary
+    assert "share of each layer kept" in summary
+    assert "networks 784-12-9-10 relu batch norm, of each layer the neurons" in summary
+
+
+def test_a_finished_folder_is_reported_and_wrong_input_gets_one_line(
+    study, pruned, tmp_path
+):
+    folder, printed = pruned
+    computed = (folder / "pruning.nc").stat().st_mtime_ns
+    (folder / "summary.txt").unlink()
+    (tmp_path / "file").write_text("")
+    other, failed = tmp_path / "other", tmp_path / "failed"
+    shutil.copytree(study, other)
+    shutil.copytree(study, failed)
+    results = ioca.load_results(study)
+    save_results(results.assign_attrs(data_digest="0"), other)
+    save_results(results.assign(diverged=results["diverged"] | True), failed)
+    new, of = f"--workdir={tmp_path / 'new'}", f"--study={study}"
+    shares = "keep: expected one or more shares of a layer in (0, 1], each once, such"
+    cases = {
+        (of, *FLAGS, "--clamps=zero", f"--workdir={folder}"): (
+            f"workdir: expected a new folder or one of this pruning, got {folder}, "
+            "which holds pruning.nc of other settings (clamps ['zero', 'mean'], not "
+            "['zero']); choose another workdir"
+        ),
+        (of, f"--workdir={study}"): (
+            f"workdir: expected a folder of its own, got {study}, which holds a study;"
+        ),
+        (of, f"--workdir={tmp_path}/file/new"): (
+            "workdir: expected a folder that can be written, got "
+        ),
+        (f"--study={tmp_path}", new): "expected the results of a finished run at ",
+        (f"--study={other}", new): (
+            "study: expected the images and labels of mnist5k that the study was run on"
+        ),
+        (f"--study={failed}", new): (
+            "study: expected a study with a network that converged, got 2 that diverged"
+        ),
+        (of, "--keep=0.5,0", new): f"{shares} as 0.5,0.25, got '0.5,0'",
+        (of, "--keep=half", new): f"{shares} as 0.5,0.25, got 'half'",
+        (of, "--keep=0.5,.5", new): f"{shares} as 0.5,0.25, got '0.5,.5'",
+        (of, "--measures=entropy,depth", new): (
+            "measures: expected one or more of entropy, mutual_information, each once, "
+            "got 'entropy,depth'"
+        ),
+        (of, "--clamps=one", new): "clamps: expected one or more of zero, mean, each",
+        (of, "--learning_rate=0", new): (
+            "learning_rate: expected a positive number, got 0.0"
+        ),
+    }
+    # The finished folder first: its dataset is not even looked for.
+    finished = (of, *FLAGS, f"--workdir={folder}", "--data_dir=/nowhere")
+    done = run("-c", ANSWERING, told=[finished, *cases])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(printed)
+    assert (folder / "pruning.nc").stat().st_mtime_ns == computed
+    assert printed.startswith((folder / "summary.txt").read_text())
+    answers = done.stdout.removeprefix(printed).splitlines()
+    for answer, expected in zip(answers, cases.values(), strict=True):
+        assert answer.startswith(expected)
+    done = run("-m", "experiments.prune", of, "--keep=2", new)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: {shares} as 0.5,0.25, got '2'\n"
+    assert not (tmp_path / "new").exists()
+
+
+def test_shares_are_rounded_up_and_diverged_networks_left_out(study, tmp_path):
+    """A seed alone cannot be made to diverge, so it is said of one here."""
+    folder = tmp_path / "study"
+    shutil.copytree(study, folder)
+    results = ioca.load_results(study)
+    save_results(results.assign(diverged=("seed", [True, False])), folder)
+    program = """
+import json, sys
+from absl import flags
+from experiments import prune
+flags.FLAGS(sys.argv)
+study = prune.read_study(sys.argv[1].partition("=")[2])
+pruning = prune.read_flags(study)
+empty = prune.empty_results(study, pruning)
+wide = prune.ioca.MLP(hidden=(30, 100, 7), num_classes=2)
+print(json.dumps([
+    empty["seed"].values.tolist(),
+    study.variables["params"]["dense_2"]["bias"].tolist(),
+    int(empty.attrs["networks_left_out"]),
+    [pruning.sizes(share, wide) for share in (0.1, 0.29, 0.501, 1e-3, 1.0)],
+]))
+"""
+    done = run("-c", program, f"--study={folder}")
+    assert done.returncode == 0, done.stderr
+    seeds, bias, left_out, sizes = json.loads(done.stdout)
+    assert seeds == [0]
+    _, variables = ioca.load_networks(study)
+    np.testing.assert_array_equal(
+        np.float32(bias), variables["params"]["dense_2"]["bias"][1:]
+    )
+    assert left_out == 1
+    assert sizes == [[3, 10, 1], [9, 29, 3], [16, 51, 4], [1, 1, 1], [30, 100, 7]]

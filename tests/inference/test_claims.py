@@ -1,0 +1,354 @@
+"""Statements from curves: planted effects are found, nulls are not, numbers by hand."""
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from synthetic import SCOPES, SEEDS, THREE, planted_results
+
+import ioca_jax as ioca
+from ioca_jax.inference import claims
+
+PLANTED = {
+    ("network", "mutual_information", "ascending"): -0.1,
+    ("network", "entropy", "ascending"): 0.1,
+    ("layer_1", "mutual_information", "ascending"): 0.1,
+    ("layer_1", "mutual_information", "descending"): -0.1,
+    ("layer_2", "mutual_information", "ascending"): -0.1,
+    ("layer_2", "mutual_information", "descending"): 0.1,
+}
+
+
+def area_of_bump(size: int) -> float:
+    """Normalised: the trapezoids of the bump over intact less chance."""
+    share = np.arange(size + 1) / size
+    return float(np.trapezoid(np.sin(np.pi * share), share)) / (0.95 - 0.5)
+
+
+def test_orders_are_compared_with_random_ones():
+    results = planted_results(PLANTED)
+    table = claims.compare_orders(results)
+    assert len(table) == 3 * 2 * 3 * 2
+    for row in table.to_dict("records"):
+        planted = PLANTED.get((row["scope"], row["ranked_by"], row["direction"]), 0.0)
+        expected = planted * area_of_bump(SCOPES[row["scope"]])
+        # Noise of 0.01 and a quarter of that, over ten networks, four errors.
+        assert abs(row["effect"] - expected) < 4 * 0.0125 / 10**0.5 / 0.45
+        assert row["low"] < row["effect"] < row["high"]
+        assert (row["p_corrected"] <= 0.05) == (planted != 0)
+        assert row["p_corrected"] >= row["p_value"]
+
+
+def test_an_effect_recomputed_by_hand():
+    results = planted_results(PLANTED, clamp_gain=0.05)
+    accuracy = results["accuracy"].sel(clamp="mean", scope="layer_2").values[..., :21]
+    areas = np.trapezoid(accuracy, axis=-1) / 20
+    normalised = (areas - 0.5) / (accuracy[..., 0] - 0.5)
+    effects = normalised[:, 3] - normalised[:, 6:].mean(axis=1)
+    table = claims.compare_orders(results).query(
+        "scope == 'layer_2' and clamp == 'mean' and ranked_by == 'mutual_information' "
+        "and direction == 'descending'"
+    )
+    row = table.iloc[0]
+    np.testing.assert_allclose(row["effect"], effects.mean(), rtol=1e-6)
+    np.testing.assert_allclose(row["area"], normalised[:, 3].mean(), rtol=1e-6)
+    expected = scipy.stats.permutation_test(
+        (effects,), np.mean, permutation_type="samples", n_resamples=2**SEEDS
+    )
+    np.testing.assert_allclose(row["p_value"], expected.pvalue, rtol=1e-6)
+    curve = accuracy[:, 3].mean(axis=0)
+    lost = [np.flatnonzero(curve[0] - curve >= loss - 1e-6)[0] for loss in (0.01, 0.1)]
+    assert row["lost_1"] == lost[0]
+    assert row["lost_10"] == lost[1]
+
+
+def test_difference_curves_hold_what_is_planted():
+    results = planted_results(PLANTED)
+    table = claims.difference_curves(results)
+    here = table.query(
+        "scope == 'layer_1' and clamp == 'zero' and ranked_by == 'mutual_information' "
+        "and direction == 'ascending'"
+    )
+    assert here["step"].tolist() == list(range(31))
+    planted = 0.1 * np.sin(np.pi * np.arange(31) / 30)
+    low, high = here["low"].to_numpy(), here["high"].to_numpy()
+    assert (low <= planted + 1e-9).all()
+    assert (planted - 1e-9 <= high).all()
+    accuracy = results["accuracy"].sel(clamp="zero", scope="layer_1").values[..., :31]
+    mean = (accuracy[:, 2] - accuracy[:, 6:].mean(axis=1)).mean(axis=0)
+    np.testing.assert_allclose(here["mean"], mean, atol=1e-6)
+
+
+def verdicts_of(table: pd.DataFrame, claim: str, scope: str, measure: str) -> set[str]:
+    chosen = table[["claim", "scope", "measure"]] == [claim, scope, measure]
+    return set(table[chosen.all(axis=1)]["verdict"])
+
+
+def test_claims_hold_fail_or_are_undecided():
+    results = planted_results(PLANTED, clamp_gain=0.1, layer_gain=-0.2)
+    table = claims.judge_claims(results)
+    assert set(claims.CLAIMS) == set(table["claim"])
+    verdicts = partial(verdicts_of, table)
+    assert verdicts("1", "network", "mutual_information") == {"holds"}
+    assert verdicts("1, first version", "network", "mutual_information") == {"holds"}
+    assert verdicts("1", "network", "entropy") == {"fails"}
+    assert verdicts("1, first version", "network", "entropy") == {"fails"}
+    assert verdicts("1, first version", "network", "kl_selectivity") == {"undecided"}
+    for claim in ("2, lowest first", "2, highest first"):
+        assert verdicts(claim, "layer_1", "mutual_information") == {"holds"}
+        assert verdicts(claim, "layer_2", "mutual_information") == {"fails"}
+        assert verdicts(claim, "layer_1", "kl_selectivity") == {"undecided"}
+    assert verdicts("4", "layer_2 over layer_1", "random") == {"fails"}
+    assert verdicts("5", "layer_1", "random") == {"holds"}
+
+
+def test_depth_and_single_neurons():
+    results = planted_results()
+    rng = np.random.default_rng(1)
+    deep = results["layer"].values == 2
+    for index, name in enumerate(THREE):
+        moved = rng.uniform(size=(SEEDS, 50)) + (
+            deep if name != "entropy" else -1 * deep
+        )
+        results["score"].values[:, index] = moved
+    # What a neuron's ablation costs ranks with its mutual information in layer 1 alone.
+    cost = rng.uniform(size=(SEEDS, 2, 50))
+    cost[:, :, :30] = results["score"].values[:, 1:2, :30] ** 3
+    results["single_loss"].values[:] = 0.5 + cost
+    verdicts = partial(verdicts_of, claims.judge_claims(results))
+    between = "layer_2 over layer_1"
+    assert verdicts("3", between, "kl_selectivity") == {"holds"}
+    assert verdicts("7, depth", between, "entropy") == {"fails"}
+    single = "2, single neurons"
+    assert verdicts(single, "layer_1", "mutual_information") == {"holds"}
+    assert verdicts(single, "layer_2", "mutual_information") == {"undecided"}
+    effects = claims.correlate_effects(results)
+    assert len(effects) == 2 * 2 * 3
+    row = effects.query(
+        "layer == 1 and clamp == 'mean' and measure == 'mutual_information'"
+    ).iloc[0]
+    np.testing.assert_allclose(row["effect"], 1)
+    np.testing.assert_allclose(row["spearman"], 1)
+    row = effects.query("layer == 2 and clamp == 'zero' and measure == 'entropy'").iloc[
+        0
+    ]
+    taus = []
+    for scores, costs in zip(results["score"].values, cost, strict=True):
+        found = scipy.stats.kendalltau(scores[0, 30:], costs[0, 30:])
+        taus.append(found.statistic)  # pyright: ignore[reportAttributeAccessIssue]
+    np.testing.assert_allclose(row["effect"], np.mean(taus), atol=1e-6)
+
+
+def test_a_layer_of_equal_neurons_has_no_correlation():
+    results = planted_results()
+    results["score"].values[:, :, :30] = 0
+    effects = claims.correlate_effects(results)
+    first, second = effects.query("layer == 1"), effects.query("layer == 2")
+    assert np.isnan(first["effect"].to_numpy()).all()
+    assert set(first["networks"]) == {0}
+    assert np.isfinite(second["effect"].to_numpy()).all()
+    claims.judge_claims(results)
+
+
+def test_hypotheses_are_formed_by_the_rule():
+    table = claims.form_hypotheses(planted_results(PLANTED))
+    assert len(table) == 2 * 2 * 3 * 2
+    decided = table.query("verdict != 'undecided'")
+    found = {
+        (row["layer"], row["measure"], row["end"], row["verdict"])
+        for row in decided.to_dict("records")
+    }
+    # In layer 2 highest first does less harm than random, and lowest first more.
+    assert {
+        (2, "mutual_information", "highest", "redundant"),
+        (2, "mutual_information", "lowest", "synergistic"),
+    } <= found
+    assert not [row for row in found if row[1] == "mutual_information" and row[0] == 1]
+    row = decided.query("end == 'lowest' and clamp == 'zero'").iloc[0]
+    effect, low, high = row["effect"], row["low"], row["high"]
+    assert row["sentence"] == (
+        "In layer 2, clamped to zero, ablating the neurons of lowest mutual "
+        f"information does more harm than random ones (normalised area {effect:.3f} "
+        f"less than in random order, 95 % interval of the harm {low:.3f} to "
+        f"{high:.3f}, corrected p = {row['p_corrected']:.2g}, 10 networks): they carry "
+        "information jointly with others."
+    )
+
+
+def test_no_more_harm_than_random_is_shown_within_a_margin_only():
+    # The same as random: with a wide margin shown, with none not.
+    wide = claims.form_hypotheses(planted_results(), margin=0.1)
+    assert set(wide.query("end == 'highest'")["verdict"]) == {"redundant"}
+    none = claims.form_hypotheses(planted_results(), margin=0.0)
+    assert "redundant" not in set(none["verdict"])
+    with pytest.raises(ValueError, match="margin: expected a number not negative"):
+        claims.form_hypotheses(planted_results(), margin=-0.1)
+
+
+def test_nulls_are_rarely_decided():
+    """Of 40 runs without an effect, those with a false synergy: one in twenty."""
+    false = 0
+    for seed in range(40):
+        table = claims.form_hypotheses(planted_results(rng_seed=seed), margin=0.0)
+        false += set(table["verdict"]) != {"undecided"}
+    # The chance of 8 or more at 0.05 is 4e-4.
+    assert false < 8
+
+
+def test_tables_of_a_run_that_has_few_networks():
+    results = planted_results()
+    results["joint_count"] = (
+        ("seed", "neuron", "code", "class"),
+        np.full((SEEDS, 50, 2, 2), 7, np.int32),
+    )
+    of_few = {
+        2: {"neurons"},
+        3: {"neurons", "orders", "differences", "effects"},
+        5: {"neurons", "orders", "differences", "effects", "hypotheses"},
+        6: {"neurons", "orders", "differences", "effects", "hypotheses", "claims"},
+    }
+    for seeds, expected in of_few.items():
+        assert set(claims.tabulate(results.isel(seed=range(seeds)))) == expected
+    without = results.isel(ordering=range(6))
+    assert set(claims.tabulate(without)) == {"neurons"}
+    none = results.assign(diverged=results["diverged"] | True)
+    assert claims.tabulate(none) == {}
+
+
+@pytest.mark.parametrize(
+    ("function", "change", "message"),
+    [
+        (
+            claims.judge_claims,
+            {"seed": range(5)},
+            r"expected at least 6 networks, with which a sign-flip test can reach "
+            r"p = 0.05, got 5 that learned; run more seeds",
+        ),
+        (
+            claims.form_hypotheses,
+            {"seed": range(4)},
+            r"expected at least 5 networks, with which .* got 4 that learned; run more "
+            r"seeds",
+        ),
+        (
+            claims.compare_orders,
+            {"ordering": range(6)},
+            "expected a run with random orders, to compare with, got one without; run "
+            "it with random_orders of 1 or more",
+        ),
+        (
+            claims.compare_variants,
+            {},
+            "expected a run with the variants of its measures, got one without; run it "
+            "with robustness",
+        ),
+    ],
+)
+def test_what_is_missing_is_said(function, change, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        function(planted_results().isel(**change))
+
+
+def test_claims_are_about_the_papers_measures():
+    results = planted_results()
+    names = {"entropy": "taylor_zero", "mutual_information": "taylor_mean"}
+    results = results.assign_coords(
+        ranked_by=("ordering", [names.get(n, n) for n in results["ranked_by"].values])
+    )
+    table = claims.judge_claims(results)
+    assert set(table["measure"]) == {"kl_selectivity", "random"}
+    assert "taylor_mean" in set(claims.form_hypotheses(results)["measure"])
+    others = results.isel(ordering=[0, 1, 2, 3, 6, 7, 8, 9])
+    with pytest.raises(
+        ValueError, match="^expected a run with some of entropy, mutual"
+    ):
+        claims.judge_claims(others.assign_coords(measure=["a", "b", "c"]))
+
+
+def test_networks_at_chance_are_left_out():
+    results = planted_results(PLANTED)
+    results["accuracy"].values[[2, 5]] = np.where(
+        np.isnan(results["accuracy"].values[[2, 5]]), np.nan, 0.5
+    )
+    assert claims.learned(results)["seed"].values.tolist() == [0, 1, 3, 4, 6, 7, 8, 9]
+    table = claims.form_hypotheses(results)
+    assert table["sentence"].str.contains("8 networks").all()
+    results["accuracy"].values[:] = 0.5
+    with pytest.raises(ValueError, match="got 10 that diverged or are at chance"):
+        claims.learned(results)
+
+
+def test_neurons_are_counted():
+    results = planted_results(seeds=2)
+    counts = np.full((2, 50, 2, 2), 7, np.int32)
+    counts[:, 0, 1] = 0  # dead
+    counts[:, 1:3, 0] = 0  # always on
+    counts[1, 40, 1] = 0
+    results["joint_count"] = (("seed", "neuron", "code", "class"), counts)
+    results["selective_class"] = (
+        ("seed", "neuron"),
+        np.tile(np.arange(50) % 2, (2, 1)),
+    )
+    p_values = np.full((2, 3, 50), 0.9)
+    p_values[:, 0] = np.nan
+    p_values[:, 1, :5] = 0.001
+    family = np.where(
+        np.isnan(p_values), np.nan, np.where(np.arange(50) < 3, 0.01, 0.9)
+    )
+    for name, values in (("p_value", p_values), ("p_value_family", family)):
+        results[name] = (("seed", "measure", "neuron"), values)
+    first, second = claims.count_neurons(results).to_dict("records")
+    assert first == {
+        **{"layer": 1, "neurons": 30, "dead": 1, "always_on": 2},
+        **{"family_mutual_information": 3, "discovered_mutual_information": 5},
+        **{"family_kl_selectivity": 3, "discovered_kl_selectivity": 0},
+        **{"selective_for_0": 15, "selective_for_1": 15},
+    }
+    assert second["dead"] == 0.5
+    assert second["family_mutual_information"] == 0
+
+
+def test_variants_are_rank_correlations():
+    results = planted_results(seeds=4)
+    rng = np.random.default_rng(0)
+    scores = results["score"].values
+    variant = rng.uniform(size=(4, 3, 3, 50))
+    variant[:, 0] = -scores  # all ranks turned round
+    variant[:, 2] = variant[:, 1] ** 2  # the halves agree
+    variant[:, :, 2] = np.nan  # not of information
+    results["variant_score"] = (("seed", "variant", "measure", "neuron"), variant)
+    results = results.assign_coords(variant=["coarse", "first half", "second half"])
+    table = claims.compare_variants(results)
+    assert set(table["measure"]) == set(THREE[:2])
+    by_name = table.set_index(["variant", "measure", "layer"])["spearman"]
+    np.testing.assert_allclose(by_name.loc["coarse"], -1)
+    np.testing.assert_allclose(by_name.loc["second half"], 1)
+    expected = []
+    for of_seed, of_variant in zip(scores, variant, strict=True):
+        found = scipy.stats.spearmanr(of_seed[0, 30:], of_variant[1, 0, 30:])
+        expected.append(found.statistic)  # pyright: ignore[reportAttributeAccessIssue]
+    found = by_name.loc["first half", "entropy", 2]
+    np.testing.assert_allclose(found, np.mean(expected), atol=1e-6)
+
+
+def test_the_summary_says_what_the_tables_say():
+    results = planted_results(PLANTED)
+    results.attrs |= {
+        "configuration": '{"dataset": "mnist5k", "epochs": 3}',
+        "seconds": '{"loaded": 1.0, "compiling": 0.5}',
+    }
+    results["joint_count"] = (
+        ("seed", "neuron", "code", "class"),
+        np.full((SEEDS, 50, 2, 2), 7, np.int32),
+    )
+    text = ioca.summarize(results)
+    tables = claims.tabulate(results)
+    for sentence in tables["hypotheses"].query("verdict != 'undecided'")["sentence"]:
+        assert f"  {sentence}\n" in text
+    judged = tables["claims"].query("claim == '2, lowest first'")["verdict"]
+    counts = [str((judged == verdict).sum()) for verdict in claims.VERDICTS]
+    (line,) = [li for li in text.splitlines() if li.startswith("  2, lowest first")]
+    assert line.split("first", 1)[1].split()[:3] == counts
+    assert isinstance(tables["orders"], pd.DataFrame)

@@ -1,0 +1,546 @@
+"""Pairs and groups against planted truths, hand-made numbers and SciPy."""
+
+import itertools
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from synthetic import (
+    SEEDS,
+    information_by_hand,
+    joint_results,
+    planted_joint_results,
+    planted_results,
+)
+
+import ioca_jax as ioca
+from ioca_jax.inference import verdicts
+from ioca_jax.report import summary as report
+from ioca_jax.study.joint import PAIR_VALUES
+
+CURVES = {
+    ("layer_1", "mutual_information", "descending"): 0.1,
+    ("layer_2", "mutual_information", "ascending"): -0.1,
+}
+INSTRUMENTS = (*verdicts.INFORMATIONAL, *verdicts.INTERVENTIONAL)
+
+
+@cache
+def planted():
+    """Layer 1 is redundant by all instruments, layer 2 synergistic by ablation."""
+    return planted_joint_results(
+        co_information=(0.01, 0.01),
+        pair_effect=(0.001, -0.001),
+        redundancy=(0.3, 0.3),
+        curves=CURVES,
+    )
+
+
+def hypotheses(*rows: tuple[int, str, str]) -> pd.DataFrame:
+    """By layer, end and verdict, of mutual information, clamped to mean."""
+    return pd.DataFrame(
+        [
+            {
+                **{"layer": layer, "clamp": "mean", "measure": "mutual_information"},
+                **{"end": end, "verdict": verdict},
+            }
+            for layer, end, verdict in rows
+        ]
+    )
+
+
+def only(table: pd.DataFrame, **values: object) -> dict[Any, Any]:
+    rows = table.to_dict("records")
+    (row,) = (r for r in rows if values == {name: r[name] for name in values})
+    return row
+
+
+# Pairs --------------------------------------------------------------------------------
+
+
+def test_ranks_of_pairs_are_those_of_scipy_ties_and_all():
+    results = planted()
+    results = results.assign(
+        # Accuracies are counts: many pairs are alike.
+        pair_effect_accuracy=results["pair_effect_accuracy"].round(3)
+    )
+    table = verdicts.correlate_pairs(results)
+    assert len(table) == 2 * 2 * len(PAIR_VALUES) * 2
+    assert set(table["networks"]) == {SEEDS}
+    neurons = range(30, 50)
+    for effect_in, clamp, measure in (
+        ("accuracy", "mean", "synergy_mmi"),
+        ("loss", "zero", "co_information_miller_madow"),
+    ):
+        values = results["pair_value"].sel(pair_measure=measure).values
+        effects = results[f"pair_effect_{effect_in}"].sel(clamp=clamp).values
+        expected = []
+        for seed in range(SEEDS):
+            pairs = [(seed, i, j) for i in neurons for j in neurons if i < j]
+            found = scipy.stats.spearmanr(
+                [values[pair] for pair in pairs], [effects[pair] for pair in pairs]
+            )
+            expected.append(found.statistic)  # pyright: ignore[reportAttributeAccessIssue]
+        about = {"clamp": clamp, "pair_measure": measure, "effect_in": effect_in}
+        row = only(table, layer=2, **about)
+        # float64 throughout.
+        np.testing.assert_allclose(row["effect"], np.mean(expected), atol=1e-12)
+        assert row["low"] < row["effect"] < row["high"]
+
+
+def test_information_that_knows_the_effects_is_found():
+    results = planted().copy(deep=True)
+    measure = PAIR_VALUES.index("redundancy_mmi")
+    effects = results["pair_effect_loss"].values
+    mixed = effects[:, 0] + np.where(np.isnan(effects[:, 0]), 0, 1e-4)
+    results["pair_value"].values[:, measure] = np.nan_to_num(mixed)
+    table = verdicts.correlate_pairs(results)
+    shown = table.query("p_corrected <= 0.05")
+    assert set(shown["pair_measure"]) == {"redundancy_mmi"}
+    row = only(shown, layer=1, clamp="zero", effect_in="loss")
+    np.testing.assert_allclose(row["effect"], 1)
+
+
+def test_layers_of_one_neuron_and_of_equal_pairs_have_no_correlation():
+    results = joint_results(hidden=(4, 1), seeds=4)
+    results["accuracy"].values[..., 0] = 0.9
+    results["pair_value"].values[:, 0] = 0.25
+    table = verdicts.correlate_pairs(results)
+    silent = (table["layer"] == 2) | (table["pair_measure"] == PAIR_VALUES[0])
+    assert table["effect"].isna().equals(silent)
+    assert set(table[silent]["networks"]) == {0}
+    joint = verdicts.joint_behaviour(results)
+    assert np.isnan(only(joint, layer="2", instrument="co-information")["effect"])
+    assert set(joint["says"]) == {""}  # four networks show nothing
+    silenced = report._pairs_and_groups({"pairs": table.assign(effect=np.nan)})
+    assert any("co_information_miller_madow" in line for line in silenced)
+
+
+# Layers -------------------------------------------------------------------------------
+
+
+def test_what_dominates_in_layers_is_found():
+    results = planted_joint_results(
+        co_information=(0.01, -0.01), pair_effect=(0.001, -0.002), redundancy=(0.3, 0.0)
+    )
+    table = verdicts.joint_behaviour(results)
+    expected = {"1": "redundant", "2": "synergistic", "last less first": "synergistic"}
+    for (layer, says), (instrument, clamp) in itertools.product(
+        expected.items(),
+        (
+            ("co-information", ""),
+            ("pair effects in loss", "zero"),
+            ("pair effects in accuracy", "mean"),
+        ),
+    ):
+        row = only(table, layer=layer, instrument=instrument, clamp=clamp)
+        assert row["says"] == says
+        assert row["low"] < row["effect"] < row["high"]
+    assert only(table, layer="1", instrument="groups")["says"] == "redundant"
+    assert only(table, layer="2", instrument="groups")["says"] == "neither"
+    last = only(table, layer="last less first", instrument="groups")
+    assert last["says"] == "synergistic"
+    index = results["redundancy_index"].values[:, :, -1].mean(axis=(0, 2))
+    np.testing.assert_allclose(last["effect"], index[2] - index[1], rtol=1e-6)
+
+
+def test_numbers_of_a_layer_by_hand():
+    results = planted()
+    table = verdicts.joint_behaviour(results)
+    values = results["pair_value"].sel(pair_measure="co_information_miller_madow")
+    p_values = results["pair_p_value"].values
+    pairs = [(i, j) for i in range(30) for j in range(30) if i < j]
+    means, shares = [], []
+    for seed in range(SEEDS):
+        bits = np.array([values.values[seed, i, j] for i, j in pairs], np.float64)
+        shown = np.array([p_values[seed, i, j] <= 0.05 for i, j in pairs])
+        means.append(bits.mean())
+        shares.append((shown & (bits > 0)).mean() - (shown & (bits < 0)).mean())
+    found = only(table, layer="1", instrument="co-information")
+    np.testing.assert_allclose(found["effect"], np.mean(means), rtol=1e-9)
+    found = only(table, layer="1", instrument="significant pairs")
+    np.testing.assert_allclose(found["effect"], np.mean(shares), rtol=1e-9)
+    expected = scipy.stats.permutation_test(
+        (np.array(shares),), np.mean, permutation_type="samples", n_resamples=2**SEEDS
+    )
+    np.testing.assert_allclose(found["p_value"], expected.pvalue, rtol=1e-6)
+    described = table.query("instrument in ['redundancy_i_min', 'synergy_i_min']")
+    assert len(described) == 3 * 2
+    assert set(described["p_value"].isna()) == {True}
+    assert set(described["effect"].isna()) == {False}
+    assert set(described["says"]) == {""}
+
+
+def test_groups_are_of_the_greatest_size_that_all_networks_have():
+    results = planted().copy(deep=True)
+    index = results["redundancy_index"].values  # [S, scopes, sizes, groups]
+    index[3, 2, 1] = np.nan  # a network has no groups of three in layer 2
+    index[:, 1, 0], index[:, 2, 0], index[:, 1, 1] = 1.5, 0.75, 2.0
+    index[0, 1, 1, :5] = np.nan  # some groups are there, that will do
+    table = verdicts.joint_behaviour(results).query("instrument == 'groups'")
+    effects = table.set_index("layer")["effect"].to_dict()
+    assert effects == {"1": 1.0, "2": -0.25, "last less first": -0.75}
+
+
+# Hypotheses ---------------------------------------------------------------------------
+
+
+def test_hypotheses_are_confirmed_contradicted_mixed_or_left_open():
+    table = verdicts.weigh_hypotheses(
+        planted(),
+        hypotheses(
+            (1, "highest", "redundant"),
+            (1, "lowest", "synergistic"),
+            (1, "lowest", "undecided"),
+            (2, "highest", "redundant"),
+        ),
+    )
+    assert len(table) == 4 * 4
+    assert set(table.query("layer == 1")["says"]) == {"redundant"}
+    of_second = table.query("layer == 2").set_index("instrument")["says"].to_dict()
+    assert of_second == {
+        **dict.fromkeys(verdicts.INFORMATIONAL, "redundant"),
+        **dict.fromkeys(verdicts.INTERVENTIONAL, "synergistic"),
+    }
+    concluded = verdicts.conclude(table)
+    assert concluded["verdict"].tolist() == [
+        *("confirmed", "contradicted", "redundant", "mixed")
+    ]
+    assert concluded["redundant"].tolist() == [4, 4, 4, 2]
+    assert concluded["synergistic"].tolist() == [0, 0, 0, 2]
+    bits, index, nats, share = table["effect"].tolist()[-4:]
+    assert concluded["sentence"].tolist()[-1] == (
+        "In layer 2, clamped to mean, the curves suggest that the neurons of highest "
+        f"mutual information are redundant; of 4 instruments co-information "
+        f"({bits:+.2g} bits) and groups ({index:+.2g} bits) say redundant; pair "
+        f"effects in loss ({nats:+.2g} nats) and pair effects in accuracy "
+        f"({share:+.2g}) say synergistic: mixed."
+    )
+    nothing = verdicts.weigh_hypotheses(
+        planted_joint_results(), hypotheses((1, "highest", "redundant"))
+    )
+    assert verdicts.conclude(nothing)["verdict"].tolist() == ["open"]
+
+
+@pytest.mark.parametrize(
+    ("suggested", "said", "verdict"),
+    [
+        # Co-information, groups, pair effects in loss, in accuracy: redundant,
+        # synergistic, neither, or without estimate.
+        ("redundant", "rnrn", "confirmed"),
+        ("redundant", "-rnr", "confirmed"),
+        ("redundant", "rrnn", "open"),
+        ("redundant", "nnrr", "open"),
+        ("redundant", "nnnn", "open"),
+        ("redundant", "rrrs", "mixed"),
+        ("redundant", "rsnn", "mixed"),
+        ("redundant", "snns", "contradicted"),
+        ("redundant", "ssnn", "open"),
+        ("synergistic", "nssn", "confirmed"),
+        ("synergistic", "r-nr", "contradicted"),
+        ("undecided", "rnrn", "redundant"),
+        ("undecided", "nsns", "synergistic"),
+        ("undecided", "rsrs", "mixed"),
+        ("undecided", "rrn-", "open"),
+    ],
+)
+def test_the_rule_of_verdicts(suggested, said, verdict):
+    words = {"r": "redundant", "s": "synergistic", "n": "neither", "-": ""}
+    about = {"layer": 1, "clamp": "zero", "measure": "entropy", "end": "lowest"}
+    weighed = pd.DataFrame(
+        [
+            {
+                **{**about, "suggested": suggested, "instrument": instrument},
+                **{"unit": "1", "effect": 0.5, "says": words[letter]},
+            }
+            for instrument, letter in zip(INSTRUMENTS, said, strict=True)
+        ]
+    )
+    row = only(verdicts.conclude(weighed))
+    assert row["verdict"] == verdict
+    assert row["sentence"].endswith(f": {verdict}.")
+    assert ("no estimate" in row["sentence"]) == ("-" in said)
+    counts = [row[name] for name in ("redundant", "synergistic", "neither")]
+    assert counts == [said.count(letter) for letter in "rsn"]
+
+
+def test_a_hypothesis_weighed_by_hand():
+    results = planted().copy(deep=True)
+    score = results["score"].sel(measure="mutual_information").values
+    joint = results["joint_information_miller_madow"].values
+    joint[4, :, 2, :, 4] = np.nan  # three neurons then, of a quarter of five
+    random = (results["ranked_by"] == "random").values
+    joint[:, 0, 2, random] *= 0.5
+    table = verdicts.weigh_hypotheses(results, hypotheses((2, "lowest", "undecided")))
+    bits = results["pair_value"].sel(pair_measure="co_information_miller_madow").values
+    loss = results["pair_effect_loss"].sel(clamp="mean").values
+    alone = information_by_hand(results["joint_count"].values)
+    ordering = results["ordering"].values.tolist()
+    ascending = ordering.index("mutual_information_ascending_0")
+    here, elsewhere, groups = [], [], []
+    for seed in range(SEEDS):
+        lowest = set(sorted(range(30, 50), key=lambda n: score[seed, n])[:5])
+        for chosen, where in ((True, here), (False, elsewhere)):
+            pairs = [
+                (seed, i, j)
+                for i, j in itertools.combinations(range(30, 50), 2)
+                if bool({i, j} & lowest) == chosen
+            ]
+            where.append(
+                [np.mean([np.float64(a[pair]) for pair in pairs]) for a in (bits, loss)]
+            )
+        three = sorted(lowest, key=lambda n: score[seed, n])[:3]
+        groups.append(alone[seed, three].sum() - joint[seed, 0, 2, ascending, 3])
+    effects, others = np.mean(here, axis=0), np.mean(elsewhere, axis=0)
+    by_name = table.set_index("instrument")
+    names = ["co-information", "pair effects in loss"]
+    np.testing.assert_allclose(by_name.loc[names, "effect"], effects, rtol=1e-9)
+    beside = by_name.loc[names, "beside_others"]
+    np.testing.assert_allclose(beside, effects - others, rtol=1e-6)
+    # Informations are float32.
+    found = by_name.loc["groups"]
+    np.testing.assert_allclose(found["effect"], np.mean(groups), rtol=1e-5)
+    order = results["order"].values[:, 2, random, :3]
+    summed = alone[np.arange(SEEDS)[:, None, None], order].sum(axis=2)
+    drawn = (summed - joint[:, 0, 2, random, 3]).mean()
+    expected = np.mean(groups) - drawn
+    np.testing.assert_allclose(found["beside_others"], expected, rtol=1e-5)
+    assert by_name["neurons"].to_dict() == {
+        **dict.fromkeys(INSTRUMENTS, 5),
+        "groups": 3,
+    }
+
+
+def test_a_quarter_that_is_unlike_the_rest_stands_beside_it():
+    results = planted().copy(deep=True)
+    score = results["score"].sel(measure="mutual_information").values
+    measure = PAIR_VALUES.index("co_information_miller_madow")
+    for seed in range(SEEDS):
+        highest = np.argsort(score[seed, :30])[-7:]
+        bits = results["pair_value"].values[seed, measure]
+        bits[highest, :30] += 0.02
+        bits[:30, highest] += 0.02 * ~np.isin(np.arange(30), highest)[:, None]
+    table = verdicts.weigh_hypotheses(
+        results,
+        hypotheses((1, "highest", "undecided"), (2, "highest", "undecided")),
+    )
+    shown = only(table, layer=1, instrument="co-information")
+    # Pair noise of 0.014 over some 180 pairs of each of ten networks: four errors.
+    assert abs(shown["beside_others"] - 0.02) < 4 * 0.014 / (180 * SEEDS) ** 0.5 * 2
+    assert shown["p_beside_others"] <= 0.05
+    assert only(table, layer=2, instrument="co-information")["p_beside_others"] > 0.05
+
+
+def test_groups_without_an_estimate_say_nothing():
+    results = planted().copy(deep=True)
+    results["joint_information_miller_madow"].values[2, :, :, :, 2:] = np.nan
+    table = verdicts.weigh_hypotheses(results, hypotheses((1, "highest", "redundant")))
+    groups = only(table, instrument="groups")
+    assert np.isnan(groups["effect"])
+    assert (groups["neurons"], groups["says"]) == (0, "")
+    concluded = only(verdicts.conclude(table))
+    assert concluded["verdict"] == "confirmed"
+    assert concluded["sentence"].endswith("; groups have no estimate: confirmed.")
+
+
+def test_hypotheses_of_small_layers():
+    results = joint_results(hidden=(3, 2, 1), seeds=6)
+    results["accuracy"].values[..., 0] = 0.9
+    counts = np.random.default_rng(0).integers(20, 90, (6, 6, 2, 2)).astype(np.int32)
+    results["joint_count"] = (("seed", "neuron", "code", "class"), counts)
+    orders = np.full((6, 4, results.sizes["ordering"], 6), -1, np.int32)
+    for scope, own in enumerate(([0, 1, 2, 3, 4, 5], [0, 1, 2], [3, 4], [5])):
+        orders[:, scope, :, : len(own)] = own
+    results["order"] = (("seed", "scope", "ordering", "position"), orders)
+    rows = [(layer, "highest", "redundant") for layer in (1, 2, 3)]
+    table = verdicts.weigh_hypotheses(results, hypotheses(*rows))
+    pairs, groups = (
+        table.query(f"instrument == '{name}'") for name in verdicts.INFORMATIONAL
+    )
+    # The examples would support three.
+    assert groups["neurons"].tolist() == [2, 2, 0]
+    # Two of two neurons leave no others, and one makes no pair.
+    assert pairs["neurons"].tolist() == [2, 2, 1]
+    assert pairs["effect"].notna().tolist() == [True, True, False]
+    assert set(pairs["beside_others"].isna()) == {True}
+
+
+def test_nulls_are_rarely_decided():
+    """Of 8 runs without an effect, those with a false one: one in twenty."""
+    false_layers, false_hypotheses = 0, 0
+    for seed in range(8):
+        results = planted_joint_results(rng_seed=seed, seeds=8)
+        table = verdicts.joint_behaviour(results)
+        # O-information and groups' spread are not of this draw.
+        table = table[~table["instrument"].str.startswith("O-")]
+        false_layers += bool(set(table["says"]) & set(verdicts.DIRECTIONS))
+        weighed = verdicts.weigh_hypotheses(
+            results, hypotheses((1, "highest", "redundant"), (2, "lowest", "undecided"))
+        )
+        false_hypotheses += bool(set(weighed["says"]) & set(verdicts.DIRECTIONS))
+    # The chance of 4 or more at 0.05 is 4e-4.
+    assert false_layers < 4
+    assert false_hypotheses < 4
+
+
+# Training -----------------------------------------------------------------------------
+
+
+def test_trajectories_and_trends():
+    results = joint_results(seeds=6, trajectory_epochs=(0, 2, 4, 8))
+    results["accuracy"].values[..., 0] = 0.9
+    score = results["trajectory_score"].values
+    score[:, :, 2] = np.nan  # not a measure of information
+    results["layer_information"].values[0, :, 0] = 3.0
+    # Two bits less at the end than at the start, in layer 2.
+    results["layer_entropy"].values[:, 3, 1] = (
+        results["layer_entropy"].values[:, 0, 1] - 2
+    )
+    table = verdicts.through_training(results)
+    assert "median_kl_selectivity" not in table
+    assert table[["layer", "trajectory_epoch"]].to_numpy().tolist() == [
+        [layer, epoch] for layer in (1, 2) for epoch in (0, 2, 4, 8)
+    ]
+    row = only(table, layer=2, trajectory_epoch=8)
+    expected = np.median(score[:, 3, 1, 4:].astype(np.float64), axis=-1).mean()
+    np.testing.assert_allclose(row["median_mutual_information"], expected, rtol=1e-6)
+    error = 1 - results["trajectory_accuracy"].values[:, 3].mean(dtype=np.float64)
+    np.testing.assert_allclose(row["test_error"], error, rtol=1e-6)
+    assert np.isnan(row["layer_information"])
+    # One network alone has it.
+    assert np.isnan(only(table, layer=1, trajectory_epoch=2)["layer_information"])
+    index = results["layer_redundancy_index"].values[:, 3, 1]
+    expected = np.median(index.astype(np.float64), axis=-1).mean()
+    np.testing.assert_allclose(row["redundancy_index"], expected, rtol=1e-6)
+
+    trends = verdicts.trends_of_training(results)
+    assert set(zip(trends["from_epoch"], trends["to_epoch"], strict=True)) == {
+        (0, 8),
+        (2, 8),
+    }
+    fell = only(trends, layer="2", quantity="layer_entropy", from_epoch=0)
+    np.testing.assert_allclose(fell["effect"], -2, rtol=1e-6)
+    assert fell["trend"] == "shrinks"
+    silent = trends.query("quantity == 'layer_information'")
+    assert set(silent["effect"].isna()) == {True}
+    assert set(silent["trend"]) == {""}
+    assert len(trends.query("layer == 'all'")) == 2
+    without_start = results.isel(trajectory_epoch=[1, 2, 3])
+    assert set(verdicts.trends_of_training(without_start)["from_epoch"]) == {2}
+    with pytest.raises(ValueError, match="got epoch 8 alone; look at more$"):
+        verdicts.trends_of_training(results.isel(trajectory_epoch=[3]))
+
+
+# All of it ----------------------------------------------------------------------------
+
+
+def test_tables_of_a_run_that_has_few_networks():
+    results = planted()
+    tables = {"hypotheses": hypotheses((1, "highest", "redundant"))}
+    trained, direct = {"trajectories", "trends"}, {"pairs", "joint"}
+    for seeds, given, expected in (
+        (2, tables, {"trajectories"}),
+        (3, {}, direct | trained),
+        (5, tables, direct | trained),
+        (6, tables, direct | trained | {"verdicts", "conclusions"}),
+    ):
+        kept = results.isel(seed=range(seeds))
+        assert set(verdicts.tabulate(kept, given)) == expected
+    alone = results.isel(seed=range(3), trajectory_epoch=[2])
+    assert set(verdicts.tabulate(alone, {})) == direct | {"trajectories"}
+    assert verdicts.tabulate(planted_results(), tables) == {}
+    none = results.assign(diverged=results["diverged"] | True)
+    assert verdicts.tabulate(none, tables) == {}
+    # Networks that memorise noise are at chance, and there to be looked at.
+    at_chance = results.copy(deep=True)
+    at_chance["accuracy"].values[..., 0] = 0.5
+    assert set(verdicts.tabulate(at_chance, tables)) == trained
+
+
+def test_hypotheses_of_curves_are_followed_to_the_summary():
+    results = planted().copy()
+    results.attrs |= {
+        "configuration": '{"dataset": "mnist5k", "epochs": 3}',
+        "seconds": '{"loaded": 1.0, "compiling": 0.5}',
+    }
+    tables = report.tabulate(results)
+    assert {"orders", "hypotheses", "claims", "joint", "trends"} <= set(tables)
+    about = {"measure": "mutual_information", "clamp": "zero"}
+    concluded = tables["conclusions"]
+    row = only(concluded, layer=1, end="highest", **about)
+    assert (row["suggested"], row["verdict"]) == ("redundant", "confirmed")
+    row = only(concluded, layer=2, end="lowest", **about)
+    assert (row["suggested"], row["verdict"]) == ("synergistic", "mixed")
+    text = ioca.summarize(results, tables)
+    told = concluded[
+        (concluded["suggested"] != "undecided")
+        | concluded["verdict"].isin(verdicts.DIRECTIONS)
+    ]
+    assert 0 < len(told) < len(concluded)
+    for sentence in concluded["sentence"]:
+        assert (f"  {sentence}\n" in text + "\n") == (sentence in set(told["sentence"]))
+    for heading in ("Pairs and groups: ", "Rank correlation (Spearman, over the layer"):
+        assert f"\n{heading}" in text
+    row = only(tables["joint"], layer="1", instrument="co-information")
+    (line,) = (
+        line
+        for line in text.splitlines()
+        if line.split()[:2] == ["1", "co-information"]
+    )
+    assert f"{row['effect']:+.3g}" in line
+    assert line.endswith("redundant")
+
+
+@pytest.mark.parametrize(
+    ("function", "lacking", "message"),
+    [
+        (
+            verdicts.correlate_pairs,
+            "interactions",
+            "expected a run with interactions, got one without; run it with "
+            "interactions",
+        ),
+        (
+            verdicts.joint_behaviour,
+            "interactions",
+            "expected a run with interactions, got one without; run it with "
+            "interactions",
+        ),
+        (
+            lambda results: verdicts.weigh_hypotheses(
+                results, hypotheses((1, "highest", "redundant"))
+            ),
+            "networks",
+            r"expected at least 6 networks, with which a sign-flip test can reach "
+            r"p = 0.05, got 2 that learned; run more seeds",
+        ),
+        (
+            verdicts.joint_behaviour,
+            "networks",
+            "values: expected at least 3 seeds, got 2; train more networks",
+        ),
+        (
+            lambda results: verdicts.weigh_hypotheses(
+                results.isel(ordering=[0, 1, 6, 7]),
+                hypotheses((1, "highest", "redundant")),
+            ),
+            "orders",
+            "hypotheses: expected orders that the run has, got highest "
+            "mutual_information; form them from the same results",
+        ),
+        (
+            verdicts.through_training,
+            "interactions",
+            "expected a run with trajectories, got one without; run it with "
+            "trajectories",
+        ),
+    ],
+)
+def test_what_is_missing_is_said(function, lacking, message):
+    results = planted_results() if lacking == "interactions" else planted()
+    results = results.isel(seed=range(2)) if lacking == "networks" else results
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        function(results)

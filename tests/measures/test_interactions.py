@@ -1,0 +1,892 @@
+"""Neurons together: dit and NumPy as oracles, planted cases, a loop over masks."""
+
+import itertools
+import math
+from functools import partial
+
+import dit
+import dit.multivariate
+import dit.pid
+import dit.shannon
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import random_examples, random_network
+from dit.algorithms.broja_method import broja_solve_bivariate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from reference import entropy_of, information_of
+
+import ioca_jax as ioca
+from ioca_jax.measures.information import permuted_labels
+from ioca_jax.measures.interactions import (
+    EXAMPLES_PER_CELL,
+    PAIR_MEASURES,
+    broja,
+    chosen_pair_effects,
+    group_information,
+    information_along_order,
+    layer_information,
+    o_information,
+    pair_effects,
+    pair_information,
+    pair_null,
+    pair_tables,
+    pair_values,
+    random_groups,
+    redundancy_index,
+)
+
+# The project's promise, in bits: float32 probabilities are right to 6e-8, logarithms
+# are below 20 bits, and weights sum to 1.
+TOLERANCE = 1e-5
+KEY = jax.random.key(0)
+
+values = jax.jit(pair_values)
+
+# Oracles ------------------------------------------------------------------------------
+
+
+def o_information_of(*columns: np.ndarray, **options: bool) -> float:
+    bits = (len(columns) - 2) * entropy_of(*columns, **options)
+    for j, column in enumerate(columns):
+        others = columns[:j] + columns[j + 1 :]
+        bits += entropy_of(column, **options) - entropy_of(*others, **options)
+    return bits
+
+
+def law_of(table: np.ndarray) -> dit.Distribution:
+    """The empirical law of any number of variables, of a table of counts."""
+    outcomes = [
+        "".join(map(str, index))
+        for index in itertools.product(*map(range, table.shape))
+    ]
+    return dit.Distribution(outcomes, (table / table.sum()).ravel())
+
+
+def random_tables(num_codes: int, num_classes: int, number: int) -> np.ndarray:
+    """Counts int32 [number, B*B, C], dense ones and ones with many empty cells."""
+    rng = np.random.default_rng(10 * num_codes + num_classes)
+    cells = num_codes**2 * num_classes
+    tables = [
+        rng.multinomial(1000, rng.dirichlet(np.full(cells, alpha)))
+        for alpha in np.resize([1.0, 0.2], number)
+    ]
+    return np.reshape(tables, (number, num_codes**2, num_classes)).astype(np.int32)
+
+
+XOR = [[1, 0], [0, 1], [0, 1], [1, 0]]
+COPY = [[1, 0], [0, 0], [0, 0], [0, 1]]
+AND = [[1, 0], [1, 0], [1, 0], [0, 1]]
+APART = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+# Joint, redundancy, unique of the first, synergy; the same under all three measures but
+# for neurons that say different bits of the class: I_min and MMI call them redundant.
+CLOSED_FORMS = {
+    "inputs of an XOR": (XOR, (1, 0, 0, 1), 0),
+    "copies": (COPY, (1, 1, 0, 0), 1),
+    "inputs of an AND": (AND, (0.811278, 0.311278, 0, 0.5), 0.311278),
+    "two bits of the class": (APART, (2, 1, 0, 1), 0),
+}
+
+# Pairs, informational -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CLOSED_FORMS)
+def test_closed_forms(case):
+    table, (joint, redundancy, unique, synergy), redundancy_broja = CLOSED_FORMS[case]
+    counts = np.array(table, np.int32) * 100
+    bits = {name: float(value) for name, value in values(counts).items()}
+    assert bits.keys() == set(PAIR_MEASURES)
+    assert bits["joint_information"] == pytest.approx(joint, abs=TOLERANCE)
+    for name in ("i_min", "mmi"):
+        parts = [bits[f"{part}_{name}"] for part in ("redundancy", "unique", "synergy")]
+        np.testing.assert_allclose(parts, (redundancy, unique, synergy), atol=TOLERANCE)
+    assert bits["co_information"] == pytest.approx(redundancy - synergy, abs=TOLERANCE)
+    found = broja(counts[None])
+    assert found.redundancy[0] == pytest.approx(redundancy_broja, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize(("num_codes", "num_classes"), [(2, 2), (2, 10), (3, 4)])
+def test_pairs_agree_with_dit(num_codes, num_classes):
+    counts = random_tables(num_codes, num_classes, 2)
+    bits = values(counts)
+    found = broja(counts)
+    assert np.all(found.gap < 1e-9)
+    for index, table in enumerate(counts):
+        law = law_of(table.reshape(num_codes, num_codes, num_classes))
+        expected = {
+            "joint_information": dit.shannon.mutual_information(law, [0, 1], [2]),
+            "co_information": dit.multivariate.coinformation(law),
+        }
+        for name, pid in (("i_min", dit.pid.PID_WB), ("mmi", dit.pid.PID_MMI)):
+            parts = pid(law, [[0], [1]], [2])
+            expected[f"redundancy_{name}"] = parts[((0,), (1,))]
+            expected[f"unique_{name}"] = parts[((0,),)]
+            expected[f"synergy_{name}"] = parts[((0, 1),)]
+        for name, value in expected.items():
+            assert float(bits[name][index]) == pytest.approx(value, abs=TOLERANCE), name
+        # By alternating divergences, with steps enough: what dit falls back to, and
+        # its default, stop up to 0.07 bits from the least union.
+        uniques, how = broja_solve_bivariate(
+            law, [(0,), (1,)], (2,), method="admui", maxiter=20_000
+        )
+        assert how["method"] == "admui"
+        parts = (found.unique_first[index], found.unique_second[index])
+        np.testing.assert_allclose(parts, list(uniques.values()), atol=TOLERANCE)
+        total = sum(part[index] for part in found[:4])
+        assert total == pytest.approx(expected["joint_information"], abs=1e-9)
+        assert found.redundancy[index] - found.synergy[index] == pytest.approx(
+            expected["co_information"], abs=1e-9
+        )
+
+
+def planted(num_examples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Neurons 0, 1: copies of a bit of the class; 2, 3: inputs of an XOR that gives
+    that bit; 4, 5: noise; 6: the other bit of the class."""
+    rng = np.random.default_rng(3)
+    first, second, chance, *noise = rng.integers(2, size=(5, num_examples))
+    columns = [first, first, chance, chance ^ first, *noise, second]
+    labels = (2 * first + second).astype(np.int32)
+    return np.stack(columns, axis=1).astype(np.int32), labels
+
+
+NUM_PLANTED = 1000
+
+
+def test_planted_pairs_are_recovered_and_told_from_chance():
+    codes, labels = planted(NUM_PLANTED)
+    bits = pair_information(codes, labels, 2, 4)
+    names = ("co_information", "redundancy_i_min", "synergy_mmi", "redundancy_mmi")
+    null = pair_null(codes, labels, 2, 4, key=KEY, measures=names, permutations=99)
+    copies, xor, noise, apart = (0, 1), (2, 3), (4, 5), (0, 6)
+    # What chance gives 1,000 examples: 4 codes, 4 classes, 9 / (2 N ln 2) bits.
+    chance = 0.02
+    for pair, redundancy, synergy in ((copies, 1, 0), (xor, 0, 1), (noise, 0, 0)):
+        for end in ("i_min", "mmi"):
+            assert abs(bits[f"redundancy_{end}"][pair] - redundancy) < chance
+            assert abs(bits[f"synergy_{end}"][pair] - synergy) < chance
+        both = bits["co_information"][pair]
+        assert abs(both - (redundancy - synergy)) < chance
+        corrected = bits["co_information_miller_madow"][pair]
+        assert abs(corrected - (redundancy - synergy)) < chance
+    assert abs(bits["co_information"][apart]) < chance
+    # Corrected values keep their sign.
+    of = partial(information_of, labels=labels, corrected=True)
+    corrected = []
+    for i, j in itertools.permutations(range(7), 2):
+        alone, joint = [of(codes[:, [n]]) for n in (i, j)], of(codes[:, [i, j]])
+        parts = (alone[0] - min(alone), joint - max(alone), min(alone))
+        for name, value in zip(("unique", "synergy", "redundancy"), parts, strict=True):
+            found = float(bits[f"{name}_mmi_miller_madow"][i, j])
+            assert found == pytest.approx(value, abs=TOLERANCE)
+        corrected.append(parts)
+    assert np.min(corrected, axis=0)[1] < -1e-4
+    assert np.min(corrected, axis=0)[2] < -1e-4
+    least = 1 / 100
+    for name, pair in (
+        ("redundancy_i_min", copies),
+        ("redundancy_mmi", copies),
+        ("co_information", copies),
+        ("synergy_mmi", xor),
+        ("co_information", xor),
+    ):
+        assert null[name].p_value_family[pair] == pytest.approx(least)
+    for name in names:
+        assert null[name].p_value_family[noise] > 0.1, name
+        assert null[name].p_value[noise] > 0.02, name
+        assert np.isnan(np.diagonal(null[name].p_value)).all()
+    # Biased towards synergy when examples are few, as the null shows; about
+    # (2 (B-1)(C-1) - (B B - 1)(C-1)) / (2 N ln 2) = -3 / (2 N ln 2).
+    mean = float(null["co_information"].mean[noise])
+    expected = -3 / (2 * NUM_PLANTED * math.log(2))
+    assert mean == pytest.approx(expected, rel=0.5)  # 99 draws of a chi-square
+    parts = broja(pair_tables(codes, labels, np.array([copies, xor, apart]), 2, 4))
+    np.testing.assert_allclose(parts.redundancy, [1, 0, 0], atol=chance)
+    np.testing.assert_allclose(parts.synergy, [0, 1, 0], atol=chance)
+
+
+def network_like(num_examples: int, num_neurons: int, num_codes: int, num_classes: int):
+    """Codes of neurons that depend on the class and on each other; one is dead."""
+    rng = np.random.default_rng(num_codes)
+    labels = rng.integers(num_classes, size=num_examples).astype(np.int32)
+    common = (
+        rng.normal(size=(num_examples, 3)) + rng.normal(size=(num_classes, 3))[labels]
+    )
+    outputs = common @ rng.normal(size=(3, num_neurons))
+    outputs += rng.normal(size=outputs.shape)
+    edges = np.quantile(outputs, np.arange(1, num_codes) / num_codes, axis=0)
+    codes = (outputs[None] > edges[:, None]).sum(axis=0).astype(np.int32)
+    codes[:, -1] = 0
+    return codes, labels
+
+
+CODES, LABELS = network_like(600, 7, 3, 4)
+
+
+def test_all_pairs_agree_with_counting_rows():
+    bits = {
+        name: np.asarray(value)
+        for name, value in pair_information(CODES, LABELS, 3, 4).items()
+    }
+    for i, j in itertools.product(range(7), repeat=2):
+        for suffix, corrected in (("", False), ("_miller_madow", True)):
+            of = partial(information_of, labels=LABELS, corrected=corrected)
+            first, second = of(CODES[:, [i]]), of(CODES[:, [j]])
+            joint = of(CODES[:, [i, j]])
+            expected = {
+                "joint_information": joint,
+                "co_information": first + second - joint,
+                "redundancy_mmi": min(first, second),
+                "unique_mmi": first - min(first, second),
+                "synergy_mmi": joint - max(first, second),
+            }
+            for name, value in expected.items():
+                found = bits[name + suffix][i, j]
+                assert found == pytest.approx(value, abs=TOLERANCE), (name, i, j)
+    for name, matrix in bits.items():
+        if not name.startswith("unique"):
+            np.testing.assert_allclose(matrix, matrix.T, atol=TOLERANCE)
+    assert not bits["redundancy_mmi"][-1].any()  # a dead neuron says nothing
+    tables = pair_tables(CODES, LABELS, np.array([[2, 5], [5, 0]]), 3, 4)
+    of_tables = values(tables)
+    for name, matrix in bits.items():
+        np.testing.assert_allclose(
+            of_tables[name], matrix[[2, 5], [5, 0]], atol=TOLERANCE
+        )
+
+
+@settings(max_examples=25)
+@given(
+    hnp.arrays(np.int32, (9, 4), elements=st.sampled_from([0, 0, 1, 2, 7, 100, 9_999])),
+    st.permutations(range(3)),
+    st.permutations(range(4)),
+)
+def test_bounds_and_names_that_do_not_matter(counts, codes, classes):
+    bits = values(counts)
+    by_pair = counts.reshape(3, 3, 4)
+    for end in ("i_min", "mmi", "mmi_miller_madow"):
+        parts = [bits[f"{part}_{end}"] for part in ("redundancy", "unique", "synergy")]
+        swapped = values(by_pair.swapaxes(0, 1).reshape(9, 4))
+        total = sum(parts) + swapped[f"unique_{end}"]
+        suffix = "_miller_madow" if "miller" in end else ""
+        assert total == pytest.approx(
+            float(bits["joint_information" + suffix]), abs=2 * TOLERANCE
+        )
+        if not suffix:
+            assert all(part >= 0 for part in parts)
+    # MMI takes the most that any measure of redundancy between two may be.
+    assert bits["redundancy_i_min"] <= bits["redundancy_mmi"] + TOLERANCE
+    same = values(by_pair[codes][:, :, classes].reshape(9, 4))
+    for name, value in bits.items():
+        np.testing.assert_allclose(same[name], value, rtol=0, atol=TOLERANCE)
+
+
+@settings(max_examples=10)
+@given(hnp.arrays(np.int32, (4, 3), elements=st.sampled_from([0, 0, 1, 2, 7, 100])))
+def test_broja_lies_between_its_bounds(counts):
+    if not counts.any():
+        return
+    bits = {name: float(value) for name, value in values(counts).items()}
+    parts = Parts(*(float(part[0]) for part in broja(counts[None])))
+    assert min(parts) >= -1e-9
+    assert abs(parts.gap) < 1e-6
+    # The least union, so the least redundancy less than what both say.
+    assert parts.redundancy <= bits["redundancy_mmi"] + TOLERANCE
+    assert parts.redundancy >= bits["co_information"] - TOLERANCE
+
+
+class Parts(tuple):
+    """Numbers of one pair, by the names of a decomposition."""
+
+    def __new__(cls, *parts):
+        return super().__new__(cls, parts)
+
+    redundancy = property(lambda self: self[0])
+    gap = property(lambda self: self[4])
+
+
+def test_pairs_transform_and_compile_once(compiled):
+    whole = pair_information(CODES, LABELS, 3, 4)
+    names = ("synergy_i_min", "joint_information_miller_madow")
+
+    @jax.jit
+    def traced(codes, labels):
+        return pair_information(codes, labels, 3, 4, measures=names)
+
+    shuffled = np.random.default_rng(0).permutation(len(LABELS))
+    for codes, labels in ((CODES, LABELS), (CODES[shuffled], LABELS[shuffled])):
+        for name, matrix in traced(codes, labels).items():
+            np.testing.assert_allclose(matrix, whole[name], atol=TOLERANCE)
+    assert traced(CODES, LABELS).keys() == set(names)
+    compiled.clear()
+    pair_information(CODES[::-1], LABELS, 3, 4)
+    assert "_pair_information" not in str(compiled)
+    # A row at a time, as a small budget has it.
+    smallest = 4 * 7 * 7 * 9 * 4 * 4e-9
+    for name, matrix in pair_information(
+        CODES, LABELS, 3, 4, memory_gb=1.01 * smallest
+    ).items():
+        np.testing.assert_allclose(matrix, whole[name], atol=TOLERANCE)
+    for index in np.ndindex(3, 2):
+        table = random_tables(3, 4, 6).reshape(3, 2, 9, 4)
+        many, one = values(table), values(table[index])
+        for name in PAIR_MEASURES:
+            assert float(many[name][index]) == pytest.approx(
+                float(one[name]), abs=TOLERANCE
+            )
+
+
+def test_the_null_of_pairs_is_what_permuting_by_hand_gives():
+    # Labels that say little, so that p-values differ; of a neuron beside itself, which
+    # is in no family, redundancy is the greatest.
+    codes, labels = CODES[:, :4], np.random.default_rng(5).permutation(LABELS)
+    names = ("synergy_i_min", "co_information", "redundancy_mmi")
+    null = pair_null(codes, labels, 3, 4, key=KEY, measures=names, permutations=6)
+    permuted = permuted_labels(jnp.asarray(labels), KEY, 6)
+    observed = pair_information(codes, labels, 3, 4, measures=names)
+    draws = [pair_information(codes, each, 3, 4, measures=names) for each in permuted]
+    apart = ~np.eye(4, dtype=bool)
+    for name in names:
+        size = np.abs if name == "co_information" else np.asarray
+        drawn = size([draw[name] for draw in draws])
+        least = size(observed[name]) - 1e-6
+        alone = (1 + (drawn >= least).sum(axis=0)) / 7
+        most = drawn[:, apart].max(axis=1)[:, None, None]
+        family = (1 + (most >= least).sum(axis=0)) / 7
+        np.testing.assert_allclose(null[name].p_value[apart], alone[apart], rtol=1e-6)
+        np.testing.assert_allclose(
+            null[name].p_value_family[apart], family[apart], rtol=1e-6
+        )
+        mean = np.mean([draw[name] for draw in draws], axis=0)
+        np.testing.assert_allclose(null[name].mean, mean, atol=TOLERANCE)
+
+
+# Groups -------------------------------------------------------------------------------
+
+GROUPS = np.array([[0, 1, 2], [4, 2, 6], [5, 3, 1]])
+
+
+def test_groups_agree_with_counting_rows():
+    bits = group_information(CODES, LABELS, GROUPS, 3, 4, key=KEY, permutations=20)
+    for index, group in enumerate(GROUPS):
+        members = CODES[:, group]
+        for end, corrected in (("", False), ("_miller_madow", True)):
+            expected = (
+                entropy_of(*members.T, corrected=corrected),
+                information_of(members, LABELS, corrected=corrected),
+            )
+            for name, value in zip(("entropy", "information"), expected, strict=True):
+                found = float(getattr(bits, name + end)[index])
+                assert found == pytest.approx(value, abs=TOLERANCE)
+        rows = np.column_stack([members, LABELS])
+        assert bits.cells[index] == len(np.unique(rows, axis=0))
+        # Every neuron of a group says something here, far above chance.
+        assert float(bits.p_value[index]) == pytest.approx(1 / 21)
+        expected = (3**3 - 1) * 3 / (2 * 600 * math.log(2))  # of 27 codes, 4 classes
+        if 6 not in group:  # the dead one
+            assert float(bits.null_information[index]) == pytest.approx(
+                expected, rel=0.35
+            )
+        assert abs(bits.null_information_miller_madow[index]) < 0.03
+    np.testing.assert_array_equal(bits.examples_needed, EXAMPLES_PER_CELL * bits.cells)
+
+
+def test_a_wide_group_is_coded_by_rank():
+    # 40 neurons that are functions of five bits: 2^40 codes, of which 32 occur.
+    rng = np.random.default_rng(1)
+    five = rng.integers(2, size=(2000, 5))
+    wide = (five @ rng.normal(size=(5, 40)) > 0.3).astype(np.int32)
+    wide[:, :5] = five
+    labels = (five.sum(axis=1) % 3).astype(np.int32)
+    bits = group_information(
+        wide, labels, np.arange(40)[None], 2, 3, key=KEY, permutations=3
+    )
+    assert bits.cells[0] == 32
+    assert float(bits.entropy[0]) == pytest.approx(entropy_of(*five.T), abs=TOLERANCE)
+    expected = information_of(five, labels)
+    assert float(bits.information[0]) == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_information_along_an_order_agrees_with_its_groups_and_ends_where_it_must():
+    codes, labels = network_like(600, 9, 2, 3)
+    orders = np.array([[8, 3, 0, 1, 2, 4, 5, 7], [0, 1, 2, 3, 4, 5, 6, 7]])
+    bits = information_along_order(codes, labels, orders, 2, 3, key=KEY, permutations=4)
+    for row, order in enumerate(orders):
+        first_refused = {}
+        for k in range(9):
+            # From the empty group on, on either side.
+            for side, at, group in (
+                ("ablated", k, order[:k]),
+                ("left", 8 - k, order[8 - k :]),
+            ):
+                part = getattr(bits, side)
+                rows = np.column_stack([codes[:, group], labels])
+                cells = len(np.unique(rows, axis=0))
+                found = [float(field[row, at]) for field in part[1:]]
+                if 5 * cells > 600:
+                    cells = first_refused.setdefault(side, cells)
+                assert part.cells[row, at] == cells
+                if 5 * cells > 600:
+                    assert np.isnan(found).all()
+                    continue
+                expected = information_of(codes[:, group], labels)
+                assert found[2] == pytest.approx(expected, abs=TOLERANCE)
+                of_group = information_of(codes[:, group], labels, corrected=True)
+                assert found[3] == pytest.approx(of_group, abs=TOLERANCE)
+    supported = 5 * np.asarray(bits.ablated.cells) <= 600
+    assert supported[:, 4].any()
+    assert not supported.all()
+    assert (bits.ablated.information[:, 0] == 0).all()
+    assert (bits.left.information[:, 8] == 0).all()
+    one = information_along_order(
+        codes, labels, orders[1], 2, 3, key=KEY, permutations=4
+    )
+    np.testing.assert_allclose(one.left.information, bits.left.information[1])
+    groups = group_information(
+        codes, labels, orders[:, :3], 2, 3, key=KEY, permutations=4
+    )
+    for field in ("null_information", "p_value", "entropy_miller_madow"):
+        np.testing.assert_allclose(
+            getattr(groups, field), getattr(bits.ablated, field)[:, 3], atol=TOLERANCE
+        )
+
+
+def test_o_information_agrees_with_dit_and_with_counting_rows():
+    groups = GROUPS[:2]
+    bits = o_information(CODES, LABELS, groups, 3, 4, key=KEY, permutations=4)
+    for index, group in enumerate(groups):
+        columns = (*CODES[:, group].T, LABELS)
+        table = np.zeros((3, 3, 3, 4))
+        np.add.at(table, columns, 1)
+        expected = {
+            "of_neurons": dit.multivariate.o_information(law_of(table.sum(axis=-1))),
+            "with_class": dit.multivariate.o_information(law_of(table)),
+        }
+        for name, value in expected.items():
+            chosen = columns if name == "with_class" else columns[:-1]
+            assert o_information_of(*chosen) == pytest.approx(value, abs=1e-9)
+            # Entropies of up to 7 bits are added some ten times: 1e-6 each at most.
+            found = float(getattr(bits, name)[index])
+            assert found == pytest.approx(value, abs=TOLERANCE)
+            corrected = float(getattr(bits, name + "_miller_madow")[index])
+            of_rows = o_information_of(*chosen, corrected=True)
+            assert corrected == pytest.approx(of_rows, abs=TOLERANCE)
+
+
+def test_the_null_of_a_wide_group_counts_every_joint_code():
+    # Twelve neurons that are functions of three bits: permuted on their own they make
+    # about as many joint codes as there are examples.
+    rng = np.random.default_rng(2)
+    three = rng.integers(2, size=(600, 3))
+    wide = (three @ rng.normal(size=(3, 12)) > 0.3).astype(np.int32)
+    labels = three[:, 0].astype(np.int32)
+    bits = o_information(
+        wide, labels, np.arange(12)[None], 2, 2, key=KEY, permutations=5
+    )
+    expected = [o_information_of(*rng.permuted(wide, axis=0).T) for _ in range(5)]
+    # A draw of either mean differs by some hundredths of a bit.
+    assert np.std(expected) < 0.15
+    assert float(bits.null_of_neurons[0]) == pytest.approx(np.mean(expected), abs=0.3)
+    assert float(bits.of_neurons[0]) == pytest.approx(
+        o_information_of(*wide.T), abs=TOLERANCE
+    )
+
+
+def test_o_information_of_planted_groups():
+    codes, labels = planted(NUM_PLANTED)
+    pairs = np.array([[0, 1], [2, 3], [4, 5]])
+    # Of two neurons and the class it is co-information.
+    bits = o_information(codes, labels, pairs, 2, 4, key=KEY, permutations=49)
+    both = pair_information(codes, labels, 2, 4)["co_information"]
+    np.testing.assert_allclose(bits.with_class, both[tuple(pairs.T)], atol=TOLERANCE)
+    np.testing.assert_allclose(bits.of_neurons, 0, atol=TOLERANCE)
+    np.testing.assert_allclose(bits.p_value_with_class[:2], 1 / 50, rtol=1e-6)
+    assert bits.p_value_with_class[2] > 0.02
+    triples = np.array([[2, 3, 0], [0, 1, 6], [4, 5, 6]])
+    bits = o_information(codes, labels, triples, 2, 4, key=KEY, permutations=49)
+    # An XOR's three; copies beside a third; noise.
+    np.testing.assert_allclose(bits.of_neurons, [-1, 0, 0], atol=0.02)
+    assert bits.p_value_of_neurons[0] == pytest.approx(1 / 50)
+    assert bits.p_value_of_neurons[2] > 0.02
+    assert (bits.null_of_neurons < 0).all()  # biased towards synergy
+
+
+def test_the_redundancy_index_of_planted_groups():
+    codes, labels = planted(NUM_PLANTED)
+    groups = np.array([[0, 1], [2, 3], [0, 6]])
+    index = redundancy_index(codes, labels, groups, 2, 4)
+    # Copies, an XOR, two bits of the class; chance as in the test of pairs.
+    np.testing.assert_allclose(index, [2, 0, 1], atol=0.02)
+    of = partial(information_of, labels=labels, corrected=True)
+    alone, joint = sum(of(codes[:, [j]]) for j in (2, 3)), of(codes[:, [2, 3]])
+    assert float(index[1]) == pytest.approx(alone / joint, abs=TOLERANCE)
+    many = redundancy_index(CODES, LABELS, GROUPS, 3, 4)
+    for group, value in zip(GROUPS, many, strict=True):
+        one = redundancy_index(CODES, LABELS, group[None], 3, 4)[0]
+        np.testing.assert_allclose(one, value, rtol=1e-6)
+    traced = jax.jit(partial(redundancy_index, num_codes=3, num_classes=4))
+    np.testing.assert_allclose(traced(CODES, LABELS, GROUPS), many, rtol=1e-5)
+    nothing = np.zeros((100, 2), np.int32)
+    dead = redundancy_index(nothing, np.arange(100) % 2, np.array([[0, 1]]), 2, 2)
+    assert np.isnan(dead).all()
+
+
+def test_a_layer_is_bounded_by_what_a_decoder_makes_of_it():
+    """Bits of the class are decoded whole, noise says nothing, N bounds the entropy."""
+    rng = np.random.default_rng(8)
+    labels = np.repeat(np.arange(4), 300)[rng.permutation(1200)]
+    bits = np.stack([labels // 2, labels % 2], axis=1)
+    noise = rng.integers(0, 2, (1200, 30))
+    told = layer_information(np.concatenate([bits, noise], axis=1), labels, 2, 4)
+    # Miller-Madow values may be a little above 2 bits.
+    assert 1.9 < float(told.information_decoded) <= 2.01
+    assert np.isnan(told.information_miller_madow)
+    assert float(told.entropy) == pytest.approx(math.log2(1200), abs=1e-2)
+    assert told.cells == 1200
+    few = layer_information(bits, labels, 2, 4)
+    assert float(few.entropy) == pytest.approx(2, abs=TOLERANCE)
+    assert float(few.information_miller_madow) == pytest.approx(
+        information_of(bits, labels, corrected=True), abs=TOLERANCE
+    )
+    nothing = layer_information(noise, labels, 2, 4)
+    assert abs(float(nothing.information_decoded)) < 0.03
+    # Three codes, one of which alone tells a class: the others share two classes.
+    codes = np.stack([np.minimum(labels, 2)] * 2, axis=1)
+    partly = layer_information(codes, labels, 3, 4)
+    assert float(partly.information_decoded) == pytest.approx(1.5, abs=0.02)
+
+
+def test_random_groups_are_drawn_without_repetition():
+    groups = np.asarray(random_groups(np.arange(10, 20), 4, 300, key=KEY))
+    assert groups.shape == (300, 4)
+    assert all(len(set(group)) == 4 for group in groups.tolist())
+    counts = np.bincount(groups.ravel(), minlength=20)
+    assert not counts[:10].any()
+    # 120 of each expected, standard deviation sqrt(300 * 0.4 * 0.6) = 8.5.
+    assert abs(counts[10:] - 120).max() < 43
+    again = random_groups(np.arange(10, 20), 4, 300, key=KEY)
+    np.testing.assert_array_equal(again, groups)
+
+
+# Pairs, interventional ----------------------------------------------------------------
+
+
+def stacked(*networks):
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *networks)
+
+
+def loop_over_pairs(model, variables, clamp, x, y, neurons):
+    """Effects by a mask for each pair, through the reference engine."""
+
+    def costs(*ablated):
+        keep = np.ones((len(ablated), model.num_neurons), bool)
+        for row, group in enumerate(ablated):
+            keep[row, list(group)] = False
+        found = ioca.evaluate_masks(model, variables, keep, clamp, x, y)
+        correct = np.asarray(found.correct).sum(axis=-1)
+        return np.stack([-correct / len(y), np.float64(found.loss)])
+
+    pairs = list(itertools.product(neurons, repeat=2))
+    intact = costs(())
+    alone = costs(*[(n,) for n in neurons]) - intact
+    both = costs(*pairs).reshape(2, len(neurons), -1) - intact[..., None]
+    return both - alone[:, :, None] - alone[:, None, :], alone
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"activation": "relu"},
+        {"activation": "sigmoid", "batch_norm": True, "hidden": (7, 5)},
+    ],
+    ids=["relu", "sigmoid"],
+)
+def test_pair_effects_agree_with_a_loop_over_pairs_of_masks(fields):
+    model, _ = random_network(**fields)
+    networks = [
+        # Weights are greater than biases, so that examples differ in their class.
+        jax.tree.map(lambda leaf: 3 * leaf if leaf.ndim == 2 else leaf, variables)
+        for _, variables in (random_network(seed, **fields) for seed in (0, 1))
+    ]
+    variables = stacked(*networks)
+    x, y = random_examples()
+    rng = np.random.default_rng(0)
+    clamp = rng.uniform(size=(2, 2, model.num_neurons)).astype(np.float32)
+    clamp[:, 0] = 0
+    for layer, where in enumerate(model.layer_slices):
+        found = pair_effects(model, variables, clamp, x, y, layer)
+        width = model.hidden[layer]
+        assert found.loss.shape == (2, 2, width, width)
+        apart = ~np.eye(width, dtype=bool)
+        assert np.isnan(np.asarray(found.accuracy)[..., ~apart]).all()
+        for seed, variant in np.ndindex(2, 2):
+            (accuracy, loss), (accuracy_alone, loss_alone) = loop_over_pairs(
+                model,
+                networks[seed],
+                clamp[seed, variant],
+                *(x, y),
+                range(where.start, where.stop),
+            )
+            where_found = (seed, variant)
+            # Counts are the same but for ties. The loop's four losses are up to 20
+            # nats, each right to 2e-7 of that.
+            for field, expected, tolerance in (
+                (found.accuracy, accuracy, 1e-6),
+                (found.loss, loss, 2e-5),
+            ):
+                field = np.asarray(field[where_found])
+                np.testing.assert_allclose(
+                    field[apart], expected[apart], rtol=0, atol=tolerance
+                )
+            np.testing.assert_allclose(
+                found.accuracy_alone[where_found], accuracy_alone, atol=1e-6
+            )
+            np.testing.assert_allclose(
+                found.loss_alone[where_found], loss_alone, atol=2e-5
+            )
+        # Something happens here: two examples of 53 and more.
+        assert np.nanmax(np.abs(found.accuracy)) > 0.03
+
+
+def test_chosen_pairs_across_layers_agree_with_a_loop():
+    model, variables = random_network()
+    x, y = random_examples()
+    clamp = np.random.default_rng(0).uniform(size=(1, 2, 18)).astype(np.float32)
+    pairs = np.array([[0, 17], [3, 8], [9, 2], [13, 12]])
+    found = chosen_pair_effects(model, stacked(variables), clamp, x, y, pairs)
+    assert found.loss.shape == (1, 2, 4)
+    assert found.loss_alone.shape == (1, 2, 4, 2)
+    for variant in range(2):
+        (accuracy, loss), (accuracy_alone, loss_alone) = loop_over_pairs(
+            model, variables, clamp[0, variant], x, y, range(18)
+        )
+        at = tuple(pairs.T)
+        np.testing.assert_allclose(found.accuracy[0, variant], accuracy[at], atol=1e-6)
+        np.testing.assert_allclose(found.loss[0, variant], loss[at], atol=5e-6)
+        np.testing.assert_allclose(
+            found.accuracy_alone[0, variant], accuracy_alone[pairs], atol=1e-6
+        )
+        np.testing.assert_allclose(
+            found.loss_alone[0, variant], loss_alone[pairs], atol=5e-6
+        )
+
+
+def test_pair_effects_do_not_depend_on_chunks_and_trace():
+    model, variables = random_network()
+    # Greatest logits of either sign, so that an example that is left out, whose own is
+    # 0, would be right under some ablations only.
+    variables["params"]["dense_3"]["bias"] -= 2.5
+    variables = stacked(variables)
+    x, y = random_examples()
+    clamp = np.full((1, 18), 0.1, np.float32)
+    whole = pair_effects(model, variables, clamp, x, y, 1)
+    # Chunks of 1, of some and of all but some of the 53 examples.
+    for memory_gb in (1e-9, 3e-6, 1.5e-5):
+        parts = pair_effects(model, variables, clamp, x, y, 1, memory_gb=memory_gb)
+        np.testing.assert_array_equal(parts.accuracy, whole.accuracy)
+        np.testing.assert_array_equal(parts.accuracy_alone, whole.accuracy_alone)
+        # Each example's is right to the rounding of a logit, 1e-6.
+        np.testing.assert_allclose(parts.loss, whole.loss, atol=1e-6)
+    traced = jax.jit(partial(pair_effects, model, layer=1))(variables, clamp, x, y)
+    np.testing.assert_allclose(traced.accuracy, whole.accuracy, atol=1e-6)
+    np.testing.assert_allclose(traced.loss, whole.loss, atol=1e-6)
+
+
+def hand_made(first, bias, second, second_bias):
+    """A network of one hidden layer with given weights, and the four inputs."""
+    model = ioca.MLP((len(bias),), 2)
+    params = {
+        "dense_0": {"kernel": jnp.array(first), "bias": jnp.array(bias)},
+        "dense_1": {"kernel": jnp.array(second), "bias": jnp.array(second_bias)},
+    }
+    x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
+    return model, stacked({"params": params}), np.zeros((1, len(bias)), np.float32), x
+
+
+def test_copies_stand_in_for_each_other_and_parts_of_an_xor_do_not():
+    # Two copies of the first input, either enough; a third neuron says nothing.
+    copies = hand_made(
+        [[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
+        [0.0, 0.0, 0.0],
+        [[0.0, 1.0], [0.0, 1.0], [0.0, 0.0]],
+        [0.0, 0.0],  # where both are gone logits are equal, and the first is taken
+    )
+    found = pair_effects(*copies, np.array([0, 0, 1, 1], np.int32), 0)
+    # Only ablating both is felt: half of the examples.
+    np.testing.assert_allclose(found.accuracy_alone, [[0, 0, 0]])
+    np.testing.assert_allclose(found.accuracy[0, 0, 1:], [0.5, 0])
+    assert found.loss[0, 0, 1] > 0.05
+    np.testing.assert_allclose(found.loss[0, 2, :2], 0, atol=1e-6)
+    # x1 XOR x2 = (x1 + x2) - 2 (x1 + x2 - 1)+
+    xor = hand_made(
+        [[1.0, 1.0], [1.0, 1.0]], [0.0, -1.0], [[0.0, 2.0], [0.0, -4.0]], [1.0, 0.0]
+    )
+    found = pair_effects(*xor, np.array([0, 1, 1, 0], np.int32), 0)
+    np.testing.assert_allclose(found.accuracy_alone, [[0.5, 0.25]])
+    # Both cost as much as the first alone.
+    np.testing.assert_allclose(found.accuracy[0, 0, 1], -0.25)
+    assert found.loss[0, 0, 1] < -0.05
+
+
+# What is refused ----------------------------------------------------------------------
+
+BITS = np.random.default_rng(0).integers(2, size=(200, 20)).astype(np.int32)
+CLASSES = (np.arange(200) % 2).astype(np.int32)
+everything = partial(group_information, key=KEY, permutations=2)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: pair_tables(BITS, CLASSES, np.array([[0, 20]]), 2, 2),
+            r"^pairs: expected neuron indices in \[0, 19\], got 20$",
+        ),
+        (
+            lambda: pair_tables(BITS, CLASSES, np.array([[3, 3]]), 2, 2),
+            "^pairs: expected every neuron once in each, got 3 twice$",
+        ),
+        (
+            lambda: everything(BITS, CLASSES, np.array([[0, -1]]), 2, 2),
+            r"^groups: expected neuron indices in \[0, 19\], got -1$",
+        ),
+        (
+            lambda: o_information(BITS, CLASSES, np.array([[1]]), 2, 2, key=KEY),
+            r"^groups: expected integers of shape \[M, size\] with size at least 2, "
+            r"neuron indices, got int64 of shape \[1, 1\]$",
+        ),
+        (
+            lambda: pair_information(BITS, CLASSES, 5, 2),
+            "^num_codes: expected at most 4 codes for pairs of neurons with 200 "
+            r"examples, 5 for each of B\*B\*C cells, got 5; quantize more coarsely, or "
+            "take 250 examples$",
+        ),
+        (
+            lambda: pair_information(BITS, CLASSES, 2, 2, memory_gb=1e-5),
+            "^memory_gb: expected at least 5.1e-05 for all pairs of 20 neurons with 2 "
+            "codes and 2 classes, got 1e-05; raise it, quantize more coarsely, or take "
+            "the neurons of one layer at a time$",
+        ),
+        (
+            lambda: pair_information(BITS, CLASSES, 2, 2, memory_gb=0),
+            "^memory_gb: expected a positive number, got 0$",
+        ),
+        (
+            lambda: pair_information(BITS, CLASSES, 2, 2, measures=("broja",)),
+            "^measures: expected some of joint_information, .*, got 'broja'$",
+        ),
+        (
+            lambda: pair_null(BITS, CLASSES, 2, 2, key=KEY, permutations=0),
+            "^permutations: expected at least 1, got 0$",
+        ),
+        (
+            lambda: pair_information(BITS + 1, CLASSES, 2, 2),
+            r"^codes: expected values in \[0, 1\], got 2$",
+        ),
+        (
+            lambda: pair_information(BITS, CLASSES - 1, 2, 2),
+            r"^labels: expected values in \[0, 1\], got -1$",
+        ),
+        (
+            lambda: pair_information(BITS, 0 * CLASSES, 2, 2),
+            "^labels: expected examples of two classes or more, got only class 0; ",
+        ),
+        (
+            lambda: pair_information(BITS * 0.5, CLASSES, 2, 2),
+            "^codes: expected integers, got float.*; quantize activations first$",
+        ),
+        (
+            lambda: pair_information(BITS, CLASSES[1:], 2, 2),
+            r"^expected codes \[N, H\] and labels \[N\] with N at least 1, got shapes "
+            r"\[200, 20\] and \[199\]$",
+        ),
+        (
+            lambda: information_along_order(
+                BITS, CLASSES, np.array([0, 25]), 2, 2, key=KEY
+            ),
+            r"^order: expected neuron indices in \[0, 19\], got 25$",
+        ),
+        (
+            lambda: random_groups(np.arange(3), 4, 2, key=KEY),
+            "^size: expected from 1 to 3, the neurons to draw from, got 4$",
+        ),
+        (
+            lambda: random_groups(np.arange(3), 2, 0, key=KEY),
+            "^number: expected at least 1 group, got 0$",
+        ),
+        (
+            lambda: pair_values(np.zeros((3, 2), np.int32)),
+            r"^counts: expected int32 \[..., B\*B, C\], the codes of a pair and the "
+            r"classes, got shape \[3, 2\]$",
+        ),
+        (
+            lambda: broja(np.zeros((1, 4, 2), np.int32)),
+            r"^counts: expected int32 \[P, B\*B, C\] with examples counted for every "
+            r"pair, got shape \[1, 4, 2\] and a pair without examples$",
+        ),
+    ],
+)
+def test_bad_input_is_refused_in_a_line(call, message, unchecked_shapes):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_groups_too_large_for_the_examples_are_refused_with_the_number_it_takes():
+    groups = np.stack([np.arange(8), np.array([0] * 8) + np.arange(8)[::-1]])
+    cells = len(np.unique(np.column_stack([BITS[:, :8], CLASSES]), axis=0))
+    assert cells > 40
+    with pytest.raises(
+        ValueError,
+        match=f"^groups: expected at least {5 * cells} examples for group 0 of 8 "
+        f"neurons, 5 for each of the {cells} pairs of joint code and class that occur, "
+        "got 200; take more examples or smaller groups$",
+    ):
+        everything(BITS, CLASSES, groups, 2, 2)
+    with pytest.raises(ValueError, match=f"^groups: expected at least {5 * cells} "):
+        redundancy_index(BITS, CLASSES, groups, 2, 2)
+    # While tracing there is nobody to tell: NaN, and the cells.
+    traced = jax.jit(
+        lambda codes: everything(codes, CLASSES, jnp.asarray(groups), 2, 2)
+    )(BITS)
+    assert np.isnan(traced.information).all()
+    assert (traced.cells == cells).all()
+    # Exactly as many as it takes are enough: 4 cells, 20 examples.
+    few = np.tile([[0], [1]], (10, 1)).astype(np.int32)
+    labels = np.repeat([0, 1], 10).astype(np.int32)
+    bits = everything(few, labels, np.array([[0]]), 2, 2)
+    np.testing.assert_allclose(bits.information, [0], atol=TOLERANCE)
+    with pytest.raises(ValueError, match="^groups: expected at least 20 examples"):
+        everything(few[1:], labels[1:], np.array([[0]]), 2, 2)
+
+
+def test_effects_refuse_what_is_not_there(unchecked_shapes):
+    model, variables = random_network()
+    x, y = random_examples()
+    network = (model, stacked(variables))
+    clamp = np.zeros((1, 18), np.float32)
+    with pytest.raises(
+        ValueError, match="^layer: expected a hidden layer from 0 to 2, got 3$"
+    ):
+        pair_effects(*network, clamp, x, y, 3)
+    with pytest.raises(
+        ValueError,
+        match=r"^clamp: expected float32 \[S, ..., 18\], a value for each hidden "
+        r"neuron of each network, got shape \[18\]$",
+    ):
+        pair_effects(*network, clamp[0], x, y, 0)
+    with pytest.raises(
+        ValueError,
+        match=r"^expected images x \[N, D\] and classes y \[N\] with N at least 1, got "
+        r"shapes \[53, 12\] and \[52\]$",
+    ):
+        pair_effects(*network, clamp, x, y[1:], 0)
+    with pytest.raises(
+        ValueError, match="^memory_gb: expected a positive number, got -1$"
+    ):
+        pair_effects(*network, clamp, x, y, 0, memory_gb=-1)
+    with pytest.raises(
+        ValueError, match=r"^pairs: expected neuron indices in \[0, 17\], got 18$"
+    ):
+        chosen_pair_effects(*network, clamp, x, y, np.array([[0, 18]]))

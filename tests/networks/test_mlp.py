@@ -1,0 +1,159 @@
+"""The network against an independent one, and ablation as an argument."""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import random_examples, random_network
+from reference import forward
+
+import ioca_jax as ioca
+from ioca_jax.networks.mlp import folded_layers
+
+# float32 sums of at most 12 terms of order 1, against float64
+assert_close = partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("activation", "batch_norm"),
+    list(itertools.product(["relu", "sigmoid", "tanh"], [False, True])),
+)
+def test_agrees_with_an_independent_network(activation, batch_norm):
+    model, variables = random_network(activation=activation, batch_norm=batch_norm)
+    x, _ = random_examples()
+    rng = np.random.default_rng(0)
+    keep = rng.random(model.num_neurons) < 0.6
+    clamp = rng.normal(size=model.num_neurons).astype(np.float32)
+    for ablation, arguments in (
+        (None, ()),
+        (ioca.Ablation(keep, clamp), (keep, clamp)),
+    ):
+        logits, activations = model.apply(variables, x, ablation)
+        expected_logits, expected_activations = forward(model, variables, x, *arguments)
+        assert_close(logits, expected_logits)
+        assert_close(activations, expected_activations)
+
+
+def test_an_ablated_output_is_its_clamp_value_in_training_too():
+    model, variables = random_network(dropout_rate=0.5, batch_norm=True)
+    x, _ = random_examples()
+    keep = np.arange(model.num_neurons) % 3 > 0
+    clamp = np.linspace(-1, 1, model.num_neurons).astype(np.float32)
+    (_, activations), _ = model.apply(
+        variables,
+        x,
+        ioca.Ablation(keep, clamp),
+        train=True,
+        rngs={"dropout": jax.random.key(0)},
+        mutable=["batch_stats"],
+    )
+    np.testing.assert_array_equal(
+        activations[:, ~keep], np.broadcast_to(clamp[~keep], (len(x), (~keep).sum()))
+    )
+
+
+def test_mean_clamp_is_bias_balancing():
+    """A clamp at the mean equals a removed neuron and its mean in the next biases.
+
+    It is not the output multiplied by a firing rate, a known mistake.
+    """
+    model, variables = random_network(hidden=(6, 5), activation="sigmoid")
+    x, _ = random_examples()
+    _, activations = model.apply(variables, x)
+    mean, neuron = np.asarray(activations.mean(axis=0)), 2
+    keep = np.arange(model.num_neurons) != neuron
+    logits, _ = model.apply(variables, x, ioca.Ablation(keep, mean))
+
+    params = jax.tree.map(np.array, variables["params"])
+    next_layer = params["dense_1"]
+    next_layer["bias"] += next_layer["kernel"][neuron] * mean[neuron]
+    for name in ("kernel", "bias"):
+        params["dense_0"][name] = np.delete(params["dense_0"][name], neuron, axis=-1)
+    next_layer["kernel"] = np.delete(next_layer["kernel"], neuron, axis=0)
+    smaller = ioca.MLP(hidden=(5, 5), num_classes=4, activation="sigmoid")
+    expected, _ = smaller.apply({"params": params}, x)
+    assert_close(logits, expected)
+
+
+def test_above_a_layer_is_the_rest_of_the_network():
+    model, variables = random_network(batch_norm=True)
+    x, _ = random_examples()
+    intact, activations = model.apply(variables, x)
+    keep = np.ones(model.num_neurons, bool)
+    keep[[8, 15]] = False  # one in layer 1, one in layer 2
+    ablation = ioca.Ablation(keep, np.full(model.num_neurons, 0.3, np.float32))
+    expected, outputs = model.apply(variables, x, ablation)
+    where = model.layer_slices[1]
+    logits, upper = model.apply(
+        variables, 1, activations[:, where], ablation, method="above"
+    )
+    np.testing.assert_array_equal(logits, expected)
+    np.testing.assert_array_equal(upper, outputs[:, where.start :])
+    assert np.abs(np.asarray(intact - expected)).max() > 0.01
+
+
+def test_batch_norm_folds_into_affine_maps():
+    model, variables = random_network(batch_norm=True, activation="tanh")
+    x, _ = random_examples()
+    *hidden, last = folded_layers(model, variables)
+    inputs = x
+    for kernel, bias in hidden:
+        inputs = np.tanh(inputs @ np.asarray(kernel) + np.asarray(bias))
+    logits, _ = forward(model, variables, x)
+    assert_close(inputs @ last.kernel + last.bias, logits)
+
+
+def test_vmap_over_ablations_is_a_loop():
+    model, variables = random_network()
+    x, _ = random_examples()
+    masks = np.random.default_rng(3).random((4, model.num_neurons)) < 0.5
+    clamp = jnp.full(model.num_neurons, 0.1)
+    together = jax.vmap(
+        lambda keep: model.apply(variables, x, ioca.Ablation(keep, clamp))[0]
+    )(masks)
+    for mask, logits in zip(masks, together, strict=True):
+        alone, _ = model.apply(variables, x, ioca.Ablation(mask, clamp))
+        # The products may be blocked otherwise: rounding only.
+        assert_close(logits, alone, rtol=1e-5, atol=1e-6)
+
+
+def test_neuron_axis():
+    model = ioca.MLP(hidden=[2, 3], num_classes=4)
+    assert model.num_neurons == 5
+    np.testing.assert_array_equal(model.layer_of_neuron, [0, 0, 1, 1, 1])
+    assert model.layer_slices == (slice(0, 2), slice(2, 5))
+    assert hash(model) == hash(ioca.MLP(hidden=(2, 3), num_classes=4))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"hidden": (10, 0)},
+            r"hidden: expected one or more widths, each a positive integer, got "
+            r"\[10, 0\]",
+        ),
+        ({"hidden": ()}, r"hidden: expected one or more widths.*got \[\]"),
+        ({"hidden": (3.5,)}, r"hidden: expected .* positive integer, got \[3.5\]"),
+        ({"num_classes": 0}, "num_classes: expected at least 1, got 0"),
+        (
+            {"activation": "gelu"},
+            "activation: expected one of relu, sigmoid, tanh, got 'gelu'",
+        ),
+        (
+            {"dropout_rate": 1.0},
+            r"dropout_rate: expected a share in \[0, 1\), got 1.0",
+        ),
+        (
+            {"matmul_precision": "float16"},
+            "matmul_precision: expected one of highest, high, default, got 'float16'",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_unusable_fields(fields, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        ioca.MLP(**({"hidden": (3,), "num_classes": 2} | fields))

@@ -1,0 +1,500 @@
+"""A whole study on real digits: the file's schema, and its figures recomputed."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from reference import evaluate, forward
+from sklearn.metrics import mutual_info_score
+
+import ioca_jax as ioca
+from ioca_jax.ablation import effects as importance
+from ioca_jax.networks.training import HISTORY
+from ioca_jax.study import pipeline as study
+
+CONFIG = ioca.StudyConfig(
+    seeds=(3, 0),
+    hidden=(12, 9),
+    activation="sigmoid",
+    epochs=2,
+    random_orders=2,
+    num_validation=500,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "small"
+    ioca.run_study(CONFIG, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def results(folder):
+    return ioca.load_results(folder)
+
+
+@pytest.fixture(scope="module")
+def networks(folder):
+    return ioca.load_networks(folder)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return ioca.load_dataset("mnist5k", num_validation=500)
+
+
+def one_network(networks, index):
+    model, variables = networks
+    return model, jax.tree.map(lambda leaf: leaf[index], variables)
+
+
+def test_schema(results, mnist5k):
+    assert dict(results.sizes) == {
+        "seed": 2,
+        "measure": 3,
+        "neuron": 21,
+        "code": 2,
+        "class": 10,
+        "scope": 3,
+        "ordering": 8,
+        "position": 21,
+        "clamp": 2,
+        "step": 22,
+        "epoch": 2,
+    }
+    curve = ("seed", "clamp", "scope", "ordering", "step")
+    dims = {
+        "score": ("seed", "measure", "neuron"),
+        "p_value": ("seed", "measure", "neuron"),
+        "p_value_family": ("seed", "measure", "neuron"),
+        "selective_class": ("seed", "neuron"),
+        "single_correct": ("seed", "clamp", "neuron", "class"),
+        "single_loss": ("seed", "clamp", "neuron"),
+        "activation_mean": ("seed", "neuron"),
+        "joint_count": ("seed", "neuron", "code", "class"),
+        "order": ("seed", "scope", "ordering", "position"),
+        "correct": (*curve, "class"),
+        "loss": curve,
+        "accuracy": curve,
+        "diverged": ("seed",),
+        "train_loss": ("seed", "epoch"),
+        "train_accuracy": ("seed", "epoch"),
+        "validation_loss": ("seed", "epoch"),
+        "validation_accuracy": ("seed", "epoch"),
+    }
+    assert {name: variable.dims for name, variable in results.items()} == dims
+    for name, variable in results.items():
+        assert variable.attrs["units"], name
+    assert results["score"].attrs["units"] == "bit"
+    labels = {name: results[name].values.tolist() for name in results.coords}
+    assert labels["seed"] == [3, 0]
+    assert labels["measure"] == ["entropy", "mutual_information", "kl_selectivity"]
+    assert labels["unit"] == ["bit"] * 3
+    assert labels["class_size"] == np.bincount(mnist5k.test.y).tolist()
+    assert labels["scope"] == ["network", "layer_1", "layer_2"]
+    assert labels["clamp"] == ["zero", "mean"]
+    assert labels["layer"] == [1] * 12 + [2] * 9
+    assert labels["index_in_layer"] == [*range(12), *range(9)]
+    assert labels["step"] == list(range(22))
+    assert labels["ordering"][:3] == [
+        "entropy_ascending",
+        "entropy_descending",
+        "mutual_information_ascending",
+    ]
+    assert labels["ranked_by"][-2:] == ["random", "random"]
+    assert labels["direction"][-2:] == ["random", "random"]
+    assert labels["draw"] == [0] * 6 + [0, 1]
+
+
+def test_attributes_say_what_made_the_file(results):
+    configuration = json.loads(results.attrs["configuration"])
+    assert configuration == json.loads(json.dumps(dataclasses.asdict(CONFIG)))
+    assert set(json.loads(results.attrs["versions"])) >= {"jax", "flax", "optax"}
+    seconds = json.loads(results.attrs["seconds"])
+    moments = [seconds[n] for n in ("loaded", "trained", "first_curves", "computed")]
+    assert 0 < seconds["compiling"] < moments[-1]
+    assert moments == sorted(moments)
+    assert results.attrs["quantizer"] == "threshold:0.5"
+    assert results.attrs["network"] == "784-12-9-10 sigmoid"
+    for name in ("source_revision", "device", "precision", "units", "created"):
+        assert results.attrs[name], name
+
+
+def test_scores_and_means_come_from_the_validation_split(results, networks, data):
+    for index in range(2):
+        model, variables = one_network(networks, index)
+        _, activations = forward(model, variables, data.validation.x)
+        here = results.isel(seed=index)
+        # a mean of 500 float32 outputs in (0, 1)
+        np.testing.assert_allclose(
+            here["activation_mean"], activations.mean(axis=0), atol=1e-6
+        )
+        for neuron in range(21):
+            codes = activations[:, neuron] > 0.5
+            expected = mutual_info_score(codes, data.validation.y) / np.log(2)
+            score = here["score"].sel(measure="mutual_information", neuron=neuron)
+            np.testing.assert_allclose(score, expected, atol=1e-5)
+            for code in range(2):
+                np.testing.assert_array_equal(
+                    here["joint_count"].isel(neuron=neuron, code=code),
+                    np.bincount(data.validation.y[codes == code], minlength=10),
+                )
+
+
+def test_orders_sort_the_scores(results):
+    assert (results["order"].sel(scope="layer_1")[..., 12:] == -1).all()
+    neurons = {"network": range(21), "layer_1": range(12), "layer_2": range(12, 21)}
+    for scope, members in neurons.items():
+        for ordering in results["ordering"].values:
+            orders = results["order"].sel(scope=scope, ordering=ordering)
+            ranked = str(orders["ranked_by"].values)
+            for index in range(2):
+                order = orders.values[index][: len(members)]
+                np.testing.assert_array_equal(np.sort(order), members)
+                if ranked != "random":
+                    scores = results["score"].sel(measure=ranked).values[index][order]
+                    steps = np.diff(scores)
+                    rising = str(orders["direction"].values) == "ascending"
+                    assert (steps >= 0 if rising else steps <= 0).all()
+    drawn = results["order"].sel(scope="network", ordering=["random_0", "random_1"])
+    assert len(np.unique(drawn.values.reshape(4, -1), axis=0)) == 4
+
+
+@pytest.mark.parametrize("clamp", ["zero", "mean"])
+@pytest.mark.parametrize("scope", ["network", "layer_1", "layer_2"])
+def test_curves_recomputed(results, networks, data, clamp, scope):
+    model, variables = one_network(networks, 1)
+    here = results.isel(seed=1).sel(clamp=clamp, scope=scope)
+    values = here["activation_mean"].values * (clamp == "mean")
+    for ordering in ("mutual_information_descending", "random_1"):
+        curve = here.sel(ordering=ordering)
+        order = curve["order"].values[curve["order"].values >= 0]
+        for k in (0, 1, len(order) // 2, len(order)):
+            keep = ~np.isin(np.arange(21), order[:k])
+            correct, loss, near_tie = evaluate(
+                model, variables, keep, values, data.test.x, data.test.y
+            )
+            point = curve.sel(step=k)
+            assert np.abs(point["correct"].values - correct).sum() <= 2 * near_tie
+            # float32 logits and a mean of 1,000, against float64
+            np.testing.assert_allclose(point["loss"], loss, rtol=1e-4)
+            np.testing.assert_allclose(
+                point["accuracy"], point["correct"].sum() / 1000, rtol=1e-6
+            )
+        assert np.isnan(curve["accuracy"].values[len(order) + 1 :]).all()
+        assert (curve["correct"].values[len(order) + 1 :] == -1).all()
+
+
+def test_the_folder_is_whole(folder):
+    names = {path.name for path in folder.iterdir()} - {".lock"}
+    assert names == {
+        *("study.nc", "flags.txt", "networks"),
+        *("figures", "tables", "summary.txt", "events.jsonl"),
+    }
+    figures = {path.name for path in (folder / "figures").iterdir()}
+    assert {f"ablation_curves.{kind}" for kind in ("png", "pdf")} <= figures
+    assert len(figures) == 16
+    # Two networks: too few for tables of tests.
+    assert [path.name for path in (folder / "tables").iterdir()] == ["neurons.csv"]
+
+
+def test_summary_says_the_numbers(folder, results):
+    text = (folder / "summary.txt").read_text()
+    assert text == ioca.summarize(results) + "\n"
+    error = 100 * (1 - results["accuracy"].isel(clamp=0, scope=0, ordering=0, step=0))
+    assert f"Test error: {float(error.mean()):.2f} ± " in text
+    scores = results["score"].sel(measure="entropy", neuron=results["layer"] == 2)
+    assert f"entropy             bit   {float(scores.min()):.3f}" in text
+    curves = results["accuracy"].sel(scope="layer_2", clamp="mean").isel(step=range(10))
+    drawn = curves.isel(ordering=[6, 7])
+    areas = (drawn[..., 1:].values + drawn[..., :-1].values).mean(axis=(1, 2)) / 2
+    *_, last, blank, few = text.splitlines()
+    assert last.endswith(f"{areas.mean():.3f} ± {areas.std(ddof=1):.3f}")
+    assert blank == ""
+    assert few == (
+        "Tests of hypotheses take 5 networks, tests of claims 6; these are 2."
+    )
+
+
+def test_a_finished_folder_is_reported_not_computed_again(folder, results):
+    before = (folder / "study.nc").stat().st_mtime_ns
+    again = ioca.run_study(CONFIG, folder, draw=False)
+    assert again.identical(results)
+    assert (folder / "study.nc").stat().st_mtime_ns == before
+
+
+def test_another_configuration_is_refused_and_what_stood_there_stands(folder):
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    other = dataclasses.replace(CONFIG, l2=0.5)
+    with pytest.raises(
+        ValueError,
+        match="^workdir: expected a new folder or one of this configuration, got "
+        f"{folder}, which holds a run with l2=1e-05, not 0.5; choose another workdir$",
+    ):
+        ioca.run_study(other, folder)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_a_seed_is_the_same_alone_and_with_other_measures(results, tmp_path):
+    config = dataclasses.replace(
+        CONFIG, seeds=(0,), measures=("kl_selectivity",), clamps=("mean",)
+    )
+    alone = ioca.run_study(config, tmp_path / "alone", draw=False).isel(seed=0)
+    beside = results.sel(seed=0, clamp=["mean"], ordering=alone["ordering"])
+    np.testing.assert_array_equal(alone["order"], beside["order"])
+    np.testing.assert_array_equal(alone["correct"], beside["correct"])
+
+
+def test_diverged_networks_leave_no_numbers(tmp_path):
+    config = dataclasses.replace(
+        CONFIG, seeds=(0,), hidden=(3,), optimizer="sgd", learning_rate=1e30, epochs=1
+    )
+    results = ioca.run_study(config, tmp_path / "diverged", draw=False)
+    assert results["diverged"].values.tolist() == [True]
+    lines = (tmp_path / "diverged" / "events.jsonl").read_text().splitlines()
+    (chunk,) = [line for line in map(json.loads, lines) if line["event"] == "chunk"]
+    assert chunk["test_error"] is None
+    assert "NaN" not in "".join(lines)
+    for name in ("score", "p_value", "activation_mean", "loss", "single_loss"):
+        assert np.isnan(results[name]).all(), name
+    assert np.isnan(results["accuracy"]).all()
+    for name in ("correct", "order", "joint_count", "selective_class"):
+        assert (results[name] == -1).all(), name
+    assert "Diverged in training, left out below: 1 of 1 networks (seeds 0)" in (
+        ioca.summarize(results)
+    )
+
+
+def test_single_ablations_and_what_chance_explains(results, networks, data):
+    model, variables = one_network(networks, 1)
+    here = results.isel(seed=1)
+    _, activations = forward(model, variables, data.validation.x)
+    for clamp, neuron in (("zero", 0), ("mean", 15)):
+        values = here["activation_mean"].values * (clamp == "mean")
+        keep = np.arange(21) != neuron
+        correct, loss, near_tie = evaluate(
+            model, variables, keep, values, data.test.x, data.test.y
+        )
+        alone = here.sel(clamp=clamp, neuron=neuron)
+        np.testing.assert_allclose(alone["single_loss"], loss, rtol=1e-4)
+        missed = np.abs(alone["single_correct"].values - correct).sum()
+        assert missed <= 2 * near_tie
+    p_values = here["p_value"].sel(measure="mutual_information").values
+    assert np.isnan(here["p_value"].sel(measure="entropy")).all()
+    assert (p_values >= np.float32(1 / 201)).all()
+    assert (p_values <= here["p_value_family"].sel(measure="mutual_information")).all()
+    table = here["joint_count"].values
+    of_class = table.sum(axis=1)
+    assert (here["selective_class"] >= -1).all()
+    for neuron in range(21):
+        codes = activations[:, neuron] > 0.5
+        if codes.all() or not codes.any():
+            assert here["selective_class"].values[neuron] == -1
+            continue
+        divergences = scipy.stats.entropy(
+            table[neuron] / of_class[neuron], table[neuron].sum(1)[:, None] / 500
+        )
+        assert here["selective_class"].values[neuron] == divergences.argmax()
+
+
+def test_every_measure_flows_through_a_study(data, monkeypatch):
+    """Scores of all kinds are stored, ordered by, and the same as computed alone."""
+    config = dataclasses.replace(
+        CONFIG,
+        measures=tuple(study.UNITS),
+        seeds=(0,),
+        epochs=1,
+        robustness=True,
+        activation="relu",
+    )
+    several = study._variants(config, len(data.validation.y))
+    assert len(several) == 10
+    few = {name: several[name] for name in ("uniform:2", "first half")}
+    monkeypatch.setattr(study, "_variants", lambda *_: few)
+    model = config.model(num_classes=10)
+    trained = ioca.train(model, data, config.train_config(), config.seeds)
+    results = study.study_networks(config, model, data, trained)
+    assert results["unit"].values.tolist() == list(study.UNITS.values())
+    assert results["score"].attrs["units"] == "as the coordinate unit says"
+    assert np.isfinite(results["score"]).all()
+    networks = trained.variables
+    variables = jax.tree.map(lambda leaf: leaf[0], networks)
+    x, y = data.validation
+    score = results["score"].isel(seed=0)
+    means = results["activation_mean"].values
+    expected = {
+        "class_selectivity": importance.class_selectivity(model, variables, x, y),
+        "activation_mean": means[0],
+        "activation_variance": importance.activation_variance(
+            *(model, variables, means[0], x, y)
+        ),
+        "outgoing_weight_norm": importance.outgoing_weight_norm(model, variables),
+        "taylor_zero": importance.taylor(model, variables, 0 * means[0], x, y),
+        "taylor_mean": importance.taylor(model, variables, means[0], x, y),
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(
+            score.sel(measure=name), values, rtol=1e-4, atol=1e-6, err_msg=name
+        )
+    for clamp, values in (("zero", 0 * means), ("mean", means)):
+        single = importance.single_ablations(model, networks, values, x, y)
+        np.testing.assert_allclose(
+            score.sel(measure=f"ablation_loss_{clamp}"),
+            single.alone.loss[0] - single.intact.loss[0],
+            atol=2e-6,
+        )
+        # Of a game: shares of what ablating the layer, or all, costs.
+        for scope, where, which in (
+            ("layer_1", slice(0, 12), "score"),
+            ("layer_2", slice(12, 21), "score"),
+            ("network", slice(0, 21), "network_score"),
+        ):
+            drawn = results["order"].isel(seed=0).sel(scope=scope).values[-2:]
+            curve = ioca.ablation_curve(
+                model, variables, drawn[:, : where.stop - where.start], values[0], x, y
+            )
+            total = curve.accuracy[0, 0] - curve.accuracy[0, -1]
+            found = results[which].isel(seed=0).sel(measure=f"shapley_{clamp}")
+            np.testing.assert_allclose(found[where].sum(), total, atol=1e-5)
+            places = results[which].isel(seed=0).sel(measure=f"greedy_{clamp}")[where]
+            np.testing.assert_array_equal(np.sort(places), np.arange(len(places)))
+            ordered = (
+                results["order"]
+                .isel(seed=0)
+                .sel(scope=scope, ordering=f"greedy_{clamp}_ascending")
+            )
+            order = ordered.values[ordered.values >= 0]
+            whole = results[which].isel(seed=0).sel(measure=f"greedy_{clamp}")
+            assert (np.diff(whole.values[order]) == 1).all()
+    assert np.isnan(results["network_score"].sel(measure="entropy")).all()
+    # Measured on the first half, by the run's own quantiser.
+    half = ioca.measure_neurons(model, variables, x[:250], y[:250])
+    variant = results["variant_score"].isel(seed=0).sel(variant="first half")
+    for name in ("entropy", "mutual_information"):
+        np.testing.assert_allclose(
+            variant.sel(measure=name), half.scores[name], atol=1e-5
+        )
+    coarse = ioca.measure_neurons(model, variables, x, y, quantizer="uniform:2")
+    variant = results["variant_score"].isel(seed=0).sel(variant="uniform:2")
+    np.testing.assert_allclose(
+        variant.sel(measure="entropy"), coarse.scores["entropy"], atol=1e-5
+    )
+    assert np.isnan(variant.sel(measure="taylor_zero")).all()
+
+
+def test_a_single_class_is_refused(tmp_path):
+    x = np.random.default_rng(0).uniform(size=(60, 5)).astype(np.float32)
+    np.savez(
+        tmp_path / "one.npz",
+        x_train=x,
+        x_test=x,
+        y_train=np.zeros(60, np.int32),
+        y_test=np.zeros(60, np.int32),
+    )
+    config = ioca.StudyConfig(
+        dataset=str(tmp_path / "one.npz"), num_validation=10, hidden=(3,), seeds=(0,),
+        epochs=1,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="two classes or more, got only class 0"):
+        ioca.run_study(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("quantizer", ["threshold:0.2", "uniform:5", "quantile:4"])
+def test_streamed_measuring_is_that_of_all_activations(data, networks, quantizer):
+    model, variables = one_network(networks, 0)
+    # 1,400 examples: more than one chunk, and not a whole number of them.
+    x, y = data.train.x[:1400], data.train.y[:1400]
+    streamed = ioca.measure_neurons(model, variables, x, y, quantizer=quantizer)
+    _, activations = model.apply(variables, x)
+    edges = ioca.quantizer_edges(activations, quantizer)
+    np.testing.assert_allclose(streamed.edges, edges, rtol=1e-6, atol=1e-7)
+    codes = ioca.encode(activations, streamed.edges)
+    counts = ioca.joint_counts(codes, y, streamed.joint_counts.shape[1], 10)
+    assert streamed.joint_counts.sum() == 21 * 1400
+    # An output within rounding of an edge may fall on either side.
+    assert np.abs(np.asarray(counts - streamed.joint_counts)).sum() <= 4
+    np.testing.assert_allclose(
+        streamed.activation_mean, activations.mean(axis=0), rtol=1e-5
+    )
+
+
+def test_one_compilation_serves_all_orderings_and_seeds(networks, data, compiled):
+    """One program for the curves of a scope, whatever is ordered how in it."""
+    model, variables = networks
+    history = {name: jnp.zeros((2, CONFIG.epochs)) for name in HISTORY}
+    jax.clear_caches()
+    trained = ioca.Trained(variables, np.array([3, 0]), history)
+    study.study_networks(CONFIG, model, data, trained)
+    # One for each scope's curves, and one for each layer's single ablations.
+    assert compiled.count("jit(_sum)") == 3 + 2
+    compiled.clear()
+    other = jax.tree.map(lambda leaf: leaf[::-1], variables)
+    trained = ioca.Trained(other, np.array([8, 5]), history)
+    study.study_networks(CONFIG, model, data, trained)
+    assert not compiled
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"measures": ("entropy", "variance")},
+            "measures: expected one or more of entropy, mutual_information, "
+            "kl_selectivity, .*greedy_mean, each once, got 'entropy,variance'",
+        ),
+        (
+            {"clamps": ("median",)},
+            "clamps: expected one or more of zero, mean, each once, got 'median'",
+        ),
+        (
+            {"clamps": ("zero", "zero")},
+            "clamps: expected one or more of zero, mean, each once, got 'zero,zero'",
+        ),
+        (
+            {"random_orders": -1},
+            "random_orders: expected a number not negative, got -1",
+        ),
+        (
+            {"permutations": -1},
+            "permutations: expected a number not negative, got -1",
+        ),
+        (
+            {"random_orders": 0, "measures": ("shapley_zero",)},
+            "random_orders: expected at least 1, from which Shapley values are "
+            "estimated, got 0; give more, or measures without them",
+        ),
+        ({"memory_gb": 0.0}, "memory_gb: expected a positive number, got 0.0"),
+        ({"seeds": ()}, r"seeds: expected one or more integers, got \[\]"),
+        ({"quantizer": "kmeans:3"}, "quantizer: expected .* got 'kmeans:3'"),
+    ],
+)
+def test_unusable_configurations(fields, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        ioca.StudyConfig(**fields)
+
+
+def test_folders_that_cannot_be(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(
+        NotADirectoryError,
+        match=f"^workdir: expected a directory, got {file}, which is a file$",
+    ):
+        ioca.run_study(CONFIG, file)
+    with pytest.raises(
+        OSError, match=f"^workdir: expected a folder that can be written, got {file}/x"
+    ):
+        ioca.run_study(CONFIG, file / "x")
+    with pytest.raises(
+        FileNotFoundError,
+        match="^expected the results of a finished run at .*study.nc, found none$",
+    ):
+        ioca.load_results(tmp_path)
+    (tmp_path / "study.nc").write_bytes(b"not a results file")
+    with pytest.raises(ValueError, match="expected a results file, got one that"):
+        ioca.load_results(tmp_path)

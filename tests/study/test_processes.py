@@ -1,0 +1,211 @@
+"""Several processes, real ones on loopback, give the results of one."""
+
+import json
+import pathlib
+import signal
+import socket
+import subprocess
+import time
+
+import jax
+import numpy as np
+import processes
+import pytest
+
+import ioca_jax as ioca
+from ioca_jax import devices as parallel
+
+ROOT = pathlib.Path(ioca.__file__).parent.parent
+FLAGS = (
+    *("--seeds=0:7", "--hidden=6,5", "--epochs=1", "--random_orders=1"),
+    *("--measures=entropy", "--num_devices=4", "--process_timeout=20"),
+    "--deterministic",
+    "--nofigures",
+)
+
+
+def free_port() -> int:
+    with socket.socket() as some:
+        some.bind(("localhost", 0))
+        return some.getsockname()[1]
+
+
+@pytest.fixture
+def start():
+    """Starts a run; none outlives its test."""
+    started = []
+
+    def start_one(*flags: str) -> subprocess.Popen:
+        process = processes.start("-m", "experiments.run_study", *FLAGS, *flags)
+        started.append(process)
+        return process
+
+    yield start_one
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def start_two(start):
+    def start_both(*flags: str) -> list[subprocess.Popen]:
+        port = free_port()
+        return [
+            start(
+                *flags,
+                f"--coordinator_address=localhost:{port}",
+                *("--num_processes=2", f"--process_id={number}"),
+            )
+            for number in range(2)
+        ]
+
+    return start_both
+
+
+def wait_for_a_chunk(folder: pathlib.Path) -> None:
+    end = time.monotonic() + 120
+    while not list(folder.glob("chunks/seeds_*")):
+        assert time.monotonic() < end, "no chunk came"
+        time.sleep(0.02)
+
+
+def results_of(folder):
+    results = ioca.load_results(folder)
+    return results.assign_attrs(created="", seconds="")
+
+
+def test_two_processes_give_the_results_of_one(start, start_two, tmp_path):
+    alone = start(f"--workdir={tmp_path / 'one'}")
+    # In chunks that do not divide among the processes, and in two runs.
+    both = start_two(f"--workdir={tmp_path / 'two'}", "--seeds_at_once=3")
+    outputs = [process.communicate(timeout=200) for process in (alone, *both)]
+    assert [p.returncode for p in (alone, *both)] == [0, 0, 0], outputs
+    assert "Test error" in outputs[1][0]
+    assert "Test error" not in outputs[2][0]  # process 0 speaks for all
+    one, two = (results_of(tmp_path / name) for name in ("one", "two"))
+    # JAX adds up over devices in another order where there are several processes.
+    sums = ["loss", "single_loss"]
+    for name in sums:
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-6)
+    assert two.drop_vars(sums).identical(one.drop_vars(sums))
+    again = start_two(f"--workdir={tmp_path / 'two'}")
+    outputs = [process.communicate(timeout=200) for process in again]
+    assert [process.returncode for process in again] == [0, 0], outputs
+
+
+def test_when_one_process_dies_the_others_stop_and_a_new_start_goes_on(
+    start_two, tmp_path
+):
+    folder = tmp_path / "run"
+    both = start_two(f"--workdir={folder}", "--seeds_at_once=1")
+    wait_for_a_chunk(folder)
+    both[1].send_signal(signal.SIGKILL)
+    died = time.monotonic()
+    _, err = both[0].communicate(timeout=60)
+    assert time.monotonic() - died < 40
+    assert both[0].returncode == 2
+    assert "expected all processes of the run, got word that another one is gone" in err
+    both[1].communicate()
+    before = len(list(folder.glob("chunks/seeds_*")))
+    assert before
+    events = folder / "events.jsonl"
+    told = len(events.read_text().splitlines())
+    again = start_two(f"--workdir={folder}", "--seeds_at_once=1")
+    outputs = [process.communicate(timeout=200) for process in again]
+    assert [process.returncode for process in again] == [0, 0], outputs
+    first = json.loads(events.read_text().splitlines()[told])
+    assert (first["event"], first["finished"]) == ("start", before)
+    assert ioca.load_results(folder).sizes["seed"] == 7
+
+
+@pytest.mark.slow
+def test_when_the_first_process_dies_the_others_stop(start_two, tmp_path):
+    both = start_two(f"--workdir={tmp_path / 'run'}", "--seeds_at_once=1")
+    wait_for_a_chunk(tmp_path / "run")
+    both[0].send_signal(signal.SIGKILL)
+    died = time.monotonic()
+    _, err = both[1].communicate(timeout=60)
+    assert time.monotonic() - died < 40
+    assert both[1].returncode != 0
+    # Its coordinator is gone: JAX may be the one that says so.
+    assert "another one is gone" in err or "another task died" in err
+
+
+def test_what_the_first_process_refuses_stops_all(start_two, tmp_path):
+    (tmp_path / "run").write_text("a file")
+    both = start_two(f"--workdir={tmp_path / 'run'}")
+    for process in both:
+        _, err = process.communicate(timeout=100)
+        assert process.returncode == 2
+        assert "error: workdir: expected a directory, got" in err
+
+
+def test_processes_at_different_work_are_refused(start, tmp_path):
+    port = free_port()
+    both = [
+        start(
+            *(f"--coordinator_address=localhost:{port}", "--num_processes=2"),
+            *(f"--process_id={number}", f"--l2={number}"),
+            f"--workdir={tmp_path / 'run'}",
+        )
+        for number in range(2)
+    ]
+    for process in both:
+        _, err = process.communicate(timeout=100)
+        assert process.returncode == 2
+        assert "error: l2: expected the same in every process" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_coordinator_that_is_not_there_is_waited_for_in_vain():
+    port = free_port()
+    began = time.monotonic()
+    with pytest.raises(
+        TimeoutError,
+        match=rf"^coordinator_address: expected a coordinator at localhost:{port} "
+        "within 1 s, got .*; is process 0 running",
+    ):
+        parallel.start_processes(f"localhost:{port}", 2, 1, timeout=1)
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("localhost:1", 2, None), "expected all three or none, got localhost:1, 2, N"),
+        (("localhost:1", 2, 2), "process_id: expected from 0 to 1, got 2"),
+        (("localhost", 2, 1), "coordinator_address: expected host:port, got 'localh"),
+    ],
+)
+def test_unusable_addresses_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        parallel.start_processes(*arguments)
+
+
+def test_a_process_alone_joins_nobody(monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    parallel.start_processes()
+    assert not parallel.is_started()
+
+
+def test_schedulers_are_asked(monkeypatch):
+    """Under Slurm or Open MPI all is left to JAX, which reads their variables."""
+    calls = []
+    monkeypatch.setattr(
+        "jax.distributed.initialize", lambda *a, **k: calls.append((a, k))
+    )
+    monkeypatch.setattr("jax.config.update", lambda *a: None)
+    for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.setenv(name, "4")
+        parallel.start_processes()
+        monkeypatch.delenv(name)
+    assert [positional for positional, _ in calls] == [(None, None, None)] * 2
+
+
+def test_more_devices_than_there_are_are_refused():
+    there = len(jax.devices())  # from now on there are no more
+    with pytest.raises(
+        ValueError,
+        match=f"^num_devices: expected at most {there}, the cpu devices of this proce",
+    ):
+        parallel.use_devices(there + 8)

