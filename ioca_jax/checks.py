@@ -1,0 +1,147 @@
+"""What is refused before it becomes a number: labels, codes and counts.
+
+Values are checked where they are known. While JAX traces (``jit``, ``vmap``) an array
+has a shape and a type but no values yet, so only these are checked, at no cost.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.typing import ArrayLike
+
+_MOST_COUNTED = 2**31 - 1
+
+
+def is_known(array: Any) -> bool:
+    """Whether an array's values can be looked at here and now.
+
+    Args:
+        array: an array, a number or a sequence of numbers.
+
+    Returns:
+        False while JAX traces, and for an array of which other processes hold a part.
+    """
+    if isinstance(array, Tracer):
+        return False
+    return not isinstance(array, jax.Array) or array.is_fully_addressable
+
+
+def check_num_classes(num_classes: int) -> None:
+    """Refuses fewer than two classes.
+
+    Args:
+        num_classes: C.
+
+    Raises:
+        ValueError: fewer than two.
+    """
+    if num_classes < 2:
+        raise ValueError(
+            f"num_classes: expected at least 2 classes to tell apart, got {num_classes}"
+        )
+
+
+def check_labels(
+    labels: ArrayLike,
+    num_classes: int,
+    num_examples: int | None = None,
+    *,
+    name: str = "labels",
+) -> None:
+    """Refuses what are not labels of classes.
+
+    Args:
+        labels: int32 [N] in [0, C).
+        num_classes: C.
+        num_examples: N, of the examples that the labels belong to.
+        name: what the caller calls the labels.
+
+    Raises:
+        ValueError: not integers, not one for each example, or one out of range.
+    """
+    array = _checked_integers(name, labels, "number classes from 0")
+    if array.ndim != 1:
+        raise ValueError(
+            f"{name}: expected shape [N], one class for each example, got shape "
+            f"{list(array.shape)}"
+        )
+    if num_examples is not None and len(array) != num_examples:
+        raise ValueError(
+            f"{name}: expected {num_examples}, one for each example, got {len(array)}"
+        )
+    _check_range(name, array, num_classes, "number classes from 0 to num_classes - 1")
+
+
+def check_codes(codes: ArrayLike, num_codes: int) -> None:
+    """Refuses what are not codes of neurons.
+
+    Args:
+        codes: int32 [N, H] in [0, B).
+        num_codes: B.
+
+    Raises:
+        ValueError: not integers (activations, say), not of two axes, or one out of
+            range.
+    """
+    array = _checked_integers("codes", codes, "quantize activations first")
+    if array.ndim != 2:
+        raise ValueError(
+            "codes: expected shape [N, H], a code for each example and neuron, got "
+            f"shape {list(array.shape)}"
+        )
+    if num_codes < 1:
+        raise ValueError(f"num_codes: expected at least 1, got {num_codes}")
+    _check_range("codes", array, num_codes, "num_codes is the number of codes B")
+
+
+def check_counts(counts: ArrayLike) -> None:
+    """Refuses what are not joint counts.
+
+    Args:
+        counts: int32 [..., B, C].
+
+    Raises:
+        ValueError: not integers, fewer than two axes, a negative count, or a table of
+            more than ``2^31 - 1`` examples.
+    """
+    array = _checked_integers("counts", counts, "count with joint_counts")
+    if array.ndim < 2:
+        raise ValueError(
+            "counts: expected shape [..., B, C], codes and classes, got shape "
+            f"{list(array.shape)}"
+        )
+    if not is_known(array) or not array.size:
+        return
+    values = np.asarray(array)
+    if values.min() < 0:
+        raise ValueError(f"counts: expected none negative, got {values.min()}")
+    # Of float64: a sum of integers could overflow before it is compared.
+    most = values.sum(axis=(-2, -1), dtype=np.float64).max()
+    if most > _MOST_COUNTED:
+        raise ValueError(
+            f"counts: expected at most {_MOST_COUNTED} examples, which int32 holds, "
+            f"got {most:.0f}; take a part of them"
+        )
+
+
+def _checked_integers(name: str, array: ArrayLike, advice: str) -> Any:
+    """An array as it is, or a sequence as a NumPy array; refused unless of integers."""
+    known: Any = array if isinstance(array, jax.Array) else np.asarray(array)
+    if not jnp.issubdtype(known.dtype, jnp.integer):
+        raise ValueError(f"{name}: expected integers, got {known.dtype}; {advice}")
+    return known
+
+
+def _check_range(name: str, array: Any, number: int, advice: str) -> None:
+    if not is_known(array) or not array.size:
+        return
+    values = np.asarray(array)
+    least, most = int(values.min()), int(values.max())
+    if least < 0 or most >= number:
+        raise ValueError(
+            f"{name}: expected values in [0, {number - 1}], got "
+            f"{least if least < 0 else most}; {advice}"
+        )
