@@ -47,7 +47,7 @@ from tqdm import tqdm
 import ioca_jax as ioca
 from experiments import config_flags
 from ioca_jax.ablation.pruning import kept_by_score, num_parameters, prune_networks
-from ioca_jax.plots.figures import pruning_curves, save_figure
+from ioca_jax.plots import pruning_curves, save_figure
 from ioca_jax.results.files import (
     RESULTS_FILE,
     converged,

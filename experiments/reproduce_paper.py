@@ -31,10 +31,10 @@ from absl import flags, logging
 
 import ioca_jax as ioca
 from experiments import config_flags
+from ioca_jax import plots
 from ioca_jax.inference import claims
 from ioca_jax.inference.statistics import false_discovery, independent_test
-from ioca_jax.plots import figures
-from ioca_jax.plots.figures import save_figure
+from ioca_jax.plots import save_figure
 from ioca_jax.results.files import converged, intact_accuracy, mean_curve, write_whole
 from ioca_jax.study import events
 
@@ -296,10 +296,10 @@ def main() -> None:
         file = folder / f"{name}.csv"
         write_whole(file, partial(table.to_csv, index=False))
     save_figure(
-        figures.claims_overview(tables["claims"], claims.CLAIMS), folder / "claims"
+        plots.claims_overview(tables["claims"], claims.CLAIMS), folder / "claims"
     )
     if "published" in tables:
-        drawn = figures.published_points(runs[_PUBLISHED_SETTING], tables["published"])
+        drawn = plots.published_points(runs[_PUBLISHED_SETTING], tables["published"])
         save_figure(drawn, folder / "published")
     text = _report(runs, tables)
     write_whole(folder / "results.md", lambda part: part.write_text(text))

@@ -10,7 +10,7 @@ from absl import flags
 
 import ioca_jax as ioca
 from experiments import config_flags
-from ioca_jax.plots import figures
+from ioca_jax import plots
 
 ROOT = pathlib.Path(ioca.__file__).parent.parent
 DOCUMENTS = ("README.md", "BUILD.md")
@@ -34,7 +34,7 @@ def commands(program: str) -> list[list[str]]:
 
 def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(figures, "save_figures", lambda *_: [])  # most of the time
+    monkeypatch.setattr(plots, "save_figures", lambda *_: [])  # most of the time
     namespace: dict = {}
     examples = blocks("python")
     assert len(examples) == 2

@@ -21,6 +21,7 @@ import jax
 import numpy as np
 import xarray as xr
 
+from ioca_jax import plots
 from ioca_jax.data import Dataset, load_dataset
 from ioca_jax.devices import (
     check_agreement,
@@ -33,7 +34,6 @@ from ioca_jax.devices import (
 from ioca_jax.measures.information import check_classes
 from ioca_jax.networks.mlp import MLP
 from ioca_jax.networks.training import check_fit, seeds_that_fit, train
-from ioca_jax.plots import figures
 from ioca_jax.report.summary import summarize, tabulate
 from ioca_jax.results.files import (
     RESULTS_FILE,
@@ -464,7 +464,7 @@ def _write_report(results: xr.Dataset, folder: pathlib.Path, draw: bool) -> None
         file = folder / "tables" / f"{name}.csv"
         write_whole(file, partial(table.to_csv, index=False))
     if draw:
-        figures.save_figures(results, folder / "figures", tables)
+        plots.save_figures(results, folder / "figures", tables)
     text = summarize(results, tables) + "\n"
     write_whole(folder / "summary.txt", lambda part: part.write_text(text))
 

@@ -14,7 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from synthetic import THREE, joint_results, synthetic_results
 
-from ioca_jax.plots import figures
+from ioca_jax import plots as figures
+from ioca_jax.plots import save
 
 ALL_FIGURES = {
     "ablation_curves",
@@ -986,7 +987,7 @@ def test_figures_of_joint_results_survive_the_least(hidden, fill):
 
 
 def test_figures_of_joint_results_are_saved_where_they_are(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "save_figure", lambda figure, stem: [stem])
+    monkeypatch.setattr(save, "save_figure", lambda figure, stem: [stem])
     results = joint_results(hidden=(2,), seeds=1, measures=THREE[:1], clamps=("mean",))
     plain = ALL_FIGURES - {"bias_balancing", "measure_scatter"}
     names = {path.name for path in figures.save_figures(results, tmp_path)}

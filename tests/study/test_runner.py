@@ -16,7 +16,7 @@ import processes
 import pytest
 
 import ioca_jax as ioca
-from ioca_jax.plots import figures
+from ioca_jax import plots
 from ioca_jax.study import chunks as checkpoints
 from ioca_jax.study import events
 from ioca_jax.study import runner as runs
@@ -39,7 +39,7 @@ KILLS = int(os.environ.get("IOCA_KILLS", 1))
 def without_figures() -> Iterator[None]:
     """Drawing takes most of the time of runs this small; other tests look at it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "save_figures", lambda *_: [])
+        patch.setattr(plots, "save_figures", lambda *_: [])
         yield
 
 
