@@ -40,16 +40,9 @@ from tqdm import tqdm
 from experiments import config_flags
 from experiments.benchmark import costs, timing
 from experiments.benchmark import growth as benchmark_growth
-from experiments.benchmark.cases import (
-    CASES,
-    DEFAULT,
-    PRESETS,
-    Case,
-    CurveWork,
-    Preset,
-    Settings,
-    curve_case,
-)
+from experiments.benchmark.cases import CASES
+from experiments.benchmark.curves import CurveWork, curve_case
+from experiments.benchmark.inputs import DEFAULT, PRESETS, Case, Preset, Settings
 from ioca_jax.ablation.curves import ENGINES
 from ioca_jax.results.files import write_whole
 from ioca_jax.study.metadata import source_revision, versions

@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import ioca_jax as ioca
-from experiments.benchmark import cases, costs
+from experiments.benchmark import costs, curves, inputs, learning
 from experiments.benchmark.timing import Contender, check_then_time
 from ioca_jax.ablation.curves import ENGINES
 from ioca_jax.results.files import write_whole
@@ -106,18 +106,18 @@ class _Point:
 
 
 def _curve_point(
-    growth: Growth, axis: str, value: int, engine: str, settings: cases.Settings
+    growth: Growth, axis: str, value: int, engine: str, settings: inputs.Settings
 ) -> _Point:
     width = value if axis == "width" else growth.width
     depth = value if axis == "depth" else growth.depth
-    work = cases.CurveWork(
+    work = curves.CurveWork(
         (width,) * depth,
         value if axis == "examples" else growth.num_examples,
         growth.num_inputs,
         num_seeds=value if axis == "seeds" else 1,
     )
-    model = ioca.MLP(work.hidden, cases.NUM_CLASSES)
-    widths = (work.num_inputs, *work.hidden, cases.NUM_CLASSES)
+    model = ioca.MLP(work.hidden, inputs.NUM_CLASSES)
+    widths = (work.num_inputs, *work.hidden, inputs.NUM_CLASSES)
     cost = costs.curve_cost(
         widths,
         model.layer_of_neuron,
@@ -127,22 +127,22 @@ def _curve_point(
     )
 
     def prepare():
-        arrays = cases.curve_arrays(work, settings)
-        return cases.curve_program(arrays, work.layers, engine, settings.memory_gb)
+        arrays = curves.curve_arrays(work, settings)
+        return curves.curve_program(arrays, work.layers, engine, settings.memory_gb)
 
     return _Point(cost, prepare, lambda curves: np.asarray(curves[1]))
 
 
 def _training_point(
-    growth: Growth, num_seeds: int, line: str, settings: cases.Settings
+    growth: Growth, num_seeds: int, line: str, settings: inputs.Settings
 ) -> _Point:
     hidden = (growth.width,) * growth.depth
-    widths = (growth.num_inputs, *hidden, cases.NUM_CLASSES)
+    widths = (growth.num_inputs, *hidden, inputs.NUM_CLASSES)
     steps = growth.num_examples // _BATCH_SIZE
 
     def prepare():
-        data = cases.examples(settings, growth.num_examples, growth.num_inputs)
-        data = cases.training_data(data, growth.num_examples)
+        data = inputs.examples(settings, growth.num_examples, growth.num_inputs)
+        data = learning.training_data(data, growth.num_examples)
         model = ioca.MLP(hidden, data.num_classes, settings.activation)
         config = ioca.TrainConfig(epochs=1, batch_size=_BATCH_SIZE)
         seeds = tuple(range(num_seeds))
@@ -178,7 +178,7 @@ def check_agreement(line: str, outcome: np.ndarray, expected: np.ndarray) -> Non
 
 
 def measure_growth(
-    growth: Growth, settings: cases.Settings, seconds_per_point: float
+    growth: Growth, settings: inputs.Settings, seconds_per_point: float
 ) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """Measures or extrapolates every point.
 

@@ -9,7 +9,16 @@ import numpy as np
 import processes
 import pytest
 
-from experiments.benchmark import cases, costs, growth, peers, timing
+from experiments.benchmark import (
+    cases,
+    checks,
+    costs,
+    curves,
+    growth,
+    inputs,
+    peers,
+    timing,
+)
 from ioca_jax.measures.interactions import PairEffects
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -53,7 +62,7 @@ def test_every_case_is_there_checked_and_timed(report):
         assert case["bytes"] > 0
         assert case["contenders"]["default"]["ours"]
         for row in case["contenders"].values():
-            assert len(row["seconds"]) == cases.PRESETS["tiny"].repeats
+            assert len(row["seconds"]) == inputs.PRESETS["tiny"].repeats
             assert row["min_seconds"] <= row["median_seconds"] <= row["max_seconds"]
             assert row["roofline_share"] > 0
             assert row["units_per_second"] > 0
@@ -117,7 +126,7 @@ def test_growth_is_measured_then_extrapolated(tmp_path):
 
 @pytest.mark.slow
 def test_one_point_of_growth_is_measured():
-    settings = cases.Settings(cases.PRESETS["tiny"], costs.Ceilings(1e9, 1e9))
+    settings = inputs.Settings(inputs.PRESETS["tiny"], costs.Ceilings(1e9, 1e9))
     small = growth.GROWTH["tiny"]._replace(axes={"seeds": [2], "seeds_trained": [2]})
     axes = growth.measure_growth(small, settings, 100.0)
     lines = [line for axis in axes.values() for line in axis.values()]
@@ -181,7 +190,7 @@ ORACLE = peers.CurveOracle(
 
 
 def test_examples_near_a_tie_may_be_counted_either_way():
-    agreement = cases.check_curve("x", [[[[5, 3], [4, 3]]]], ORACLE.loss, ORACLE)
+    agreement = checks.check_curve("x", [[[[5, 3], [4, 3]]]], ORACLE.loss, ORACLE)
     assert agreement == {"examples": 1, "near_ties": 1, "loss": 0}
 
 
@@ -197,17 +206,17 @@ def test_examples_near_a_tie_may_be_counted_either_way():
 )
 def test_a_planted_disagreement_is_refused(correct, loss, message):
     with pytest.raises(ValueError, match=f"x: expected .*{message}"):
-        cases.check_curve("x", [[correct]], [[loss]], ORACLE)
+        checks.check_curve("x", [[correct]], [[loss]], ORACLE)
 
 
 def test_planted_disagreements_of_counts_and_bits_are_refused():
     with pytest.raises(ValueError, match="got 1 of 3 cells different"):
-        cases.check_counts("x", [1, 2, 4], np.array([1, 2, 3]))
+        checks.check_counts("x", [1, 2, 4], np.array([1, 2, 3]))
     with pytest.raises(ValueError, match="got one 2e-05 bits off"):
-        cases.check_bits("x", [0.5, 0.25002], [0.5, 0.25])
+        checks.check_bits("x", [0.5, 0.25002], [0.5, 0.25])
     with pytest.raises(ValueError, match="x: expected losses after 5 steps"):
-        cases.check_losses("x", [1.0, 1.01], [1.0, 1.0])
-    assert cases.check_bits("x", [0.5], [0.5]) == {"bits": 0}
+        checks.check_losses("x", [1.0, 1.01], [1.0, 1.0])
+    assert checks.check_bits("x", [0.5], [0.5]) == {"bits": 0}
 
 
 def test_planted_disagreements_of_pairs_are_refused():
@@ -222,7 +231,7 @@ def test_planted_disagreements_of_pairs_are_refused():
     def check(examples, loss):
         arrays = (np.array([examples / 10]), np.array([loss]), nothing, nothing)
         effects = PairEffects(*map(jnp.asarray, arrays))
-        return cases.check_effects("x", effects, oracle, 10)
+        return checks.check_effects("x", effects, oracle, 10)
 
     assert check(-5.0, -0.5) == {"examples": 0, "near_ties": 1, "loss": 0}
     assert check(-4.0, -0.5)["examples"] == 1
@@ -313,13 +322,13 @@ def test_counted_operations_of_the_other_work():
 
 
 def test_spaced_points_have_both_ends():
-    assert cases.spaced(11, 3).tolist() == [0, 5, 10]
-    assert cases.spaced(4, 100).tolist() == [0, 1, 2, 3]
+    assert curves.spaced(11, 3).tolist() == [0, 5, 10]
+    assert curves.spaced(4, 100).tolist() == [0, 1, 2, 3]
 
 
 def test_masks_are_the_librarys():
     import ioca_jax as ioca
 
     order = np.array([3, 0, 4])
-    masks = cases.masks_at(order[None, None], np.arange(4), 5)
+    masks = curves.masks_at(order[None, None], np.arange(4), 5)
     np.testing.assert_array_equal(masks[0, 0], ioca.cumulative_masks(order, 5))
