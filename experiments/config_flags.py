@@ -108,6 +108,39 @@ class IntegersParser(flags.ArgumentParser):
         return "integers"
 
 
+class SeedsParser(IntegersParser):
+    """Integers, where a single one ends in a comma.
+
+    Most command lines take ``--seeds=5`` for a number of seeds; here it would be the
+    one network of seed 5.
+    """
+
+    syntactic_help = "seeds as a list 0,1,2; a range 0:5 is 0,1,2,3,4; seed 5 alone, 5,"
+
+    def parse(self, argument: str | Sequence[int]) -> tuple[int, ...]:
+        """Reads the list.
+
+        Args:
+            argument: the flag's text, or its default.
+
+        Returns:
+            The seeds.
+
+        Raises:
+            ValueError: not of that form, or a number alone.
+        """
+        seeds = super().parse(argument)
+        marked = not isinstance(argument, str) or {",", ":"} & set(argument)
+        if len(seeds) == 1 and not marked:
+            (seed,) = seeds
+            several = f"0:{seed} for {seed} networks, or " if seed > 1 else ""
+            raise ValueError(
+                f"expected a list or a range, got a number; give {several}{seed}, for "
+                f"the one network of seed {seed}"
+            )
+        return seeds
+
+
 class NamesParser(flags.ArgumentParser):
     """Names separated by commas."""
 
@@ -150,6 +183,8 @@ _DEFINE: dict[str, Callable[..., Any]] = {
     "tuple[int, ...]": _define_list(IntegersParser()),
     "tuple[str, ...]": _define_list(NamesParser()),
 }
+# Fields whose type alone does not say how they are read.
+_DEFINE_BY_NAME = {"seeds": _define_list(SeedsParser())}
 
 
 def define(config_class: type, flag_values: flags.FlagValues = flags.FLAGS) -> None:
@@ -162,7 +197,8 @@ def define(config_class: type, flag_values: flags.FlagValues = flags.FLAGS) -> N
     for field in dataclasses.fields(config_class):
         kind = getattr(field.type, "__name__", "")  # of a plain type such as int
         kind = str(field.type) if kind not in _DEFINE else kind
-        define_flag = _DEFINE[kind.removesuffix(" | None")]
+        by_type = _DEFINE[kind.removesuffix(" | None")]
+        define_flag = _DEFINE_BY_NAME.get(field.name, by_type)
         define_flag(
             field.name,
             field.default,

@@ -29,6 +29,27 @@ def is_known(array: Any) -> bool:
     return not isinstance(array, jax.Array) or array.is_fully_addressable
 
 
+def as_tuple(name: str, values: Any) -> tuple:
+    """A sequence as a tuple; refuses a single value, or a text, in its place.
+
+    Args:
+        name: what the caller calls the values.
+        values: any iterable but a text.
+
+    Returns:
+        The same values.
+
+    Raises:
+        ValueError: not iterable, or a text.
+    """
+    if isinstance(values, str) or not np.iterable(values):
+        raise ValueError(
+            f"{name}: expected a sequence, got {values!r}; a sequence of one value is "
+            f"({values!r},)"
+        )
+    return tuple(values)
+
+
 def check_num_classes(num_classes: int) -> None:
     """Refuses fewer than two classes.
 

@@ -18,6 +18,8 @@ from flax import linen as nn
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
+from ioca_jax.checks import as_tuple, check_num_classes
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,
     "sigmoid": nn.sigmoid,
@@ -45,7 +47,7 @@ class MLP(nn.Module):
 
     Attributes:
         hidden: widths of the hidden layers, first layer first.
-        num_classes: C, the number of logits.
+        num_classes: C, the number of logits, at least 2.
         activation: ``relu``, ``sigmoid`` or ``tanh``.
         dropout_rate: share of hidden outputs dropped in training, in [0, 1).
         batch_norm: normalise pre-activations; running statistics outside training.
@@ -67,7 +69,7 @@ class MLP(nn.Module):
 
     def __post_init__(self):
         """Checks the fields; widths become a tuple, so that networks hash."""
-        self.hidden = tuple(self.hidden)
+        self.hidden = as_tuple("hidden", self.hidden)
         if not self.hidden or any(
             not isinstance(width, (int, np.integer)) or width < 1
             for width in self.hidden
@@ -76,10 +78,8 @@ class MLP(nn.Module):
                 "hidden: expected one or more widths, each a positive integer, got "
                 f"{list(self.hidden)}"
             )
-        if self.num_classes < 1:
-            raise ValueError(
-                f"num_classes: expected at least 1, got {self.num_classes}"
-            )
+        self.hidden = tuple(int(width) for width in self.hidden)
+        check_num_classes(self.num_classes)
         if self.activation not in ACTIVATIONS:
             raise ValueError(
                 f"activation: expected one of {', '.join(ACTIVATIONS)}, got "

@@ -24,6 +24,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float
 
+from ioca_jax.checks import as_tuple
 from ioca_jax.data import Dataset
 from ioca_jax.devices import (
     AXIS,
@@ -62,11 +63,12 @@ class TrainConfig:
 
     def __post_init__(self):
         """Checks the fields."""
-        for name, low in (("epochs", 1), ("batch_size", 1)):
-            if getattr(self, name) < low:
-                raise ValueError(
-                    f"{name}: expected at least {low}, got {getattr(self, name)}"
-                )
+        for name in ("epochs", "batch_size"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, np.integer)):
+                raise ValueError(f"{name}: expected an integer, got {value!r}")
+            if value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
         if not (np.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ValueError(
                 f"learning_rate: expected a positive number, got {self.learning_rate}"
@@ -198,9 +200,9 @@ def check_epochs(name: str, epochs: Sequence[int], last: int) -> tuple[int, ...]
         The same.
 
     Raises:
-        ValueError: out of [0, last], or not ascending.
+        ValueError: not a sequence, out of [0, last], or not ascending.
     """
-    given = tuple(epochs)
+    given = as_tuple(name, epochs)
     outside = [epoch for epoch in given if not 0 <= epoch <= last]
     if outside or any(a >= b for a, b in zip(given, given[1:], strict=False)):
         wrong = outside[0] if outside else ",".join(map(str, given))
@@ -236,7 +238,7 @@ def seeds_that_fit(
 
 
 def check_fit(model: MLP, data: Dataset, config: TrainConfig) -> None:
-    """Refuses a network or a batch that does not fit the data.
+    """Refuses a network, examples or a batch that do not fit each other.
 
     Args:
         model: the networks' shape.
@@ -244,9 +246,14 @@ def check_fit(model: MLP, data: Dataset, config: TrainConfig) -> None:
         config: how to train.
 
     Raises:
-        ValueError: a model with another number of classes than the data, or a batch
-            larger than the training split.
+        ValueError: examples that are not flat, a model with another number of classes
+            than the data, or a batch larger than the training split.
     """
+    if data.train.x.ndim != 2:
+        raise ValueError(
+            f"{data.name}: expected examples of shape [N, D], which an MLP takes, got "
+            f"{list(data.train.x.shape)}; Dataset.from_arrays flattens them"
+        )
     if model.num_classes != data.num_classes:
         raise ValueError(
             f"num_classes: expected {data.num_classes}, as {data.name} has, got "
@@ -270,11 +277,12 @@ def checked_seeds(seeds: Sequence[int]) -> np.ndarray:
         The same as an array.
 
     Raises:
-        ValueError: none, one twice, or one out of range.
+        ValueError: not a sequence of integers, none, one twice, or one out of range.
     """
-    array = np.asarray(tuple(seeds))
+    given = as_tuple("seeds", seeds)
+    array = np.asarray(given)
     if not array.size or array.ndim != 1 or array.dtype.kind not in "ui":
-        raise ValueError(f"seeds: expected one or more integers, got {list(seeds)}")
+        raise ValueError(f"seeds: expected one or more integers, got {list(given)}")
     values, times = np.unique(array, return_counts=True)
     if times.max() > 1:
         raise ValueError(

@@ -28,6 +28,7 @@ from ioca_jax.ablation.effects import (
 )
 from ioca_jax.ablation.orderings import DIRECTIONS, order_neurons, random_order
 from ioca_jax.batching import SEEN, fold_examples
+from ioca_jax.checks import as_tuple
 from ioca_jax.data import Dataset, Split, check_label_noise
 from ioca_jax.devices import place_examples
 from ioca_jax.measures.counts import joint_counts
@@ -95,7 +96,8 @@ class StudyConfig:
         "those of validation and test stay true.",
     )
     seeds: tuple[int, ...] = _field(
-        (0, 1, 2, 3, 4), "Networks to train: seeds as a list 0,1,2 or a range 0:5."
+        (0, 1, 2, 3, 4),
+        "Networks to train: seeds as a list 0,1,2 or a range 0:5; seed 5 alone is 5,.",
     )
     hidden: tuple[int, ...] = _field((100, 100), "Widths of the hidden layers.")
     activation: str = _field("relu", "relu, sigmoid or tanh.")
@@ -155,15 +157,14 @@ class StudyConfig:
     def __post_init__(self):
         """Checks the fields, but for what only the dataset can tell."""
         object.__setattr__(self, "seeds", tuple(checked_seeds(self.seeds).tolist()))
-        object.__setattr__(self, "hidden", tuple(self.hidden))
         for name, known in (("measures", tuple(UNITS)), ("clamps", CLAMPS)):
-            given = tuple(getattr(self, name))
+            given = as_tuple(name, getattr(self, name))
             object.__setattr__(self, name, given)
             unknown = [value for value in given if value not in known]
             if unknown or not given or len(set(given)) < len(given):
                 raise ValueError(
                     f"{name}: expected one or more of {', '.join(known)}, each once, "
-                    f"got {','.join(given)!r}"
+                    f"got {','.join(map(str, given))!r}"
                 )
         for name in ("random_orders", "permutations"):
             if getattr(self, name) < 0:
@@ -188,7 +189,7 @@ class StudyConfig:
             raise ValueError(
                 f"memory_gb: expected a positive number, got {self.memory_gb}"
             )
-        self.model(num_classes=2)
+        object.__setattr__(self, "hidden", self.model(num_classes=2).hidden)
         self.train_config()
         parse_quantizer(self.quantizer, self.activation)
 
@@ -267,7 +268,10 @@ class StudyConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, tuple):
-                value = ",".join(str(item) for item in value)
+                text = ",".join(str(item) for item in value)
+                # One seed without its comma would be taken for a number of networks.
+                alone = field.name == "seeds" and len(value) == 1
+                value = f"{text}," if alone else text
             if value is not None:
                 lines.append(f"--{field.name}={value}")
         return lines
@@ -314,8 +318,14 @@ def measure_neurons(
         Scores, means, counts and edges.
 
     Raises:
-        ValueError: an unusable quantiser.
+        ValueError: an unusable quantiser, or a measure that is not of joint counts.
     """
+    unknown = [name for name in as_tuple("measures", measures) if name not in MEASURES]
+    if unknown:
+        raise ValueError(
+            f"measures: expected names out of {', '.join(MEASURES)}, got "
+            f"{unknown[0]!r}; run_study computes other scores"
+        )
     x, y = jnp.asarray(x), jnp.asarray(y)
     spec = parse_quantizer(quantizer, model.activation)
     fold = partial(fold_examples, x=x, y=y, chunk_size=_EXAMPLES_MEASURED_AT_ONCE)

@@ -437,7 +437,8 @@ def _mean(values: np.ndarray) -> float | None:
 
 def _flag_values(lines: Sequence[str]) -> dict[str, str]:
     pairs = (line[2:].partition("=") for line in lines if line.startswith("--"))
-    return {name: value for name, _, value in pairs}
+    # A single seed was written without its comma once.
+    return {name: value.removesuffix(",") for name, _, value in pairs}
 
 
 def _write_flags(flags: Sequence[str], folder: pathlib.Path) -> None:
