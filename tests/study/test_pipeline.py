@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from conftest import random_examples
 from reference import evaluate, forward
 from sklearn.metrics import mutual_info_score
 
@@ -393,7 +395,7 @@ def test_a_single_class_is_refused(tmp_path):
         tmp_path / "one.npz",
         x_train=x,
         x_test=x,
-        y_train=np.zeros(60, np.int32),
+        y_train=np.arange(60) // 59,  # the only 1 is not among the ten of validation
         y_test=np.zeros(60, np.int32),
     )
     config = ioca.StudyConfig(
@@ -468,14 +470,42 @@ def test_one_compilation_serves_all_orderings_and_seeds(networks, data, compiled
             "random_orders: expected at least 1, from which Shapley values are "
             "estimated, got 0; give more, or measures without them",
         ),
+        (
+            {"measures": "entropy"},
+            r"measures: expected a sequence, got 'entropy'; a sequence of one value is "
+            r"\('entropy',\)",
+        ),
+        ({"measures": (["entropy"],)}, r"measures: .*, each once, got .\['entropy'\]."),
+        ({"clamps": 0}, r"clamps: expected a sequence, got 0; .* is \(0,\)"),
+        ({"seeds": 5}, r"seeds: expected a sequence, got 5; .* is \(5,\)"),
+        ({"hidden": 8}, r"hidden: expected a sequence, got 8; .* is \(8,\)"),
+        (
+            {"trajectory_epochs": 3},
+            r"trajectory_epochs: expected a sequence, got 3; .* is \(3,\)",
+        ),
+        ({"epochs": 1.5}, r"epochs: expected an integer, got 1.5"),
         ({"memory_gb": 0.0}, "memory_gb: expected a positive number, got 0.0"),
         ({"seeds": ()}, r"seeds: expected one or more integers, got \[\]"),
         ({"quantizer": "kmeans:3"}, "quantizer: expected .* got 'kmeans:3'"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_unusable_configurations(fields, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         ioca.StudyConfig(**fields)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_fields_of_numpy_can_be_written_as_json():
+    widths: Any = np.array([3, 4])
+    config = ioca.StudyConfig(hidden=widths)
+    assert json.loads(json.dumps(dataclasses.asdict(config)))["hidden"] == [3, 4]
+
+
+def test_a_score_that_is_not_of_counts_is_refused_in_measuring():
+    model = ioca.MLP(hidden=(3,), num_classes=2)
+    with pytest.raises(ValueError, match="^measures: expected names out of"):
+        ioca.measure_neurons(model, {}, *random_examples(), measures=["taylor_zero"])
 
 
 def test_folders_that_cannot_be(tmp_path):

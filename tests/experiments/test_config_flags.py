@@ -1,0 +1,59 @@
+"""Flags of a configuration: lists of integers, and a single seed told from a number."""
+
+import dataclasses
+
+import pytest
+from absl import flags
+
+import ioca_jax as ioca
+from experiments import config_flags
+
+
+def parsed(*arguments: str) -> ioca.StudyConfig:
+    values = flags.FlagValues()
+    config_flags.define(ioca.StudyConfig, values)
+    values(["job", *arguments])
+    return config_flags.parse(ioca.StudyConfig, values)
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"),
+    [
+        ("0:5", (0, 1, 2, 3, 4)),
+        ("5,", (5,)),
+        ("5:6", (5,)),
+        ("7,2", (7, 2)),
+        ("3,5:7", (3, 5, 6)),
+    ],
+)
+def test_lists_and_ranges_of_seeds(text, seeds):
+    assert parsed(f"--seeds={text}").seeds == seeds
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("5", "0:5 for 5 networks, or 5, for the one network of seed 5"),
+        ("1", "1, for the one network of seed 1"),
+        ("0", "0, for the one network of seed 0"),
+        (" 12", "0:12 for 12 networks, or 12, for the one network of seed 12"),
+    ],
+)
+def test_one_number_is_not_taken_for_seeds(text, advice):
+    with pytest.raises(flags.IllegalFlagValueError) as error:
+        parsed(f"--seeds={text}")
+    assert str(error.value) == (
+        f"flag --seeds={text}: expected a list or a range, got a number; give {advice}"
+    )
+
+
+def test_other_lists_take_one_number():
+    config = parsed("--hidden=8", "--trajectory_epochs=3")
+    assert (config.hidden, config.trajectory_epochs) == ((8,), (3,))
+
+
+@pytest.mark.parametrize("seeds", [(5,), (0, 1, 2)])
+def test_a_configurations_flags_give_the_configuration(seeds):
+    config = ioca.StudyConfig(seeds=seeds, hidden=(7,), trajectory_epochs=(1,))
+    assert parsed(*config.flags()) == config
+    assert dataclasses.replace(config, seeds=(9,)) != config
