@@ -9,10 +9,14 @@ from typing import Any
 # Programs are compiled in haste, here and in the processes that tests start: nothing
 # that is tested depends on how fast they run, and compiling is most of the time.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-# Processes that tests start share their compilations. Not so those that run tests: some
-# count what they compile.
-CACHE = os.environ.setdefault("IOCA_TEST_CACHE", tempfile.mkdtemp(prefix="ioca_tests_"))
-os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+# The processes that run tests and those that tests start share what they compile.
+# IOCA_TEST_CACHE names a directory that keeps it for the next time.
+KEPT = os.environ.get("IOCA_TEST_CACHE")
+CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR", "")
+if not os.environ.get("PYTEST_XDIST_WORKER"):  # workers inherit it
+    CACHE = KEPT or tempfile.mkdtemp(prefix="ioca_tests_")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +28,9 @@ from jaxtyping import config, install_import_hook
 with install_import_hook("ioca_jax", "beartype.beartype"):
     import ioca_jax as ioca
 
-os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):
+    if not KEPT and not hasattr(config, "workerinput"):
         shutil.rmtree(CACHE, ignore_errors=True)
 
 

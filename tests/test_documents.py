@@ -4,7 +4,7 @@ import pathlib
 import re
 import shlex
 
-import processes
+import command_line
 import pytest
 from absl import flags
 
@@ -51,9 +51,8 @@ def test_the_jobs_and_flags_that_are_named_exist():
             jobs.setdefault(module, []).extend(arguments)
     assert "experiments.run_study" in jobs
     for module, arguments in jobs.items():
-        program = f"import sys, {module}; from absl import flags; flags.FLAGS(sys.argv)"
-        done = processes.run("-c", program, *arguments)
-        assert done.returncode == 0, done.stderr
+        with command_line.loaded(module, *arguments):
+            pass
 
 
 def test_the_make_targets_that_are_named_exist():

@@ -1,9 +1,10 @@
 """The benchmark: a tiny run as a process, and what it must refuse. Nothing on time."""
 
 import json
-import pathlib
 import subprocess
+from functools import partial
 
+import command_line
 import jax.numpy as jnp
 import numpy as np
 import processes
@@ -21,7 +22,6 @@ from experiments.benchmark import (
 )
 from ioca_jax.measures.interactions import PairEffects
 
-ROOT = pathlib.Path(__file__).parent.parent
 # Runs the benchmark in this process, then tells which of the barred modules came in.
 SCRIPT = """
 import sys
@@ -37,15 +37,18 @@ finally:
 """
 
 
-def run(*flags: str) -> subprocess.CompletedProcess:
+def run_process(*flags: str) -> subprocess.CompletedProcess:
     script = ("-W", "error", "-c", SCRIPT, "--preset=tiny")
     return processes.run(*script, *flags, timeout=500)
+
+
+run = partial(command_line.run, "experiments.benchmark", "--preset=tiny")
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     path = tmp_path_factory.mktemp("benchmark") / "new" / "benchmark.json"
-    done = run(f"--output={path}")
+    done = run_process(f"--output={path}")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     # A bare accelerator machine has none of these.
@@ -107,7 +110,9 @@ def test_the_grid_is_a_cross_product_with_memory(tmp_path):
 
 
 def test_memory_is_measured_in_a_process_of_its_own():
-    done = run("--ceilings=1e9,1e9", "--memory_of=measures:default", "--nopeers")
+    done = run_process(
+        "--ceilings=1e9,1e9", "--memory_of=measures:default", "--nopeers"
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[0])["peak_bytes"] >= 0
 

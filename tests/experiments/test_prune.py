@@ -1,10 +1,10 @@
-"""The pruning job, as real processes: what it finds, goes on with, and refuses."""
+"""The pruning job: what it finds, goes on with, and refuses."""
 
-import json
-import pathlib
+import collections
 import shutil
-import subprocess
+from functools import partial
 
+import command_line
 import jax
 import numpy as np
 import pandas as pd
@@ -16,7 +16,6 @@ import ioca_jax as ioca
 from ioca_jax.ablation.pruning import num_parameters, prune
 from ioca_jax.results.files import save_results
 
-ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = ioca.StudyConfig(
     seeds=(3, 0),
     hidden=(12, 9),
@@ -31,44 +30,11 @@ SIZES = ((6, 5), (2, 1))
 FLAGS = ["--keep=0.5,0.1", "--learning_rate=0.002", "--retrain_epochs=2"]
 
 
-def run(*arguments: str, told: object = None) -> subprocess.CompletedProcess:
-    return processes.run(*arguments, input=json.dumps(told))
+run = partial(command_line.run, "experiments.prune")
 
 
-JOB = ("-m", "experiments.prune", *FLAGS)
-# Ends as if killed after five of twelve combinations, and tells what was compiled.
-STOPPING = """
-import collections, os, jax
-from experiments import prune
-names = collections.Counter()
-def listen(event, duration, **told):
-    names[told.get("fun_name")] += "compile" in event and "backend" in event
-jax.monitoring.register_event_duration_secs_listener(listen)
-write, written = prune._write, []
-def write_and_stop(results, path):
-    write(results, path)
-    written.append(path)
-    if len(written) == 5:
-        print(dict(names), flush=True)
-        os._exit(9)
-prune._write = write_and_stop
-prune.config_flags.run_main(prune.main)
-"""
-
-# What many calls answer, in one process.
-ANSWERING = """
-import json, sys
-from absl import flags
-from absl.testing import flagsaver
-from experiments import prune
-for given in json.load(sys.stdin):
-    with flagsaver.flagsaver():
-        flags.FLAGS(["prune", *given])
-        try:
-            prune.main()
-        except prune.config_flags.USER_ERRORS as error:
-            print(error)
-"""
+class Killed(BaseException):
+    """In place of the end of the process."""
 
 
 @pytest.fixture(scope="module")
@@ -80,21 +46,38 @@ def study(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stopped(study):
-    """A folder with a part of the results."""
-    folder = study.parent / "stopped"
+    """A folder with the results of five combinations, and what they compiled."""
+    folder, compiled, written = study.parent / "stopped", collections.Counter(), []
+
+    def listen(event: str, duration: float, **told: str | int) -> None:
+        del duration
+        compiled[told.get("fun_name")] += "backend_compile" in event
+
     where = (f"--study={study}", f"--workdir={folder}")
-    done = run("-c", STOPPING, *FLAGS, *where)
-    assert done.returncode == 9, done.stderr
+    with command_line.loaded("experiments.prune", *FLAGS, *where) as prune_job:
+        write = prune_job._write
+
+        def write_and_stop(results, path):
+            write(results, path)
+            written.append(path)
+            if len(written) == 5:
+                raise Killed
+
+        prune_job._write = write_and_stop
+        jax.monitoring.register_event_duration_secs_listener(listen)
+        with pytest.raises(Killed):
+            prune_job.main()
+        jax.monitoring.unregister_event_duration_listener(listen)
     assert not (folder / "pruning.nc").exists()
-    return folder, done.stdout
+    return folder, compiled
 
 
 @pytest.fixture(scope="module")
 def pruned(study, stopped):
-    """The folder of a job that was killed and went on."""
+    """The folder of a job that was stopped and went on."""
     folder = study.parent / "pruned"
     shutil.copytree(stopped[0], folder)
-    done = run(*JOB, f"--study={study}", f"--workdir={folder}")
+    done = run(*FLAGS, f"--study={study}", f"--workdir={folder}")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return folder, done.stdout
@@ -102,12 +85,12 @@ def pruned(study, stopped):
 
 def test_measures_clamps_and_seeds_share_programs(stopped):
     """Five combinations of one size."""
-    _, told = stopped
+    _, compiled = stopped
     for name in (
         *("_first_of_every_layer", "_without_the_others", "_initial_states"),
         *("_train_epoch", "_sum"),
     ):
-        assert f"'jit({name})': 1," in told, told
+        assert compiled[f"jit({name})"] == 1, compiled
 
 
 def test_what_was_finished_is_not_computed_again(stopped, pruned):
@@ -258,15 +241,16 @@ def test_a_finished_folder_is_reported_and_wrong_input_gets_one_line(
     }
     # The finished folder first: its dataset is not even looked for.
     finished = (of, *FLAGS, f"--workdir={folder}", "--data_dir=/nowhere")
-    done = run("-c", ANSWERING, told=[finished, *cases])
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(printed)
+    done = run(*finished)
+    assert done == (0, printed, "")
     assert (folder / "pruning.nc").stat().st_mtime_ns == computed
     assert printed.startswith((folder / "summary.txt").read_text())
-    answers = done.stdout.removeprefix(printed).splitlines()
-    for answer, expected in zip(answers, cases.values(), strict=True):
-        assert answer.startswith(expected)
-    done = run("-m", "experiments.prune", of, "--keep=2", new)
+    for given, expected in cases.items():
+        done = run(*given)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"error: {expected}")
+        assert done.stderr.count("\n") == 1
+    done = processes.run("-m", "experiments.prune", of, "--keep=2", new)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: {shares} as 0.5,0.25, got '2'\n"
     assert not (tmp_path / "new").exists()
@@ -278,29 +262,19 @@ def test_shares_are_rounded_up_and_diverged_networks_left_out(study, tmp_path):
     shutil.copytree(study, folder)
     results = ioca.load_results(study)
     save_results(results.assign(diverged=("seed", [True, False])), folder)
-    program = """
-import json, sys
-from absl import flags
-from experiments import prune
-flags.FLAGS(sys.argv)
-study = prune.read_study(sys.argv[1].partition("=")[2])
-pruning = prune.read_flags(study)
-empty = prune.empty_results(study, pruning)
-wide = prune.ioca.MLP(hidden=(30, 100, 7), num_classes=2)
-print(json.dumps([
-    empty["seed"].values.tolist(),
-    study.variables["params"]["dense_2"]["bias"].tolist(),
-    int(empty.attrs["networks_left_out"]),
-    [pruning.sizes(share, wide) for share in (0.1, 0.29, 0.501, 1e-3, 1.0)],
-]))
-"""
-    done = run("-c", program, f"--study={folder}")
-    assert done.returncode == 0, done.stderr
-    seeds, bias, left_out, sizes = json.loads(done.stdout)
-    assert seeds == [0]
+    with command_line.loaded(
+        "experiments.prune", f"--study={folder}", *FLAGS
+    ) as prune_job:
+        study_left = prune_job.read_study(folder)
+        pruning = prune_job.read_flags(study_left)
+        empty = prune_job.empty_results(study_left, pruning)
+    wide = ioca.MLP(hidden=(30, 100, 7), num_classes=2)
+    sizes = [list(pruning.sizes(s, wide)) for s in (0.1, 0.29, 0.501, 1e-3, 1.0)]
+    assert empty["seed"].values.tolist() == [0]
     _, variables = ioca.load_networks(study)
     np.testing.assert_array_equal(
-        np.float32(bias), variables["params"]["dense_2"]["bias"][1:]
+        study_left.variables["params"]["dense_2"]["bias"],
+        variables["params"]["dense_2"]["bias"][1:],
     )
-    assert left_out == 1
+    assert empty.attrs["networks_left_out"] == 1
     assert sizes == [[3, 10, 1], [9, 29, 3], [16, 51, 4], [1, 1, 1], [30, 100, 7]]

@@ -1,25 +1,26 @@
-"""The command line, as real processes: a run, its replay, and wrong input."""
+"""The command line: a run, its replay, and wrong input."""
 
-import pathlib
-import subprocess
+from functools import partial
 
+import command_line
 import processes
 import pytest
 
 import ioca_jax as ioca
+from ioca_jax import plots
 
-ROOT = pathlib.Path(__file__).parent.parent
 SMALL = ["--seeds=0:2", "--hidden=6,5", "--epochs=1", "--random_orders=1"]
 
-
-def run(*flags: str) -> subprocess.CompletedProcess:
-    return processes.run("-m", "experiments.run_study", *flags)
+run = partial(command_line.run, "experiments.run_study")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("cli") / "run"
-    done = run(*SMALL, "--activation=tanh", f"--workdir={path}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "save_figures", lambda *_: (path / "figures").mkdir())
+        done = run(*SMALL, "--activation=tanh", f"--workdir={path}")
+    assert (path / "figures").is_dir()
     assert done.returncode == 0, done.stderr
     # No bar and no chatter where there is no terminal.
     assert done.stderr == ""
@@ -73,6 +74,13 @@ def test_wrong_input_gets_one_line_and_leaves_nothing(flags, message, tmp_path):
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith(f"error: {message}")
     assert not folder.exists()
+
+
+def test_a_process_ends_with_the_code_and_the_line():
+    done = processes.run("-m", "experiments.run_study", *SMALL, "--hidden=a")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: flag --hidden=a: expected integers")
+    assert done.stderr.count("\n") == 1
 
 
 def test_another_runs_folder_is_refused(folder):

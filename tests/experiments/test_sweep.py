@@ -1,9 +1,9 @@
-"""A sweep, as real processes: runs, failures, what is skipped, trials, wrong input."""
+"""A sweep: runs, failures, what is skipped, trials, wrong input."""
 
 import json
 import pathlib
-import subprocess
 
+import command_line
 import numpy as np
 import pandas as pd
 import processes
@@ -11,7 +11,6 @@ import pytest
 
 import ioca_jax as ioca
 
-ROOT = pathlib.Path(__file__).parent.parent
 SMALL = [
     *("--hidden=4", "--epochs=1", "--seeds=0:2", "--random_orders=2"),
     *("--permutations=0", "--nofigures"),
@@ -20,8 +19,8 @@ GOOD, DIVERGED = (f"learning_rate={rate},batch_size=64" for rate in ("0.001", "1
 TOO_LARGE = "batch_size: expected at most 3000, the training split's size, got 3001"
 
 
-def sweep(*flags: str) -> subprocess.CompletedProcess:
-    return processes.run("-m", "experiments.sweep", *flags)
+def sweep(*flags: str) -> command_line.Done:
+    return command_line.run("experiments.sweep", *flags)
 
 
 def grids(*lines: str) -> list[str]:
@@ -29,7 +28,7 @@ def grids(*lines: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory) -> tuple[pathlib.Path, subprocess.CompletedProcess]:
+def swept(tmp_path_factory) -> tuple[pathlib.Path, command_line.Done]:
     """A good run, one that diverges, and two with too large a batch."""
     top = tmp_path_factory.mktemp("sweep")
     (top / "grid.txt").write_text("# batches\nbatch_size=64,3001  # one too large\n\n")
@@ -164,27 +163,17 @@ def test_a_dry_run_tells_what_would_run_and_leaves_nothing(swept, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-_PLANS = """
-import json, pathlib, sys
-from absl import flags
-import ioca_jax as ioca
-from experiments import sweep
-flags.FLAGS(["sweep"])
-answers = []
-for lines in json.load(sys.stdin):
-    try:
-        grid = sweep.read_grid(lines)
-        runs = sweep.plan(ioca.StudyConfig(), grid, pathlib.Path("top"))
-        answers.append([str(run.folder) for run in runs])
-    except ValueError as error:
-        answers.append(str(error))
-print(json.dumps(answers))
-"""
-
-
 def plans(*grids: list[str]) -> list:
-    done = processes.run("-c", _PLANS, input=json.dumps(grids), check=True)
-    return json.loads(done.stdout)
+    answers = []
+    with command_line.loaded("experiments.sweep") as module:
+        for lines in grids:
+            try:
+                grid = module.read_grid(lines)
+                runs = module.plan(ioca.StudyConfig(), grid, pathlib.Path("top"))
+                answers.append([str(run.folder) for run in runs])
+            except ValueError as error:
+                answers.append(str(error))
+    return answers
 
 
 def test_names_and_order_and_every_refusal():
@@ -272,3 +261,10 @@ def test_help_names_the_flags():
     done = sweep("--help")
     for flag in ("--grid:", "--grid_file:", "--[no]dry_run", "--hidden:", "--workdir:"):
         assert flag in done.stdout
+
+
+def test_a_process_ends_with_the_code_and_the_line():
+    done = processes.run("-m", "experiments.sweep", "--grid=l2=a")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: grid: expected values of l2 that are each a")
+    assert done.stderr.count("\n") == 1

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
+import command_line
 import numpy as np
 import processes
 import pytest
@@ -227,7 +228,7 @@ def shards(tmp_path_factory, data):
 
 
 def test_the_command_joins_shards(shards, whole, tmp_path):
-    merge = partial(processes.run, "-m", "experiments.merge")
+    merge = partial(command_line.run, "experiments.merge")
     done = merge(f"--workdir={tmp_path / 'all'}", *shards)
     assert done.returncode == 0, done.stderr
     assert f"Joined 3 runs in {tmp_path / 'all'}" in done.stdout
