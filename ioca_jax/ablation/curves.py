@@ -5,26 +5,31 @@ Engines that give the same figures:
 * ``masks`` takes any masks and runs the network for each, as a ``vmap`` over masks: the
   reference, ``evaluate_masks``. What lies below the first layer that a mask touches is
   computed once, not once per mask.
-* ``rank_one`` takes orders, ``ablation_curve``. Between two steps of a cumulative
+* ``rank_one`` takes orders, ``ablation_curve``. Between two points of a cumulative
   ablation one neuron changes, so the next layer's pre-activations change by a rank-one
   term and nothing below them changes at all: a curve costs one forward pass, then per
-  step a rank-one update and the layers above it. In the last hidden layer that is an
-  update of the logits alone, so those steps run in a loop of their own that carries
+  point a rank-one update and the layers above it. In the last hidden layer that is an
+  update of the logits alone, so those points run in a loop of their own that carries
   nothing else. Above, ablated neurons are left out of the products: the neurons of a
   layer are numbered by how long they are kept, and only leading blocks of kernels are
   multiplied.
-* ``prefix_sums`` takes orders too, and many steps at once, for devices that starve in a
-  loop of small steps: the rank-one terms of a block of steps are summed by one product.
+* ``prefix_sums`` takes orders too, and many points at once, for devices on which a loop
+  of small steps is launch-bound: the rank-one terms of a block of points are summed by
+  one product.
 
-In the last two, arrays are feature-major, [width, n].
+In the last two, arrays are feature-major, [width, n], and a curve is computed from its
+end: neurons are restored, the last one ablated first. A sum over the kept neurons then
+only gains terms. Taking terms out would leave their rounding behind, and an infinite
+output would leave NaN.
 
-All stream over chunks of examples, bound their memory by a budget, and spread the
-examples over this host's devices; correct counts do not depend on any of it. A
-prediction is the first greatest logit.
+All engines stream over chunks of examples, bound their memory by a budget, and spread
+the examples over this host's devices. A prediction is the first greatest logit. Equal
+logits are decided alike by every engine and for every budget where they are equal
+exactly, as where all outputs of a layer are 0; logits that differ by no more than the
+rounding of their sums may be ordered either way.
 
-Rounding: a layer's pre-activations are computed anew whenever a neuron two or more
-layers below is ablated. Between such steps they gather the rounding of at most one
-update for each neuron of the layer beneath: about ``6e-8 sqrt(width)`` of their size.
+Rounding: a layer's sum gains at most one term for each neuron of the layer beneath,
+with an error of about ``6e-8 sqrt(width)`` of its size at that point.
 """
 
 import dataclasses
@@ -299,263 +304,24 @@ class _Cumulative(NamedTuple):
         return jax.lax.map(of_network, arrays)
 
 
-class _RankOne(NamedTuple):
-    """Sums over examples for orders [S, M, K] that touch ``layers`` only."""
+class _Chunk(NamedTuple):
+    """What all curves of some examples begin from; arrays are feature-major.
 
-    model: MLP
-    layers: tuple[int, ...]
-    sizes: "_ExamplesAtOnce"
-
-    def __call__(self, arrays, x, y):
-        return _curves_of_networks(self, self.layers[0], arrays, x, y)
-
-    def curve_of(self, affine, outputs, above, y):
-        """What gives a curve on some examples, of an order and a clamp."""
-        model, lowest = self.model, self.layers[0]
-        # What a step can change, by layer: the pre-activations [width, n] above the
-        # lowest ablated layer, the logits last.
-        states = {lowest + 1: above}
-        for layer in range(lowest + 1, model.num_layers):
-            above = pre_activations(model, affine[layer + 1], activate(model, above))
-            states[layer + 1] = above
-        return partial(self._curve, affine, outputs, states, y)
-
-    def _curve(self, affine, lowest_outputs, states, y, order, clamp):
-        """One order [K]: correct [K+1, C] and summed losses [K+1]."""
-        model, lowest, last = self.model, self.layers[0], self.model.num_layers - 1
-        slices, num_steps = model.layer_slices, len(order)
-        affine, states, order, clamp = self._kept_first(affine, states, order, clamp)
-        clamps = [clamp[where] for where in slices]
-        # The next layer's pre-activations with every neuron of a layer at its clamp.
-        constants = [
-            Affine(above.kernel, pre_activations(model, above, values[:, None])[:, 0])
-            for above, values in zip(affine[1:], clamps, strict=True)
-        ]
-        layer_of_step = jnp.asarray(model.layer_of_neuron)[order]
-
-        def change(layer, states, neuron):
-            """How much the next layer's pre-activations change, [width, n]."""
-            row = neuron - slices[layer].start
-            before = (
-                lowest_outputs[row]
-                if layer == lowest
-                else activate(model, states[layer][row])
-            )
-            weights = affine[layer + 1].kernel[row]
-            return weights[:, None] * (clamp[neuron] - before)
-
-        def above(layer, states, kept):
-            """Pre-activations of the next layer, those of this one given."""
-            where = slices[layer]
-            num_kept = jnp.sum(kept[where])
-
-            def excess(rows):
-                """How far this layer's first outputs are from their clamps."""
-                outputs = activate(model, states[layer][:rows])
-                difference = outputs - clamps[layer][:rows, None]
-                return jnp.where(kept[where][:rows, None], difference, 0)
-
-            wanted = (
-                jnp.sum(kept[slices[layer + 1]]) if layer < last else model.num_classes
-            )
-            return self._kept_product(constants[layer], excess, num_kept, wanted)
-
-        def record(scores, step, logits):
-            return jax.tree.map(
-                lambda whole, one: whole.at[step + 1].set(one),
-                scores,
-                _score(logits, y),
-            )
-
-        def steps_in_last(step, states, kept, scores):
-            """The steps from ``step`` on, for as long as they are in the last layer."""
-            if last not in self.layers:
-                return step, kept, scores
-
-            def goes_on(carry):
-                step = carry[0]
-                here = layer_of_step[jnp.minimum(step, num_steps - 1)] == last
-                return (step < num_steps) & here
-
-            def one(carry):
-                step, logits, kept, scores = carry
-                neuron = order[step]
-                logits += change(last, states, neuron)
-                kept = kept.at[neuron].set(False)
-                return step + 1, logits, kept, record(scores, step, logits)
-
-            step, _, kept, scores = jax.lax.while_loop(
-                goes_on, one, (step, states[last + 1], kept, scores)
-            )
-            return step, kept, scores
-
-        def step_in(layer):
-            """A step in ``layer``, below the last."""
-
-            def branch(states, kept, neuron):
-                new = states[layer + 1] + change(layer, states, neuron)
-                states = states | {layer + 1: new}
-                for index in range(layer + 1, last + 1):
-                    states[index + 1] = above(index, states, kept)
-                return states
-
-            return branch
-
-        lower = [layer for layer in self.layers if layer < last]
-
-        def step_below_last(carry):
-            step, states, kept, scores = carry
-            neuron = order[step]
-            kept = kept.at[neuron].set(False)
-            which = jnp.searchsorted(jnp.asarray(lower), layer_of_step[step])
-            states = jax.lax.switch(
-                which, [step_in(layer) for layer in lower], states, kept, neuron
-            )
-            scores = record(scores, step, states[last + 1])
-            step, kept, scores = steps_in_last(step + 1, states, kept, scores)
-            return step, states, kept, scores
-
-        scores = _zero_score(model, num_steps + 1)
-        scores = record(scores, -1, states[last + 1])
-        kept = jnp.ones(model.num_neurons, bool)
-        if not num_steps:
-            return scores
-        step, kept, scores = steps_in_last(0, states, kept, scores)
-        if lower:
-            carry = (step, states, kept, scores)
-            carry = jax.lax.while_loop(
-                lambda carry: carry[0] < num_steps, step_below_last, carry
-            )
-            scores = carry[-1]
-        return scores
-
-    def _kept_first(self, affine, states, order, clamp):
-        """Numbers the neurons of each recomputed layer by how long they are kept.
-
-        Those kept at a step are then the first of their layer, so that products need no
-        more than a leading block of each kernel.
-        """
-        model, lowest = self.model, self.layers[0]
-        steps = _steps_of_neurons(order, model.num_neurons)
-        affine, states, old_of_new = list(affine), dict(states), []
-        for layer, where in enumerate(model.layer_slices):
-            if layer <= lowest:
-                old_of_new.append(jnp.arange(where.start, where.stop))
-                continue
-            first = jnp.argsort(-steps[where])
-            old_of_new.append(where.start + first)
-            below, above = affine[layer : layer + 2]
-            affine[layer] = Affine(below.kernel[:, first], below.bias[first])
-            affine[layer + 1] = Affine(above.kernel[first], above.bias)
-            states[layer] = states[layer][first]
-        old_of_new = jnp.concatenate(old_of_new)
-        new_of_old = jnp.argsort(old_of_new)
-        return affine, states, new_of_old[order], clamp[old_of_new]
-
-    def _kept_product(self, layer: Affine, inputs, num_inputs, num_outputs):
-        """An affine map of which only some inputs are not 0 and some outputs matter.
-
-        Args:
-            layer: kernel [v, w] and bias [w].
-            inputs: a function of a number of rows: the first of the inputs [v, n].
-            num_inputs: the inputs from here on are 0.
-            num_outputs: the outputs from here on may be anything finite.
-
-        Returns:
-            Pre-activations [w, n].
-        """
-        v, w = layer.kernel.shape
-        rows, columns = _block(v), _block(w)
-
-        def product(stop):
-            outer = inputs(stop)
-            if columns == w:
-                return pre_activations(
-                    self.model, Affine(layer.kernel[:stop], layer.bias), outer
-                )
-
-            def block(index, outputs):
-                start = jnp.minimum(index * columns, w - columns)
-                kernel, bias = (
-                    jax.lax.dynamic_slice_in_dim(array, start, columns, axis=-1)
-                    for array in (layer.kernel[:stop], layer.bias)
-                )
-                some = pre_activations(self.model, Affine(kernel, bias), outer)
-                return jax.lax.dynamic_update_slice_in_dim(outputs, some, start, axis=0)
-
-            zeros = jnp.zeros((w, outer.shape[1]))
-            return jax.lax.fori_loop(0, -(-num_outputs // columns), block, zeros)
-
-        stops = [*range(rows, v, rows), v]
-        return jax.lax.switch(
-            jnp.maximum(num_inputs - 1, 0) // rows,
-            [partial(product, stop) for stop in stops],
-        )
-
-
-# Rows of a kernel's block: a finer one leaves more out, and is slower for what it does.
-_BLOCK = 32
-
-
-def _block(width: int) -> int:
-    """Rows in one of at most eight blocks of a layer."""
-    return min(width, max(_BLOCK, -(-width // 8)))
-
-
-class _PrefixSums(NamedTuple):
-    """``_RankOne``, many steps at once: for devices that starve in a loop of steps.
-
-    The next layer's pre-activations at all steps of a block are prefix sums of the
-    rank-one terms, as one product; what lies above is computed for all of them.
+    Attributes:
+        affine: the network's maps.
+        outputs: float32 [v, n], of the lowest ablated layer.
+        total: float32 [w, n], its product with the kernel above, without the bias.
+        size: float32 [n], at least the sum of the absolute terms of any of its rows.
+        intact: the scores of the intact network.
+        y: int32 [n] labels.
     """
 
-    model: MLP
-    lowest: int
-    sizes: "_ExamplesAtOnce"
-    steps_at_once: int
-
-    def __call__(self, arrays, x, y):
-        return _curves_of_networks(self, self.lowest, arrays, x, y)
-
-    def curve_of(self, affine, outputs, above, y):
-        """What gives a curve on some examples, of an order and a clamp."""
-        return partial(self._curve, affine, outputs, above, y)
-
-    def _curve(self, affine, outputs, above, y, order, clamp):
-        """One order [K]: correct [K+1, C] and summed losses [K+1]."""
-        model, lowest, num_points = self.model, self.lowest, len(order) + 1
-        size = min(self.steps_at_once, num_points)
-        where = model.layer_slices[lowest]
-        steps = _steps_of_neurons(order, model.num_neurons)
-        # Point k has steps below k done; the first and those past the end change none.
-        neurons = jnp.pad(order, (1, -num_points % size), constant_values=-1)
-        points = jnp.arange(len(neurons)).reshape(-1, size)
-        until = jnp.tri(size)
-
-        def block(before, block_of_points):
-            points, neurons = block_of_points
-            rows = neurons - where.start
-            changes = (neurons >= where.start) & (neurons < where.stop)
-            rows = jnp.where(changes, rows, 0)
-            change = jnp.where(
-                changes[:, None], clamp[neurons][:, None] - outputs[rows], 0
-            )
-            terms = jnp.einsum("ts,sw->wts", until, affine[lowest + 1].kernel[rows])
-            z = before[:, None] + multiply(model, terms, change)  # [w, t, n]
-            last = z[:, -1]
-            for layer in range(lowest + 1, model.num_layers):
-                own = model.layer_slices[layer]
-                kept = (steps[own, None] >= points)[:, :, None]
-                z = jnp.where(kept, activate(model, z), clamp[own, None, None])
-                kernel, bias = affine[layer + 1]
-                flat = multiply(model, kernel.T, z.reshape(len(z), -1))
-                z = flat.reshape(-1, size, len(y)) + bias[:, None, None]
-            return last, jax.vmap(_score, (1, None))(z, y)
-
-        _, scores = jax.lax.scan(block, above, (points, neurons.reshape(-1, size)))
-        return jax.tree.map(
-            lambda score: score.reshape(-1, *score.shape[2:])[:num_points], scores
-        )
+    affine: tuple[Affine, ...]
+    outputs: Array
+    total: Array
+    size: Array
+    intact: tuple[Array, Array]
+    y: Array
 
 
 class _ExamplesAtOnce(NamedTuple):
@@ -588,16 +354,417 @@ def _curves_of_networks(engine: "_RankOne | _PrefixSums", lowest: int, arrays, x
             )
 
         def ablated(carry, outputs, y_chunk):
-            outputs = outputs.T
-            above = pre_activations(model, affine[lowest + 1], outputs)
-            curve = engine.curve_of(affine, outputs, above, y_chunk)
-            sums = jax.lax.map(lambda pair: curve(*pair), (orders, clamps))
+            chunk = _chunk(model, lowest, affine, outputs.T, y_chunk)
+
+            def curve(order_and_clamp):
+                ablated_points = engine.curve(chunk, *order_and_clamp)
+                return jax.tree.map(
+                    lambda first, others: jnp.concatenate([first[None], others]),
+                    chunk.intact,
+                    ablated_points,
+                )
+
+            sums = jax.lax.map(curve, (orders, clamps))
             return jax.tree.map(jnp.add, carry, sums)
 
         zeros = _zero_score(model, len(orders), orders.shape[1] + 1)
         return fold_examples(images, zeros, x, y, chunk_size=sizes.images)
 
     return jax.lax.map(of_network, arrays)
+
+
+def _chunk(model: MLP, lowest: int, affine, outputs: Array, y: Array) -> _Chunk:
+    """Runs the intact network from the lowest ablated layer's outputs on."""
+    kernel, bias = affine[lowest + 1]
+    total = multiply(model, kernel.T, outputs)
+    z = total + bias[:, None]
+    for layer in affine[lowest + 2 :]:
+        z = pre_activations(model, layer, activate(model, z))
+    size = jnp.abs(kernel).max(axis=1) @ jnp.abs(outputs)
+    return _Chunk(affine, outputs, total, size, _score(z, y), y)
+
+
+# The terms taken from a sum may be as large as this share of all its terms: of the 24
+# binary digits of what is left, up to 4 are lost.
+_MOST_TAKEN = 15 / 16
+
+
+def _sum_over_others(
+    model: MLP, kernel: Array, chunk: _Chunk, rows: Array, within: Array
+) -> Array:
+    """What the lowest layer's other neurons give the layer above, [w, n].
+
+    Few ablated neurons are taken from the total, unless that loses too many digits.
+
+    Args:
+        model: the network's shape.
+        kernel: [v, w] of the layer above.
+        chunk: the examples; its ``total`` goes with the kernel.
+        rows: int32 [K], the rows of the neurons ablated.
+        within: bool [K], whether they are in the lowest layer.
+    """
+    width = len(kernel)
+    rows = jnp.where(within, rows, width)
+
+    def product():
+        others = jnp.ones(width, bool).at[rows].set(False, mode="drop")
+        return multiply(model, kernel.T, jnp.where(others[:, None], chunk.outputs, 0))
+
+    if 4 * len(rows) > width:
+        return product()
+    taken = [
+        array.at[rows].get(mode="fill", fill_value=0)
+        for array in (kernel, chunk.outputs)
+    ]
+    rest = chunk.total - multiply(model, taken[0].T, taken[1])
+    size = jnp.abs(taken[0]).max(axis=1) @ jnp.abs(taken[1])
+    keeps_digits = (size <= _MOST_TAKEN * chunk.size) & jnp.isfinite(chunk.size)
+    return jax.lax.cond(keeps_digits.all(), lambda: rest, product)
+
+
+class _RankOne(NamedTuple):
+    """Sums over examples for orders [S, M, K] that touch ``layers`` only."""
+
+    model: MLP
+    layers: tuple[int, ...]
+    sizes: _ExamplesAtOnce
+
+    def __call__(self, arrays, x, y):
+        return _curves_of_networks(self, self.layers[0], arrays, x, y)
+
+    def curve(self, chunk: _Chunk, order: Array, clamp: Array):
+        """One order [K]: correct [K, C] and summed losses [K], points 1 to K."""
+        curve, total = _curve(self.model, self.layers, chunk, order, clamp)
+        state = _last_point(curve, chunk._replace(total=total))
+        state = _restore_in_last(curve, state)
+        if self.layers[0] < self.model.num_layers - 1:
+            state = jax.lax.while_loop(
+                lambda state: state.point > 1, partial(_restore_below, curve), state
+            )
+        return state.scores
+
+
+class _Curve(NamedTuple):
+    """What stays the same along a curve.
+
+    The neurons above the lowest layer are numbered by how long they are kept. So those
+    kept at a point are the first of their layer, and products need no more than a
+    leading block of each kernel.
+
+    Attributes:
+        model: the network's shape.
+        layers: those that the order touches.
+        kernels: float32 [v, w], of all maps.
+        constants: by layer, float32 [K+1, w]: the bias and what the ablated neurons
+            below give, at every point.
+        outputs: float32 [v, n], of the lowest layer.
+        order: int32 [K].
+        steps: int32 [H], the step that ablates each neuron; K where none does.
+        y: int32 [n] labels.
+    """
+
+    model: MLP
+    layers: tuple[int, ...]
+    kernels: tuple[Array, ...]
+    constants: dict[int, Array]
+    outputs: Array
+    order: Array
+    steps: Array
+    y: Array
+
+
+class _State(NamedTuple):
+    """A point of a curve that is computed from its end to its beginning.
+
+    Pre-activations are two parts, ``from_kept`` and a constant. Towards the beginning
+    ``from_kept`` only gathers terms, so nothing large is ever taken out of it that
+    would leave its rounding behind.
+
+    Attributes:
+        point: how many neurons are ablated.
+        from_kept: by layer above the lowest, float32 [w, n]: what the kept neurons
+            below give.
+        scores: of this point and those after it.
+    """
+
+    point: Array
+    from_kept: dict[int, Array]
+    scores: tuple[Array, Array]
+
+
+def _curve(
+    model: MLP, layers: tuple[int, ...], chunk: _Chunk, order: Array, clamp: Array
+) -> tuple[_Curve, Array]:
+    """Numbers the neurons; also returns the chunk's total in these numbers."""
+    lowest, kernels, biases = layers[0], *map(list, zip(*chunk.affine, strict=True))
+    steps, total = _steps_of_neurons(order, model.num_neurons), chunk.total
+    old_of_new = []
+    for layer, where in enumerate(model.layer_slices):
+        if layer <= lowest:
+            old_of_new.append(jnp.arange(where.start, where.stop))
+            continue
+        first = jnp.argsort(-steps[where])
+        old_of_new.append(where.start + first)
+        kernels[layer] = kernels[layer][:, first]
+        kernels[layer + 1] = kernels[layer + 1][first]
+        biases[layer] = biases[layer][first]
+        if layer == lowest + 1:
+            total = total[first]
+    old_of_new = jnp.concatenate(old_of_new)
+    clamps, order = clamp[order], jnp.argsort(old_of_new)[order]
+    constants = {}
+    for layer in range(lowest, model.num_layers):
+        rows, within = _rows_of(model, order, layer)
+        terms = jnp.where(within, clamps, 0)[:, None] * kernels[layer + 1][rows]
+        clamped = jnp.pad(jnp.cumsum(terms, axis=0), ((1, 0), (0, 0)))
+        constants[layer + 1] = biases[layer + 1] + clamped
+    curve = _Curve(
+        model,
+        layers,
+        tuple(kernels),
+        constants,
+        chunk.outputs,
+        order,
+        steps[old_of_new],
+        chunk.y,
+    )
+    return curve, total
+
+
+def _rows_of(model: MLP, order: Array, layer: int) -> tuple[Array, Array]:
+    """Where an order's neurons lie in a layer, [K], and whether they do; 0 if not."""
+    where = model.layer_slices[layer]
+    within = (order >= where.start) & (order < where.stop)
+    return jnp.where(within, order - where.start, 0), within
+
+
+def _last_point(curve: _Curve, chunk: _Chunk) -> _State:
+    """Where all neurons of the order are ablated."""
+    model, lowest, point = curve.model, curve.layers[0], jnp.int32(len(curve.order))
+    kernel, rows = curve.kernels[lowest + 1], _rows_of(model, curve.order, lowest)
+    others = _sum_over_others(model, kernel, chunk, *rows)
+    state = _State(point, {lowest + 1: others}, _zero_score(model, len(curve.order)))
+    return _with_layers_above(curve, state, lowest + 1)
+
+
+def _pre_activations(
+    curve: _Curve, state: _State, layer: int, rows: Any = slice(None)
+) -> Array:
+    """Of some neurons of a layer, [rows, n], or of one, [n]."""
+    constant = curve.constants[layer][state.point][rows]
+    return state.from_kept[layer][rows] + constant[..., None]
+
+
+def _with_layers_above(curve: _Curve, state: _State, changed: int) -> _State:
+    """Computes all layers above one that changed, and the score."""
+    from_kept = dict(state.from_kept)
+    for layer in range(changed, curve.model.num_layers):
+        state = state._replace(from_kept=from_kept)
+        from_kept[layer + 1] = _from_kept(curve, state, layer)
+    state = state._replace(from_kept=from_kept)
+    logits = _pre_activations(curve, state, curve.model.num_layers)
+    return state._replace(scores=_record(curve, state, logits))
+
+
+def _record(curve: _Curve, state: _State, logits: Array) -> tuple[Array, Array]:
+    """The scores with those of a point, 1 or later."""
+    return jax.tree.map(
+        lambda whole, one: whole.at[state.point - 1].set(one),
+        state.scores,
+        _score(logits, curve.y),
+    )
+
+
+def _from_kept(curve: _Curve, state: _State, layer: int) -> Array:
+    """What a layer's kept neurons give the next layer, [w, n]."""
+    model, slices = curve.model, curve.model.layer_slices
+    kept = curve.steps >= state.point
+
+    def outputs(rows: int) -> Array:
+        """Of this layer's first neurons, 0 where they are ablated."""
+        raw = activate(model, _pre_activations(curve, state, layer, slice(rows)))
+        return jnp.where(kept[slices[layer]][:rows, None], raw, 0)
+
+    is_last = layer == model.num_layers - 1
+    needed = model.num_classes if is_last else jnp.sum(kept[slices[layer + 1]])
+    num_kept = jnp.sum(kept[slices[layer]])
+    return _kept_product(model, curve.kernels[layer + 1], outputs, num_kept, needed)
+
+
+def _from_neuron(curve: _Curve, state: _State, layer: int, neuron: Array) -> Array:
+    """What a neuron gives the next layer, [w, n]: a matrix of rank one."""
+    row = neuron - curve.model.layer_slices[layer].start
+    outputs = (
+        curve.outputs[row]
+        if layer == curve.layers[0]
+        else activate(curve.model, _pre_activations(curve, state, layer, row))
+    )
+    return curve.kernels[layer + 1][row][:, None] * outputs
+
+
+def _restore_in_last(curve: _Curve, state: _State) -> _State:
+    """Restores neurons for as long as they are in the last layer."""
+    last = curve.model.num_layers - 1
+    if last not in curve.layers:
+        return state
+    _, in_last = _rows_of(curve.model, curve.order, last)
+
+    class Top(NamedTuple):  # what such a step changes; it would copy the rest
+        point: Array
+        from_kept: Array
+        scores: tuple[Array, Array]
+
+    def goes_on(top):
+        return (top.point > 1) & in_last[top.point - 1]
+
+    def restore(top):
+        point = top.point - 1
+        from_kept = top.from_kept + _from_neuron(curve, state, last, curve.order[point])
+        logits = from_kept + curve.constants[last + 1][point][:, None]
+        new = _State(point, {}, top.scores)
+        return Top(point, from_kept, _record(curve, new, logits))
+
+    top = Top(state.point, state.from_kept[last + 1], state.scores)
+    point, from_kept, scores = jax.lax.while_loop(goes_on, restore, top)
+    return _State(point, state.from_kept | {last + 1: from_kept}, scores)
+
+
+def _restore_below(curve: _Curve, state: _State) -> _State:
+    """Restores a neuron below the last layer, and then those in the last."""
+    lower = [layer for layer in curve.layers if layer < curve.model.num_layers - 1]
+    neuron = curve.order[state.point - 1]
+    layer = jnp.asarray(curve.model.layer_of_neuron)[neuron]
+    state = jax.lax.switch(
+        jnp.searchsorted(jnp.asarray(lower), layer),
+        [partial(_restore_in, curve, layer) for layer in lower],
+        state,
+        neuron,
+    )
+    return _restore_in_last(curve, state)
+
+
+def _restore_in(curve: _Curve, layer: int, state: _State, neuron: Array) -> _State:
+    """Restores a neuron of a layer below the last."""
+    new = state.from_kept[layer + 1] + _from_neuron(curve, state, layer, neuron)
+    from_kept = state.from_kept | {layer + 1: new}
+    state = _State(state.point - 1, from_kept, state.scores)
+    return _with_layers_above(curve, state, layer + 1)
+
+
+def _kept_product(model: MLP, kernel: Array, inputs, num_inputs, num_outputs) -> Array:
+    """A product of which only some inputs are not 0 and some outputs matter.
+
+    Args:
+        model: the network's shape.
+        kernel: [v, w].
+        inputs: a function of a number of rows: the first of the inputs [v, n].
+        num_inputs: the inputs from here on are 0.
+        num_outputs: the outputs from here on may be anything.
+
+    Returns:
+        [w, n].
+    """
+    v, w = kernel.shape
+    rows, columns = _block(v), _block(w)
+
+    def product(stop):
+        outer = inputs(stop)
+        if columns == w:
+            return multiply(model, kernel[:stop].T, outer)
+
+        def block(index, outputs):
+            start = jnp.minimum(index * columns, w - columns)
+            some = jax.lax.dynamic_slice_in_dim(kernel[:stop], start, columns, axis=1)
+            return jax.lax.dynamic_update_slice_in_dim(
+                outputs, multiply(model, some.T, outer), start, axis=0
+            )
+
+        zeros = jnp.zeros((w, outer.shape[1]))
+        return jax.lax.fori_loop(0, -(-num_outputs // columns), block, zeros)
+
+    stops = [*range(rows, v, rows), v]
+    return jax.lax.switch(
+        jnp.maximum(num_inputs - 1, 0) // rows,
+        [partial(product, stop) for stop in stops],
+    )
+
+
+# Rows of a kernel's block: a finer one leaves more out, and is slower for what it does.
+_BLOCK = 32
+
+
+def _block(width: int) -> int:
+    """Rows in one of at most eight blocks of a layer."""
+    return min(width, max(_BLOCK, -(-width // 8)))
+
+
+class _PrefixSums(NamedTuple):
+    """``_RankOne``, many points at once: for launch-bound loops.
+
+    The next layer's pre-activations at all points of a block are prefix sums of the
+    rank-one terms, as one product; what lies above is computed for all of them.
+    """
+
+    model: MLP
+    lowest: int
+    sizes: _ExamplesAtOnce
+    steps_at_once: int
+
+    def __call__(self, arrays, x, y):
+        return _curves_of_networks(self, self.lowest, arrays, x, y)
+
+    def curve(self, chunk: _Chunk, order: Array, clamp: Array):
+        """One order [K]: correct [K, C] and summed losses [K], points 1 to K."""
+        size = min(self.steps_at_once, len(order))
+        if size == 1:
+            return self._curve(size, chunk, order, clamp)
+        # A block's product has 0 for neurons that are ablated, and 0 times an infinite
+        # output is not 0. Blocks of one point have no such 0.
+        curves = (partial(self._curve, size, chunk, order, clamp) for size in (size, 1))
+        return jax.lax.cond(jnp.isfinite(chunk.outputs).all(), *curves)
+
+    def _curve(self, size: int, chunk: _Chunk, order: Array, clamp: Array):
+        """``curve`` in blocks of so many points."""
+        num_steps, (rows, within) = len(order), _rows_of(self.model, order, self.lowest)
+        kernel = chunk.affine[self.lowest + 1].kernel
+        others = _sum_over_others(self.model, kernel, chunk, rows, within)
+        # From the last point, K, down to 1: the neuron that each restores. The last
+        # restores none, nor do those below 1 that fill up the last block.
+        filled = (1, -num_steps % size)
+        points = num_steps - jnp.arange(num_steps + filled[1])
+        restored = (
+            jnp.pad(array[:0:-1], filled).reshape(-1, size) for array in (rows, within)
+        )
+        steps = _steps_of_neurons(order, self.model.num_neurons)
+        block = partial(self._block, chunk, clamp, steps)
+        blocks = (points.reshape(-1, size), *restored)
+        _, scores = jax.lax.scan(block, others, blocks)
+        return jax.tree.map(
+            lambda score: score.reshape(-1, *score.shape[2:])[num_steps - 1 :: -1],
+            scores,
+        )
+
+    def _block(self, chunk: _Chunk, clamp: Array, steps: Array, before: Array, block):
+        """The sum [w, n] after a block of points, and their scores."""
+        model, (points, rows, within) = self.model, block
+        kernel = chunk.affine[self.lowest + 1].kernel[rows]
+        outputs = jnp.where(within[:, None], chunk.outputs[rows], 0)
+        until = jnp.tri(len(points))
+        terms = jnp.einsum("ts,sw->wts", until, kernel)
+        z = before[:, None] + multiply(model, terms, outputs)  # [w, t, n]
+        after = z[:, -1]
+        for layer in range(self.lowest, model.num_layers):
+            own = model.layer_slices[layer]
+            kernel, bias = chunk.affine[layer + 1]
+            kept = steps[own, None] >= points
+            if layer > self.lowest:
+                z = jnp.where(kept[:, :, None], activate(model, z), 0)
+                flat = multiply(model, kernel.T, z.reshape(len(z), -1))
+                z = flat.reshape(-1, *z.shape[1:])
+            clamped = jnp.where(kept, 0, clamp[own, None])
+            constant = multiply(model, kernel.T, clamped) + bias[:, None]
+            z = z + constant[:, :, None]
+        return after, jax.vmap(_score, (1, None))(z, chunk.y)
 
 
 def _steps_of_neurons(order: Array, num_neurons: int) -> Array:

@@ -87,6 +87,96 @@ def test_hundreds_of_updates_do_not_drift(
     assert_agrees(model, variables, masks[some], clamp, x, y, at_some)
 
 
+def large_network(scale):
+    """A network in which one neuron of each layer has large weights, two of them."""
+    model, variables = random_network(hidden=(40, 30))
+    for layer, neuron in enumerate(LARGE):
+        kernel = np.array(variables["params"][f"dense_{layer}"]["kernel"])
+        kernel[:, neuron] = 0
+        kernel[:2, neuron] = scale
+        variables["params"][f"dense_{layer}"]["kernel"] = kernel
+    return model, variables
+
+
+LARGE = (5, 7)  # in their layers
+LARGE_ORDER = np.random.default_rng(1).permutation(70).astype(np.int32)
+
+
+def after_large() -> int:
+    """The first point at which both are ablated."""
+    places = np.argsort(LARGE_ORDER)
+    return int(max(places[5], places[40 + 7])) + 1
+
+
+@pytest.mark.parametrize("engine", ["rank_one", "prefix_sums"])
+@pytest.mark.parametrize("scale", [1e9, 3e38])
+def test_large_outputs_leave_no_rounding_behind(scale, engine):
+    """A sum of two of 3e38 may be infinite."""
+    model, variables = large_network(scale)
+    x, y = random_examples()
+    arguments = (model, variables, LARGE_ORDER, np.zeros(70, np.float32), x, y)
+    curve = ioca.ablation_curve(*arguments, engine=engine)
+    expected = ioca.ablation_curve(*arguments, engine="masks")
+    np.testing.assert_array_equal(curve.correct, expected.correct)
+    np.testing.assert_allclose(curve.loss, expected.loss, rtol=2e-6)
+    assert np.isnan(curve.loss).any() == (scale > 1e30)
+    first = after_large()
+    assert first < 60
+    masks = np.asarray(ioca.cumulative_masks(LARGE_ORDER, 70))[first:]
+    after = ioca.Evaluation(curve.correct[first:], curve.loss[first:], len(y))
+    model, variables = large_network(1)
+    assert_agrees(model, variables, masks, np.zeros(70), x, y, after)
+
+
+@pytest.mark.parametrize("engine", ["rank_one", "prefix_sums"])
+@pytest.mark.parametrize("scale", [1e9, 3e38])
+def test_single_neurons_with_large_outputs_leave_no_rounding_behind(scale, engine):
+    model, variables = large_network(scale)
+    x, y = random_examples()
+    single = np.arange(40, dtype=np.int32)[:, None]
+    common = (np.zeros(70, np.float32), x, y)
+    curve = ioca.ablation_curve(
+        model, variables, single, *common, layers=(0,), engine=engine
+    )
+    expected = ioca.evaluate_masks(
+        model, variables, ~np.eye(40, 70, dtype=bool), *common
+    )
+    np.testing.assert_array_equal(curve.correct[:, 1], expected.correct)
+    np.testing.assert_allclose(curve.loss[:, 1], expected.loss, rtol=2e-6)
+
+
+@pytest.mark.parametrize("engine", ["rank_one", "prefix_sums"])
+def test_clamps_of_kept_neurons_change_nothing(engine):
+    model, variables = large_network(1)
+    x, y = random_examples()
+    order = np.random.default_rng(2).permutation(70).astype(np.int32)
+    plain, large = np.zeros((2, 70), np.float32)
+    large[order[-1]] = 1e9
+    expected, curve = (
+        ioca.ablation_curve(model, variables, order, clamp, x, y, engine=engine)
+        for clamp in (plain, large)
+    )
+    np.testing.assert_array_equal(curve.loss[:-1], expected.loss[:-1])
+    assert curve.loss[-1] != expected.loss[-1]
+
+
+def test_equal_logits_are_decided_alike_for_every_budget():
+    """Without biases, examples whose last outputs are all 0 have logits of 0."""
+    model = ioca.MLP(hidden=(40, 30), num_classes=4)
+    x, y = random_examples(num_examples=203)
+    variables = model.init(jax.random.key(0), x[:1])
+    order = np.random.default_rng(0).permutation(70).astype(np.int32)
+    arguments = (model, variables, order, np.zeros(70, np.float32), x, y)
+    expected = ioca.ablation_curve(*arguments, engine="masks")
+    for engine, memory_gb in (
+        ("rank_one", 1e-5),
+        ("rank_one", 1.0),
+        ("prefix_sums", 1.0),
+    ):
+        curve = ioca.ablation_curve(*arguments, engine=engine, memory_gb=memory_gb)
+        np.testing.assert_array_equal(curve.correct, expected.correct)
+
+
 def test_masks_need_not_be_cumulative():
     model, variables = random_network()
     x, y = random_examples()
