@@ -1,0 +1,497 @@
+"""Where a traced network can be ablated: its layers, found in its equations.
+
+A layer is a product, ``dot_general`` or ``conv_general_dilated``, of something that
+depends on the examples and something that depends on variables alone. Its neurons are
+the axes of its result that come from the weights. Its result is followed through
+elementwise equations, reshapes and transposes for as long as nothing else that depends
+on the examples enters: bias, batch norm, activation. The last value through which all
+other equations see the layer is its *site*. A residual sum, a product of two layers or
+a normalisation over neurons ends the walk. Products of two values that both depend on
+the examples (attention) are no layers, nor are tables that are looked up.
+
+The axis of the examples is the one whose size differs between two traces with different
+numbers of examples.
+"""
+
+import fnmatch
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax.extend.core import Jaxpr, primitives
+
+from ioca_jax.networks.axes import Axes, Part, Site, make_site, regroup, with_role
+from ioca_jax.networks.jaxprs import (
+    CALLS,
+    PRODUCTS,
+    Equation,
+    Program,
+    holds,
+    inner_jaxprs,
+    shape_of,
+)
+
+# fmt: off
+_ELEMENTWISE = frozenset([
+    "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2",
+    "atanh", "cbrt", "ceil", "clamp", "convert_element_type", "copy", "copy_p", "cos",
+    "cosh", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor",
+    "ge", "gt", "integer_pow", "is_finite", "le", "log", "log1p", "logistic", "lt",
+    "max", "min", "mul", "name", "ne", "neg", "nextafter", "not", "or", "pow",
+    "reduce_precision", "rem", "round", "rsqrt", "select_n", "sign", "sin", "sinh",
+    "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor",
+])
+_RESHAPING = frozenset(["reshape", "squeeze", "broadcast_in_dim"])
+# Linear in all of their inputs together.
+_LINEAR = _RESHAPING | {
+    "add", "add_any", "concatenate", "convert_element_type", "copy", "copy_p",
+    "cumsum", "name", "neg", "pad", "reduce_sum", "reduce_window_sum", "rev", "same",
+    "slice", "split", "stop_gradient", "sub", "transpose",
+}
+# fmt: on
+
+
+class Traces(NamedTuple):
+    """One function, traced with two numbers of examples.
+
+    Attributes:
+        first: the program for ``sizes[0]`` examples.
+        second: the same equations for ``sizes[1]`` examples.
+        sizes: the two numbers of examples.
+    """
+
+    first: Program
+    second: Program
+    sizes: tuple[int, int]
+
+    def differing(self, number: int) -> list[int]:
+        """The axes of a value whose size depends on the number of examples."""
+        one, two = (program.values[number].shape for program in self[:2])
+        return [
+            axis for axis, (a, b) in enumerate(zip(one, two, strict=True)) if a != b
+        ]
+
+    def axes(self, number: int) -> Axes:
+        """A value's axes: all but the examples' are positions."""
+        differing, result = self.differing(number), []
+        for axis, size in enumerate(self.first.values[number].shape):
+            parts = [Part("position", size, (axis,))]
+            if axis in differing:
+                repeats = Part("position", size // self.sizes[0], (axis,))
+                parts = [Part("example", self.sizes[0], ()), repeats]
+            result.append(tuple(part for part in parts if part.size > 1))
+        return tuple(result)
+
+
+class Product(NamedTuple):
+    """A product of data with weights.
+
+    Attributes:
+        equation: the product.
+        weights: which of its operands the weights are, 0 or 1.
+    """
+
+    equation: Equation
+    weights: int
+
+    @property
+    def output(self) -> int:
+        """The number of the result."""
+        return self.equation.outputs[0]
+
+    @property
+    def data(self) -> int:
+        """The number of the other operand; nothing else uses it."""
+        return self.equation.inputs[1 - self.weights]
+
+    @property
+    def kind(self) -> str:
+        """Of layer."""
+        is_conv = self.equation.primitive is primitives.conv_general_dilated_p
+        return "conv" if is_conv else "dense"
+
+
+class Found(NamedTuple):
+    """What can be ablated in a network.
+
+    Attributes:
+        layers: sites of layers, taken unless others are named.
+        others: sites taken if named: inputs of layers, named values.
+        unreachable: what is no site and why, a line each.
+    """
+
+    layers: list[Site]
+    others: list[Site]
+    unreachable: list[str]
+
+
+def find_sites(traces: Traces) -> Found:
+    """Finds layers, their inputs, and values named by ``checkpoint_name``.
+
+    Args:
+        traces: the function.
+
+    Returns:
+        The sites, in the order of the equations.
+    """
+    program = traces.first
+    products = _products(program)
+    weights = [product.equation.inputs[product.weights] for product in products]
+    names = _layer_names([program.values[number].path or "" for number in weights])
+    has_layer_above = _with_layer_above(program, products)
+    num_classes = program.values[program.output].shape[1]
+    layers, inputs, notes, followed = [], [], [], {}
+    for name, product in zip(names, products, strict=True):
+        inputs.append(_input_site(traces, product, name))
+        axes = _follow(program, product.output, _output_axes(traces, product))
+        followed |= axes
+        number = _last_cut(program, axes)
+        site = make_site(number, axes[number], name, product.kind)
+        is_last = product.output not in has_layer_above
+        if is_last and site.layer.num_neurons == num_classes:
+            notes.append(f"{name}: makes the logits")
+        else:
+            layers.append(site)
+    others = inputs + _named_sites(traces, followed)
+    return Found(layers, others, notes + _opaque(program))
+
+
+def choose_sites(found: Found, patterns: Sequence[str] | None) -> list[Site]:
+    """The sites of the layers named, in the order in which the network runs.
+
+    Args:
+        found: all sites.
+        patterns: names or glob patterns; None takes all layers. Inputs of layers are
+            meant only by patterns that end in ``:input``.
+
+    Returns:
+        Sites, ordered by the numbers of their values, each after those it depends on.
+
+    Raises:
+        ValueError: a pattern that matches nothing, or two names of one value.
+    """
+    chosen = found.layers
+    if patterns is not None:
+        known = {site.layer.name: site for site in found.layers + found.others}
+        chosen = []
+        for pattern in patterns:
+            matches = [
+                site
+                for name, site in known.items()
+                if fnmatch.fnmatchcase(name, pattern)
+                and name.endswith(":input") == pattern.endswith(":input")
+            ]
+            if not matches:
+                raise ValueError(
+                    f"layers: {pattern!r} matches none of {', '.join(known)}"
+                )
+            chosen += [site for site in matches if site not in chosen]
+    chosen = sorted(chosen, key=lambda site: site.number)
+    for one, other in zip(chosen, chosen[1:], strict=False):
+        if one.number == other.number:
+            raise ValueError(
+                f"layers: {one.layer.name} and {other.layer.name} name one value; "
+                "expected one of them"
+            )
+    return chosen
+
+
+def is_affine(program: Program, number: int) -> bool:
+    """Whether a program's output is an affine function of one of its values.
+
+    Values of fewer than 32 bits count as not affine, since they are rounded coarsely.
+
+    Args:
+        program: the program.
+        number: the value's number.
+
+    Returns:
+        True if every equation on the way is affine in the value.
+    """
+    moving = {number}
+    for equation in program.equations:
+        if moving.isdisjoint(equation.numbers):
+            continue
+        if not _is_affine_in(equation, moving):
+            return False
+        moving |= set(equation.outputs)
+    types = [program.values[n].dtype for n in moving]
+    return all(jnp.issubdtype(t, jnp.inexact) and t.itemsize >= 4 for t in types)
+
+
+def _is_affine_in(equation: Equation, moving: set[int]) -> bool:
+    positions = [
+        position
+        for position, item in enumerate(equation.inputs)
+        if isinstance(item, int) and item in moving
+    ]
+    if equation.primitive in PRODUCTS or equation.name == "mul":
+        return len(positions) == 1
+    if equation.name in ("div", "dynamic_slice", "gather"):
+        return positions == [0]
+    if equation.name == "select_n":
+        return 0 not in positions
+    return equation.name in _LINEAR
+
+
+def _products(program: Program) -> list[Product]:
+    """All products of data with weights."""
+    products = []
+    for equation in program.equations:
+        if equation.primitive not in PRODUCTS or len(equation.numbers) < 2:
+            continue
+        one, two = (program.values[number] for number in equation.numbers)
+        # The kernel of a convolution is its second operand.
+        first = equation.primitive is primitives.dot_general_p
+        if one.on_x and not two.on_x and two.path is not None:
+            products.append(Product(equation, 1))
+        elif first and two.on_x and not one.on_x and one.path is not None:
+            products.append(Product(equation, 0))
+    return products
+
+
+def _layer_names(paths: Sequence[str]) -> list[str]:
+    """Unique names from the key paths of weights.
+
+    The last key (``kernel``) is left out unless weights differ by it alone, and so is
+    Flax Linen's ``params``. Layers that share weights are numbered.
+    """
+    paths = [path.removeprefix("params/") for path in paths]
+    siblings = Counter(path.rpartition("/")[0] for path in set(paths))
+    siblings[""] = 2  # a key of its own at the top is the name
+    parents = [path.rpartition("/")[0] for path in paths]
+    return _numbered(
+        [
+            parent if siblings[parent] == 1 else path
+            for path, parent in zip(paths, parents, strict=True)
+        ]
+    )
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    """Names that occur more than once get ``#0``, ``#1``, ..."""
+    counts, seen, result = Counter(names), Counter(), []
+    for name in names:
+        result.append(f"{name}#{seen[name]}" if counts[name] > 1 else name)
+        seen[name] += 1
+    return result
+
+
+def _with_layer_above(program: Program, products: Sequence[Product]) -> set[int]:
+    """The results of products that another product depends on."""
+    bits = {product.output: 1 << bit for bit, product in enumerate(products)}
+    below: dict[int, int] = {}
+    used = 0
+    for equation in program.equations:
+        layers = 0
+        for number in equation.numbers:
+            layers |= below.get(number, 0)
+        own = bits.get(equation.outputs[0], 0)
+        if own:
+            used |= layers
+        below |= dict.fromkeys(equation.outputs, layers | own)
+    return {output for output, bit in bits.items() if used & bit}
+
+
+def _output_axes(traces: Traces, product: Product) -> Axes:
+    """The axes of a product's result: its neurons come from the weights."""
+    program, number = traces.first, product.output
+    shape, numbers = program.values[number].shape, product.equation.params
+    if product.kind == "conv":
+        dims = [numbers["dimension_numbers"].out_spec[1]]
+        return with_role(traces.axes(number), shape, dims, "neuron")
+    (contracted, _), (batch, _) = numbers["dimension_numbers"]
+    num_batch, num_contracted = len(batch), len(contracted)
+    free = [
+        len(program.values[operand].shape) - num_batch - num_contracted
+        for operand in product.equation.numbers
+    ]
+    start = num_batch + (free[0] if product.weights else 0)
+    dims = [*range(num_batch), *range(start, start + free[product.weights])]
+    return with_role(traces.axes(number), shape, dims, "neuron")
+
+
+def _input_site(traces: Traces, product: Product, name: str) -> Site:
+    """The site of a product's data.
+
+    Where two axes or more are contracted, the last is a neuron's vector and the others
+    are neurons: heads. So is an axis that attention's heads were merged into.
+    """
+    program, number = traces.first, product.data
+    shape = program.values[number].shape
+    vector: list[int] = []
+    if product.kind == "conv":
+        neurons = [product.equation.params["dimension_numbers"].lhs_spec[1]]
+    else:
+        contracted, batch = (
+            list(pair[1 - product.weights])
+            for pair in product.equation.params["dimension_numbers"]
+        )
+        neurons, vector = (batch, contracted) if batch else (contracted, [])
+        if not batch and len(contracted) > 1:
+            neurons, vector = contracted[:-1], contracted[-1:]
+    axes = with_role(traces.axes(number), shape, neurons, "neuron")
+    axes = with_role(axes, shape, vector, "vector")
+    heads = None
+    if not vector and neurons == [len(shape) - 1]:
+        heads = _merged_heads(program, number)
+    if heads:
+        parts = Part("neuron", heads[0], (0,)), Part("vector", heads[1], (0,))
+        axes = (*axes[:-1], parts)
+    kind = "heads" if vector or heads else "input"
+    return make_site(number, axes, f"{name}:input", kind)
+
+
+def _merged_heads(program: Program, number: int) -> tuple[int, int] | None:
+    """Heads and their vector, if an input's last axis merges those of attention.
+
+    Looks upwards through elementwise equations for the reshape that merges the last
+    axes of a product of two values that both depend on the examples.
+    """
+    width, pending = program.values[number].shape[-1], [number]
+    while pending:
+        equation = program.equation_of(pending.pop())
+        if equation is None:
+            continue
+        merged = program.values[equation.outputs[0]].shape[-1:]
+        if equation.name == "reshape" and merged == (width,):
+            source = equation.numbers[0]
+            vector, *others = reversed(program.values[source].shape)
+            heads = 1
+            while others and heads * vector < width:
+                heads *= others.pop(0)
+            if heads > 1 and heads * vector == width and _is_attention(program, source):
+                return heads, vector
+        if equation.name in _ELEMENTWISE | _RESHAPING | {"same", "transpose"}:
+            pending += [n for n in equation.numbers if program.values[n].on_x]
+    return None
+
+
+def _is_attention(program: Program, number: int) -> bool:
+    """Whether a value is a product of two data-dependent ones, in another shape."""
+    while (equation := program.equation_of(number)) is not None:
+        moving = [n for n in equation.numbers if program.values[n].on_x]
+        if equation.primitive is primitives.dot_general_p:
+            return len(moving) == 2
+        passing = _ELEMENTWISE | _RESHAPING | {"same", "transpose"}
+        if len(moving) != 1 or equation.name not in passing:
+            return False
+        number = moving[0]
+    return False
+
+
+def _named_sites(traces: Traces, followed: dict[int, Axes]) -> list[Site]:
+    """Values that the network names; unless a layer's, their last axis is neurons."""
+    program = traces.first
+    named = [
+        (str(equation.params["name"]), equation.outputs[0])
+        for equation in program.equations
+        if equation.name == "name" and program.values[equation.outputs[0]].on_x
+    ]
+    names = _numbered([name for name, _ in named])
+    sites = []
+    for name, (_, number) in zip(names, named, strict=True):
+        shape, examples = program.values[number].shape, traces.differing(number)
+        free = [axis for axis in range(len(shape)) if axis not in examples]
+        axes = with_role(traces.axes(number), shape, free[-1:], "neuron")
+        sites.append(make_site(number, followed.get(number, axes), name, "named"))
+    return sites
+
+
+def _follow(program: Program, number: int, axes: Axes) -> dict[int, Axes]:
+    """A layer's values: what is computed from one product alone, number by number."""
+    found = {number: axes}
+    index = program.producer[number]
+    last = max(program.users.get(number, [index]))
+    while index < last:
+        index += 1
+        equation = program.equations[index]
+        result = _next_axes(program, equation, found)
+        if result is not None:
+            output = equation.outputs[0]
+            found[output] = result
+            last = max(last, *program.users.get(output, [last]))
+    return found
+
+
+def _next_axes(
+    program: Program, equation: Equation, found: dict[int, Axes]
+) -> Axes | None:
+    """The axes of an equation's result, or None if it does not belong to the layer."""
+    mine = [number for number in equation.numbers if number in found]
+    others = [n for n in equation.numbers if n not in found and program.values[n].on_x]
+    if not mine or others or len(equation.outputs) != 1:
+        return None
+    axes = found[mine[0]]
+    if any(found[number] != axes for number in mine):
+        return None
+    shape = program.values[equation.outputs[0]].shape
+    if _is_elementwise(equation):
+        shapes = {program.values[number].shape for number in mine}
+        return axes if shapes == {shape} else None
+    if equation.name == "transpose":
+        return tuple(axes[axis] for axis in equation.params["permutation"])
+    if equation.name in _RESHAPING:
+        return regroup([part for axis in axes for part in axis], shape)
+    return None
+
+
+def _is_elementwise(equation: Equation) -> bool:
+    """Whether each number of the result depends on one number of each input."""
+    return equation.name in _ELEMENTWISE or (
+        equation.primitive in CALLS
+        and all(_all_elementwise(inner) for inner in inner_jaxprs(equation.params))
+    )
+
+
+def _all_elementwise(jaxpr: Jaxpr) -> bool:
+    """Whether all of a jaxpr is elementwise, but for scalars that are broadcast."""
+    return all(
+        eqn.primitive.name in _ELEMENTWISE
+        or (
+            eqn.primitive in CALLS
+            and all(_all_elementwise(inner) for inner in inner_jaxprs(eqn.params))
+        )
+        or (eqn.primitive.name == "broadcast_in_dim" and not shape_of(eqn.invars[0]))
+        for eqn in jaxpr.eqns
+    )
+
+
+def _last_cut(program: Program, found: dict[int, Axes]) -> int:
+    """The last of a layer's values through which all other equations see it."""
+    numbers = sorted(found)
+    outside = {
+        number
+        for number in numbers
+        if number == program.output
+        or any(
+            program.equations[user].outputs[0] not in found
+            for user in program.users.get(number, [])
+        )
+    }
+    for cut in reversed(numbers):
+        around = {numbers[0]} - {cut}  # what the layer reaches without the cut
+        for number in numbers[1:]:
+            inputs = program.equations[program.producer[number]].numbers
+            if number != cut and not around.isdisjoint(inputs):
+                around.add(number)
+        if around.isdisjoint(outside):
+            return cut
+    return numbers[0]
+
+
+def _opaque(program: Program) -> list[str]:
+    """Loops and branches with products inside, a line each."""
+    notes = []
+    for equation in program.equations:
+        known = [program.values[number] for number in equation.numbers]
+        inside = any(holds(j, PRODUCTS) for j in inner_jaxprs(equation.params))
+        if not inside or not any(value.on_x for value in known):
+            continue
+        paths = [v.path for v in known if v.path is not None and len(v.shape) > 1]
+        length = equation.params.get("length")
+        times = f" of {length} iterations" if length else ""
+        weights = ", ".join(paths) or "no weights"
+        notes.append(f"{weights}: inside a {equation.name}{times}, not reached")
+    return notes

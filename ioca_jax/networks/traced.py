@@ -1,0 +1,491 @@
+"""Any JAX function from variables and examples to logits, as a network.
+
+``trace_network`` finds the layers in the function's jaxpr (``sites``), whatever library
+the function is written with and without a change to it. Running the network means
+running the same equations, with each layer's value replaced where neurons are ablated.
+
+Limits: layers inside a ``while``, a ``cond`` or a ``scan`` that does not run over
+stacked weights are not reached; ``print(network)`` lists them. A function with a
+derivative of its own that holds products is differentiated as it is computed.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from ioca_jax.networks.axes import Site
+from ioca_jax.networks.jaxprs import Program, evaluate, named_leaves
+from ioca_jax.networks.mlp import Ablation
+from ioca_jax.networks.network import (
+    POOLS,
+    Layer,
+    Values,
+    count_neurons,
+    neuron_layers,
+    pool_activations,
+    slices_of,
+    split_by_layer,
+)
+from ioca_jax.networks.sites import Traces, choose_sites, find_sites, is_affine
+from ioca_jax.networks.traceable import (
+    check_equations,
+    check_figures,
+    checked_arguments,
+    trace_logits,
+)
+
+_SIZES = (2, 3)  # numbers of examples that a function is first traced with
+
+
+def trace_network(
+    apply: Callable[..., Any],
+    variables: Any,
+    x: ArrayLike,
+    layers: str | Sequence[str] | None = None,
+    pool: str = "mean",
+) -> "TracedNetwork":
+    """Finds the layers of a JAX function and makes it a network.
+
+    Args:
+        apply: a function ``apply(variables, x) -> logits [N, C]``, at inference: no
+            dropout, running statistics in batch norm.
+        variables: pytree of arrays, the variables of one network.
+        x: [N, ...] some examples. Their values are not used but to see that examples
+            do not influence each other.
+        layers: names or glob patterns of what to measure and ablate: layers as
+            ``print(network)`` lists them, ``NAME:input`` for a layer's input (attention
+            heads are the input of the output projection), names given by
+            ``jax.ad_checkpoint.checkpoint_name``. None takes all layers.
+        pool: how a neuron's activations at several positions become one number:
+            ``mean``, ``max``, ``share_active`` or ``last``.
+
+    Returns:
+        The network.
+
+    Raises:
+        ValueError: a function that is not one of variables and examples, returns
+            anything but logits [N, C], is in training mode, or has no layers; names
+            that match nothing.
+
+    Example:
+        >>> network = ioca.trace_network(model.apply, variables, x)
+        >>> logits, activations = network.apply(variables, x)
+    """
+    if pool not in POOLS:
+        raise ValueError(f"pool: expected one of {', '.join(POOLS)}, got {pool!r}")
+    shapes, example = checked_arguments(apply, variables, x)
+    first, second = (trace_logits(apply, shapes, example, size) for size in _SIZES)
+    traces = Traces(first, second, _SIZES)
+    check_equations(traces)
+    found = find_sites(traces)
+    patterns = [layers] if isinstance(layers, str) else layers
+    sites = choose_sites(found, patterns)
+    if not sites:
+        reached = "; ".join(found.unreachable) or "none at all"
+        raise ValueError(
+            "apply: no hidden layers found; expected products of the examples with "
+            f"weights from variables, got: {reached}"
+        )
+    network = TracedNetwork(
+        layers=tuple(site.layer for site in sites),
+        num_classes=first.values[first.output].shape[1],
+        pool=pool,
+        unreachable=tuple(found.unreachable),
+        _function=apply,
+        _sites=tuple(sites),
+        _variables=shapes,
+        _example=example,
+        _programs={_SIZES[0]: first},
+    )
+    check_figures(network.apply, variables, jnp.asarray(x)[:1])
+    return network
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class TracedNetwork:
+    """A network found by tracing; made by ``trace_network``.
+
+    It is equal to itself alone and hashes by identity: whether two functions compute
+    the same cannot be decided. So keep one network rather than tracing it again; every
+    new one is compiled anew.
+
+    Attributes:
+        layers: in the order in which the network runs.
+        num_classes: C.
+        pool: how positions become one number.
+        unreachable: what is no layer and why.
+    """
+
+    layers: tuple[Layer, ...]
+    num_classes: int
+    pool: str
+    unreachable: tuple[str, ...]
+    _function: Callable
+    _sites: tuple[Site, ...]
+    _variables: Any
+    _example: jax.ShapeDtypeStruct
+    _programs: dict[int, Program]
+
+    @property
+    def num_neurons(self) -> int:
+        """H, the number of neurons in all layers."""
+        return count_neurons(self.layers)
+
+    @property
+    def layer_of_neuron(self) -> np.ndarray:
+        """int32 [H]: the layer of each neuron, counted from 0."""
+        return neuron_layers(self.layers)
+
+    @property
+    def layer_slices(self) -> tuple[slice, ...]:
+        """Where each layer lies on the neuron axis."""
+        return slices_of(self.layers)
+
+    def __str__(self):
+        """A table of the layers, and what is none."""
+        rows = [
+            (
+                layer.name,
+                layer.kind,
+                " x ".join(map(str, layer.shape)),
+                layer.num_neurons,
+            )
+            for layer in self.layers
+        ]
+        names = ["layer", "kind", "activation shape", "neurons"]
+        table = pd.DataFrame(rows, columns=pd.Index(names))
+        lines = [
+            table.to_string(index=False),
+            f"{self.num_neurons} neurons, {self.num_classes} classes; "
+            f"positions pooled by {self.pool}",
+        ]
+        if self.unreachable:
+            lines += ["Not among the layers:", *(f"  {n}" for n in self.unreachable)]
+        return "\n".join(lines)
+
+    def apply(
+        self, variables: Any, x: ArrayLike, ablation: Ablation | None = None
+    ) -> tuple[Float[Array, "N C"], Float[Array, "N H"]]:
+        """Runs the network.
+
+        Args:
+            variables: of the structure and shapes that it was traced with.
+            x: [N, ...] examples.
+            ablation: neurons to clamp, at all of their positions. ``keep`` and
+                ``clamp`` are arrays [H], or mappings from names of layers to arrays:
+                ``keep`` [num_neurons], where layers left out are not ablated; ``clamp``
+                [num_neurons], [num_neurons, *vector] or ``layer.shape``.
+
+        Returns:
+            Logits [N, C] in the network's own type, and activations [N, H], pooled, as
+            the next layer receives them.
+
+        Raises:
+            ValueError: variables, examples or an ablation of other shapes.
+        """
+        logits, outputs = self.outputs(variables, x, ablation)
+        return logits, self._pooled(outputs)
+
+    def outputs(
+        self,
+        variables: Any,
+        x: ArrayLike,
+        ablation: Ablation | None = None,
+        shift: Mapping[str, ArrayLike] | None = None,
+    ) -> tuple[Float[Array, "N C"], dict[str, Array]]:
+        """Runs the network; activations are not pooled.
+
+        Args:
+            variables: as in ``apply``.
+            x: as in ``apply``.
+            ablation: as in ``apply``.
+            shift: by name [N, *layer.shape], added to a layer's activations before the
+                ablation. Gradients with respect to zeros here are those with respect to
+                the activations.
+
+        Returns:
+            Logits [N, C], and by name each layer's activations [N, *layer.shape].
+        """
+        known, num_examples = self._inputs(variables, x)
+        return self._finish(known, num_examples, 0, ablation, shift)
+
+    def prefix(
+        self,
+        variables: Any,
+        x: ArrayLike,
+        layer: int,
+        ablation: Ablation | None = None,
+    ) -> Values:
+        """All that the network from a layer upwards depends on.
+
+        Args:
+            variables: as in ``apply``.
+            x: as in ``apply``.
+            layer: counted from 0.
+            ablation: as in ``apply``; neurons of this layer and above are not ablated.
+
+        Returns:
+            Values for ``advance`` and ``above``.
+        """
+        known, num_examples = self._inputs(variables, x)
+        return self._stop(known, num_examples, 0, layer, ablation)
+
+    def advance(
+        self,
+        variables: Any,
+        layer: int,
+        values: Values,
+        ablation: Ablation | None = None,
+    ) -> Values:
+        """Runs from one layer to the next.
+
+        Args:
+            variables: as in ``apply``.
+            layer: counted from 0, not the last.
+            values: of ``layer``.
+            ablation: as in ``apply``; only neurons of ``layer`` are ablated.
+
+        Returns:
+            Values of the next layer.
+        """
+        known = self._resume(variables, layer, values)
+        return self._stop(known, values.num_examples, layer, layer + 1, ablation)
+
+    def above(
+        self,
+        variables: Any,
+        layer: int,
+        values: Values,
+        ablation: Ablation | None = None,
+    ) -> tuple[Float[Array, "N C"], Float[Array, "N upper"]]:
+        """Runs from a layer to the logits.
+
+        Under ``vmap`` over ablations, what is in ``values`` is computed once.
+
+        Args:
+            variables: as in ``apply``.
+            layer: counted from 0.
+            values: of ``layer``.
+            ablation: as in ``apply``; neurons of layers below are not ablated.
+
+        Returns:
+            Logits [N, C], and the activations of the neurons from ``layer`` on.
+        """
+        known = self._resume(variables, layer, values)
+        logits, outputs = self._finish(known, values.num_examples, layer, ablation)
+        return logits, self._pooled(outputs)
+
+    def is_affine_above(self, layer: int) -> bool:
+        """Whether the logits are an affine function of a layer's outputs.
+
+        Args:
+            layer: counted from 0.
+
+        Returns:
+            True if no equation between the layer and the logits is anything else, and
+            none rounds to fewer than 32 bits.
+        """
+        return is_affine(self._programs[_SIZES[0]], self._sites[layer].number)
+
+    def _program(self, num_examples: int) -> Program:
+        """The equations for a number of examples; one example is computed as two."""
+        num_examples = max(num_examples, 2)
+        if num_examples not in self._programs:
+            function, example = self._function, self._example
+            program = trace_logits(function, self._variables, example, num_examples)
+            if program.structure != self._programs[_SIZES[0]].structure:
+                raise ValueError(
+                    f"apply: other equations for {num_examples} examples than for "
+                    f"{_SIZES[0]}; expected the same computation for each example"
+                )
+            self._programs[num_examples] = program
+        return self._programs[num_examples]
+
+    def _inputs(self, variables: Any, x: ArrayLike) -> tuple[dict[int, Any], int]:
+        """Variables, constants and examples, by number; and how many examples."""
+        x = jnp.asarray(x)
+        wanted, sizes = self._example.dtype, self._example.shape[1:]
+        if x.dtype != wanted or x.shape[1:] != sizes or not x.size:
+            expected = ", ".join(["N >= 1", *map(str, sizes)])
+            raise ValueError(
+                f"x: expected {wanted} [{expected}], as traced, got {x.dtype} "
+                f"{list(x.shape)}"
+            )
+        program = self._program(len(x))
+        known = self._variable_values(variables, program)
+        known[program.x] = _two_or_more(x)
+        return known, len(x)
+
+    def _variable_values(self, variables: Any, program: Program) -> dict[int, Any]:
+        """Variables and constants, by number."""
+        expected = named_leaves(self._variables)
+        given = [(name, jnp.asarray(leaf)) for name, leaf in named_leaves(variables)]
+        for (name, leaf), (path, wanted) in zip(given, expected, strict=False):
+            found = name, leaf.shape, leaf.dtype
+            if found != (path, wanted.shape, wanted.dtype):
+                raise ValueError(
+                    f"variables: expected {path} {wanted.dtype} {list(wanted.shape)}, "
+                    f"as traced, got {name} {leaf.dtype} {list(leaf.shape)}"
+                )
+        if len(given) != len(expected):
+            raise ValueError(
+                f"variables: expected {len(expected)} arrays, as traced, got "
+                f"{len(given)}"
+            )
+        return program.constants | dict(enumerate(leaf for _, leaf in given))
+
+    def _cut(self, layer: int) -> list[int]:
+        """Numbers of what the network from a layer upwards depends on, its own first.
+
+        Equations move that depend on an output of this layer or one above; the rest of
+        what they use is here. That includes layers above that do not depend on this
+        one (of queries, keys and values, none depends on another).
+        """
+        program = self._programs[_SIZES[0]]
+        own = self._sites[layer].number
+        sources = {site.number for site in self._sites[layer:]}
+        moving, used = set(), {own, program.output}
+        for equation in program.equations:
+            if not sources.isdisjoint(equation.numbers):
+                sources |= set(equation.outputs)
+                moving |= set(equation.outputs)
+                used |= set(equation.numbers)
+        still = [n for n in sorted(used - moving) if program.values[n].on_x]
+        return [own, *(number for number in still if number != own)]
+
+    def _resume(self, variables: Any, layer: int, values: Values) -> dict[int, Any]:
+        """What a layer's values stand for, by number."""
+        program = self._program(values.num_examples)
+        site, (own, *rest) = self._sites[layer], self._cut(layer)
+        outputs = _two_or_more(values.outputs)
+        known = self._variable_values(variables, program)
+        known[own] = site.from_canonical(outputs, program.values[own].shape)
+        return known | dict(zip(rest, values.rest, strict=True))
+
+    def _stop(
+        self,
+        known: dict[int, Any],
+        num_examples: int,
+        start: int,
+        layer: int,
+        ablation: Ablation | None,
+    ) -> Values:
+        """Runs to a layer; layers from ``start`` up to it are ablated."""
+        own, *rest = self._cut(layer)
+        self._run(known, num_examples, [own, *rest], self._sites[start:layer], ablation)
+        outputs = self._sites[layer].canonical(known[own])[:num_examples]
+        return Values(outputs, tuple(known[number] for number in rest), num_examples)
+
+    def _finish(
+        self,
+        known: dict[int, Any],
+        num_examples: int,
+        start: int,
+        ablation: Ablation | None,
+        shift: Mapping[str, ArrayLike] | None = None,
+    ) -> tuple[Array, dict[str, Array]]:
+        """Runs to the logits; layers from ``start`` on are ablated and returned."""
+        output, sites = self._programs[_SIZES[0]].output, self._sites[start:]
+        wanted = [output, *(site.number for site in sites)]
+        self._run(known, num_examples, wanted, sites, ablation, shift)
+        return known[output][:num_examples], {
+            site.layer.name: site.canonical(known[site.number])[:num_examples]
+            for site in sites
+        }
+
+    def _run(
+        self,
+        known: dict[int, Any],
+        num_examples: int,
+        wanted: Sequence[int],
+        sites: Sequence[Site],
+        ablation: Ablation | None,
+        shift: Mapping[str, ArrayLike] | None = None,
+    ) -> None:
+        """Adds the wanted values to the known ones, with some sites ablated."""
+        parts = {} if ablation is None else _by_layer(self.layers, ablation)
+        site_of = {site.number: site for site in sites}
+
+        def replace(number: int, value: Any) -> Any:
+            if number not in site_of:
+                return value
+            site = site_of[number]
+            if shift and site.layer.name in shift:
+                added = _two_or_more(jnp.asarray(shift[site.layer.name], value.dtype))
+                value += site.from_canonical(added, value.shape)
+            if site.layer.name in parts:
+                value = site.ablate(value, *parts[site.layer.name])
+            return value
+
+        schedule = self._program(num_examples).schedule(wanted, known)
+        for number in site_of.keys() & known.keys():
+            known[number] = replace(number, known[number])
+        evaluate(schedule, known, replace)
+
+    def _pooled(self, outputs: Mapping[str, Array]) -> Float[Array, "N n"]:
+        pooled = [
+            pool_activations(layer, outputs[layer.name], self.pool)
+            for layer in self.layers
+            if layer.name in outputs
+        ]
+        dtype = jnp.result_type(*pooled)
+        return jnp.concatenate([array.astype(dtype) for array in pooled], axis=1)
+
+
+def _two_or_more(array: Array) -> Array:
+    """Arrays of one example repeat it: axes of size 1 would lose their roles."""
+    return jnp.concatenate([array, array]) if len(array) == 1 else array
+
+
+def _by_layer(
+    layers: Sequence[Layer], ablation: Ablation
+) -> dict[str, tuple[Array, Array]]:
+    """An ablation's ``keep`` and ``clamp`` of each layer that may be ablated."""
+    keep = _named_arrays("keep", layers, ablation.keep)
+    clamp = _named_arrays("clamp", layers, ablation.clamp)
+    for layer in layers:
+        if layer.name not in keep:
+            continue
+        if layer.name not in clamp:
+            raise ValueError(f"clamp: lacks {layer.name}, which keep ablates")
+        wide = {(layer.num_neurons, *layer.vector), layer.shape}
+        for name, array, shapes in (
+            ("keep", keep[layer.name], set()),
+            ("clamp", clamp[layer.name], wide),
+        ):
+            if array.shape not in shapes | {(layer.num_neurons,)}:
+                raise ValueError(
+                    f"{name}: expected [{layer.num_neurons}] for {layer.name}"
+                    f"{' or ' + str(list(layer.shape)) if shapes else ''}, got "
+                    f"{list(array.shape)}"
+                )
+        if keep[layer.name].dtype != bool:
+            raise ValueError(
+                f"keep: expected bool, got {keep[layer.name].dtype}; True keeps"
+            )
+    return {name: (keep[name], clamp[name]) for name in keep}
+
+
+def _named_arrays(
+    what: str, layers: Sequence[Layer], given: ArrayLike | Mapping[str, ArrayLike]
+) -> dict[str, Array]:
+    """Arrays by layer, from such or from a flat array."""
+    if not isinstance(given, Mapping):
+        if np.shape(given) != (count_neurons(layers),):
+            raise ValueError(
+                f"{what}: expected [{count_neurons(layers)}], a number per neuron, got "
+                f"{list(np.shape(given))}"
+            )
+        return split_by_layer(layers, given)
+    names = [layer.name for layer in layers]
+    for name in given:
+        if name not in names:
+            raise ValueError(f"{what}: no layer {name!r}; layers: {', '.join(names)}")
+    return {name: jnp.asarray(array) for name, array in given.items()}
