@@ -59,6 +59,8 @@ from ioca_jax.measures.information import (
 )
 from ioca_jax.measures.quantization import encode, quantize, quantizer_edges
 from ioca_jax.networks.mlp import MLP, Ablation
+from ioca_jax.networks.network import Layer, Network
+from ioca_jax.networks.traced import trace_network
 from ioca_jax.networks.training import TrainConfig, Trained, train
 from ioca_jax.report.summary import summarize
 from ioca_jax.results.files import load_results
@@ -70,6 +72,8 @@ __all__ = [
     "Ablation",
     "Dataset",
     "Evaluation",
+    "Layer",
+    "Network",
     "NeuronStatistics",
     "Shard",
     "Split",
@@ -103,6 +107,7 @@ __all__ = [
     "random_order",
     "run_study",
     "summarize",
+    "trace_network",
     "train",
     "use_all_cores",
 ]

@@ -12,7 +12,7 @@ an ablated layer is computed once, what lies above it once per ablation.
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,7 @@ class Layer:
         return (*self.positions, self.num_neurons, *self.vector)
 
 
+@runtime_checkable
 class Network(Protocol):
     """What measures and ablations need of a network.
 
@@ -98,6 +99,7 @@ class Values:
     num_examples: int = dataclasses.field(metadata={"static": True})
 
 
+@runtime_checkable
 class StagedNetwork(Network, Protocol):
     """A network that can be stopped at a layer and resumed from there."""
 
