@@ -1,4 +1,4 @@
-"""What is refused before it becomes a number: labels, codes and counts.
+"""What is refused before it becomes a number: labels, masks, codes and so on.
 
 Values are checked where they are known. While JAX traces (``jit``, ``vmap``) an array
 has a shape and a type but no values yet, so only these are checked, at no cost.
@@ -96,6 +96,92 @@ def check_labels(
     _check_range(name, array, num_classes, "number classes from 0 to num_classes - 1")
 
 
+def check_examples(x: ArrayLike, y: ArrayLike, num_classes: int) -> None:
+    """Refuses examples and labels that do not fit each other or the network.
+
+    Args:
+        x: numbers [N, ...], N at least 1; none NaN.
+        y: int32 [N] in [0, C).
+        num_classes: C.
+
+    Raises:
+        ValueError: not such, or not one label for each example.
+    """
+    array = _as_array(x)
+    shape = np.shape(array)
+    is_number = jnp.issubdtype(array.dtype, jnp.number)
+    if len(shape) < 2 or not shape[0] or not is_number:
+        raise ValueError(
+            "x: expected numbers of shape [N, ...] with N at least 1, got "
+            f"{array.dtype} of shape {list(shape)}"
+        )
+    check_labels(y, num_classes, shape[0], name="y")
+    check_no_nan("x", array, "leave such examples out")
+
+
+def check_keep(keep: ArrayLike, num_neurons: int, *, name: str = "keep") -> None:
+    """Refuses what are not masks.
+
+    Args:
+        keep: bool [..., H].
+        num_neurons: H.
+        name: what the caller calls the masks.
+
+    Raises:
+        ValueError: not booleans (the clamp, say, or indices), or of another last axis.
+    """
+    array = _as_array(keep)
+    if array.dtype != bool or array.shape[-1:] != (num_neurons,):
+        raise ValueError(
+            f"{name}: expected bool [..., {num_neurons}], True for each hidden neuron "
+            f"that is kept, got {array.dtype} of shape {list(array.shape)}; it is "
+            "neither the clamp nor a list of neurons"
+        )
+
+
+def check_clamp(clamp: ArrayLike, num_neurons: int) -> None:
+    """Refuses what are not constant outputs of ablated neurons.
+
+    Args:
+        clamp: float32 [..., H], none NaN.
+        num_neurons: H.
+
+    Raises:
+        ValueError: not numbers (masks, say), of another last axis, or NaN.
+    """
+    array = _as_array(clamp)
+    is_number = jnp.issubdtype(array.dtype, jnp.number)
+    if not is_number or array.shape[-1:] != (num_neurons,):
+        raise ValueError(
+            f"clamp: expected float32 [..., {num_neurons}], a value for each hidden "
+            f"neuron, got {array.dtype} of shape {list(array.shape)}"
+        )
+    check_no_nan("clamp", array, "an ablated neuron outputs a number")
+
+
+def check_no_nan(name: str, array: ArrayLike, advice: str) -> None:
+    """Refuses NaN.
+
+    Args:
+        name: what the caller calls the array.
+        array: numbers.
+        advice: what to do instead.
+
+    Raises:
+        ValueError: a value is NaN.
+    """
+    array = _as_array(array)
+    if not is_known(array) or not array.size:
+        return
+    # A minimum is NaN where a value is, and needs no copy.
+    if np.isnan(array.min()):
+        number = int(np.isnan(np.asarray(array)).sum())
+        raise ValueError(
+            f"{name}: expected numbers, got NaN for {number} of {array.size} values; "
+            f"{advice}"
+        )
+
+
 def check_codes(codes: ArrayLike, num_codes: int) -> None:
     """Refuses what are not codes of neurons.
 
@@ -150,10 +236,15 @@ def check_counts(counts: ArrayLike) -> None:
 
 def _checked_integers(name: str, array: ArrayLike, advice: str) -> Any:
     """An array as it is, or a sequence as a NumPy array; refused unless of integers."""
-    known: Any = array if isinstance(array, jax.Array) else np.asarray(array)
+    known = _as_array(array)
     if not jnp.issubdtype(known.dtype, jnp.integer):
         raise ValueError(f"{name}: expected integers, got {known.dtype}; {advice}")
     return known
+
+
+def _as_array(array: ArrayLike) -> Any:
+    """An array as it is, and anything else as a NumPy array."""
+    return array if isinstance(array, jax.Array) else np.asarray(array)
 
 
 def _check_range(name: str, array: Any, number: int, advice: str) -> None:

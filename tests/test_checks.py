@@ -136,3 +136,96 @@ REFUSED = [
 def test_what_is_refused(call, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         call()
+
+
+X = np.array([[0.5, 1.0], [np.inf, -1.0], [0.0, 2.0], [1.0, 1.0]], np.float32)
+MASKS = np.array([[True, False, True], [True, True, True]])
+CLAMP = np.array([0.0, np.inf, -1.0], np.float32)
+
+
+@pytest.mark.parametrize("as_array", [np.asarray, jnp.asarray])
+def test_examples_masks_and_clamps_that_are_right_are_let_be(as_array):
+    for x in (X, X.reshape(4, 1, 2), (X > 0).astype(np.uint8)):
+        checks.check_examples(as_array(x), as_array(LABELS), 3)
+    for masks in (MASKS, MASKS[0], MASKS[None]):
+        checks.check_keep(as_array(masks), 3)
+    for clamp in (CLAMP, CLAMP[None], np.zeros(3, int)):
+        checks.check_clamp(as_array(clamp), 3)
+
+
+def with_nan(array):
+    changed = array.copy()
+    changed.flat[1] = np.nan
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: checks.check_examples(X[0], LABELS, 3),
+            "x: expected numbers of shape [N, ...] with N at least 1, got float32 of "
+            "shape [2]",
+        ),
+        (
+            lambda: checks.check_examples(X[:0], LABELS[:0], 3),
+            "x: expected numbers of shape [N, ...] with N at least 1, got float32 of "
+            "shape [0, 2]",
+        ),
+        (
+            lambda: checks.check_examples(X > 0, LABELS, 3),
+            "x: expected numbers of shape [N, ...] with N at least 1, got bool of "
+            "shape [4, 2]",
+        ),
+        (
+            lambda: checks.check_examples(X, LABELS[:3], 3),
+            "y: expected 4, one for each example, got 3",
+        ),
+        (
+            lambda: checks.check_examples(X, LABELS, 2),
+            "y: expected values in [0, 1], got 2; number classes from 0 to "
+            "num_classes - 1",
+        ),
+        (
+            lambda: checks.check_examples(jnp.asarray(with_nan(X)), LABELS, 3),
+            "x: expected numbers, got NaN for 1 of 8 values; leave such examples out",
+        ),
+        (
+            lambda: checks.check_keep(CLAMP, 3, name="masks"),
+            "masks: expected bool [..., 3], True for each hidden neuron that is kept, "
+            "got float32 of shape [3]; it is neither the clamp nor a list of neurons",
+        ),
+        (
+            lambda: checks.check_keep(MASKS, 4),
+            "keep: expected bool [..., 4], True for each hidden neuron that is kept, "
+            "got bool of shape [2, 3]; it is neither the clamp nor a list of neurons",
+        ),
+        (
+            lambda: checks.check_clamp(MASKS, 3),
+            "clamp: expected float32 [..., 3], a value for each hidden neuron, got "
+            "bool of shape [2, 3]",
+        ),
+        (
+            lambda: checks.check_clamp(CLAMP[:2], 3),
+            "clamp: expected float32 [..., 3], a value for each hidden neuron, got "
+            "float32 of shape [2]",
+        ),
+        (
+            lambda: checks.check_clamp(with_nan(CLAMP), 3),
+            "clamp: expected numbers, got NaN for 1 of 3 values; an ablated neuron "
+            "outputs a number",
+        ),
+    ],
+)
+def test_unusable_examples_masks_and_clamps(call, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        call()
+
+
+def test_values_that_are_traced_are_let_be():
+    @jax.jit
+    def trace(x, y, clamp):
+        checks.check_examples(x, y, 2)
+        checks.check_clamp(clamp, 3)
+
+    trace(with_nan(X), LABELS + 7, with_nan(CLAMP))
