@@ -1,15 +1,15 @@
-"""Several runs, or pruned networks, in one figure."""
+"""Several runs, settings or sizes of pruned networks in one figure."""
 
 import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 from ioca_jax.plots import selection, style
@@ -19,27 +19,26 @@ from ioca_jax.results.files import in_words
 def claims_overview(
     table: pd.DataFrame, claims: Mapping[str, tuple[str, str]]
 ) -> Figure:
-    """Draws every comparison that claims rest on, of many settings.
+    """Every comparison on which the claims are judged, for several settings.
 
     Args:
         table: rows of ``claims.judge_claims`` with a column ``setting``.
-        claims: by name, what is claimed, and what the effect is; in that order.
+        claims: by name, the claim and the quantity that is compared, in the order of
+            the panels.
 
     Returns:
-        A panel per claim, a line per setting; a mark per comparison at its effect,
-        filled where the claim holds or fails.
+        A panel per claim, a row per setting; a mark per comparison at its effect, its
+        colour and shape by verdict.
     """
     settings = list(dict.fromkeys(table["setting"]))
     columns = min(len(claims), 3)
     rows = -(-len(claims) // columns)
-    figure = Figure(
-        figsize=(2.4 + 3.0 * columns, 0.8 + rows * (1.1 + 0.16 * len(settings))),
-        layout="constrained",
-    )
-    figure.suptitle(
-        "What holds of the claims: a mark per comparison (scope, clamp, measure), mean "
+    size = (2.4 + 3.0 * columns, 0.8 + rows * (1.1 + 0.16 * len(settings)))
+    figure = Figure(figsize=size, layout="constrained")
+    style.add_title(
+        figure,
+        "Verdicts on the claims: a mark per comparison (scope, clamp, measure), mean "
         "over networks",
-        fontsize="medium",
     )
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     looks = {
@@ -47,102 +46,89 @@ def claims_overview(
         "fails": {"color": style.COLOURS[3], "marker": "X"},
         "undecided": {"color": "0.5", "marker": "o", "mfc": "none"},
     }
-    handles = []
+    looks = {
+        name: {"linestyle": "", "markersize": 5, **look} for name, look in looks.items()
+    }
     for axes, (claim, (text, effect)) in zip(panels, claims.items(), strict=False):
         here = table[table["claim"] == claim]
-        handles.clear()
         for verdict, look in looks.items():
             chosen = here[here["verdict"] == verdict]
             lines = [settings.index(name) for name in chosen["setting"]]
-            mark = {"linestyle": "", "markersize": 5, **look}
-            handles += axes.plot(chosen["effect"], lines, **mark)
-        axes.axvline(0, color="black", linewidth=1, linestyle=":")
+            axes.plot(chosen["effect"], lines, **look)
+        axes.axvline(0, **style.REFERENCE)
         axes.set_title(textwrap.fill(f"{claim}: {text}", 44), fontsize="small")
         axes.set_xlabel(effect, fontsize="x-small")
-        axes.set_yticks(np.arange(len(settings)), settings, parse_math=False)
-        axes.set_ylim(len(settings) - 0.5, -0.5)
+        _name_rows(axes, settings)
         axes.tick_params(labelsize="x-small")
-        axes.grid(color="0.9", linewidth=0.6)
-        axes.set_axisbelow(True)
+        style.add_grid(axes)
     for axes in panels[len(claims) :]:
         axes.remove()
-    style.add_legend(figure, handles, list(looks))
+    style.add_legend(figure, looks)
     return figure
 
 
+def _name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """A row per name, the first on top."""
+    axes.set_yticks(np.arange(len(names)), names, parse_math=False)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+
+
 def pruning_curves(results: xr.Dataset) -> Figure:
-    """Draws accuracy over the parameters that pruned networks have left.
+    """Accuracy of pruned networks against their remaining parameters.
 
     Args:
-        results: what ``experiments.prune`` writes: ``accuracy`` by seed, ranked_by,
-            keep, clamp and stage (``pruned``, ``retrained``), ``parameters`` by keep,
+        results: from ``experiments.prune``: ``accuracy`` by seed, ranked_by, keep,
+            clamp and stage (``pruned``, ``retrained``), ``parameters`` by keep,
             ``intact_accuracy`` by seed, and ``intact_parameters``.
 
     Returns:
-        A row of panels per clamp, a column per stage; a line per measure, its band ±
-        one standard deviation over networks, random pruning, and the intact networks'
-        mean.
+        A row of panels per clamp, a column per stage; a line per measure, with a band
+        of ± one standard deviation over networks, random pruning, and the mean of the
+        intact networks.
     """
-    clamps, stages = (
-        selection.names_of(results, "clamp"),
-        selection.names_of(results, "stage"),
-    )
-    figure, panels = style.make_panels(
-        results,
-        "Pruning: the neurons of greatest score are kept in each layer; the stages "
-        "have scales of their own",
-        len(clamps),
-        len(stages),
-        sharex=True,
-        sharey="col",  # retrained networks lie close together
-    )
-    epochs = int(results.attrs["retrain_epochs"])
-    described = {
-        "retrained": f"retrained {epochs} epoch{'s' if epochs > 1 else ''}",
+    clamps, stages = (selection.labels_of(results, name) for name in ("clamp", "stage"))
+    title = "Pruning: each layer keeps its neurons of highest score"
+    # Retrained networks differ little, so each stage has its own scale.
+    shared = {"sharex": True, "sharey": "col"}
+    figure, panels = style.clamp_panels(results, title, stages, clamps, **shared)
+    looks = {
+        name: style.dashed_look(index, label=in_words(name))
+        for index, name in enumerate(selection.labels_of(results, "ranked_by"))
     }
-    styles = {
-        name: style.look(
-            index, label=in_words(name), linestyle=style.DASHES[index // 6 % 3]
-        )
-        for index, name in enumerate(selection.names_of(results, "ranked_by"))
-    }
-    dotted = {"linestyle": ":", "linewidth": 2, "marker": ".", "zorder": 3}
-    styles["random"] = {"label": "random neurons", "color": "black", **dotted}
-    every_size = results["accuracy"].assign_coords(
+    if "random" in looks:
+        dotted = {"linestyle": ":", "linewidth": 2, "marker": ".", "zorder": 3}
+        looks["random"] = {"label": "random neurons", "color": "black", **dotted}
+    accuracy = results["accuracy"].assign_coords(
         step=("keep", results["parameters"].values)
     )
-    every_size = every_size.swap_dims(keep="step").sortby("step")
-    for (clamp, stage), axes in zip(
-        itertools.product(clamps, stages), panels, strict=True
-    ):
-        chosen = every_size.sel(clamp=clamp, stage=stage).transpose("seed", ...)
-        axes.axhline(
-            float(results["intact_accuracy"].mean()),
-            color="0.3",
-            linewidth=0.8,
-            label="intact networks, mean",
-        )
-        style.draw_curves(
-            axes,
-            [(chosen.sel(ranked_by=name), look) for name, look in styles.items()],
-        )
-        heading = f"{described.get(stage, stage)}, clamped to {clamp}"
-        axes.set_title(heading, fontsize="medium")
+    accuracy = accuracy.swap_dims(keep="step").sortby("step").transpose("seed", ...)
+    intact = {"color": "0.3", "linewidth": 0.8, "label": "intact networks, mean"}
+    for (clamp, stage), axes in panels.items():
+        axes.axhline(float(results["intact_accuracy"].mean()), **intact)
+        chosen = accuracy.sel(clamp=clamp, stage=stage)
+        curves = [(chosen.sel(ranked_by=name), look) for name, look in looks.items()]
+        style.draw_curves(axes, curves)
+        if stage == "retrained":
+            epochs = int(results.attrs["retrain_epochs"])
+            unit = "epoch" if epochs == 1 else "epochs"
+            name = f"retrained for {epochs} {unit}, clamped to {clamp}"
+            axes.set_title(name, fontsize="medium")
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_minor_locator(NullLocator())
         if clamp == clamps[-1]:
             whole = int(results["intact_parameters"])
-            axes.set_xlabel(f"parameters left (of {whole:,})")
+            axes.set_xlabel(f"remaining parameters (of {whole:,})")
         if stage == stages[0]:
-            axes.set_ylabel("test accuracy (share correct)")
-    style.add_curve_legend(figure, results)
+            axes.set_ylabel(style.ACCURACY)
+    entries = style.drawn_entries(figure.axes[0]) | style.deviation_entry(results)
+    style.add_legend(figure, entries)
     return figure
 
 
 def compare_runs(table: pd.DataFrame) -> Figure:
-    """Draws test error and areas under accuracy curves of several runs.
+    """Test error and areas under accuracy curves of several runs.
 
     Args:
         table: a row per run: ``name``, ``networks``, ``diverged``, ``test_error_mean``
@@ -151,8 +137,9 @@ def compare_runs(table: pd.DataFrame) -> Figure:
             have no results, and are left out.
 
     Returns:
-        A line per run in every panel: above, its test error ± one standard deviation;
-        below, a row of panels per clamp and a column per scope, a mark per order.
+        A row per run in every panel: at the top its test error ± one standard
+        deviation; below a row of panels per clamp and a column per scope, with a mark
+        per order.
 
     Raises:
         ValueError: no run with a network that converged.
@@ -167,116 +154,92 @@ def compare_runs(table: pd.DataFrame) -> Figure:
     scopes, clamps, ranked_by = (
         list(dict.fromkeys(parts)) for parts in list(zip(*areas, strict=True))[:3]
     )
-    orders = list(dict.fromkeys(tuple(parts[2:]) for parts in areas))
-    # A run may lack layers, clamps or orders that others have.
-    every = [
-        ".".join(["area", scope, clamp, *order])
-        for scope, clamp, order in itertools.product(scopes, clamps, orders)
-    ]
-    runs = runs.reindex(columns=list(dict.fromkeys([*runs.columns, *every])))
     figure, top, panels = _run_panels(runs, scopes, clamps)
-    lines = np.arange(len(runs))
-    top.errorbar(
-        runs["test_error_mean"].to_numpy(),
-        lines,
-        xerr=runs["test_error_sd"].fillna(0).to_numpy(),
-        color="black",
-        fmt="o",
-        markersize=4,
-        capsize=3,
-    )
+    rows = np.arange(len(runs))
+    spread = runs["test_error_sd"].fillna(0).to_numpy()
+    dot = {"color": "black", "fmt": "o", "markersize": 4, "capsize": 3}
+    top.errorbar(runs["test_error_mean"].to_numpy(), rows, xerr=spread, **dot)
     has_spread = runs["test_error_sd"].notna().to_numpy().any()
     described = ", mean ± standard deviation over networks" if has_spread else ""
     top.set_xlabel(f"test error (%){described}", fontsize="small")
     measures = [name for name in ranked_by if name != "random"]
-    # Within a run's line, each measure has its own height.
-    heights = (np.arange(len(measures)) + 0.5) / max(1, len(measures)) - 0.5
     for (clamp, scope), axes in panels.items():
-        prefix = f"area.{scope}.{clamp}"
-        for index, (measure, height) in enumerate(zip(measures, heights, strict=True)):
-            ends = []
-            for direction, described in style.DIRECTIONS.items():
-                ends.append(runs[f"{prefix}.{measure}.{direction}"].to_numpy())
-                hollow = {"mfc": "white"} if direction == "descending" else {}
-                axes.plot(
-                    ends[-1],
-                    lines + 0.7 * height,
-                    label=f"{in_words(measure)}, {described}",
-                    **style.look(index, linestyle="", zorder=3, **hollow),
-                )
-            axes.hlines(
-                lines + 0.7 * height,
-                *ends,
-                color=style.look(index)["color"],
-                linewidth=0.8,
-            )
-        if "random" in ranked_by:
-            axes.vlines(
-                runs[f"{prefix}.random.random"].to_numpy(),
-                lines - 0.42,
-                lines + 0.42,
-                color="black",
-            )
-    handles, labels = next(iter(panels.values())).get_legend_handles_labels()
+        _draw_areas(axes, runs, f"area.{scope}.{clamp}", measures)
+    entries: dict[str, Any] = style.drawn_entries(next(iter(panels.values())))
     if "random" in ranked_by:
         mark = {"marker": "|", "markersize": 10, "markeredgewidth": 1.5}
-        handles.append(Line2D([], [], linestyle="", color="black", **mark))
-        labels.append("random orders, mean")
-    style.add_legend(figure, handles, labels)
+        entries["random orders, mean"] = {"linestyle": "", "color": "black", **mark}
+    style.add_legend(figure, entries)
     return figure
+
+
+def _draw_areas(
+    axes: Axes, runs: pd.DataFrame, prefix: str, measures: Sequence[str]
+) -> None:
+    """A row per run, in which each measure has its own height."""
+    rows = np.arange(len(runs))
+    looks = style.order_looks(measures)
+    for index, measure in enumerate(measures):
+        heights = rows + 0.7 * ((index + 0.5) / len(measures) - 0.5)
+        ends = []
+        for direction in style.DIRECTIONS:
+            area = _column(runs, f"{prefix}.{measure}.{direction}")
+            look = looks[measure, direction] | {"linestyle": "", "zorder": 3}
+            axes.plot(area, heights, **look)
+            ends.append(area)
+        colour = looks[measure, "ascending"]["color"]
+        axes.hlines(heights, *ends, color=colour, linewidth=0.8)
+    axes.vlines(
+        _column(runs, f"{prefix}.random.random"),
+        rows - 0.42,
+        rows + 0.42,
+        color="black",
+    )
+
+
+def _column(runs: pd.DataFrame, name: str) -> np.ndarray:
+    """Numbers of the runs, NaN if no run has the layer, clamp or order."""
+    return runs[name].to_numpy() if name in runs else np.full(len(runs), np.nan)
 
 
 def _run_panels(
     runs: pd.DataFrame, scopes: Sequence[str], clamps: Sequence[str]
 ) -> tuple[Figure, Axes, dict[tuple[str, str], Axes]]:
-    """A panel over the whole width, and below it one by clamp and scope."""
+    """A panel over the whole width, and below it a panel per clamp and scope."""
+    columns = (runs[name] for name in ("name", "networks", "diverged"))
     names = [
         _run_label(name, int(networks), int(diverged))
-        for name, networks, diverged in zip(
-            runs["name"], runs["networks"], runs["diverged"], strict=True
-        )
+        for name, networks, diverged in zip(*columns, strict=True)
     ]
     inches = len(runs) * (0.14 + 0.14 * max(name.count("\n") + 1 for name in names))
-    figure = Figure(
-        figsize=(
-            2.5 + max(len(scopes) * 2.4, style.LEAST_WIDTH - 2.5),
-            0.5 + (1 + len(clamps)) * (0.7 + inches),
-        ),
-        layout="constrained",
-    )
-    text = (
-        "Runs compared: test error, and area under the accuracy curve over the share "
-        "of neurons ablated, mean over networks"
+    width = 2.5 + max(len(scopes) * 2.4, style.LEAST_WIDTH - 2.5)
+    height = 0.5 + (1 + len(clamps)) * (0.7 + inches)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    title = (
+        "Comparison of runs: test error, and area under the accuracy curve against the "
+        "share of ablated neurons, mean over networks"
     )
     if runs.filter(like="area.").isna().to_numpy().any():
-        text += "; empty where a run lacks the layer, or no network converged"
-    figure.suptitle(
-        textwrap.fill(text, int(figure.get_figwidth() * 13)), fontsize="medium"
-    )
+        title += "; empty where a run lacks the layer, or no network converged"
+    style.add_title(figure, title)
     grid = figure.add_gridspec(1 + len(clamps), len(scopes))
     top = figure.add_subplot(grid[0, :])
     top.set_title("intact networks", fontsize="medium")
-    top.set_yticks(np.arange(len(runs)), names, parse_math=False)
-    top.set_ylim(len(runs) - 0.5, -0.5)
+    _name_rows(top, names)
     panels: dict[tuple[str, str], Axes] = {}
-    for row, clamp in enumerate(clamps):
-        for column, scope in enumerate(scopes):
-            axes = figure.add_subplot(
-                grid[1 + row, column],
-                sharex=next(iter(panels.values()), None),
-                sharey=top,
-            )
-            axes.set_title(
-                f"{selection.scope_name(scope)}, clamped to {clamp}", fontsize="medium"
-            )
-            axes.tick_params(labelleft=column == 0)
-            axes.xaxis.set_major_locator(MaxNLocator(4))
-            if row == len(clamps) - 1:
-                axes.set_xlabel("area (mean share correct)", fontsize="small")
-            panels[clamp, scope] = axes
+    for place, (clamp, scope) in enumerate(itertools.product(clamps, scopes)):
+        row, column = divmod(place, len(scopes))
+        sharex = next(iter(panels.values()), None)
+        axes = figure.add_subplot(grid[1 + row, column], sharex=sharex, sharey=top)
+        name = f"{selection.scope_name(scope)}, clamped to {clamp}"
+        axes.set_title(name, fontsize="medium")
+        axes.tick_params(labelleft=column == 0)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        if clamp == clamps[-1]:
+            axes.set_xlabel("area (mean accuracy)", fontsize="small")
+        panels[clamp, scope] = axes
     for axes in (top, *panels.values()):
-        axes.grid(axis="x", color="0.9", linewidth=0.6)
-        axes.set_axisbelow(True)
+        style.add_grid(axes, "x")
         axes.tick_params(labelsize="small")
         axes.tick_params(axis="y", length=0)
         for line in range(0, len(runs), 2):
@@ -285,7 +248,7 @@ def _run_panels(
 
 
 def _run_label(name: str, networks: int, diverged: int) -> str:
-    """A run's name in lines that fit beside a panel, with what was left out of it."""
+    """A run's name in lines that fit beside a panel, and how many networks diverged."""
     text = name.replace(",", ", ")
     if diverged:
         note = f"({diverged} of {networks} diverged, left out)"

@@ -5,19 +5,14 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from ioca_jax.plots import selection, style
-from ioca_jax.results.files import in_words, mean_curve, orderings_of
+from ioca_jax.results.files import mean_curve, orderings_of
 
-ORDER_VARIABLES = {"joint_information_miller_madow", "joint_information_null"}
-GROUP_VARIABLES = {"redundancy_index"}
-_NULL: dict[str, Any] = {"color": "0.5", "linestyle": ":", "linewidth": 0.8}
+_NULL: style.Look = {"color": "0.5", "linestyle": ":", "linewidth": 0.8}
 _SHADE = "0.92"
 
 
@@ -26,133 +21,123 @@ def joint_information_curves(
     measure: str = "mutual_information",
     clamp: str | None = None,
 ) -> Figure:
-    """Draws what neurons say of the class together, along orders of ablation.
+    """Joint information of neurons with the class, along orders of ablation.
 
     Args:
         results: a run's results, with interactions.
-        measure: whose orders are drawn beside the random ones.
-        clamp: of the ablated neurons; None takes the run's last.
+        measure: whose two orders are drawn with the random ones.
+        clamp: of the ablated neurons; None takes the last one of the results.
 
     Returns:
-        A column per scope: above, the joint information of the neurons ablated so far
-        and of those left, with what permuted labels give; below, accuracy. Bands are ±
-        one standard deviation over networks. Where examples are too few for any
-        estimate panels are shaded and, if that is wide, their scale is compressed.
+        A column per scope: in the upper row the joint information of the ablated and of
+        the remaining neurons, with its mean under permuted labels; in the lower row
+        accuracy. Bands are ± one standard deviation over networks. Steps without an
+        estimate, for lack of examples, are shaded; their scale is compressed if they
+        are many.
 
     Raises:
-        ValueError: no network that converged, a run without interactions, or a measure
-            or clamp that it lacks.
+        ValueError: no network that converged, results without interactions, or a
+            measure or clamp that they lack.
     """
-    selection.check_held(
-        results, "joint_information_curves", ORDER_VARIABLES, "interactions"
+    kept = selection.select_converged(
+        results, "joint_information_curves", clamp=clamp, measure=measure
     )
-    kept = selection.converged_only(results)
-    clamp = selection.clamp_or_last(kept, "joint_information_curves", clamp)
-    selection.check_named(kept, "joint_information_curves", "measure", measure)
-    scopes = selection.names_of(kept, "scope")
-    figure, panels = style.make_panels(
-        results,
+    clamp = clamp or selection.labels_of(kept, "clamp")[-1]
+    scopes = selection.labels_of(kept, "scope")
+    title = (
         "Joint information with the class along orders of ablation, and accuracy with "
-        f"neurons clamped to {clamp}",
-        2,
-        len(scopes),
-        sharex="col",
-        sharey="row",
+        f"neurons clamped to {clamp}"
     )
-    random = {"color": "black", "marker": "^", "linestyle": ":", "markersize": 4}
-    orders = {
-        (measure, "ascending"): (f"{in_words(measure)}, lowest first", style.look(0)),
-        (measure, "descending"): (
-            f"{in_words(measure)}, highest first",
-            style.look(1, linestyle="--"),
-        ),
-        ("random", "random"): (selection.random_label(kept), random),
-    }
-    if "random" not in kept["ranked_by"]:
-        del orders["random", "random"]
-    grid = np.reshape(np.asarray(panels, object), (2, len(scopes)))
+    columns = len(scopes)
+    figure, panels = style.make_panels(
+        results, title, 2 * columns, columns, sharex="col", sharey="row"
+    )
+    looks = _order_looks(kept, measure)
     shaded = False
-    for (above, below), scope in zip(grid.T, scopes, strict=True):
-        size = selection.scope_size(kept, scope)
-        estimated = np.zeros(size + 1, bool)
-        curves = []
-        for order, (_, look) in orders.items():
-            for side, fill in (("ablated", {}), ("left", {"mfc": "white"})):
-                curve, null = (
-                    _joint_curve(kept, name, side, scope, *order)
-                    for name in (
-                        "joint_information_miller_madow",
-                        "joint_information_null",
-                    )
-                )
-                estimated[curve["step"].values] = True
-                curves.append((curve, look | fill))
-                above.plot(null["step"], null.mean("seed"), **_NULL)
-        style.draw_curves(above, curves)
-        style.draw_curves(
-            below,
-            [
-                (mean_curve(kept, clamp, scope, *order), look)
-                for order, (_, look) in orders.items()
-            ],
-        )
+    for scope, above, below in zip(
+        scopes, panels[:columns], panels[columns:], strict=True
+    ):
+        estimated = _draw_joint_information(above, kept, scope, looks)
+        curves = [
+            (mean_curve(kept, clamp, scope, *order), look)
+            for order, look in looks.items()
+        ]
+        style.draw_curves(below, curves)
         below.set_ylim(bottom=0)
-        below.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-        shaded |= not estimated.all()
-        _mark_unknown(above, below, estimated)
+        style.set_integer_ticks(below)
         above.set_title(selection.scope_name(scope), fontsize="medium")
-        below.set_xlabel(f"neurons ablated (of {size})")
-    grid[0, 0].set_ylabel("joint information with\nthe class, Miller-Madow (bits)")
-    grid[1, 0].set_ylabel("test accuracy (share correct)")
-    handles: list[Artist] = [Line2D([], [], **look) for _, look in orders.values()]
-    labels = [label for label, _ in orders.values()]
-    side = {"linestyle": "", "color": "0.3", "marker": "o", "markersize": 5}
-    handles += [
-        Line2D([], [], **side),
-        Line2D([], [], **side, mfc="white"),
-        Line2D([], [], **_NULL),
-    ]
-    labels += [
-        "above: neurons ablated so far",
-        "above: neurons left",
-        "labels permuted, plug-in, mean",
-    ]
+        below.set_xlabel(f"neurons ablated (of {len(estimated) - 1})")
+        shaded |= not estimated.all()
+        _shade_unknown(above, below, estimated)
+    panels[0].set_ylabel("joint information with\nthe class, Miller-Madow (bits)")
+    panels[columns].set_ylabel(style.ACCURACY)
+    entries: dict[str, Any] = {look["label"]: look for look in looks.values()}
+    dot = {"linestyle": "", "color": "0.3", "marker": "o", "markersize": 5}
+    entries |= {
+        "upper row: ablated neurons": dot,
+        "upper row: remaining neurons": dot | {"mfc": "white"},
+        "permuted labels, plug-in, mean": _NULL,
+    }
     if shaded:
-        handles.append(Patch(color=_SHADE))
-        labels.append("too few examples for an estimate; compressed where wide")
-    if kept.sizes["seed"] > 1:
-        handles.append(Patch(color="0.8"))
-        labels.append("band: ± standard deviation over networks")
-    style.add_legend(figure, handles, labels)
+        entries["too few examples for an estimate (compressed if wide)"] = _SHADE
+    style.add_legend(figure, entries | style.deviation_entry(kept))
     return figure
 
 
-def _joint_curve(
+def _order_looks(
+    results: xr.Dataset, measure: str
+) -> dict[tuple[str, str], style.Look]:
+    """Looks of a measure's two orders and of random ones; all markers are filled."""
+    ascending, descending = style.order_looks([measure]).items()
+    looks = dict([ascending])
+    looks[descending[0]] = style.look(1, linestyle="--", label=descending[1]["label"])
+    for order, look in style.random_looks(results).items():
+        looks[order] = look | {"marker": "^", "markersize": 4, "linewidth": 1.5}
+    return looks
+
+
+def _draw_joint_information(
+    axes: Axes,
     results: xr.Dataset,
-    name: str,
-    side: str,
     scope: str,
-    ranked_by: str,
-    direction: str,
+    looks: dict[tuple[str, str], style.Look],
+) -> np.ndarray:
+    """Draws the estimates, and returns at which steps any order has one."""
+    estimated = np.zeros(selection.scope_size(results, scope) + 1, bool)
+    curves = []
+    for order, look in looks.items():
+        for side, fill in (("ablated", {}), ("left", {"mfc": "white"})):
+            curve, null = (
+                _joint_curve(results, f"joint_information_{name}", side, scope, order)
+                for name in ("miller_madow", "null")
+            )
+            estimated[curve["step"].values] = True
+            curves.append((curve, look | fill))
+            axes.plot(null["step"], null.mean("seed"), **_NULL)
+    style.draw_curves(axes, curves)
+    return estimated
+
+
+def _joint_curve(
+    results: xr.Dataset, name: str, side: str, scope: str, order: tuple[str, str]
 ) -> xr.DataArray:
-    """[seed, step], mean over draws, where every network and draw has an estimate."""
+    """[seed, step], mean over draws, where all networks and draws have an estimate."""
     curves = results[name].sel(side=side, scope=scope)
-    curves = curves.isel(ordering=orderings_of(results, ranked_by, direction))
-    curves = curves.dropna("step", how="any")
-    return curves.mean("ordering").transpose("seed", "step")
+    curves = curves.isel(ordering=orderings_of(results, *order))
+    return curves.dropna("step", how="any").mean("ordering").transpose("seed", "step")
 
 
-def _mark_unknown(above: Axes, below: Axes, estimated: np.ndarray) -> None:
-    """Shades where no order has an estimate, and gives that little room."""
+def _shade_unknown(above: Axes, below: Axes, estimated: np.ndarray) -> None:
+    """Shades the steps without an estimate, and compresses them if they are many."""
     unknown = np.flatnonzero(~estimated)
-    size = len(estimated) - 1
     if not unknown.size:
         return
+    size = len(estimated) - 1
     start, end = unknown[0] - 0.5, unknown[-1] + 0.5
     for axes in (above, below):
         axes.axvspan(start, end, color=_SHADE, linewidth=0, zorder=0)
     known = size + 1 - (end - start)
-    if end - start > known / 6:  # else there is no room for words
+    if end - start > known / 6:  # a narrower one has no space for text
         above.text(
             (max(start, 0) + min(end, size)) / 2,
             0.5,
@@ -167,76 +152,69 @@ def _mark_unknown(above: Axes, below: Axes, estimated: np.ndarray) -> None:
     if 0 < known < end - start:
         true = [start - size, start, end, end + size]
         shown = [start - size, start, start + known / 3, start + known / 3 + size]
-        scales = (partial(np.interp, xp=true, fp=shown),)
-        scales += (partial(np.interp, xp=shown, fp=true),)
-        above.set_xscale("function", functions=scales)
-        locate = MaxNLocator(2, integer=True, min_n_ticks=1)
-        ticks = [
-            tick
-            for low, high in ((0, start), (end, size))
-            if low < high
-            for tick in locate.tick_values(low, high)
-            if low <= tick <= high
-        ]
-        below.set_xticks(ticks)
-        margin = known / 20
-        below.set_xlim(-margin, size + margin)
+        forward, inverse = (
+            partial(np.interp, xp=a, fp=b) for a, b in ((true, shown), (shown, true))
+        )
+        above.set_xscale("function", functions=(forward, inverse))
+        locator = MaxNLocator(2, integer=True, min_n_ticks=1)
+        ticks = [*locator.tick_values(0, start), *locator.tick_values(end, size)]
+        shown_ticks = [t for t in ticks if 0 <= t <= start or end <= t <= size]
+        below.set_xticks(shown_ticks)
+        below.set_xlim(-known / 20, size + known / 20)
 
 
 def redundancy_indices(results: xr.Dataset) -> Figure:
-    """Draws how the redundancy index of random groups is distributed.
+    """Distribution of the redundancy index of random groups of neurons.
 
     Args:
         results: a run's results, with interactions.
 
     Returns:
-        A panel per scope; a violin of the groups of all networks per group size, with
-        its median, and the median of every network as a point. Few groups lie far away:
-        the scale is that of the others, and says how many it leaves out.
+        A panel per scope; for each group size a violin of the groups of all networks
+        with its median, and the median of every network as a point. The scale leaves
+        out outliers; their number is written in the panel.
 
     Raises:
-        ValueError: no network that converged, or a run without interactions.
+        ValueError: no network that converged, or results without interactions.
     """
-    selection.check_held(results, "redundancy_indices", GROUP_VARIABLES, "interactions")
-    kept = selection.converged_only(results)
-    scopes, sizes = selection.names_of(kept, "scope"), kept["group_size"].values
-    figure, panels = style.make_panels(
-        results,
-        "Redundancy index of groups of neurons drawn at random: the neurons' "
-        "information with the class, summed, over their joint one",
-        1,
-        len(scopes),
-        sharey=True,
+    kept = selection.select_converged(results, "redundancy_indices")
+    scopes, sizes = selection.labels_of(kept, "scope"), kept["group_size"].values
+    title = (
+        "Redundancy index of random groups of neurons: sum of the neurons' information "
+        "with the class over their joint information"
     )
-    index = kept["redundancy_index"]
+    figure, panels = style.make_panels(
+        results, title, len(scopes), len(scopes), sharey=True
+    )
+    index = kept["redundancy_index"].astype(np.float64)
     known = index.values[np.isfinite(index.values)]
     low, high = np.quantile(np.append(known, 1.0), (0.002, 0.998))
     margin = 0.08 * (high - low) or 0.5
     low, high = min(low, 1.0) - margin, max(high, 1.0) + margin
     for number, (axes, scope) in enumerate(zip(panels, scopes, strict=True)):
         outside = 0
-        for place, size in enumerate(sizes):
+        for position, size in enumerate(sizes):
             here = index.sel(scope=scope, group_size=size)
-            values = here.values[np.isfinite(here.values)].astype(np.float64)
+            values = here.values[np.isfinite(here.values)]
             outside += int(((values < low) | (values > high)).sum())
             if values.size:
-                of_networks = here.median("group").dropna("seed").values
-                # Clipped, its median is the same, and its density that of most.
-                values = np.clip(values, low, high)
-                style.draw_distribution(
-                    axes, place, values, style.look(number), of_networks
-                )
-        axes.axhline(1, **style.NEITHER)
+                medians = here.median("group").dropna("seed").values
+                # Clipping keeps the median, and the density within the scale.
+                clipped, look = np.clip(values, low, high), style.look(number)
+                style.draw_distribution(axes, position, clipped, look, medians)
+        axes.axhline(1, **style.REFERENCE)
         axes.set_title(selection.scope_name(scope), fontsize="medium")
         axes.set_xticks(np.arange(len(sizes)), sizes)
         axes.set_xlabel("neurons in a group")
         axes.set_xlim(-0.6, len(sizes) - 0.4)
         if outside:
-            style.write_in_corner(axes, f"{outside} outside the scale", "top", "right")
+            text = f"{outside} outside the scale"
+            style.write_in_corner(axes, text, "top", "right")
     panels[0].set_ylim(low, high)
-    panels[0].set_ylabel("redundancy index (no unit)")
-    meaning = {f"1 ({style.SIGN.replace('0', '1')})": style.NEITHER}
-    style.add_distribution_legend(
-        figure, "group", "median of one network's groups", meaning
+    panels[0].set_ylabel("redundancy index")
+    entries = style.distribution_entries(
+        "median of one network's groups", "density of the groups"
     )
+    entries[style.SIGN.replace("0", "1")] = style.REFERENCE
+    style.add_legend(figure, entries)
     return figure

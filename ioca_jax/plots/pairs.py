@@ -1,12 +1,13 @@
 """Redundancy and synergy of pairs of neurons."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
@@ -14,119 +15,89 @@ from scipy.spatial.distance import squareform
 from ioca_jax.plots import selection, style
 from ioca_jax.results.files import in_words, neurons_of
 
-PAIR_VARIABLES = {"pair_value", "pair_effect_loss"}
 _CO_INFORMATION = "co_information_miller_madow"
-# Beyond this points of pairs hide each other, and are counted in so many bins an axis.
+# More points than these would hide each other: they are counted in bins instead.
 _POINTS_APART = 1000
-_BINS = 60
+_BINS = 60  # on each axis
 
 
 def pair_matrices(
     results: xr.Dataset, clamp: str | None = None, arranged_by: str = "clustered"
 ) -> Figure:
-    """Draws redundancy and synergy of every pair of neurons, in one network.
+    """Redundancy and synergy of every pair of neurons, in one network.
 
     Args:
         results: a run's results, with interactions.
-        clamp: of the ablated neurons; None takes the run's last.
-        arranged_by: the order of a layer's neurons: a measure, lowest first, or
-            ``clustered``, so that neurons of great co-information are neighbours.
+        clamp: of the ablated neurons; None takes the last one of the results.
+        arranged_by: the order of a layer's neurons: ``clustered`` places neurons of
+            high co-information side by side; a measure places its lowest value first.
 
     Returns:
         Four panels, neurons by neurons, of the first network that converged:
         co-information, redundancy, synergy, and the pair effect in the test loss. Lines
-        part layers; what is not known is grey.
+        separate layers; entries without a value are grey.
 
     Raises:
-        ValueError: no network that converged, a run without interactions, or a clamp or
-            measure that the run lacks.
+        ValueError: no network that converged, results without interactions, or a clamp
+            or measure that they lack.
     """
-    selection.check_held(results, "pair_matrices", PAIR_VARIABLES, "interactions")
-    kept = selection.converged_only(results)
-    clamp = selection.clamp_or_last(kept, "pair_matrices", clamp)
-    if arranged_by != "clustered":
-        selection.check_named(kept, "pair_matrices", "measure", arranged_by)
+    measure = None if arranged_by == "clustered" else arranged_by
+    kept = selection.select_converged(
+        results, "pair_matrices", clamp=clamp, measure=measure
+    )
+    clamp = clamp or selection.labels_of(kept, "clamp")[-1]
     one = kept.isel(seed=0)
-    ordered = (
-        "clustered"
-        if arranged_by == "clustered"
-        else f"lowest {in_words(arranged_by)} first"
+    order = f"by {in_words(measure)}, lowest first" if measure else "clustered"
+    title = (
+        f"Redundancy and synergy of pairs of neurons, network of seed "
+        f"{int(one['seed'])}; neurons of a layer {order}"
     )
-    figure, panels = style.make_panels(
-        results,
-        "Redundancy and synergy of pairs of neurons, in the network of seed "
-        f"{int(one['seed'])}; within layers {ordered}",
-        2,
-        2,
-        size=(4.4, 3.7),
-    )
-    pairs = one["pair_value"]
+    figure, panels = style.make_panels(results, title, 4, 2, size=(4.4, 3.7))
+    layers = selection.layers_of(one)
+    parts = [_arranged(one, layer, measure) for layer in layers]
+    arranged = np.concatenate(parts)
+    ends = np.cumsum([len(part) for part in parts])
+    centres = [end - (len(part) + 1) / 2 for part, end in zip(parts, ends, strict=True)]
+    pairs, effects = one["pair_value"], one["pair_effect_loss"].sel(clamp=clamp)
     matrices = [
-        ("co-information, Miller-Madow", "diverging", _CO_INFORMATION),
-        ("redundancy by I_min, plug-in", "redundancy", "redundancy_i_min"),
-        ("synergy by I_min, plug-in", "synergy", "synergy_i_min"),
-        (f"pair effect in test loss, clamped to {clamp}", "diverging", None),
+        ("co-information, Miller-Madow", pairs.sel(pair_measure=_CO_INFORMATION)),
+        ("redundancy, I_min, plug-in", pairs.sel(pair_measure="redundancy_i_min")),
+        ("synergy, I_min, plug-in", pairs.sel(pair_measure="synergy_i_min")),
+        (f"pair effect in test loss, clamped to {clamp}", effects),
     ]
-    arranged = _arranged(one, arranged_by)
-    places = np.arange(len(arranged))
-    of_place = one["layer"].values[arranged]
-    for axes, (title, colours, name) in zip(panels, matrices, strict=True):
-        matrix = (
-            pairs.sel(pair_measure=name)
-            if name
-            else one["pair_effect_loss"].sel(clamp=clamp)
-        )
-        values = matrix.values[np.ix_(arranged, arranged)]
-        # A neuron with itself is no pair, and outshines all that are.
-        values = np.where(places[:, None] == places, np.nan, values)
-        unit = "bits" if name else "nats"
-        style.draw_image(
-            axes,
-            values,
-            colours,
-            f"{unit} ({style.SIGN})" if colours == "diverging" else unit,
-            limit=style.limit_of_most(values),
-            aspect="equal",
-        )
-        axes.set_title(title, fontsize="medium")
-        for end in np.flatnonzero(np.diff(of_place)) + 0.5:
+    colours = ("diverging", "redundancy", "synergy", "diverging")
+    units = (f"bits ({style.SIGN})", "bits", "bits", f"nats ({style.SIGN})")
+    for index, (axes, (name, matrix)) in enumerate(zip(panels, matrices, strict=True)):
+        values = matrix.values[np.ix_(arranged, arranged)].copy()
+        np.fill_diagonal(values, np.nan)  # a neuron with itself is not a pair
+        style.draw_image(axes, values, colours[index], units[index], aspect="equal")
+        axes.set_title(name, fontsize="medium")
+        for end in ends[:-1] - 0.5:
             axes.axvline(end, color="black", linewidth=0.8)
             axes.axhline(end, color="black", linewidth=0.8)
-        centres = [
-            places[of_place == layer].mean() for layer in selection.layers_of(kept)
-        ]
-        labels = [f"layer {layer}" for layer in selection.layers_of(kept)]
-        axes.set_xticks(centres, labels)
-        axes.set_yticks(centres, labels, rotation=90, va="center")
+        names = [selection.layer_name(layer) for layer in layers]
+        axes.set_xticks(centres, names)
+        axes.set_yticks(centres, names, rotation=90, va="center")
         axes.tick_params(length=0, labelsize="small")
-    style.add_legend(
-        figure,
-        [Patch(color=style.UNKNOWN)],
-        ["not a pair, or not known (effects: pairs of a layer only)"],
-    )
+    label = "not a pair, or no value (effects: pairs within a layer only)"
+    style.add_legend(figure, {label: style.UNKNOWN})
     return figure
 
 
-def _arranged(network: xr.Dataset, arranged_by: str) -> np.ndarray:
-    """The neurons layer by layer, in each by a measure or by likeness."""
-    parts = []
-    for layer in selection.layers_of(network):
-        of_layer = neurons_of(network, layer)
-        if arranged_by == "clustered":
-            shared = network["pair_value"].sel(pair_measure=_CO_INFORMATION)
-            within = _clustered(shared.values[np.ix_(of_layer, of_layer)])
-        else:
-            scores = network["score"].sel(measure=arranged_by).values[of_layer]
-            within = np.argsort(scores, kind="stable")
-        parts.append(of_layer[within])
-    return np.concatenate(parts)
+def _arranged(network: xr.Dataset, layer: Any, measure: str | None) -> np.ndarray:
+    """A layer's neurons in ascending order of a measure, or clustered."""
+    if measure:
+        return selection.neurons_in_order(network, measure, layer)
+    of_layer = neurons_of(network, layer)
+    values = network["pair_value"].sel(pair_measure=_CO_INFORMATION).values
+    return of_layer[_clustered(values[np.ix_(of_layer, of_layer)])]
 
 
-def _clustered(likeness: np.ndarray) -> np.ndarray:
-    """Leaves of the average linkage, so that neighbours are as like as can be."""
-    pairs = squareform(likeness.astype(np.float64), checks=False)
+def _clustered(similarity: np.ndarray) -> np.ndarray:
+    """Leaves of the average linkage in the order that has similar ones adjacent."""
+    pairs = squareform(similarity.astype(np.float64), checks=False)
     if not np.isfinite(pairs).any():
-        return np.arange(len(likeness))
+        return np.arange(len(similarity))
     distances = np.nanmax(pairs) - pairs
     distances = np.where(np.isfinite(distances), distances, np.nanmax(distances))
     linkage = hierarchy.linkage(distances, "average", optimal_ordering=True)
@@ -138,94 +109,80 @@ def pair_agreement(
     clamp: str | None = None,
     table: pd.DataFrame | None = None,
 ) -> Figure:
-    """Draws what pairs of neurons share of the class against what ablating both costs.
+    """Co-information of pairs of neurons against the effect of ablating both.
 
     Args:
         results: a run's results, with interactions.
-        clamp: of the ablated neurons; None takes the run's last.
-        table: rank correlations, with columns ``layer``, ``clamp``, ``pair_measure``,
-            ``effect_in``, ``effect``, ``low``, ``high`` and ``p_corrected``; None tells
-            none.
+        clamp: of the ablated neurons; None takes the last one of the results.
+        table: rank correlations for the panels' titles, with columns ``layer``,
+            ``clamp``, ``pair_measure``, ``effect_in``, ``effect``, ``low``, ``high``
+            and ``p_corrected``.
 
     Returns:
-        A panel per layer; a point per pair of every network, or where these are many
-        how many there are: co-information, and the pair effect in the test loss.
+        A panel per layer; a point per pair of every network, or counts in bins if there
+        are many.
 
     Raises:
-        ValueError: no network that converged, a run without interactions, or a clamp
-            that it lacks.
+        ValueError: no network that converged, results without interactions, or a clamp
+            that they lack.
     """
-    selection.check_held(results, "pair_agreement", PAIR_VARIABLES, "interactions")
-    kept = selection.converged_only(results)
-    clamp = selection.clamp_or_last(kept, "pair_agreement", clamp)
-    layers = selection.layers_of(kept)
+    kept = selection.select_converged(results, "pair_agreement", clamp=clamp)
+    clamp = clamp or selection.labels_of(kept, "clamp")[-1]
+    looks = style.layer_looks(kept)
     title = (
-        "Information against intervention: what pairs of neurons of a layer share, and "
-        f"what ablating both costs beyond each, clamped to {clamp}"
+        "Pairs of neurons of a layer: co-information against the effect of ablating "
+        f"both beyond the sum of single effects, clamped to {clamp}"
     )
     if table is not None:
-        title += (
-            "; rank correlation: mean over networks, its 95 % interval, corrected p"
-        )
-    figure, panels = style.make_panels(
-        results,
-        title,
-        -(-len(layers) // style.PANELS_IN_A_ROW),
-        min(len(layers), style.PANELS_IN_A_ROW),
-        len(layers),
-        size=(4.2, 3.2),
-    )
+        title += "; Spearman's rho is a mean over networks with its 95 % interval"
+    figure, panels = style.make_panels(results, title, len(looks), size=(4.2, 3.2))
     shared = kept["pair_value"].sel(pair_measure=_CO_INFORMATION)
     effect = kept["pair_effect_loss"].sel(clamp=clamp)
-    threshold = style.linear_range(effect.values)
-    for index, (axes, layer) in enumerate(zip(panels, layers, strict=True)):
-        first, second = np.triu_indices(len(neurons_of(kept, layer)), 1)
-        first, second = (neurons_of(kept, layer)[side] for side in (first, second))
+    for axes, (layer, look) in zip(panels, looks.items(), strict=True):
+        of_layer = neurons_of(kept, layer)
+        first, second = of_layer[np.array(np.triu_indices(len(of_layer), 1))]
         x, y = (
             side.transpose("seed", "neuron", "other").values[:, first, second].ravel()
             for side in (shared, effect)
         )
         known = np.isfinite(x) & np.isfinite(y)
         x, y = x[known], y[known]
-        axes.set_yscale("symlog", linthresh=threshold)
+        style.set_asinh_scale(axes, y)
         if len(x) > _POINTS_APART:
-            _draw_density(axes, x, y, "pairs")
+            _draw_density(axes, x, y)
         else:
-            style.draw_points(axes, x, y, style.look(index), size=7.0)
+            style.draw_points(axes, x, y, look, size=7.0)
         axes.axhline(0, color="0.4", linewidth=0.8)
         axes.axvline(0, color="0.4", linewidth=0.8)
-        axes.set_title(
-            _agreement_title(table, layer, clamp, f"layer {layer}"), fontsize="medium"
-        )
+        name = look["label"] + _correlation(table, layer, clamp)
+        axes.set_title(name, fontsize="small")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel("co-information, Miller-Madow (bits)")
         axes.set_ylabel("pair effect in test loss (nats)")
-        style.write_in_corner(axes, "redundant in both", "top", "right")
-        style.write_in_corner(axes, "synergistic in both", "bottom", "left")
+        style.write_in_corner(axes, "redundant by both", "top", "right")
+        style.write_in_corner(axes, "synergistic by both", "bottom", "left")
     return figure
 
 
-def _agreement_title(
-    table: pd.DataFrame | None, layer: int, clamp: str, name: str
-) -> str:
+def _correlation(table: pd.DataFrame | None, layer: Any, clamp: str) -> str:
+    """A line with the rank correlation of a layer, empty without one."""
     if table is None:
-        return name
+        return ""
     here = table[
         (table["layer"] == layer)
         & (table["clamp"] == clamp)
         & (table["pair_measure"] == _CO_INFORMATION)
         & (table["effect_in"] == "loss")
     ]
-    for _, row in here.iterrows():
-        name += (
-            f"\nrank correlation {row['effect']:.2f} "
-            f"[{row['low']:.2f}, {row['high']:.2f}], p {row['p_corrected']:.2g}"
-        )
-    return name
+    return "".join(
+        f"\nSpearman's rho = {row['effect']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        f"\ncorrected p = {row['p_corrected']:.2g}"
+        for _, row in here.iterrows()
+    )
 
 
-def _draw_density(axes: Axes, x: np.ndarray, y: np.ndarray, things: str) -> None:
-    """How many points there are, with a colour bar, on the scales that axes have."""
+def _draw_density(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
+    """Counts of pairs in bins that are equal on the scales of the axes."""
     scales = axes.xaxis.get_transform(), axes.yaxis.get_transform()
     shown = [scale.transform(side) for scale, side in zip(scales, (x, y), strict=True)]
     counts, *edges = np.histogram2d(*shown, bins=_BINS)
@@ -240,6 +197,4 @@ def _draw_density(axes: Axes, x: np.ndarray, y: np.ndarray, things: str) -> None
         cmap="viridis_r",
         rasterized=True,
     )
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    figure.colorbar(image, ax=axes).set_label(things, fontsize="small")
+    style.add_colour_bar(axes, image, "number of pairs")

@@ -1,6 +1,7 @@
-"""What figures select from results, and the labels of it."""
+"""Selections from results that figures share, their checks, and their labels."""
 
 import json
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -8,52 +9,104 @@ import xarray as xr
 from ioca_jax.results.files import converged, dataset_in_words, in_words, neurons_of
 
 _UNITS = {"bit": "bits", "nat": "nats", "1": "no unit"}
+_INTERACTIONS = "run the study with interactions"
+_TRAJECTORY_EPOCHS = "run the study with trajectory epochs"
+_TRAJECTORIES = (
+    "trajectory_score",
+    "trajectory_accuracy",
+    "layer_entropy",
+    "layer_information",
+    "layer_information_decoded",
+    "layer_redundancy_index",
+)
+_HISTORY = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+# By figure, the variables that not every study has, and how to get them.
+_REQUIRED = {
+    "pair_matrices": (("pair_value", "pair_effect_loss"), _INTERACTIONS),
+    "pair_agreement": (("pair_value", "pair_effect_loss"), _INTERACTIONS),
+    "joint_information_curves": (
+        ("joint_information_miller_madow", "joint_information_null"),
+        _INTERACTIONS,
+    ),
+    "redundancy_indices": (("redundancy_index",), _INTERACTIONS),
+    "trajectories": (_TRAJECTORIES, _TRAJECTORY_EPOCHS),
+    "information_plane": (_TRAJECTORIES, _TRAJECTORY_EPOCHS),
+    "training_history": (_HISTORY, "only a study that trains its networks has them"),
+}
 
 
-def converged_only(results: xr.Dataset) -> xr.Dataset:
-    """The networks that converged, of which there must be one."""
+def missing_variables(results: xr.Dataset, figure: str) -> list[str]:
+    """The variables that a figure requires and the results lack."""
+    required, _ = _REQUIRED.get(figure, ((), ""))
+    return [name for name in required if name not in results]
+
+
+def check_variables(results: xr.Dataset, figure: str) -> None:
+    """Raises ValueError if the results lack a variable that a figure requires."""
+    if missing := missing_variables(results, figure):
+        raise ValueError(
+            f"{figure}: expected results with {', '.join(missing)}, got results "
+            f"without; {_REQUIRED[figure][1]}"
+        )
+
+
+def check_label(results: xr.Dataset, figure: str, axis: str, label: str) -> None:
+    """Raises ValueError if an axis of the results lacks a label."""
+    labels = dict.fromkeys(labels_of(results, axis))
+    if label not in labels:
+        raise ValueError(
+            f"{figure}: expected {axis} to be one of {', '.join(labels)}, got {label!r}"
+        )
+
+
+def select_converged(
+    results: xr.Dataset, figure: str, **labels: str | None
+) -> xr.Dataset:
+    """The networks that converged, once the results are found fit for a figure.
+
+    Args:
+        results: a run's results.
+        figure: name of the figure's function.
+        labels: by axis, a label that the axis must have; None is not checked.
+
+    Returns:
+        The results without diverged networks.
+
+    Raises:
+        ValueError: a variable or a label that the results lack, or no network that
+            converged.
+    """
+    check_variables(results, figure)
     kept = converged(results)
     if not kept.sizes["seed"]:
         raise ValueError(
-            "expected results with a network that converged, got "
-            f"{results.sizes['seed']} that diverged; draw training_history to see how"
+            f"{figure}: expected a network that converged, got {results.sizes['seed']} "
+            "that diverged; training_history shows their losses"
         )
+    for axis, label in labels.items():
+        if label is not None:
+            check_label(kept, figure, axis, label)
     return kept
 
 
-def check_held(results: xr.Dataset, figure: str, wanted: set[str], what: str) -> None:
-    """Refuses results that lack the variables of a figure."""
-    if not wanted <= set(results.data_vars):
-        raise ValueError(
-            f"{figure}: expected a run with {what}, got one without; run it with {what}"
-        )
-
-
-def check_named(results: xr.Dataset, figure: str, axis: str, name: str) -> None:
-    """Refuses a name that an axis lacks."""
-    there = dict.fromkeys(names_of(results, axis))
-    if name not in there:
-        raise ValueError(
-            f"{figure}: expected a run with the {axis} {name!r}, got one with "
-            f"{', '.join(there)}"
-        )
-
-
-def clamp_or_last(results: xr.Dataset, figure: str, clamp: str | None) -> str:
-    """The clamp asked for, or the run's last."""
-    clamp = clamp or names_of(results, "clamp")[-1]
-    check_named(results, figure, "clamp", clamp)
-    return clamp
-
-
-def names_of(results: xr.Dataset, axis: str) -> list[str]:
+def labels_of(results: xr.Dataset, axis: str) -> list[str]:
     """The labels of an axis."""
-    return [str(name) for name in results[axis].values]
+    return [str(label) for label in results[axis].values]
 
 
-def layers_of(results: xr.Dataset) -> list[int]:
-    """The hidden layers, first layer first."""
-    return np.unique(results["layer"].values).tolist()
+def layers_of(results: xr.Dataset) -> list[Any]:
+    """The layers as the coordinate ``layer`` has them, first layer first."""
+    return list(dict.fromkeys(results["layer"].values.tolist()))
+
+
+def layer_name(layer: Any) -> str:
+    """A layer's name; layers that are numbered are named as their scope."""
+    return f"layer_{layer}" if isinstance(layer, int) else str(layer)
+
+
+def scope_name(scope: str) -> str:
+    """A scope's name for a title."""
+    return "whole network" if scope == "network" else scope
 
 
 def scope_size(results: xr.Dataset, scope: str) -> int:
@@ -62,9 +115,17 @@ def scope_size(results: xr.Dataset, scope: str) -> int:
     return of_scope.sizes["step"] - 1
 
 
-def scope_name(scope: str) -> str:
-    """A scope as titles name it."""
-    return "whole network" if scope == "network" else in_words(scope)
+def scores_of(results: xr.Dataset, measure: str, layer: Any) -> np.ndarray:
+    """A measure of all neurons of a layer in all networks, float64 [S * width]."""
+    scores = results["score"].isel(neuron=neurons_of(results, layer))
+    return scores.sel(measure=measure).values.ravel().astype(np.float64)
+
+
+def neurons_in_order(network: xr.Dataset, measure: str, layer: Any) -> np.ndarray:
+    """Indices of a layer's neurons in ascending order of a measure, of one network."""
+    scores = network["score"].sel(measure=measure).values
+    of_layer = neurons_of(network, layer)
+    return of_layer[np.argsort(scores[of_layer], kind="stable")]
 
 
 def measure_label(results: xr.Dataset, measure: str) -> str:
@@ -79,15 +140,8 @@ def random_label(results: xr.Dataset) -> str:
     return "random order" + (f", mean of {draws} draws" if draws > 1 else "")
 
 
-def scores_of(results: xr.Dataset, measure: str, layer: int) -> np.ndarray:
-    """A measure of every neuron of a layer, of all networks, float64."""
-    of_layer = neurons_of(results, layer)
-    scores = results["score"].sel(measure=measure).isel(neuron=of_layer)
-    return scores.values.ravel().astype(np.float64)
-
-
 def subject(results: xr.Dataset) -> str:
-    """What was trained and how many, for a figure's title."""
+    """Data, network, quantiser and number of networks, for a figure's title."""
     config = json.loads(results.attrs["configuration"])
     seeds = results.sizes["seed"]
     kept = converged(results).sizes["seed"] if "diverged" in results else seeds

@@ -1,16 +1,14 @@
-"""Results become figures: what a reader looks at before the tables.
+"""Colours, panels, legends and the drawing that figures share.
 
-Nothing is computed here but means, spreads and counts over networks, random draws,
-neurons and groups, and the order in which neurons are drawn: tests and intervals come
-as tables out of ``claims``. Every figure is legible without colour: what differs in
-colour differs in marker or line style too. Colours are those of M. Okabe and K. Ito,
-"Color Universal Design", which people with the common kinds of colour blindness tell
-apart.
+Every figure is legible without colour: what differs in colour also differs in marker
+or line style. The colours are those of M. Okabe and K. Ito, "Color Universal Design",
+which people with common colour vision deficiencies can distinguish.
 
-Figures are drawn without pyplot and without touching matplotlib's global settings, so
-they can be drawn in any thread and without a screen.
+Figures are drawn without pyplot and without changes to matplotlib's global settings,
+so they can be drawn in any thread and without a screen.
 """
 
+import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -20,73 +18,256 @@ import xarray as xr
 from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import AsinhLocator, MaxNLocator, NullLocator
 
 from ioca_jax.plots import selection
+from ioca_jax.results.files import in_words
 
-# Okabe and Ito's, without black (kept for random orders) and yellow (too pale). The
-# first two, which most figures need, are dark and light in print without colour.
+Look = dict[str, Any]  # properties of a line: colour, marker, style, label
+
+# Okabe and Ito's without black (for random orders) and yellow (too pale). The first
+# two, which most figures need, are dark and light in print without colour.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
-# One more than the colours, so that pairs repeat only after the 42nd.
+# One more than the colours: colour and marker repeat together only after 42 lines.
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-# Where there are more lines than colours.
 DASHES = ("-", "--", "-.")
 DIRECTIONS = {"ascending": "lowest first", "descending": "highest first"}
-# More lines or panels than these make than a reader can tell apart.
-MEASURES_IN_A_FIGURE = 5
+ACCURACY = "test accuracy"
+SIGN = "above 0: redundancy, below 0: synergy"
+# Purple is redundancy and orange is synergy, also in the diverging map.
+_MAPS = {"diverging": "PuOr", "redundancy": "Purples", "synergy": "Oranges"}
+UNKNOWN = "0.75"  # the grey of matrix entries without a value
+BAND = "0.8"  # the grey that stands for bands in legends
+REFERENCE: Look = {"color": "black", "linestyle": ":", "linewidth": 1}
 _PANEL = (3.3, 2.7)  # inches
 LEAST_WIDTH = 6.0  # inches, for titles and legends
-PANELS_IN_A_ROW = 4
-# Beyond this a PDF holds the points of a panel as an image, or viewers choke on it.
+_PANELS_IN_A_ROW = 4
+# A PDF holds more points than this as an image, since viewers are slow with them.
 _POINTS_AS_VECTORS = 5000
-# Purple is redundancy and orange synergy, alone as in the diverging map.
-_MAPS = {"diverging": "PuOr", "redundancy": "Purples", "synergy": "Oranges"}
-SIGN = "above 0: redundancy, below: synergy"
-UNKNOWN = "0.75"
-NEITHER: dict[str, Any] = {"color": "black", "linestyle": ":", "linewidth": 1.5}
 
 
-def draw_curves(
-    axes: Axes, curves: Sequence[tuple[xr.DataArray, dict[str, Any]]]
-) -> None:
-    """Mean lines over seeds with bands of ± one standard deviation."""
-    curves = [(curve, style) for curve, style in curves if curve.size]
-    for index, (curve, style) in enumerate(curves):
-        step, mean = curve["step"].values, curve.mean("seed").values
-        axes.plot(
-            step,
-            mean,
-            markevery=marker_positions(len(step), index, len(curves)),
-            **style,
+def look(index: int, **more: Any) -> Look:
+    """Colour and marker of a panel's line or layer number ``index``."""
+    colour, marker = COLOURS[index % len(COLOURS)], _MARKERS[index % len(_MARKERS)]
+    return {"color": colour, "marker": marker, "markersize": 5, **more}
+
+
+def dashed_look(index: int, **more: Any) -> Look:
+    """As ``look``, and the line style changes once the colours are used up."""
+    return look(index, linestyle=DASHES[index // len(COLOURS) % 3], **more)
+
+
+def layer_looks(results: xr.Dataset) -> dict[Any, Look]:
+    """Looks of the layers, labelled with their names."""
+    layers = selection.layers_of(results)
+    return {
+        layer: look(index, label=selection.layer_name(layer))
+        for index, layer in enumerate(layers)
+    }
+
+
+def order_label(ranked_by: str, direction: str) -> str:
+    """An order's name for legends and titles."""
+    if ranked_by == "random":
+        return "random order"
+    return f"{in_words(ranked_by)}, {DIRECTIONS[direction]}"
+
+
+def order_looks(measures: Sequence[str]) -> dict[tuple[str, str], Look]:
+    """Looks of both orders of each measure, by ``(ranked_by, direction)``.
+
+    Descending orders are dashed and have hollow markers.
+    """
+    hollow = {"ascending": {}, "descending": {"linestyle": "--", "mfc": "white"}}
+    return {
+        (measure, direction): look(
+            index, label=order_label(measure, direction), **hollow[direction]
         )
+        for index, measure in enumerate(measures)
+        for direction in DIRECTIONS
+    }
+
+
+def random_looks(results: xr.Dataset) -> dict[tuple[str, str], Look]:
+    """The look of random orders, by ``(ranked_by, direction)``; empty without them."""
+    if "random" not in results["ranked_by"]:
+        return {}
+    label = selection.random_label(results)
+    return {("random", "random"): {**REFERENCE, "linewidth": 2, "label": label}}
+
+
+def make_panels(
+    results: xr.Dataset,
+    title: str,
+    count: int,
+    columns: int = _PANELS_IN_A_ROW,
+    *,
+    size: tuple[float, float] = _PANEL,
+    **sharing: Any,
+) -> tuple[Figure, list[Axes]]:
+    """A titled figure and its panels, row by row.
+
+    Args:
+        results: a run's results; the title names their data and networks.
+        title: first line of the figure's title.
+        count: number of panels.
+        columns: most panels in a row.
+        size: width and height of a panel in inches.
+        sharing: of axes, as ``Figure.subplots`` has it.
+
+    Returns:
+        The figure and its panels.
+    """
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    width = max(columns * size[0], LEAST_WIDTH)
+    figure = Figure(figsize=(width, rows * size[1] + 0.6), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, **sharing).ravel()
+    for axes in panels[count:]:
+        axes.remove()
+    for axes in panels[:count]:
+        add_grid(axes)
+    add_title(figure, title, selection.subject(results))
+    return figure, list(panels[:count])
+
+
+def clamp_panels(
+    results: xr.Dataset,
+    title: str,
+    scopes: Sequence[str],
+    clamps: Sequence[str],
+    **options: Any,
+) -> tuple[Figure, dict[tuple[str, str], Axes]]:
+    """A panel for each ``(clamp, scope)``: a row per clamp, a column per scope."""
+    count = len(clamps) * len(scopes)
+    figure, panels = make_panels(results, title, count, len(scopes), **options)
+    named = dict(zip(itertools.product(clamps, scopes), panels, strict=True))
+    for (clamp, scope), axes in named.items():
+        clamped = f", clamped to {clamp}" if clamp else ""
+        axes.set_title(f"{selection.scope_name(scope)}{clamped}", fontsize="medium")
+    return figure, named
+
+
+def add_grid(axes: Axes, axis: Literal["both", "x"] = "both") -> None:
+    """Pale grid lines behind everything else."""
+    axes.grid(axis=axis, color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def add_title(figure: Figure, *paragraphs: str) -> None:
+    """The figure's title, wrapped to its width."""
+    width = int(figure.get_figwidth() * 13)
+    text = "\n".join(textwrap.fill(paragraph, width) for paragraph in paragraphs)
+    figure.suptitle(text, fontsize="medium", parse_math=False)
+
+
+def add_legend(figure: Figure, entries: Mapping[str, Artist | Look | str]) -> None:
+    """A legend below the panels, for which the figure grows.
+
+    Args:
+        figure: whose.
+        entries: by label, what stands before it: an artist, the look of a line, or the
+            colour of a patch.
+    """
+    handles = []
+    for entry in entries.values():
+        if isinstance(entry, str):
+            entry = Patch(color=entry)
+        elif isinstance(entry, Mapping):
+            entry = Line2D([], [], **entry)
+        handles.append(entry)
+    width, height = figure.get_size_inches()
+    inches_an_entry = 0.6 + 0.075 * max(len(label) for label in entries)
+    columns = min(len(entries), max(1, int(width / inches_an_entry)))
+    rows = -(-len(entries) // columns)
+    figure.set_size_inches(width, height + 0.2 * rows + 0.1)
+    figure.legend(
+        handles,
+        list(entries),
+        loc="outside lower center",
+        ncols=-(-len(entries) // rows),
+        fontsize="small",
+        frameon=False,
+        handlelength=3,
+    )
+
+
+def drawn_entries(axes: Axes) -> dict[str, Artist]:
+    """Legend entries of what is drawn in a panel."""
+    handles, labels = axes.get_legend_handles_labels()
+    return dict(zip(labels, handles, strict=True))
+
+
+def deviation_entry(results: xr.Dataset) -> dict[str, str]:
+    """The legend entry of bands over networks; none for a single network."""
+    networks = results.sizes["seed"]
+    label = f"band: ± standard deviation over {networks} networks"
+    return {label: BAND} if networks > 1 else {}
+
+
+def draw_band(axes: Axes, x: Any, low: Any, high: Any, look: Look) -> None:
+    """A pale band in the colour of its line."""
+    axes.fill_between(x, low, high, color=look["color"], alpha=0.12, linewidth=0)
+
+
+def draw_curves(axes: Axes, curves: Sequence[tuple[xr.DataArray, Look]]) -> None:
+    """Means over networks along ``step``, with bands of ± one standard deviation."""
+    curves = [(curve.astype(np.float64), look) for curve, look in curves if curve.size]
+    for index, (curve, look) in enumerate(curves):
+        step, mean = curve["step"].values, curve.mean("seed").values
+        markers = marker_positions(len(step), index, len(curves))
+        axes.plot(step, mean, markevery=markers, **look)
         if curve.sizes["seed"] > 1:
             spread = curve.std("seed", ddof=1).values
-            axes.fill_between(
-                step,
-                mean - spread,
-                mean + spread,
-                color=style["color"],
-                alpha=0.12,
-                linewidth=0,
-            )
+            draw_band(axes, step, mean - spread, mean + spread, look)
+
+
+def marker_positions(points: int, index: int, lines: int) -> tuple[int, int]:
+    """Start and stride of a line's markers: about eight, apart from other lines'."""
+    stride = max(1, points // 8)
+    return index * stride // lines, stride
+
+
+def set_integer_ticks(axes: Axes) -> None:
+    """At most six ticks on the x-axis, at integers."""
+    steps = [1, 2, 5, 10]
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=steps))
+
+
+def draw_points(axes: Axes, x: Any, y: Any, look: Look, size: float) -> None:
+    """Hollow points."""
+    axes.scatter(
+        x,
+        y,
+        s=size,
+        marker=look["marker"],
+        facecolors="none",
+        edgecolors=look["color"],
+        linewidths=0.6,
+        alpha=0.7,
+        label=look.get("label"),
+        rasterized=len(x) > _POINTS_AS_VECTORS,
+    )
 
 
 def draw_distribution(
     axes: Axes,
-    place: int,
+    position: int,
     values: np.ndarray,
-    look: dict[str, Any],
+    look: Look,
     points: np.ndarray | None = None,
 ) -> None:
-    """A violin with its median, and every value, or the points given, as a point."""
-    # A layer of dead neurons is a line. What differs by rounding alone should be one
-    # too: it has neither a density nor a scale.
+    """A violin with its median, and every value, or the given points, as points."""
+    # Values that differ by rounding alone have neither a density nor a scale; equal
+    # values, as of a layer of dead neurons, are drawn as a line.
     values = np.round(values, 9)
     violin = axes.violinplot(
         values,
-        [place],
+        [position],
         widths=0.8,
         showextrema=False,
         showmedians=True,
@@ -94,44 +275,39 @@ def draw_distribution(
         linecolor="black",
     )
     violin["cmedians"].set_zorder(3)
-    # Multiples of the golden ratio spread evenly, and the same every time.
     points = values if points is None else points
+    # Multiples of the golden ratio spread the points evenly and reproducibly.
     turns = np.arange(len(points)) * (5**0.5 - 1) / 2
     jitter = 0.4 * ((turns + 0.5) % 1 - 0.5)
-    draw_points(axes, place + jitter, points, look, size=7.0)
+    draw_points(axes, position + jitter, points, look, size=7.0)
 
 
-def add_distribution_legend(
-    figure: Figure,
-    thing: str,
-    point: str,
-    lines: Mapping[str, dict[str, Any]] | None = None,
-) -> None:
-    """The legend of figures by ``draw_distribution``."""
-    dot = Line2D([], [], linestyle="", color="0.3", marker="o", mfc="none", ms=3)
-    lines = lines or {}
-    add_legend(
-        figure,
-        [
-            dot,
-            Line2D([], [], color="black"),
-            Patch(color="0.8"),
-            *(Line2D([], [], **look) for look in lines.values()),
-        ],
-        [point, "median", f"density of the {thing}s", *lines],
-    )
+def distribution_entries(points: str, density: str) -> dict[str, Look | str]:
+    """Legend entries of figures by ``draw_distribution``."""
+    dot = {"linestyle": "", "color": "0.3", "marker": "o", "mfc": "none", "ms": 3}
+    return {points: dot, "median": {"color": "black"}, density: BAND}
 
 
 def draw_image(
     axes: Axes,
     values: np.ndarray,
-    colours: str,
+    colours: Literal["diverging", "redundancy", "synergy"],
     label: str,
     *,
-    limit: float,
-    aspect: Literal["auto", "equal"],
+    aspect: Literal["auto", "equal"] = "auto",
+    limit: float | None = None,
 ) -> None:
-    """A matrix with its colour bar; NaN is grey."""
+    """A matrix with its colour bar; NaN is grey.
+
+    Args:
+        axes: of the panel.
+        values: [rows, columns].
+        colours: of the map; a diverging one is white at 0.
+        label: of the colour bar.
+        aspect: of the matrix entries.
+        limit: end of the colour scale; None takes ``colour_limit`` of the values.
+    """
+    limit = limit or colour_limit(values)
     diverging = colours == "diverging"
     image = axes.imshow(
         values,
@@ -142,10 +318,35 @@ def draw_image(
         interpolation="nearest",
     )
     axes.grid(visible=False)
+    add_colour_bar(axes, image, label, extend="both" if diverging else "max")
+
+
+def add_colour_bar(
+    axes: Axes, image: ScalarMappable, label: str, **options: Any
+) -> None:
+    """A colour bar beside a panel."""
     figure = axes.get_figure(root=True)
     assert figure is not None
-    bar = figure.colorbar(image, ax=axes, extend="both" if diverging else "max")
-    bar.set_label(label, fontsize="small")
+    figure.colorbar(image, ax=axes, **options).set_label(label, fontsize="small")
+
+
+def colour_limit(values: np.ndarray) -> float:
+    """The 99 % quantile of the absolute values, so that outliers do not set a scale."""
+    return _absolute_quantile(values, 0.99) or 1.0
+
+
+def set_asinh_scale(axes: Axes, values: np.ndarray) -> None:
+    """A y-axis that is linear for most of the values, and logarithmic beyond."""
+    width = _absolute_quantile(values, 0.75) or 1.0
+    axes.set_yscale("asinh", linear_width=width)
+    axes.yaxis.set_major_locator(AsinhLocator(width, numticks=7, base=0))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter("{x:.2g}")
+
+
+def _absolute_quantile(values: np.ndarray, share: float) -> float:
+    size = np.abs(values[np.isfinite(values)])
+    return float(np.quantile(size, share)) if size.size else 0.0
 
 
 def write_in_corner(
@@ -165,117 +366,4 @@ def write_in_corner(
         fontsize="x-small",
         color="0.3",
         bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1},
-    )
-
-
-def limit_of_most(values: np.ndarray) -> float:
-    """The end of a scale that is not that of a few neurons which matter most."""
-    size = np.abs(values[np.isfinite(values)])
-    return (float(np.quantile(size, 0.99)) if size.size else 0.0) or 1.0
-
-
-def linear_range(values: np.ndarray) -> float:
-    """To where a symmetric logarithmic scale is linear.
-
-    Most lie there; a power of ten, so that ticks do not meet.
-    """
-    size = np.abs(values[np.isfinite(values)])
-    most = float(np.quantile(size, 0.75)) if size.size else 0.0
-    return 10.0 ** float(np.ceil(np.log10(max(most, 1e-6))))
-
-
-def draw_points(
-    axes: Axes,
-    x: np.ndarray,
-    y: np.ndarray,
-    look: dict[str, Any],
-    size: float,
-    label: str | None = None,
-) -> None:
-    """Hollow points."""
-    axes.scatter(
-        x,
-        y,
-        s=size,
-        marker=look["marker"],
-        facecolors="none",
-        edgecolors=look["color"],
-        linewidths=0.6,
-        alpha=0.7,
-        label=label,
-        rasterized=len(x) > _POINTS_AS_VECTORS,
-    )
-
-
-def look(index: int, **more: Any) -> dict[str, Any]:
-    """Colour and marker of the index-th of the things that a panel tells apart."""
-    return {
-        "color": COLOURS[index % len(COLOURS)],
-        "marker": _MARKERS[index % len(_MARKERS)],
-        "markersize": 5,
-        **more,
-    }
-
-
-def marker_positions(points: int, index: int, lines: int) -> tuple[int, int]:
-    """Where a line's markers are: about eight, apart from those of other lines."""
-    stride = max(1, points // 8)
-    return index * stride // lines, stride
-
-
-def make_panels(
-    results: xr.Dataset,
-    title: str,
-    rows: int,
-    columns: int,
-    used: int | None = None,
-    *,
-    size: tuple[float, float] = _PANEL,
-    **sharing: Any,
-) -> tuple[Figure, list[Axes]]:
-    """A titled figure and the panels of it that are used, row by row."""
-    width = max(columns * size[0], LEAST_WIDTH)
-    figure = Figure(figsize=(width, rows * size[1] + 0.6), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False, **sharing).ravel()
-    for axes in panels:
-        axes.grid(color="0.9", linewidth=0.6)
-        axes.set_axisbelow(True)
-    for axes in panels[used:] if used else ():
-        axes.remove()
-    text = "\n".join(
-        textwrap.fill(line, int(width * 13))
-        for line in (title, selection.subject(results))
-    )
-    figure.suptitle(text, fontsize="medium", parse_math=False)
-    return figure, list(panels[:used])
-
-
-def add_curve_legend(figure: Figure, results: xr.Dataset) -> None:
-    """The legend of the first panel's lines and of their bands."""
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    if results.sizes["seed"] > 1:
-        handles.append(Patch(color="0.8"))
-        labels.append(
-            f"band: ± standard deviation over {results.sizes['seed']} networks"
-        )
-    add_legend(figure, handles, labels)
-
-
-def add_legend(
-    figure: Figure, handles: Sequence[Artist], labels: Sequence[str]
-) -> None:
-    """A legend below the panels, for which the figure grows."""
-    width, height = figure.get_size_inches()
-    inches_an_entry = 0.6 + 0.075 * max(len(label) for label in labels)
-    columns = min(len(labels), max(1, int(width / inches_an_entry)))
-    rows = -(-len(labels) // columns)
-    figure.set_size_inches(width, height + 0.2 * rows + 0.1)
-    figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=-(-len(labels) // rows),
-        fontsize="small",
-        frameon=False,
-        handlelength=3,
     )

@@ -1,5 +1,6 @@
 """Neurons, layers and networks over the epochs of training."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,6 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import (
     MaxNLocator,
     NullLocator,
@@ -19,72 +19,61 @@ from matplotlib.ticker import (
 from ioca_jax.plots import selection, style
 from ioca_jax.results.files import converged, neurons_of
 
-TRAJECTORY_VARIABLES = {
-    "trajectory_score",
-    "trajectory_accuracy",
-    "layer_entropy",
-    "layer_information",
-    "layer_information_decoded",
-    "layer_redundancy_index",
-}
-_FIRST_EPOCH = 0.4  # the width of the first epoch, in decades
-_CEILING: dict[str, Any] = {"color": "0.2", "linestyle": (0, (6, 3)), "linewidth": 1}
-_LAYER_ENTROPY = "H of the quantised layer,\nplug-in (bits)"
+_EPOCHS = "epochs of training (0: untrained)"
+_FIRST_EPOCH = 0.4  # width of the first epoch on the scale, in decades
+_CEILING: style.Look = {"color": "0.2", "linestyle": (0, (6, 3)), "linewidth": 1}
+_ENTROPY = "entropy of the\nquantised layer, plug-in (bits)"
+_DECODED = "I(layer; class), lower bound\nby a decoder (bits)"
 
 
 def training_history(results: xr.Dataset) -> Figure:
-    """Draws loss and accuracy over the epochs of training.
+    """Loss and accuracy over the epochs of training.
 
     Args:
         results: a run's results. Diverged networks are drawn if there are no others,
-            as far as their figures are finite.
+            while their values are finite.
 
     Returns:
-        A panel of loss and one of accuracy; for training and validation a thin line per
-        network and a thick one for their mean.
+        A panel of loss and a panel of accuracy; for training and validation a thin line
+        per network and a thick line for their mean.
+
+    Raises:
+        ValueError: results without a training history.
     """
+    selection.check_variables(results, "training_history")
     kept = converged(results)
     kept = kept if kept.sizes["seed"] else results
-    figure, panels = style.make_panels(results, "Training history", 1, 2, 2)
-    labels = {
-        "loss": "loss (nats; in training with penalty)",
-        "accuracy": "accuracy (share correct)",
-    }
+    figure, panels = style.make_panels(results, "Training history", 2)
+    labels = {"loss": "loss (nats)", "accuracy": "accuracy"}
     splits = {
-        "train": "training, mean over the epoch",
-        "validation": "validation, at the epoch's end",
+        "train": "training, mean over the epoch (loss with penalty)",
+        "validation": "validation, at the end of the epoch",
     }
     for axes, (quantity, label) in zip(panels, labels.items(), strict=True):
         for index, (split, described) in enumerate(splits.items()):
             history = kept[f"{split}_{quantity}"].transpose("epoch", "seed")
             history = history.where(np.isfinite(history))
-            look = style.look(index, linestyle=("-", "--")[index])
+            look = style.look(index, label=described, linestyle=style.DASHES[index])
             if history.sizes["seed"] > 1:
                 thin = {"color": look["color"], "linewidth": 0.6, "alpha": 0.5}
                 axes.plot(history["epoch"], history, **thin)
-            axes.plot(
-                history["epoch"],
-                history.mean("seed"),
-                label=described,
-                markevery=style.marker_positions(
-                    history.sizes["epoch"], index, len(splits)
-                ),
-                **look,
-            )
+            markers = style.marker_positions(history.sizes["epoch"], index, len(splits))
+            mean = history.mean("seed")
+            axes.plot(history["epoch"], mean, markevery=markers, **look)
         axes.set_xlabel("epochs of training")
         axes.set_ylabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     panels[0].set_yscale("log")
-    handles, names = panels[0].get_legend_handles_labels()
+    entries = style.drawn_entries(panels[0])
     if kept.sizes["seed"] > 1:
-        handles.append(Line2D([], [], color="0.3", linewidth=0.6))
-        names.append(f"one of the {kept.sizes['seed']} networks (thick: their mean)")
-    style.add_legend(figure, handles, names)
+        label = f"one of {kept.sizes['seed']} networks (thick: mean)"
+        entries |= {label: {"color": "0.3", "linewidth": 0.6}}
+    style.add_legend(figure, entries)
     return figure
 
 
 def trajectories(results: xr.Dataset) -> Figure:
-    """Draws neurons, layers and groups through training.
+    """Measures of neurons, layers and groups, and the error, through training.
 
     Args:
         results: a run's results, with trajectory epochs.
@@ -94,225 +83,197 @@ def trajectories(results: xr.Dataset) -> Figure:
         with the class, of the redundancy index, and of the error; a line per layer.
 
     Raises:
-        ValueError: no network that converged, or a run without trajectory epochs.
+        ValueError: no network that converged, or results without trajectory epochs.
     """
-    selection.check_held(
-        results, "trajectories", TRAJECTORY_VARIABLES, "trajectory epochs"
-    )
-    held = [*TRAJECTORY_VARIABLES, "train_accuracy"]
-    kept = selection.converged_only(results)[held].rename(trajectory_epoch="step")
-    scores = kept["trajectory_score"]
+    kept = selection.select_converged(results, "trajectories")
+    kept = kept.drop_dims("step").rename(trajectory_epoch="step")
     measures = [
-        name
-        for name in selection.names_of(kept, "measure")
-        if np.isfinite(scores.sel(measure=name).values).any()
+        measure
+        for measure in selection.labels_of(kept, "measure")
+        if kept["trajectory_score"].sel(measure=measure).notnull().any()
     ]
     count = len(measures) + 4
-    columns = min(-(-count // 2), style.PANELS_IN_A_ROW)
-    figure, panels = style.make_panels(
-        results, "Through training", -(-count // columns), columns, count
-    )
-    layers = selection.layers_of(kept)
-    looks = {layer: style.look(index) for index, layer in enumerate(layers)}
+    columns = min(-(-count // 2), 4)
+    figure, panels = style.make_panels(results, "Through training", count, columns)
+    looks = style.layer_looks(kept)
     for axes, measure in zip(panels, measures, strict=False):
-        axes.set_title("neurons: median, middle half", fontsize="small")
+        axes.set_title("neurons: median and quartiles", fontsize="small")
         axes.set_ylabel(selection.measure_label(kept, measure))
         for layer, look in looks.items():
-            of_layer = scores.isel(neuron=neurons_of(kept, layer))
-            _draw_middle_half(axes, of_layer.sel(measure=measure), "neuron", look)
-    entropy, information, index, error = panels[len(measures) :]
-    spread = ": mean ± standard deviation" if kept.sizes["seed"] > 1 else ""
-    entropy.set_title(f"layers{spread}", fontsize="small")
-    information.set_title(f"layers{spread}", fontsize="small")
+            of_layer = kept["trajectory_score"].isel(neuron=neurons_of(kept, layer))
+            _draw_quartiles(axes, of_layer.sel(measure=measure), "neuron", look)
+    layer_panel, information, groups, error = panels[len(measures) :]
+    several = kept.sizes["seed"] > 1
+    spread = ": mean ± standard deviation" if several else ""
+    for axes, thing in ((layer_panel, "layers"), (information, "layers")):
+        axes.set_title(f"{thing}{spread}", fontsize="small")
     error.set_title(f"networks{spread}", fontsize="small")
-    size = int(kept.attrs["trajectory_group_size"])
-    index.set_title(
-        f"groups of {size}: median, middle half"
-        if size
-        else "groups: too few examples for any",
-        fontsize="small",
+    curves = [
+        (kept["layer_entropy"].sel(hidden_layer=layer), look)
+        for layer, look in looks.items()
+    ]
+    style.draw_curves(layer_panel, curves)
+    layer_panel.axhline(np.log2(kept.attrs["num_validation"]), **_CEILING)
+    layer_panel.set_ylabel(_ENTROPY)
+    entries: dict[str, Any] = {look["label"]: look for look in looks.values()}
+    entries |= _draw_layer_information(information, kept, looks)
+    _draw_layer_redundancy(groups, kept, looks)
+    entries |= _draw_errors(error, kept) | _ceiling_entry(kept)
+    last = max(
+        int(kept[name].max()) for name in ("step", "epoch") if name in kept.coords
     )
-    entropy.set_ylabel(_LAYER_ENTROPY)
-    index.set_ylabel("redundancy index\n(above 1: redundancy)")
-    error.set_ylabel("error (share wrong)")
-    counted = False
-    for layer, look in looks.items():
-        of_layer = kept.sel(hidden_layer=layer)
-        style.draw_curves(entropy, [(of_layer["layer_entropy"], look)])
-        decoded = of_layer["layer_information_decoded"]
-        estimate = of_layer["layer_information"].dropna("step")
-        counted |= estimate.size > 0
-        dashed = look | {"linestyle": "--", "mfc": "white"}
-        style.draw_curves(information, [(decoded, look), (estimate, dashed)])
-        groups = of_layer["layer_redundancy_index"]
-        _draw_middle_half(index, groups, "group", look)
-    information.set_ylabel(
-        "I(layer;Y) (bits)" if counted else "I(layer;Y), at least,\nby a decoder (bits)"
-    )
-    entropy.axhline(np.log2(kept.attrs["num_validation"]), **_CEILING)
-    index.axhline(1, **style.NEITHER)
-    training = (1 - kept["train_accuracy"]).rename(epoch="step")
-    testing = 1 - kept["trajectory_accuracy"]
-    curves = {
-        "test error": (testing, {"color": "black", "marker": "o", "markersize": 4}),
-        "training error, mean over the epoch": (
-            training,
-            style.look(1, color="0.5", linestyle="--", markersize=4, mfc="white"),
-        ),
-    }
-    style.draw_curves(error, [(curve, look) for curve, look in curves.values()])
-    error.set_ylim(bottom=0)
-    last = max(*kept["step"].values.tolist(), *kept["epoch"].values.tolist())
-    for axes in panels:
-        _mark_epochs(axes, last)
-    for axes in panels[-columns:]:
-        axes.set_xlabel("epochs of training (0: before)")
-    handles = [Line2D([], [], **look) for look in looks.values()]
-    labels = [f"layer {layer}" for layer in layers]
-    if counted:
-        handles += [
-            Line2D([], [], color="0.3", marker="o", markersize=5),
-            Line2D([], [], color="0.3", marker="o", linestyle="--", mfc="white"),
-        ]
-        labels += ["information, at least (decoder)", "information, Miller-Madow"]
-    handles += [Line2D([], [], **look) for _, look in curves.values()]
-    labels += list(curves)
-    handles.append(Line2D([], [], **_CEILING))
-    labels.append(_ceiling_label(kept))
-    style.add_legend(figure, handles, labels)
+    for index, axes in enumerate(panels):
+        _set_epoch_scale(axes, last)
+        if index + columns >= count:
+            axes.set_xlabel(_EPOCHS)
+    style.add_legend(figure, entries)
     return figure
 
 
-def _draw_middle_half(
-    axes: Axes, values: xr.DataArray, dim: str, look: dict[str, Any]
+def _draw_quartiles(
+    axes: Axes, values: xr.DataArray, dim: str, look: style.Look
 ) -> None:
-    """Median of a layer's things, and the quarters beside it, mean over networks."""
-    things = values.transpose(dim, "seed", "step")
-    table = pd.DataFrame(things.values.reshape(len(things), -1))
-    # pandas takes it that a network may have none that is known.
-    cut = table.quantile([0.25, 0.5, 0.75]).to_numpy().reshape(3, *things.shape[1:])
-    cut = xr.DataArray(cut, dims=("cut", "seed", "step")).mean("seed").values
-    axes.plot(values["step"], cut[1], **look)
-    axes.fill_between(
-        values["step"],
-        cut[0],
-        cut[2],
-        color=look["color"],
-        alpha=0.15,
-        linewidth=0,
-    )
+    """Median and quartiles over ``dim``, each a mean over networks."""
+    values = values.transpose(dim, "seed", "step").astype(np.float64)
+    # pandas, unlike NumPy, is silent where a network has no value.
+    table = pd.DataFrame(values.values.reshape(len(values), -1))
+    cut = table.quantile([0.25, 0.5, 0.75]).to_numpy().reshape(3, *values.shape[1:])
+    low, median, high = xr.DataArray(cut, dims=("cut", "seed", "step")).mean("seed")
+    axes.plot(values["step"], median, **look)
+    style.draw_band(axes, values["step"], low, high, look)
 
 
-def _mark_epochs(axes: Axes, last: int) -> None:
-    """A scale of epochs that shows the first ones, and begins before training."""
+def _draw_layer_information(
+    axes: Axes, results: xr.Dataset, looks: Mapping[Any, style.Look]
+) -> dict[str, style.Look]:
+    """Decoded information, and estimates where there are any: legend entries then."""
+    estimated = False
+    for layer, look in looks.items():
+        of_layer = results.sel(hidden_layer=layer)
+        estimate = of_layer["layer_information"].dropna("step")
+        estimated |= estimate.size > 0
+        dashed = look | {"linestyle": "--", "mfc": "white"}
+        curves = [(of_layer["layer_information_decoded"], look), (estimate, dashed)]
+        style.draw_curves(axes, curves)
+    axes.set_ylabel("I(layer; class) (bits)" if estimated else _DECODED)
+    if not estimated:
+        return {}
+    line = {"color": "0.3", "marker": "o", "markersize": 5}
+    return {
+        "information, lower bound by a decoder": line,
+        "information, Miller-Madow": line | {"linestyle": "--", "mfc": "white"},
+    }
+
+
+def _draw_layer_redundancy(
+    axes: Axes, results: xr.Dataset, looks: Mapping[Any, style.Look]
+) -> None:
+    size = int(results.attrs["trajectory_group_size"])
+    known = f"groups of {size}: median and quartiles"
+    axes.set_title(known if size else "groups: too few examples", fontsize="small")
+    axes.set_ylabel("redundancy index\n(above 1: redundancy)")
+    for layer, look in looks.items():
+        of_layer = results["layer_redundancy_index"].sel(hidden_layer=layer)
+        _draw_quartiles(axes, of_layer, "group", look)
+    axes.axhline(1, **style.REFERENCE)
+
+
+def _draw_errors(axes: Axes, results: xr.Dataset) -> dict[str, style.Look]:
+    """Test error, and training error if the results have a history."""
+    test = {"color": "black", "marker": "o", "markersize": 4}
+    entries = {"test error": test}
+    curves = [(1 - results["trajectory_accuracy"], test)]
+    if "train_accuracy" in results:
+        training = {"color": "0.5", "marker": "s", "markersize": 4}
+        training |= {"linestyle": "--", "mfc": "white"}
+        entries["training error, mean over the epoch"] = training
+        of_epoch = 1 - results["train_accuracy"]
+        curves.append((of_epoch.rename(epoch="step"), training))
+    style.draw_curves(axes, curves)
+    axes.set_ylabel("error rate")
+    axes.set_ylim(bottom=0)
+    return entries
+
+
+def _set_epoch_scale(axes: Axes, last: int) -> None:
+    """A logarithmic scale of epochs that starts before training."""
     axes.set_xscale("symlog", linthresh=1, linscale=_FIRST_EPOCH)
-    axes.xaxis.set_major_locator(
-        SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 2, 5))
-    )
+    locator = SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 2, 5))
+    axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlim(-0.2, 1.2 * max(last, 1))
 
 
-def _ceiling_label(results: xr.Dataset) -> str:
-    return f"most that {results.attrs['num_validation']:,} examples can show"
+def _ceiling_entry(results: xr.Dataset) -> dict[str, style.Look]:
+    examples = results.attrs["num_validation"]
+    return {f"upper limit of an estimate from {examples:,} examples": _CEILING}
 
 
 def information_plane(results: xr.Dataset) -> Figure:
-    """Draws how layers move through the information plane in training.
+    """Layers in the information plane, through training.
 
     Args:
         results: a run's results, with trajectory epochs.
 
     Returns:
-        A panel: the entropy of a layer's quantised outputs, and at least what they say
-        of the class; a line per layer through its epochs, mean over networks, and a
-        small point per network. Epochs are coloured; the first and the last have their
-        numbers.
+        A panel: the entropy of a layer's quantised outputs, and a lower bound of their
+        information with the class; a line per layer through its epochs, mean over
+        networks, and a small point per network. Epochs are coloured; the first and the
+        last are labelled.
 
     Raises:
-        ValueError: no network that converged, or a run without trajectory epochs.
+        ValueError: no network that converged, or results without trajectory epochs.
     """
-    selection.check_held(
-        results, "information_plane", TRAJECTORY_VARIABLES, "trajectory epochs"
-    )
-    kept = selection.converged_only(results)
-    epochs = kept["trajectory_epoch"].values
-    figure, (axes,) = style.make_panels(
-        results,
-        "Layers in the information plane, through training",
-        1,
-        1,
-        size=(6.6, 4.4),
-    )
-    colours: dict[str, Any] = {
-        "cmap": "viridis",
-        "norm": SymLogNorm(1, _FIRST_EPOCH, vmin=0, vmax=max(1, epochs.max())),
-    }
+    kept = selection.select_converged(results, "information_plane")
+    epochs, seeds = kept["trajectory_epoch"].values, kept.sizes["seed"]
+    title = "Layers in the information plane, through training"
+    figure, (axes,) = style.make_panels(results, title, 1, size=(6.6, 4.4))
+    norm = SymLogNorm(1, _FIRST_EPOCH, vmin=0, vmax=max(1, epochs.max()))
+    colours: dict[str, Any] = {"cmap": "viridis", "norm": norm}
+    entries: dict[str, style.Look] = {}
     points = None
-    for index, layer in enumerate(selection.layers_of(kept)):
-        look = style.look(index)
+    for index, (layer, look) in enumerate(style.layer_looks(kept).items()):
         x, y = (
             kept[name].sel(hidden_layer=layer).transpose("seed", "trajectory_epoch")
             for name in ("layer_entropy", "layer_information_decoded")
         )
-        every = np.tile(epochs, kept.sizes["seed"])
         marker = look["marker"]
-        if kept.sizes["seed"] > 1:
-            axes.scatter(
-                x.values.ravel(),
-                y.values.ravel(),
-                s=14,
-                c=every,
-                marker=marker,
-                alpha=0.5,
-                linewidths=0,
-                **colours,
-            )
+        if seeds > 1:
+            colours["c"] = np.tile(epochs, seeds)
+            small = {"s": 14, "alpha": 0.5, "linewidths": 0, "marker": marker}
+            axes.scatter(x.values.ravel(), y.values.ravel(), **small, **colours)
         x, y = x.mean("seed").values, y.mean("seed").values
-        axes.plot(x, y, color=look["color"], linestyle=style.DASHES[index % 3])
-        points = axes.scatter(
-            x,
-            y,
-            s=45,
-            c=epochs,
-            marker=marker,
-            edgecolors=look["color"],
-            linewidths=1.5,
-            zorder=3,
-            **colours,
-        )
+        line = {"color": look["color"], "linestyle": style.DASHES[index % 3]}
+        axes.plot(x, y, **line)
+        large = {"s": 45, "linewidths": 1.5, "marker": marker, "zorder": 3}
+        colours["c"] = epochs
+        points = axes.scatter(x, y, edgecolors=look["color"], **large, **colours)
         for place in {0, len(epochs) - 1}:
-            axes.annotate(
-                f"epoch {epochs[place]}",
-                (x[place], y[place]),
-                (5, -10),
-                textcoords="offset points",
-                fontsize="x-small",
-                zorder=4,
-            )
+            _label_epoch(axes, int(epochs[place]), (float(x[place]), float(y[place])))
+        label = look["label"] + (", mean" if seeds > 1 else "")
+        entries[label] = look | line | {"mfc": "white"}
     axes.axvline(np.log2(kept.attrs["num_validation"]), **_CEILING)
-    axes.set_xlabel("H of the quantised layer, plug-in (bits)")
-    axes.set_ylabel("I(layer;Y), at least, by a decoder (bits)")
+    axes.set_xlabel(_ENTROPY.replace("\n", " "))
+    axes.set_ylabel(_DECODED.replace("\n", " "))
     assert points is not None
-    bar = figure.colorbar(points, ax=axes)
-    bar.set_label("epochs of training (0: before)", fontsize="small")
-    bar.set_ticks(epochs.tolist(), labels=[str(epoch) for epoch in epochs])
-    handles = [
-        Line2D(
-            [], [], **style.look(index, linestyle=style.DASHES[index % 3], mfc="white")
-        )
-        for index in range(len(selection.layers_of(kept)))
-    ]
-    labels = [f"layer {layer}" for layer in selection.layers_of(kept)]
-    if kept.sizes["seed"] > 1:
-        labels = [f"{label}, mean" for label in labels]
-        small = {"marker": "o", "markersize": 2.5, "linestyle": ""}
-        handles.append(Line2D([], [], color="0.3", **small))
-        labels.append("small: one network")
-    style.add_legend(
-        figure,
-        [*handles, Line2D([], [], **_CEILING)],
-        [*labels, _ceiling_label(kept)],
-    )
+    ticks = {"ticks": epochs.tolist(), "format": "{x:.0f}"}
+    style.add_colour_bar(axes, points, _EPOCHS, **ticks)
+    if seeds > 1:
+        dot = {"color": "0.3", "marker": "o", "markersize": 2.5, "linestyle": ""}
+        entries["small: one network"] = dot
+    style.add_legend(figure, entries | _ceiling_entry(kept))
     return figure
+
+
+def _label_epoch(axes: Axes, epoch: int, point: tuple[float, float]) -> None:
+    """Names the epoch of a point, on its left, away from the upper limit."""
+    axes.annotate(
+        f"epoch {epoch}",
+        point,
+        (-6, -9),
+        textcoords="offset points",
+        ha="right",
+        fontsize="x-small",
+        zorder=4,
+    )

@@ -495,12 +495,12 @@ def dataset_in_words(configuration: Mapping[str, Any]) -> str:
     return f"{name} with label noise {noise:g}" if noise else name
 
 
-def neurons_of(results: xr.Dataset, layer: int | np.integer) -> np.ndarray:
+def neurons_of(results: xr.Dataset, layer: int | np.integer | str) -> np.ndarray:
     """Where a layer's neurons lie on the neuron axis.
 
     Args:
         results: a run's results.
-        layer: hidden layer, counted from 1 as in the results.
+        layer: as the coordinate ``layer`` has it.
 
     Returns:
         int [width].

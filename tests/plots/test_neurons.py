@@ -1,0 +1,117 @@
+"""Every neuron of every network is drawn where its measures and effects are."""
+
+import numpy as np
+import pytest
+from synthetic import synthetic_results
+
+from ioca_jax import plots
+from plots.drawn import draw, drawn, labelled, legend_texts, offsets, panel, small
+
+LAYERS = (slice(0, 4), slice(4, 7))
+LABELS = ["entropy (bits)", "mutual information (bits)", "KL selectivity (bits)"]
+
+
+def test_distributions_show_every_neuron_of_every_network_in_its_layer():
+    figure = drawn("measure_distributions")
+    assert [axes.get_ylabel() for axes in figure.axes] == LABELS
+    for index, axes in enumerate(figure.axes):
+        points = offsets(axes)
+        assert len(points) == 2
+        for layer, neurons in enumerate(LAYERS):
+            x, y = points[layer].T
+            np.testing.assert_array_equal(np.round(x), layer)
+            expected = small()["score"].values[:, index, neurons].ravel()
+            np.testing.assert_allclose(y, expected, rtol=0, atol=1e-9)  # rounded
+        names = [text.get_text() for text in axes.get_xticklabels()]
+        assert names == ["layer_1", "layer_2"]
+
+
+def test_layers_with_names_keep_them():
+    names = np.repeat(["conv1", "layers/0/mlp"], [4, 3])
+    results = small().assign_coords(layer=("neuron", names))
+    axes = draw("measure_distributions", results).axes[0]
+    ticks = [text.get_text() for text in axes.get_xticklabels()]
+    assert ticks == ["conv1", "layers/0/mlp"]
+    assert legend_texts(draw("single_effects", results)) == ticks
+    titles = [axes.get_title() for axes in draw("class_costs", results).axes]
+    assert [title.partition(",")[0] for title in titles[:2]] == ticks
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("noise", [0, 1e-30])
+def test_distributions_of_dead_layers_and_single_neurons(seeds, noise):
+    hidden = (3, 1)
+    shape = (seeds, 1, sum(hidden))
+    scores = np.random.default_rng(0).random(shape, np.float32) * np.float32(noise)
+    results = synthetic_results(
+        hidden=hidden, seeds=seeds, scores=scores, measures=("entropy",)
+    )
+    figure = draw("measure_distributions", results)
+    figure.draw_without_rendering()
+    assert len(figure.axes) == 1
+
+
+def test_scatter_has_a_panel_per_pair_and_a_colour_and_marker_per_layer():
+    figure = drawn("measure_scatter")
+    assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes] == [
+        (LABELS[0], LABELS[1]),
+        (LABELS[0], LABELS[2]),
+        (LABELS[1], LABELS[2]),
+    ]
+    first, second = figure.axes[2].collections
+    scores = small()["score"].values
+    for points, neurons in zip((first, second), LAYERS, strict=True):
+        expected = np.stack(
+            [scores[:, 1, neurons].ravel(), scores[:, 2, neurons].ravel()], axis=1
+        )
+        np.testing.assert_array_equal(np.asarray(points.get_offsets()), expected)
+    colours = [np.asarray(points.get_edgecolor()) for points in (first, second)]
+    assert not np.array_equal(colours[0], colours[1])
+    outlines = [np.asarray(one.get_paths()[0].vertices) for one in (first, second)]
+    assert len(outlines[0]) != len(outlines[1])
+    assert legend_texts(figure) == ["layer_1", "layer_2"]
+
+
+def test_scatter_needs_two_measures():
+    with pytest.raises(ValueError, match="two measures or more, got entropy alone$"):
+        plots.measure_scatter(synthetic_results(measures=("entropy",)))
+
+
+def test_single_effects_are_increases_of_the_loss():
+    figure = draw("single_effects", small(), clamp="zero")
+    assert [axes.get_xlabel() for axes in figure.axes] == LABELS
+    labelled(figure, "increase of test loss (nats)")
+    increase = small()["single_loss"].values[:, 0] - 0.5
+    for index, axes in enumerate(figure.axes):
+        for points, neurons in zip(axes.collections, LAYERS, strict=True):
+            x, y = np.asarray(points.get_offsets()).T
+            scores = small()["score"].values[:, index, neurons]
+            np.testing.assert_array_equal(x, scores.ravel())
+            np.testing.assert_allclose(y, increase[:, neurons].ravel(), rtol=1e-6)
+
+
+def test_ticks_of_effects_are_apart():
+    results = small().copy(deep=True)
+    results["single_loss"].values[:] = 0.5 + np.random.default_rng(0).normal(
+        0, 0.01, results["single_loss"].shape
+    )
+    results["single_loss"].values[0, 0, 0] = 30
+    axes = draw("single_effects", results, clamp="zero").axes[0]
+    low, high = axes.get_ylim()
+    ticks = np.array([tick for tick in axes.get_yticks() if low <= tick <= high])
+    pixels = axes.transData.transform(np.stack([0 * ticks, ticks], axis=1))[:, 1]
+    assert len(ticks) >= 4
+    assert np.diff(pixels).min() > 10  # a line of text
+
+
+def test_class_costs_are_of_neurons_in_ascending_order_of_the_measure():
+    figure = draw("class_costs", small(), measure="entropy", clamp="mean")
+    for layer, neurons in ((1, np.arange(4)), (2, np.arange(4, 7))):
+        name = f"layer_{layer}, clamped to mean, network of seed 0"
+        (image,) = panel(figure, name).get_images()
+        scores = small()["score"].values[0, 0, neurons]
+        arranged = neurons[np.argsort(scores)]
+        change = small()["single_correct"].values[0, 1][arranged] - 15
+        np.testing.assert_allclose(np.asarray(image.get_array()), 100 * change.T / 20)
+    with pytest.raises(ValueError, match="measure to be one of entropy, .*, got 'cost"):
+        plots.class_costs(small(), "cost")
