@@ -70,7 +70,10 @@ def test_every_figure_of_the_fewest_data_can_be_drawn():
 
 
 def test_figures_of_tables_are_drawn_where_tables_are():
-    named = dict(zip(("differences", "orders"), tables().values(), strict=True))
+    named = {
+        "differences": tables()["difference_curves"],
+        "orders": tables()["order_effects"],
+    }
     assert set(drawable_figures(small(), named)) == {
         *PLAIN,
         *INTERACTIONS,
