@@ -6,11 +6,12 @@ point of every job: what the user got wrong comes back as one line on stderr and
 code 2, with the traceback at ``--verbosity=1``.
 """
 
+import contextlib
 import dataclasses
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import jax
@@ -256,8 +257,8 @@ def run_main(
         logging.use_absl_handler()
         signal.signal(signal.SIGTERM, _terminate)
         try:
-            _prepare_jax()
-            main(*([arguments[1:]] if takes_paths else []))
+            with _prepared_jax():
+                main(*([arguments[1:]] if takes_paths else []))
         except USER_ERRORS as error:
             logging.debug("traceback of the error below", exc_info=True)
             _stop(" ".join(str(error).split()))
@@ -273,8 +274,9 @@ def _terminate(number: int, frame: object) -> NoReturn:
     raise Terminated
 
 
-def _prepare_jax() -> None:
-    """All that must be settled before anything runs in JAX."""
+@contextlib.contextmanager
+def _prepared_jax() -> Iterator[None]:
+    """Settles what must be settled before anything runs in JAX."""
     if DETERMINISTIC.value:
         given = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{given} --xla_gpu_deterministic_ops=true".strip()
@@ -291,8 +293,11 @@ def _prepare_jax() -> None:
         PROCESS_ID.value,
         timeout=PROCESS_TIMEOUT.value,
     )
-    if NUM_DEVICES.value is not None:
-        parallel.use_devices(NUM_DEVICES.value)
+    chosen = NUM_DEVICES.value
+    with (
+        contextlib.nullcontext() if chosen is None else parallel.limited_devices(chosen)
+    ):
+        yield
 
 
 def _stop(message: str, code: int = 2) -> NoReturn:

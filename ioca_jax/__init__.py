@@ -58,8 +58,8 @@ from ioca_jax.measures.information import (
     permutation_null,
 )
 from ioca_jax.measures.quantization import encode, quantize, quantizer_edges
-from ioca_jax.networks.mlp import MLP, Ablation
-from ioca_jax.networks.network import Layer, Network
+from ioca_jax.networks.mlp import MLP
+from ioca_jax.networks.network import Ablation, Layer, Network
 from ioca_jax.networks.traced import trace_network
 from ioca_jax.networks.training import TrainConfig, Trained, train
 from ioca_jax.report.summary import summarize

@@ -19,9 +19,9 @@ SEEN = -1  # the label of an example that an earlier chunk has accounted for
 
 
 def fold_examples(
-    step: Callable[[Carry, Float[Array, "n D"], Int[Array, " n"]], Carry],
+    step: Callable[[Carry, Float[Array, "n *shape"], Int[Array, " n"]], Carry],
     carry: Carry,
-    x: Float[Array, "N D"],
+    x: Float[Array, "N *shape"],
     y: Int[Array, " N"],
     *,
     chunk_size: int,
@@ -29,10 +29,10 @@ def fold_examples(
     """Folds a function over chunks of examples.
 
     Args:
-        step: takes the carry, the chunk's images [n, D] and labels [n], and returns the
-            carry. It must leave out examples whose label is ``SEEN``.
+        step: takes the carry, the chunk's examples [n, ...] and labels [n], and returns
+            the carry. It must leave out examples whose label is ``SEEN``.
         carry: the first carry, a pytree of arrays.
-        x: images [N, D].
+        x: examples [N, ...].
         y: labels [N], none negative.
         chunk_size: n, at least 1; more than N is N.
 

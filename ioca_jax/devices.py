@@ -10,6 +10,7 @@ results are gathered (``gather``) and where one decides for all (``on_first``).
 """
 
 import contextlib
+import contextvars
 import json
 import os
 import socket
@@ -45,33 +46,39 @@ def use_all_cores() -> None:
         return  # JAX is running already, with the devices that it has
 
 
-_num_devices: int | None = None
+_limit: contextvars.ContextVar[int | None] = contextvars.ContextVar(
+    "devices", default=None
+)
 
 
-def use_devices(number: int) -> None:
-    """Works on so many of this process's devices from now on.
+@contextlib.contextmanager
+def limited_devices(number: int) -> Iterator[None]:
+    """Works on so many of this process's devices within the context.
 
-    On a CPU devices are virtual: call it before anything runs in JAX, and there are as
-    many as wanted.
+    On a CPU devices are virtual: entered before anything runs in JAX, there are as many
+    as wanted.
 
     Args:
-        number: of devices, the first ones.
+        number: how many devices, the first ones.
 
     Raises:
-        ValueError: less than 1, or more than there are.
+        ValueError: less than 1, or more than the process has.
     """
-    global _num_devices
     if number < 1:
         raise ValueError(f"num_devices: expected at least 1, got {number}")
-    with contextlib.suppress(RuntimeError):  # running already: with what it has
+    with contextlib.suppress(RuntimeError):  # JAX is running, with the devices it has
         jax.config.update("jax_num_cpu_devices", number)
-    there = len(jax.local_devices())
-    if number > there:
+    available = len(jax.local_devices())
+    if number > available:
         raise ValueError(
-            f"num_devices: expected at most {there}, the "
+            f"num_devices: expected at most {available}, the "
             f"{jax.local_devices()[0].platform} devices of this process, got {number}"
         )
-    _num_devices = number
+    token = _limit.set(number)
+    try:
+        yield
+    finally:
+        _limit.reset(token)
 
 
 def device_mesh() -> Mesh:
@@ -80,7 +87,7 @@ def device_mesh() -> Mesh:
     Returns:
         A mesh with the one axis ``device``.
     """
-    devices = jax.local_devices()[:_num_devices]
+    devices = jax.local_devices()[: _limit.get()]
     return jax.make_mesh(
         (len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices
     )
@@ -99,12 +106,12 @@ def replicated(tree: Any) -> Any:
 
 
 def place_examples(
-    x: Float[ArrayLike, "N D"], y: Int[ArrayLike, " N"]
-) -> tuple[Float[Array, "N D"], Int[Array, " N"]]:
+    x: Float[ArrayLike, "N *shape"], y: Int[ArrayLike, " N"]
+) -> tuple[Float[Array, "N *shape"], Int[Array, " N"]]:
     """Puts examples where many evaluations will want them, once.
 
     Args:
-        x: images [N, D].
+        x: examples [N, ...].
         y: labels [N].
 
     Returns:
@@ -116,24 +123,24 @@ def place_examples(
     return jax.device_put((x, y), NamedSharding(mesh, P(AXIS)))
 
 
-def spread_examples(x: Float[ArrayLike, "N D"]) -> Float[Array, "n D"]:
+def spread_examples(x: Float[ArrayLike, "N *shape"]) -> Float[Array, "n *shape"]:
     """Puts a share of the images on every device, for ``fetch_examples``.
 
     Args:
-        x: images [N, D].
+        x: examples [N, ...].
 
     Returns:
         The same, filled up by zeros to a multiple of the devices.
     """
     mesh = device_mesh()
     x = np.asarray(x)
-    filled = np.pad(x, ((0, -len(x) % mesh.size), (0, 0)))
+    filled = np.pad(x, _padding(x, -len(x) % mesh.size))
     return jax.device_put(filled, NamedSharding(mesh, P(AXIS)))
 
 
 def fetch_examples(
-    own: Float[Array, "n D"], wanted: Int[Array, " b"]
-) -> Float[Array, "b D"]:
+    own: Float[Array, "n *shape"], wanted: Int[Array, " b"]
+) -> Float[Array, "b *shape"]:
     """Images from whichever device has them, under ``shard_map``.
 
     Args:
@@ -145,25 +152,31 @@ def fetch_examples(
     """
     of_all = jax.lax.all_gather(wanted, AXIS)  # [devices, b]
     rows = of_all - jax.lax.axis_index(AXIS) * len(own)
-    mine = ((rows >= 0) & (rows < len(own)))[..., None]
+    mine = (rows >= 0) & (rows < len(own))
+    mine = mine.reshape(*mine.shape, *[1] * (own.ndim - 1))
     sent = jnp.where(mine, own[jnp.clip(rows, 0, len(own) - 1)], 0)
     # One device has the image and the others add zeros: nothing is rounded.
     return jax.lax.psum_scatter(sent, AXIS)
+
+
+def _padding(x: ArrayLike, missing: int) -> list[tuple[int, int]]:
+    """Pad widths that add examples at the end."""
+    return [(0, missing), *[(0, 0)] * (jnp.ndim(x) - 1)]
 
 
 def _split_over_devices(x: Array, y: Array) -> tuple[Array, Array]:
     """A share on every device, filled up by examples labelled ``SEEN``."""
     missing = -len(y) % device_mesh().size
     if missing:
-        x = jnp.pad(x, ((0, missing), (0, 0)))
+        x = jnp.pad(x, _padding(x, missing))
         y = jnp.pad(y, (0, missing), constant_values=SEEN)
     return place_examples(x, y)
 
 
 def sum_over_examples(
-    function: Callable[[Any, Float[Array, "n D"], Int[Array, " n"]], Any],
+    function: Callable[[Any, Float[Array, "n *shape"], Int[Array, " n"]], Any],
     arrays: Any,
-    x: Float[Array, "N D"],
+    x: Float[Array, "N *shape"],
     y: Int[Array, " N"],
 ) -> Any:
     """Applies a function to every device's share of the examples and adds up.
@@ -173,7 +186,7 @@ def sum_over_examples(
             examples whose label is not ``SEEN``. Equal functions share a compilation,
             so it should compare by value.
         arrays: what every device needs whole.
-        x: images [N, D].
+        x: examples [N, ...].
         y: labels [N].
 
     Returns:

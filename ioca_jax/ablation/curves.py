@@ -49,13 +49,13 @@ from ioca_jax.batching import SEEN, fold_examples
 from ioca_jax.devices import device_mesh, sum_over_examples
 from ioca_jax.networks.mlp import (
     MLP,
-    Ablation,
     Affine,
     activate,
     folded_layers,
     multiply,
     pre_activations,
 )
+from ioca_jax.networks.network import Ablation
 
 
 @jax.tree_util.register_dataclass
@@ -273,7 +273,7 @@ class _Masks(NamedTuple):
                     self.lowest,
                     activations[:, where],
                     Ablation(*mask_and_clamp),
-                    method="above",
+                    method="run_above",
                 )
                 return _score(logits.T, y_chunk)
 

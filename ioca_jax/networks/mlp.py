@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from ioca_jax.checks import as_tuple, check_num_classes
+from ioca_jax.networks.network import Ablation, Layer, Values, slices_of
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,
@@ -27,19 +28,6 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 PRECISIONS = ("highest", "high", "default")
 _BATCH_NORM_EPSILON = 1e-5
-
-
-class Ablation(NamedTuple):
-    """Which neurons to leave alone, and what the others output instead.
-
-    Attributes:
-        keep: bool [H]; False ablates.
-        clamp: float32 [H]; the constant output of an ablated neuron. Values at kept
-            neurons are not used.
-    """
-
-    keep: Bool[ArrayLike, " H"]
-    clamp: Float[ArrayLike, " H"]
 
 
 class MLP(nn.Module):
@@ -97,6 +85,14 @@ class MLP(nn.Module):
         super().__post_init__()
 
     @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The hidden layers, ``layer_1`` the first."""
+        return tuple(
+            Layer(f"layer_{number}", width)
+            for number, width in enumerate(self.hidden, 1)
+        )
+
+    @property
     def num_neurons(self) -> int:
         """H, the number of hidden neurons in all layers."""
         return sum(self.hidden)
@@ -114,11 +110,7 @@ class MLP(nn.Module):
     @property
     def layer_slices(self) -> tuple[slice, ...]:
         """Where each hidden layer lies on the neuron axis."""
-        ends = np.cumsum(self.hidden).tolist()
-        return tuple(
-            slice(end - width, end)
-            for end, width in zip(ends, self.hidden, strict=True)
-        )
+        return slices_of(self.layers)
 
     def setup(self):
         """Names the layers: ``dense_0`` ... ``dense_L`` and ``norm_0`` ..."""
@@ -147,7 +139,7 @@ class MLP(nn.Module):
         """Runs the network.
 
         Args:
-            x: float32 [N, D] images.
+            x: float32 [N, ...] examples, flattened to [N, D].
             ablation: neurons to clamp; None leaves the network intact.
             train: use batch statistics and dropout, which then needs an rng named
                 ``dropout``.
@@ -156,43 +148,102 @@ class MLP(nn.Module):
             Logits [N, C], and the outputs of all hidden neurons [N, H] as the next
             layer receives them: an ablated neuron's column is its clamp value.
         """
-        raw = self._layer(0, jnp.asarray(x), train)
-        return self.above(0, raw, ablation, train=train)
+        x = jnp.asarray(x)
+        outputs = self._layer(0, x.reshape(len(x), -1), train)
+        return self.run_above(0, outputs, ablation, train=train)
 
-    def above(
+    def run_above(
         self,
         layer: int,
-        raw: Float[Array, "N width"],
+        outputs: Float[Array, "N width"],
         ablation: Ablation | None = None,
         *,
         train: bool = False,
     ) -> tuple[Float[Array, "N C"], Float[Array, "N upper"]]:
         """Runs the network from the outputs of one hidden layer upwards.
 
-        What lies below an ablation need not be computed again for every mask:
-        ``model.apply(variables, layer, raw, ablation, method="above")``.
-
         Args:
-            layer: a hidden layer, counted from 0.
-            raw: its outputs in the intact network.
-            ablation: as in ``__call__``, over all H neurons; those of layers below
+            layer: index of a hidden layer.
+            outputs: its outputs in the intact network.
+            ablation: as in ``__call__``, over all H neurons; neurons of lower layers
                 are not used.
             train: as in ``__call__``.
 
         Returns:
             Logits [N, C], and the outputs of the hidden neurons from ``layer`` on.
         """
-        outputs = []
-        for index, where in enumerate(self.layer_slices):
-            if index < layer:
-                continue
+        activations = []
+        for index in range(layer, self.num_layers):
             if index > layer:
-                raw = self._layer(index, outputs[-1], train)
-            if ablation is not None:
-                keep, clamp = map(jnp.asarray, ablation)
-                raw = jnp.where(keep[where], raw, clamp[where])
-            outputs.append(raw)
-        return self.dense[-1](outputs[-1]), jnp.concatenate(outputs, axis=-1)
+                outputs = self._layer(index, outputs, train)
+            outputs = self._ablated(index, outputs, ablation)
+            activations.append(outputs)
+        return self.dense[-1](outputs), jnp.concatenate(activations, axis=-1)
+
+    def run_between(
+        self,
+        first: int,
+        last: int,
+        outputs: Float[Array, "N *inputs"],
+        ablation: Ablation | None = None,
+    ) -> Float[Array, "N width"]:
+        """From the outputs of layer ``first``, or examples at -1, to those of ``last``.
+
+        Layers from ``first`` on and below ``last`` are ablated.
+        """
+        if first < 0:
+            outputs = outputs.reshape(len(outputs), -1)
+        for index in range(first + 1, last + 1):
+            if index > 0:
+                outputs = self._ablated(index - 1, outputs, ablation)
+            outputs = self._layer(index, outputs, train=False)
+        return outputs
+
+    def _ablated(self, layer: int, outputs: Array, ablation: Ablation | None) -> Array:
+        if ablation is None:
+            return outputs
+        where = self.layer_slices[layer]
+        keep, clamp = map(jnp.asarray, ablation)
+        return jnp.where(keep[where], outputs, clamp[where])
+
+    def prefix(
+        self,
+        variables: Any,
+        x: ArrayLike,
+        layer: int,
+        ablation: Ablation | None = None,
+    ) -> Values:
+        """Runs up to a layer, as ``StagedNetwork``."""
+        x = jnp.asarray(x)
+        outputs = self.apply(variables, -1, layer, x, ablation, method="run_between")
+        return Values(outputs, (), len(x))
+
+    def advance(
+        self,
+        variables: Any,
+        layer: int,
+        values: Values,
+        ablation: Ablation | None = None,
+    ) -> Values:
+        """Runs from one layer to the next, as ``StagedNetwork``."""
+        arguments = (layer, layer + 1, values.outputs, ablation)
+        outputs = self.apply(variables, *arguments, method="run_between")
+        return Values(outputs, (), values.num_examples)
+
+    def above(
+        self,
+        variables: Any,
+        layer: int,
+        values: Values,
+        ablation: Ablation | None = None,
+    ) -> tuple[Float[Array, "N C"], Float[Array, "N upper"]]:
+        """Runs from a layer to the logits, as ``StagedNetwork``."""
+        arguments = (layer, values.outputs, ablation)
+        return self.apply(variables, *arguments, method="run_above")
+
+    def is_affine_above(self, layer: int) -> bool:
+        """Whether a layer is the last hidden one."""
+        return layer == self.num_layers - 1
 
 
 class Affine(NamedTuple):

@@ -12,15 +12,26 @@ an ablated layer is computed once, what lies above it once per ablation.
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from ioca_jax.networks.mlp import Ablation
+
+class Ablation(NamedTuple):
+    """Which neurons to leave alone, and what the others output instead.
+
+    Attributes:
+        keep: bool [H]; False ablates.
+        clamp: float32 [H]; the constant output of an ablated neuron. Values at kept
+            neurons are not used.
+    """
+
+    keep: Bool[ArrayLike, " H"]
+    clamp: Float[ArrayLike, " H"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,9 +22,9 @@ from jaxtyping import Array, Float
 
 from ioca_jax.networks.axes import Site
 from ioca_jax.networks.jaxprs import Program, evaluate, named_leaves
-from ioca_jax.networks.mlp import Ablation
 from ioca_jax.networks.network import (
     POOLS,
+    Ablation,
     Layer,
     Values,
     count_neurons,

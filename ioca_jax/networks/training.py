@@ -13,6 +13,7 @@ than ``batch_size``, sit that epoch out.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.traverse_util import flatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float
 
@@ -103,6 +105,17 @@ class Trained:
     history: dict[str, Float[Array, "S E"]]
     snapshots: tuple[Any, ...] = ()
 
+    def network(self, index: int) -> Any:
+        """The variables of one network.
+
+        Args:
+            index: its place among ``seeds``, from 0.
+
+        Returns:
+            Variables without the seed axis.
+        """
+        return jax.tree.map(lambda leaf: leaf[index], self.variables)
+
     @property
     def diverged(self) -> Bool[np.ndarray, " S"]:
         """Whether a network's loss ceased to be finite."""
@@ -161,7 +174,7 @@ def train(
     check_fit(model, data, config)
     kept = check_epochs("keep_epochs", keep_epochs, config.epochs)
     if initial is not None:
-        _check_variables(initial, model, len(numbers), data.train.x.shape[1])
+        _check_variables(initial, model, len(numbers), data.train.x.shape[1:])
     chunk = min(len(numbers), seeds_that_fit(model, data, config, memory_gb, len(kept)))
     mesh = device_mesh()
     chunk = -(-chunk // mesh.size) * mesh.size  # the same number on every device
@@ -232,8 +245,7 @@ def seeds_that_fit(
     Returns:
         At least 1.
     """
-    num_train, num_inputs = data.train.x.shape
-    per_seed = _bytes_per_seed(model, config, num_train, num_inputs, num_snapshots)
+    per_seed = _bytes_per_seed(model, config, data, num_snapshots)
     return max(1, int(memory_gb * 1e9 / per_seed))
 
 
@@ -246,14 +258,9 @@ def check_fit(model: MLP, data: Dataset, config: TrainConfig) -> None:
         config: how to train.
 
     Raises:
-        ValueError: examples that are not flat, a model with another number of classes
-            than the data, or a batch larger than the training split.
+        ValueError: a model with another number of classes than the data, or a batch
+            larger than the training split.
     """
-    if data.train.x.ndim != 2:
-        raise ValueError(
-            f"{data.name}: expected examples of shape [N, D], which an MLP takes, got "
-            f"{list(data.train.x.shape)}; Dataset.from_arrays flattens them"
-        )
     if model.num_classes != data.num_classes:
         raise ValueError(
             f"num_classes: expected {data.num_classes}, as {data.name} has, got "
@@ -295,26 +302,29 @@ def checked_seeds(seeds: Sequence[int]) -> np.ndarray:
 
 
 def _bytes_per_seed(
-    model: MLP,
-    config: TrainConfig,
-    num_train: int,
-    num_inputs: int,
-    num_snapshots: int,
+    model: MLP, config: TrainConfig, data: Dataset, num_snapshots: int
 ) -> int:
-    """About what one network's training holds at once."""
-    widths = (num_inputs, *model.hidden, model.num_classes)
-    weights = sum(a * b + b for a, b in zip(widths[:-1], widths[1:], strict=True))
+    """Estimates the bytes that the training of one network holds at once."""
+    num_train, *shape = data.train.x.shape
+    variables = jax.tree.leaves(_shapes(model, shape))
+    weights = sum(math.prod(leaf.shape) for leaf in variables)
     # Weights, two moments, gradient, update, and one being written.
     copies = 6 + num_snapshots
-    batch = config.batch_size * (num_inputs + 6 * sum(widths[1:]))
+    activations = 6 * (model.num_neurons + model.num_classes)
+    batch = config.batch_size * (math.prod(shape) + activations)
     return 4 * (copies * weights + 2 * batch + 4 * num_train)
 
 
+def _shapes(model: MLP, shape: Sequence[int]) -> Any:
+    """The variables of one network for examples of a shape, as shapes and types."""
+    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *shape)))
+
+
 def _check_variables(
-    variables: Any, model: MLP, num_networks: int, num_inputs: int
+    variables: Any, model: MLP, num_networks: int, shape: Sequence[int]
 ) -> None:
     """Refuses variables that are not those of so many such networks."""
-    one = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, num_inputs)))
+    one = _shapes(model, shape)
 
     def shapes(tree: Any, *leading: int) -> dict[str, tuple[int, ...]]:
         return {
@@ -332,7 +342,9 @@ def _check_variables(
                 f"shape {list(of[name])}" if name in of else "no such variable"
                 for of in (expected, given)
             )
-            widths = "-".join(map(str, (num_inputs, *model.hidden, model.num_classes)))
+            widths = "-".join(
+                map(str, (math.prod(shape), *model.hidden, model.num_classes))
+            )
             raise ValueError(
                 f"initial: expected the variables of {num_networks} networks {widths}, "
                 f"with {name} {wanted}, got {got}"
@@ -346,8 +358,8 @@ def _copies(variables: Any, places: np.ndarray) -> Any:
 
 def _train_chunk(model, config, mesh, spread, arrays, seeds, initial, kept, on_epoch):
     """Variables, history and snapshots of as many networks as fit at once."""
-    num_inputs, seeds = arrays[0].shape[1], jnp.asarray(seeds, jnp.uint32)
-    state = _initial_states(model, config, num_inputs, seeds, initial)
+    shape, seeds = arrays[0].shape[1:], jnp.asarray(seeds, jnp.uint32)
+    state = _initial_states(model, config, shape, seeds, initial)
     state = jax.device_put(state, NamedSharding(mesh, PartitionSpec(AXIS)))
     history, snapshots = [], []
 
@@ -367,18 +379,18 @@ def _train_chunk(model, config, mesh, spread, arrays, seeds, initial, kept, on_e
     return state.variables, stacked, tuple(snapshots)
 
 
-@partial(jax.jit, static_argnames=("model", "config", "num_inputs"))
+@partial(jax.jit, static_argnames=("model", "config", "shape"))
 def _initial_states(
     model: MLP,
     config: TrainConfig,
-    num_inputs: int,
+    shape: tuple[int, ...],
     seeds: Array,
     initial: Any = None,
 ):
     def init(seed: Array, variables: Any) -> _State:
         init_key, key = jax.random.split(jax.random.key(seed))
         if variables is None:
-            variables = model.init(init_key, jnp.zeros((1, num_inputs)))
+            variables = model.init(init_key, jnp.zeros((1, *shape)))
         optimizer = OPTIMIZERS[config.optimizer](config.learning_rate)
         return _State(variables, optimizer.init(variables["params"]), key)
 
@@ -430,9 +442,9 @@ def _epoch_of_networks(
         )
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
         penalty = sum(
-            jnp.sum(jnp.square(layer["kernel"]))
-            for name, layer in params.items()
-            if name.startswith("dense")
+            jnp.sum(jnp.square(leaf))
+            for path, leaf in flatten_dict(params).items()
+            if path[-1] == "kernel"
         )
         hits = jnp.mean(jnp.argmax(logits, axis=-1) == y)
         return losses.mean() + config.l2 * penalty, (updates, hits)

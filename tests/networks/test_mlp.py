@@ -88,7 +88,7 @@ def test_above_a_layer_is_the_rest_of_the_network():
     expected, outputs = model.apply(variables, x, ablation)
     where = model.layer_slices[1]
     logits, upper = model.apply(
-        variables, 1, activations[:, where], ablation, method="above"
+        variables, 1, activations[:, where], ablation, method="run_above"
     )
     np.testing.assert_array_equal(logits, expected)
     np.testing.assert_array_equal(upper, outputs[:, where.start :])
