@@ -33,7 +33,8 @@ import ioca_jax as ioca
 from experiments import config_flags
 from ioca_jax import plots
 from ioca_jax.inference import claims
-from ioca_jax.inference.statistics import false_discovery, independent_test
+from ioca_jax.inference.comparisons import independent_test
+from ioca_jax.inference.statistics import false_discovery
 from ioca_jax.plots import save_figure
 from ioca_jax.results.files import converged, intact_accuracy, mean_curve, write_whole
 from ioca_jax.study import events

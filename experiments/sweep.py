@@ -35,7 +35,7 @@ from tqdm import tqdm
 
 import ioca_jax as ioca
 from experiments import config_flags
-from ioca_jax.inference.statistics import areas_by_order
+from ioca_jax.inference.areas import areas_by_order
 from ioca_jax.plots import compare_runs, save_figure
 from ioca_jax.results.files import RESULTS_FILE, converged, intact_accuracy, write_whole
 from ioca_jax.study.runner import is_of_configuration

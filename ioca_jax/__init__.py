@@ -48,8 +48,8 @@ from ioca_jax.ablation.orderings import cumulative_masks, order_neurons, random_
 from ioca_jax.ablation.pruning import prune
 from ioca_jax.data import Dataset, Split, load_dataset
 from ioca_jax.devices import place_examples, use_all_cores
+from ioca_jax.inference.areas import area_under_curve
 from ioca_jax.inference.claims import compare_orders, form_hypotheses, judge_claims
-from ioca_jax.inference.statistics import area_under_curve
 from ioca_jax.measures.counts import joint_counts
 from ioca_jax.measures.information import (
     entropy,

@@ -33,14 +33,15 @@ def synthetic_results(
     orderings = [(m, d, 0) for m in measures for d in ("ascending", "descending")]
     orderings += [("random", "random", draw) for draw in range(random_orders)]
     shape = (seeds, len(clamps), len(scopes), len(orderings), neurons + 1)
-    accuracy = generator.random(shape, np.float32)
-    for index, size in enumerate(scopes.values()):
-        accuracy[:, :, index, :, size + 1 :] = np.nan
     correct = generator.integers(0, 20, (*shape, 2)).astype(np.int32)
-    correct[np.isnan(accuracy)] = -1
-    loss = np.where(np.isnan(accuracy), accuracy, generator.random(shape, np.float32))
+    loss = generator.random(shape, np.float32)
     # The intact network is the same whatever is ablated later.
     correct[:, :, :, :, 0], loss[..., 0] = 15, 0.5
+    for index, size in enumerate(scopes.values()):
+        correct[:, :, index, :, size + 1 :] = -1
+    accuracy = (correct.sum(axis=-1) / 40).astype(np.float32)
+    past_end = correct[..., 0] < 0
+    accuracy[past_end] = loss[past_end] = np.nan
     single = (seeds, len(clamps), neurons)
     if scores is None:
         scores = generator.random((seeds, len(measures), neurons), np.float32)
@@ -101,6 +102,7 @@ def planted_results(
     seeds: int = SEEDS,
     clamp_gain: float = 0.0,
     layer_gain: float = 0.0,
+    random_orders: int = 4,
     rng_seed: int = 0,
 ) -> xr.Dataset:
     """Results whose curves are one curve, moved by planted effects and noise by seed.
@@ -111,10 +113,11 @@ def planted_results(
         seeds: networks.
         clamp_gain: of the mean clamp above zero, everywhere.
         layer_gain: of layer 2 above layer 1.
+        random_orders: drawn.
         rng_seed: of the noise.
     """
     results = synthetic_results(
-        hidden=HIDDEN, seeds=seeds, random_orders=4, measures=THREE
+        hidden=HIDDEN, seeds=seeds, random_orders=random_orders, measures=THREE
     )
     rng = np.random.default_rng(rng_seed)
     shape = results["accuracy"].shape
@@ -132,10 +135,22 @@ def planted_results(
             curve[:, 1] += clamp_gain * bump
             curve += layer_gain * bump * (scope == "layer_2")
             accuracy[:, :, scope_index, ordering, : size + 1] = curve
-    results["accuracy"].values[:] = accuracy
     # Two classes: chance is one half, where curves end.
     results["loss"].values[..., 0] = 0.5
-    return results
+    return with_accuracy(results, accuracy)
+
+
+def with_accuracy(results: xr.Dataset, accuracy: np.ndarray) -> xr.Dataset:
+    """The same with other curves, as counts of two classes of 50,000 examples each."""
+    past_end = np.isnan(accuracy)
+    counts = np.rint(np.where(past_end, 0, accuracy) * 100_000).astype(np.int32)
+    correct = np.stack([counts // 2, counts - counts // 2], axis=-1)
+    correct[past_end] = -1
+    shares = np.where(past_end, np.nan, counts / 100_000).astype(np.float32)
+    return results.assign(
+        correct=results["correct"].copy(data=correct),
+        accuracy=results["accuracy"].copy(data=shares),
+    ).assign_coords(class_size=("class", [50_000, 50_000]))
 
 
 def joint_results(
@@ -220,7 +235,9 @@ def joint_results(
         "trajectory_score": np.abs(
             floats(seeds, len(trajectory_epochs), sizes["measure"], neurons)
         ),
-        "trajectory_accuracy": rng.random((seeds, len(trajectory_epochs)), np.float32),
+        "trajectory_accuracy": np.float32(
+            rng.integers(0, 41, (seeds, len(trajectory_epochs))) / 40
+        ),
         "layer_entropy": floats(*looked, scale=0.3, shift=9),
         "layer_information": np.full(looked, np.nan, np.float32),
         "layer_information_decoded": floats(*looked, scale=0.3, shift=2),
@@ -275,9 +292,8 @@ def planted_joint_results(
         rng_seed: of all noise.
     """
     results = joint_results(hidden=HIDDEN, seeds=seeds, random_orders=4)
-    results["accuracy"] = planted_results(curves, seeds=seeds, rng_seed=rng_seed)[
-        "accuracy"
-    ]
+    curves_alone = planted_results(curves, seeds=seeds, rng_seed=rng_seed)
+    results = with_accuracy(results, curves_alone["accuracy"].values)
     results["loss"].values[..., 0] = 0.5
     rng = np.random.default_rng((1, rng_seed))
     neurons, orderings = sum(HIDDEN), results.sizes["ordering"]
@@ -342,3 +358,11 @@ def information_by_hand(counts: np.ndarray) -> np.ndarray:
     plain = (joint * np.log2(joint / apart)).sum(axis=(-2, -1))
     excess = (counts.shape[-2] - 1) * (counts.shape[-1] - 1)
     return plain - excess / (2 * np.log(2) * total[..., 0, 0])
+
+
+def binomial_tolerance(share: float, *sizes: int) -> float:
+    """Three standard errors of a share counted over so many independent samples.
+
+    Several sizes: each is a source of error of its own (data sets; shared resamples).
+    """
+    return 3 * np.sqrt(share * (1 - share) * sum(1 / size for size in sizes))

@@ -6,7 +6,7 @@ comparisons of the table. The network is the unit, never the neuron: a table's t
 need at least six networks (two-sided) or five (one-sided), and refuse fewer.
 
 Areas are *normalised*: 1 for an order that costs nothing, 0 for one that leaves chance
-at once (``statistics.normalized_area``). Chance is one over the number of classes.
+at once (``areas.normalized_area``). Chance is one over the number of classes.
 """
 
 import itertools
@@ -18,15 +18,18 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from ioca_jax.inference.statistics import (
-    ablated_at_loss,
-    areas_by_order,
-    bootstrap_interval,
-    false_discovery,
-    kendall_tau,
-    normalized_area,
+from ioca_jax.inference.areas import ablated_at_loss, areas_by_order, normalized_area
+from ioca_jax.inference.comparisons import (
+    bootstrap_test,
     seeds_needed,
     sign_flip_test,
+)
+from ioca_jax.inference.statistics import (
+    correlation_interval,
+    false_discovery,
+    kendall_tau,
+    mean_interval,
+    significant,
     simultaneous_band,
     spearman,
 )
@@ -36,14 +39,12 @@ from ioca_jax.results.files import (
     intact_accuracy,
     mean_curve,
     neurons_of,
+    summed_curve,
 )
 
 ALPHA = 0.05
 # Of normalised area: what is less than this is as good as nothing.
 MARGIN = 0.01
-# Draws of bands, at least 400 and at most 2,000: enough for a figure, whose quantiles
-# are then right to a few percent of themselves.
-_SEEDS_TIMES_RESAMPLES = 40_000
 # More measures' bands than these no figure holds.
 _MEASURES_WITH_BANDS = 5
 
@@ -184,16 +185,19 @@ def difference_curves(results: xr.Dataset) -> pd.DataFrame:
     kept = learned(results)
     _need_random(kept)
     orders = _orders(kept)[: 2 * _MEASURES_WITH_BANDS]
-    resamples = max(400, min(2000, _SEEDS_TIMES_RESAMPLES // kept.sizes["seed"]))
     tables = []
     for scope in map(str, kept["scope"].values):
         names, curves = [], []
+        random = {
+            clamp: summed_curve(kept, clamp, scope, "random", "random")
+            for clamp in map(str, kept["clamp"].values)
+        }
         for order, clamp in itertools.product(orders, map(str, kept["clamp"].values)):
-            random = mean_curve(kept, clamp, scope, "random", "random")
             names.append((scope, clamp, *order))
-            curves.append((mean_curve(kept, clamp, scope, *order) - random).values)
+            own = summed_curve(kept, clamp, scope, *order)
+            curves.append(_difference(own, random[clamp]))
         together = np.stack(curves, axis=1)
-        bands = simultaneous_band(together, resamples=resamples)
+        bands = simultaneous_band(together)
         for name, *values in zip(names, together.mean(axis=0), *bands, strict=True):
             about = dict(
                 zip(("scope", "clamp", "ranked_by", "direction"), name, strict=True)
@@ -206,6 +210,15 @@ def difference_curves(results: xr.Dataset) -> pd.DataFrame:
                 )
             )
     return pd.concat(tables, ignore_index=True)
+
+
+def _difference(
+    first: tuple[xr.DataArray, int], second: tuple[xr.DataArray, int]
+) -> Float[np.ndarray, "S points"]:
+    """Difference of accuracies given as counts: whole numbers divided once."""
+    (correct, out_of), (other_correct, other_out_of) = first, second
+    whole = correct.values * other_out_of - other_correct.values * out_of
+    return whole / (out_of * other_out_of)
 
 
 def correlate_effects(results: xr.Dataset) -> pd.DataFrame:
@@ -247,7 +260,7 @@ def correlate_effects(results: xr.Dataset) -> pd.DataFrame:
             }
         )
         values.append(tau)
-    return tested(rows, values)
+    return tested(rows, values, interval=correlation_interval)
 
 
 def form_hypotheses(
@@ -307,7 +320,7 @@ def form_hypotheses(
             harms.append(harm)
             shown.append(margin - harm if highest else harm)
     table = tested(rows, harms, np.stack(shown, axis=1), alternative="greater")
-    is_shown = table["p_corrected"] <= alpha
+    is_shown = significant(table["p_corrected"].to_numpy(), alpha)
     suggested = np.where(table["end"] == "highest", "redundant", "synergistic")
     table["verdict"] = np.where(is_shown, suggested, "undecided")
     table["sentence"] = [
@@ -404,7 +417,11 @@ def judge_claims(
     is_above = table["effect"].to_numpy() > [c.threshold for c in comparisons]
     claimed = np.array([c.above for c in comparisons])
     said = np.where(is_above == claimed, "holds", "fails")
-    table["verdict"] = np.where(table["p_corrected"] <= alpha, said, "undecided")
+    is_shown = significant(table["p_corrected"].to_numpy(), alpha)
+    table["verdict"] = np.where(is_shown, said, "undecided")
+    is_tau = table["claim"] == "2, single neurons"
+    ends = ["low", "high"]
+    table.loc[is_tau, ends] = table.loc[is_tau, ends].clip(-1, 1)
     return table
 
 
@@ -589,10 +606,11 @@ def count_neurons(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataFrame:
         for measure in kept["measure"].values:
             p_values = kept["p_value"].sel(measure=measure)
             if np.isfinite(p_values).all():
-                family = kept["p_value_family"].sel(measure=measure) <= alpha
-                found = false_discovery(p_values.values) <= alpha
-                census[f"family_{measure}"] = family
-                census[f"discovered_{measure}"] = p_values.copy(data=found)
+                family = kept["p_value_family"].sel(measure=measure).values
+                rate = false_discovery(p_values.values)
+                for name, p in (("family", family), ("discovered", rate)):
+                    found = significant(p, alpha)
+                    census[f"{name}_{measure}"] = p_values.copy(data=found)
     for label in kept["class"].values if "selective_class" in kept else ():
         census[f"selective_for_{label}"] = kept["selective_class"] == label
     rows = []
@@ -609,48 +627,57 @@ def count_neurons(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataFrame:
 def tested(
     rows: Sequence[dict],
     values: Sequence[np.ndarray],
-    tested: np.ndarray | None = None,
+    shown: np.ndarray | None = None,
     *,
     threshold: float | Sequence[float] = 0.0,
     alternative: str = "two-sided",
+    interval: Callable = mean_interval,
 ) -> pd.DataFrame:
     """Rows with the mean of their values over networks, its interval, and tests.
 
     Args:
         rows: what each is about, at least one.
         values: for each, [S], a number for every network.
-        tested: what to test instead of the values, [S, rows].
+        shown: what to test instead of the values, [S, rows].
         threshold: that the tests are against, one for all rows or one for each.
         alternative: of the tests.
+        interval: ``statistics.mean_interval``, or ``correlation_interval`` for values
+            in [-1, 1].
 
     Returns:
-        The rows with ``effect``, its 95 % interval ``low`` to ``high``, ``p_value`` and
-        ``p_corrected`` for all rows; NaN where a network has no value.
+        The rows with ``effect``, its 95 % interval ``low`` to ``high``; ``p_value`` of
+        the sign-flip test and ``p_corrected``, for all rows; and ``p_bootstrap``,
+        corrected likewise, of ``comparisons.bootstrap_test``, which allows for skewed
+        differences. NaN where a network has no value.
 
     Raises:
         ValueError: fewer networks than an interval takes, three.
     """
     table, together = pd.DataFrame(rows), np.stack(values, axis=1)
-    tested = together if tested is None else tested
+    shown = together if shown is None else shown
     whole = np.isfinite(together).all(axis=0)
-    for name in ("effect", "low", "high", "p_value", "p_corrected"):
+    names = ["effect", "low", "high", "p_value", "p_corrected", "p_bootstrap"]
+    for name in names:
         table[name] = np.nan
     if whole.any():
         bounds = np.broadcast_to(np.asarray(threshold, np.float64), len(rows))
-        test = sign_flip_test(
-            tested[:, whole], threshold=bounds[whole], alternative=alternative
-        )
-        low, high = bootstrap_interval(together[:, whole])
+        about = {"threshold": bounds[whole], "alternative": alternative}
+        low, high = interval(together[:, whole])
+        test = sign_flip_test(shown[:, whole], **about)
+        robust = bootstrap_test(shown[:, whole], **about)
         columns = (together[:, whole].mean(axis=0), low, high)
-        columns += (test.p_value, test.p_corrected)
-        names = ["effect", "low", "high", "p_value", "p_corrected"]
+        columns += (test.p_value, test.p_corrected, robust.p_corrected)
         table.loc[whole, names] = np.stack(columns, axis=1)
     return table
 
 
 def _areas(results: xr.Dataset) -> dict[tuple[str, str, str], np.ndarray]:
-    area: Callable = lambda curves: normalized_area(curves, _chance(results))  # noqa: E731
-    return areas_by_order(results, area)
+    """Normalised areas [S, clamps] by scope, ranking and direction."""
+    intact = intact_accuracy(results)[:, None]
+    return {
+        name: normalized_area(area, intact, _chance(results))
+        for name, area in areas_by_order(results).items()
+    }
 
 
 def _chance(results: xr.Dataset) -> float:
@@ -685,7 +712,7 @@ def _mean(values: np.ndarray) -> float:
 def _interval(values: np.ndarray) -> tuple[float, float]:
     if len(values) < 3:
         return float("nan"), float("nan")
-    low, high = bootstrap_interval(values)
+    low, high = correlation_interval(values)
     return float(low), float(high)
 
 

@@ -36,9 +36,20 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 
 from ioca_jax.inference.claims import ALPHA, learned, need_seeds, tested
-from ioca_jax.inference.statistics import seeds_needed, spearman
+from ioca_jax.inference.comparisons import seeds_needed
+from ioca_jax.inference.statistics import (
+    correlation_interval,
+    significant,
+    spearman,
+)
 from ioca_jax.measures.information import mutual_information_miller_madow
-from ioca_jax.results.files import converged, in_words, neurons_of, orderings_of
+from ioca_jax.results.files import (
+    converged,
+    in_words,
+    neurons_of,
+    num_test_examples,
+    orderings_of,
+)
 
 INFORMATIONAL = ("co-information", "groups")
 INTERVENTIONAL = ("pair effects in loss", "pair effects in accuracy")
@@ -108,7 +119,7 @@ def correlate_pairs(results: xr.Dataset) -> pd.DataFrame:
                     }
                 )
                 values.append(of_networks)
-    return tested(rows, values)
+    return tested(rows, values, interval=correlation_interval)
 
 
 # What dominates in a layer ------------------------------------------------------------
@@ -191,12 +202,11 @@ def _quantities(
     )
     everything = np.ones((results.sizes["seed"], pairs.number), bool)
     co_information = found[_CO_INFORMATION]
-    significant = np.sign(co_information) * (
-        pairs.take(results["pair_p_value"]) <= ALPHA
-    )
+    is_shown = significant(pairs.take(results["pair_p_value"]), ALPHA)
+    signs = np.sign(co_information) * is_shown
     mean = _mean_where(co_information, everything)
     yield _Quantity("co-information", "bit", "", mean)
-    yield _Quantity("significant pairs", "1", "", _mean_where(significant, everything))
+    yield _Quantity("significant pairs", "1", "", _mean_where(signs, everything))
     for name in ("redundancy_i_min", "synergy_i_min"):
         if name in found:
             mean = _mean_where(found[name], everything)
@@ -296,7 +306,7 @@ def weigh_hypotheses(
     table["beside_others"] = beside["effect"]
     table["p_beside_others"] = beside["p_corrected"]
     apart = np.sign(table["beside_others"]) == np.sign(table["effect"])
-    apart &= table["p_beside_others"] <= alpha
+    apart &= significant(table["p_beside_others"].to_numpy(), alpha)
     speaks = table["says"].isin(DIRECTIONS) & table["instrument"].isin(INTERVENTIONAL)
     table.loc[speaks & ~apart, "says"] = "neither"
     return table
@@ -483,7 +493,7 @@ def through_training(results: xr.Dataset) -> pd.DataFrame:
     kept = _converged_with_trajectories(results)
     rows = []
     for layer in kept["hidden_layer"].values:
-        courses = {"test_error": 1 - _by_epoch(kept["trajectory_accuracy"])}
+        courses = {"test_error": _test_errors(kept)}
         courses |= {name: course for name, (course, _) in _courses(kept, layer).items()}
         for index, epoch in enumerate(kept["trajectory_epoch"].values):
             means = {n: float(course[:, index].mean()) for n, course in courses.items()}
@@ -521,7 +531,7 @@ def trends_of_training(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataF
             "at more"
         )
     courses = {
-        ("all", "test_error"): (1 - _by_epoch(kept["trajectory_accuracy"]), "1"),
+        ("all", "test_error"): (_test_errors(kept), "1"),
         **{
             (str(layer), name): course
             for layer in kept["hidden_layer"].values
@@ -556,6 +566,13 @@ def _courses(
         found[name] = _by_epoch(of_layer[name]), "bit"
     index = of_layer["layer_redundancy_index"].median("group")
     return found | {"redundancy_index": (_by_epoch(index), "1")}
+
+
+def _test_errors(results: xr.Dataset) -> Float[np.ndarray, "S epochs"]:
+    """From counts of examples, so that equal changes are equal."""
+    num_examples = num_test_examples(results)
+    accuracy = _by_epoch(results["trajectory_accuracy"])
+    return (num_examples - np.rint(accuracy * num_examples)) / num_examples
 
 
 def _by_epoch(values: xr.DataArray) -> Float[np.ndarray, "S epochs"]:
@@ -650,7 +667,7 @@ def _tested_where(
         chosen = [n for n, this in enumerate(judged) if this == is_judged]
         table = tested([rows[n] for n in chosen], [values[n] for n in chosen])
         if not is_judged:
-            table[["p_value", "p_corrected"]] = np.nan
+            table[["p_value", "p_corrected", "p_bootstrap"]] = np.nan
         tables.append(table.set_index(np.array(chosen)))
     return pd.concat(tables).sort_index()
 
@@ -665,7 +682,9 @@ def _says(
     is_tested = table["p_corrected"].notna() & (networks >= seeds_needed(alpha))
     untold = np.where(is_tested, "neither", "")
     said = np.where(table["effect"] > 0, *words)
-    return np.where(is_tested & (table["p_corrected"] <= alpha), said, untold)
+    return np.where(
+        is_tested & significant(table["p_corrected"].to_numpy(), alpha), said, untold
+    )
 
 
 def _mean_where(

@@ -12,6 +12,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ioca_jax.inference.claims import ALPHA
+from ioca_jax.inference.statistics import significant
 from ioca_jax.plots import selection, style
 from ioca_jax.results.files import in_words, mean_curve, orderings_of
 
@@ -171,8 +173,8 @@ def _draw_effects(
     """Effects with their intervals, one above the other, filled if significant."""
     rows = np.arange(len(effects)) + offset
     axes.hlines(rows, effects["low"], effects["high"], color=look["color"])
-    significant = (effects["p_corrected"] <= 0.05).to_numpy()
-    for chosen, fill in ((significant, look["color"]), (~significant, "white")):
+    is_shown = significant(effects["p_corrected"].to_numpy(), ALPHA)
+    for chosen, fill in ((is_shown, look["color"]), (~is_shown, "white")):
         own = look | {"linestyle": "", "mfc": fill, "zorder": 3}
         axes.plot(effects["effect"].to_numpy()[chosen], rows[chosen], **own)
 

@@ -433,6 +433,56 @@ def intact_accuracy(results: xr.Dataset) -> np.ndarray:
     return results["accuracy"].isel(clamp=0, scope=0, ordering=0, step=0).values
 
 
+def num_test_examples(results: xr.Dataset) -> int:
+    """How many examples accuracies are shares of.
+
+    Args:
+        results: a run's results.
+
+    Returns:
+        The size of the test split.
+    """
+    return int(results["class_size"].sum())
+
+
+def count_correct(correct: np.ndarray) -> np.ndarray:
+    """Test examples classified correctly, over all classes.
+
+    Accuracies are compared as these counts, of which sums and differences are exact.
+
+    Args:
+        correct: int32 [..., C], by true class, -1 past a scope's end.
+
+    Returns:
+        Whole numbers, float64 [...]; NaN past a scope's end.
+    """
+    return np.where(correct[..., 0] < 0, np.nan, correct.sum(axis=-1))
+
+
+def summed_curve(
+    results: xr.Dataset, clamp: str, scope: str, ranked_by: str, direction: str
+) -> tuple[xr.DataArray, int]:
+    """Correct classifications [seed, step] to the scope's end, of all random draws.
+
+    Args:
+        results: a run's results.
+        clamp: which.
+        scope: which.
+        ranked_by: a measure, or ``random``.
+        direction: ``ascending``, ``descending``, or ``random``.
+
+    Returns:
+        The counts, whole numbers as float64, and how many examples they are out of.
+    """
+    where = orderings_of(results, ranked_by, direction)
+    correct = results["correct"].sel(clamp=clamp, scope=scope).isel(ordering=where)
+    correct = correct.transpose("ordering", "seed", "step", "class")
+    counts = correct[0, ..., 0].copy(data=count_correct(correct.values).sum(axis=0))
+    counts = counts.drop_vars(["ordering", "ranked_by", "direction", "draw", "class"])
+    is_point = ~np.isnan(counts.values).all(axis=0)
+    return counts[:, is_point], len(where) * num_test_examples(results)
+
+
 def mean_curve(
     results: xr.Dataset, clamp: str, scope: str, ranked_by: str, direction: str
 ) -> xr.DataArray:
@@ -446,12 +496,10 @@ def mean_curve(
         direction: ``ascending``, ``descending``, or ``random``.
 
     Returns:
-        The curves.
+        The curves, float64.
     """
-    curves = results["accuracy"].sel(clamp=clamp, scope=scope)
-    curves = curves.isel(ordering=orderings_of(results, ranked_by, direction))
-    curves = curves.mean("ordering")
-    return curves.dropna("step", how="all").transpose("seed", "step")
+    counts, examples = summed_curve(results, clamp, scope, ranked_by, direction)
+    return counts / examples
 
 
 def in_words(name: str) -> str:
@@ -477,8 +525,8 @@ def orderings_of(results: xr.Dataset, ranked_by: str, direction: str) -> np.ndar
     Returns:
         int [orders]: one, or all random draws; none if the run lacks it.
     """
-    chosen = (results["ranked_by"] == ranked_by) & (results["direction"] == direction)
-    return np.flatnonzero(chosen.values)
+    chosen = results["ranked_by"].values == ranked_by
+    return np.flatnonzero(chosen & (results["direction"].values == direction))
 
 
 def dataset_in_words(configuration: Mapping[str, Any]) -> str:
@@ -506,18 +554,6 @@ def neurons_of(results: xr.Dataset, layer: int | np.integer | str) -> np.ndarray
         int [width].
     """
     return np.flatnonzero(results["layer"].values == layer)
-
-
-def layers_of(results: xr.Dataset) -> list[Any]:
-    """The layers as the coordinate ``layer`` has them.
-
-    Args:
-        results: a run's results.
-
-    Returns:
-        A label per layer, first layer first.
-    """
-    return list(dict.fromkeys(results["layer"].values.tolist()))
 
 
 def converged(results: xr.Dataset) -> xr.Dataset:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import planted_results
+from synthetic import planted_results, with_accuracy
 
 from experiments import reproduce_paper
 from ioca_jax.inference import claims
@@ -71,7 +71,8 @@ def test_published_points_are_beside_ours():
     results = planted_results()
     # Curves of 100 neurons, to read at 79: a straight line.
     straight = results.isel(step=[0] * 101).assign_coords(step=np.arange(101))
-    straight["accuracy"].values[:] = 0.9 - 0.005 * np.arange(101)
+    line = np.broadcast_to(0.9 - 0.005 * np.arange(101), straight["accuracy"].shape)
+    straight = with_accuracy(straight, line)
     table = reproduce_paper.published_points(straight)
     assert len(table) == 8 * 5
     of_layer = table.query("scope == 'layer_2' and clamp == 'mean' and step == 60")

@@ -115,7 +115,8 @@ def test_the_table_is_what_the_runs_found(swept):
         curves = results["accuracy"].sel(scope=scope, clamp=clamp)
         curves = curves.isel(ordering=of_order).values.astype(float)
         expected = np.trapezoid(curves, np.linspace(0, 1, 5)).mean()
-        np.testing.assert_allclose(row[column], expected, rtol=1e-12)
+        # From counts; the stored accuracies are float32.
+        np.testing.assert_allclose(row[column], expected, rtol=1e-6)
 
 
 def test_what_is_finished_is_skipped_and_another_runs_folder_refused(swept):

@@ -1,0 +1,138 @@
+"""Areas under accuracy curves, and the number of neurons at which accuracy is lost.
+
+Areas of a run are computed from counts of examples, which are whole numbers: two orders
+with the same counts have the same area, and differ by 0 and not by a rounding error.
+"""
+
+import numpy as np
+import xarray as xr
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from ioca_jax.results.files import count_correct, num_test_examples
+
+# Accuracies given in float32 are counts / N, right to 6e-8 (and apart by more than 1e-6
+# for fewer than a million examples).
+_ACCURACY_TIE = 1e-6
+
+
+def area_under_curve(
+    accuracy: Float[ArrayLike, "*batch points"],
+) -> Float[np.ndarray, "*batch"]:
+    """Mean height of a curve over the share of neurons ablated.
+
+    The trapezoidal area over k / K for k = 0 ... K: 1 for a network that is never wrong
+    until the last neuron goes, the constant's accuracy for one that fails at once.
+
+    Args:
+        accuracy: float32 [..., K+1]. Points past a shorter scope's end are NaN, the
+            same for all leading axes.
+
+    Returns:
+        float64 [...], in the range of ``accuracy``; NaN for a curve that is NaN.
+    """
+    curves = np.asarray(accuracy, np.float64)
+    is_point = ~np.isnan(curves).all(axis=tuple(range(curves.ndim - 1)))
+    if is_point.any():
+        curves = curves[..., is_point]
+    if curves.shape[-1] == 1:
+        return curves[..., 0]
+    # asarray: NumPy makes a scalar of the area under a single curve.
+    return np.asarray(np.trapezoid(curves, axis=-1) / (curves.shape[-1] - 1))
+
+
+def normalized_area(
+    area: Float[ArrayLike, "*#batch"],
+    intact: Float[ArrayLike, "*#batch"],
+    chance: float,
+) -> Float[np.ndarray, "*batch"]:
+    """Area under a curve as a share of what the intact network has above chance.
+
+    ``(area - chance) / (intact - chance)``: 1 where ablation costs nothing, 0 for a
+    network that is at chance from the first neuron on. It makes networks of unequal
+    accuracy comparable.
+
+    Args:
+        area: [...], out of ``area_under_curve``.
+        intact: [...], accuracy of the intact network; the two broadcast.
+        chance: accuracy of a classifier that ignores its input, in [0, 1).
+
+    Returns:
+        float64 [...]; below 0 where ablated networks do worse than chance, above 1
+        where ablation helps; NaN where the intact network is not above chance.
+    """
+    intact = np.asarray(intact, np.float64)
+    above = np.where(intact > chance, intact - chance, np.nan)
+    return np.asarray((np.asarray(area, np.float64) - chance) / above)
+
+
+def ablated_at_loss(
+    accuracy: Float[ArrayLike, "*batch points"],
+    points: tuple[float, ...] = (0.01, 0.05, 0.10),
+) -> Float[np.ndarray, "*batch losses"]:
+    """How many neurons go before so much accuracy has gone.
+
+    The least k with ``accuracy[0] - accuracy[k] >= point``; that the curve may rise
+    again does not count. A loss that falls short of its point by 1e-6 or less (a tenth
+    of the point where that is less) counts as reached: accuracies are counts / N in
+    float32, and 0.98 - 0.97 is not 0.01 there.
+
+    Args:
+        accuracy: float32 [..., K+1]; NaN past a shorter scope's end.
+        points: losses of accuracy, shares of all examples (0.01 is one percentage
+            point), each in (0, 1].
+
+    Returns:
+        float64 [..., len(points)], numbers of neurons, whole, in [1, K]; NaN where the
+        loss is never reached.
+
+    Raises:
+        ValueError: a loss outside (0, 1].
+    """
+    losses = np.asarray(points, np.float64)
+    if not ((losses > 0) & (losses <= 1)).all():
+        raise ValueError(
+            f"points: expected losses in (0, 1], got {list(points)}; 0.01 is one "
+            "percentage point"
+        )
+    curves = np.asarray(accuracy, np.float64)
+    lost = (curves[..., :1] - curves)[..., None, :]
+    least = losses - np.minimum(_ACCURACY_TIE, losses / 10)
+    reached = lost >= least[:, None]
+    return np.where(reached.any(axis=-1), reached.argmax(axis=-1), np.nan)
+
+
+def areas_by_order(
+    results: xr.Dataset,
+) -> dict[tuple[str, str, str], Float[np.ndarray, "S clamps"]]:
+    """Areas under the accuracy curves, mean over random draws.
+
+    As ``area_under_curve``, from counts of examples: a whole number divided once, so
+    that orders with equal areas have equal numbers here.
+
+    Args:
+        results: a run's results, of networks that converged.
+
+    Returns:
+        By scope, what neurons are ranked by, and direction: float64 [S, clamps], in the
+        order of ``results["clamp"]``.
+    """
+    correct = results["correct"].transpose(
+        "scope", "seed", "clamp", "ordering", "step", "class"
+    )
+    num_examples = num_test_examples(results)
+    ranked_by, direction = results["ranked_by"].values, results["direction"].values
+    areas = {}
+    for scope, by_class in zip(results["scope"].values, correct.values, strict=True):
+        counts = count_correct(by_class)
+        is_point = ~np.isnan(counts).all(axis=(0, 1, 2))
+        counts = counts[..., is_point]
+        # Twice the sum of the trapezia, whole.
+        twice = 2 * counts.sum(axis=-1) - counts[..., 0] - counts[..., -1]
+        steps = counts.shape[-1] - 1
+        for ranked, towards in zip(ranked_by, direction, strict=True):
+            chosen = (ranked_by == ranked) & (direction == towards)
+            whole = 2 * steps * num_examples * int(chosen.sum())
+            name = (str(scope), str(ranked), str(towards))
+            areas[name] = twice[:, :, chosen].sum(axis=-1) / whole
+    return areas
