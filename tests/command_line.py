@@ -66,7 +66,7 @@ def run(module: str, *arguments: object) -> Done:
     ):
         patch.delitem(sys.modules, module, raising=False)
         patch.setattr(sys, "argv", [module, *map(str, arguments)])
-        patch.setattr(config_flags, "_prepare_jax", lambda: None)
+        patch.setattr(config_flags, "_prepared_jax", contextlib.nullcontext)
         patch.setattr(os, "_exit", sys.exit)
         try:
             runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from ioca_jax.plots import selection, style
-from ioca_jax.results.files import in_words, neurons_of
+from ioca_jax.results.files import in_words, layers_of, neurons_of
 
 MEASURES_IN_A_FIGURE = 5  # more lines or panels are not legible
 
@@ -140,7 +140,7 @@ def class_costs(results: xr.Dataset, measure: str, clamp: str | None = None) -> 
     intact = one["correct"].isel(scope=0, ordering=0, step=0).sel(clamp=clamp)
     change = (one["single_correct"].sel(clamp=clamp) - intact) / one["class_size"]
     percent = 100 * change.transpose("class", "neuron").values
-    layers = selection.layers_of(kept)
+    layers = layers_of(kept)
     title = "Effect of ablating one neuron on the accuracy of each class"
     which = f"clamped to {clamp}, network of seed {int(one['seed'])}"
     figure, panels = style.make_panels(results, title, len(layers), 1)

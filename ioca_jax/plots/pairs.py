@@ -13,7 +13,7 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
 from ioca_jax.plots import selection, style
-from ioca_jax.results.files import in_words, neurons_of
+from ioca_jax.results.files import in_words, layers_of, neurons_of
 
 _CO_INFORMATION = "co_information_miller_madow"
 # More points than these would hide each other: they are counted in bins instead.
@@ -53,7 +53,7 @@ def pair_matrices(
         f"{int(one['seed'])}; neurons of a layer {order}"
     )
     figure, panels = style.make_panels(results, title, 4, 2, size=(4.4, 3.7))
-    layers = selection.layers_of(one)
+    layers = layers_of(one)
     parts = [_arranged(one, layer, measure) for layer in layers]
     arranged = np.concatenate(parts)
     ends = np.cumsum([len(part) for part in parts])

@@ -94,11 +94,6 @@ def labels_of(results: xr.Dataset, axis: str) -> list[str]:
     return [str(label) for label in results[axis].values]
 
 
-def layers_of(results: xr.Dataset) -> list[Any]:
-    """The layers as the coordinate ``layer`` has them, first layer first."""
-    return list(dict.fromkeys(results["layer"].values.tolist()))
-
-
 def layer_name(layer: Any) -> str:
     """A layer's name; layers that are numbered are named as their scope."""
     return f"layer_{layer}" if isinstance(layer, int) else str(layer)

@@ -25,7 +25,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import AsinhLocator, MaxNLocator, NullLocator
 
 from ioca_jax.plots import selection
-from ioca_jax.results.files import in_words
+from ioca_jax.results.files import in_words, layers_of
 
 Look = dict[str, Any]  # properties of a line: colour, marker, style, label
 
@@ -63,7 +63,7 @@ def dashed_look(index: int, **more: Any) -> Look:
 
 def layer_looks(results: xr.Dataset) -> dict[Any, Look]:
     """Looks of the layers, labelled with their names."""
-    layers = selection.layers_of(results)
+    layers = layers_of(results)
     return {
         layer: look(index, label=selection.layer_name(layer))
         for index, layer in enumerate(layers)

@@ -1,4 +1,4 @@
-"""Results become the summary that a run prints: what a person reads first."""
+"""A run's results as text: the summary that a run prints."""
 
 import json
 from collections import Counter
@@ -16,18 +16,21 @@ from ioca_jax.results.files import (
     converged,
     dataset_in_words,
     intact_accuracy,
+    layers_of,
     neurons_of,
 )
 
+_TESTS = ["95 % interval", "corrected p"]
+
 
 def tabulate(results: xr.Dataset) -> dict[str, pd.DataFrame]:
-    """Every table that a run has the networks, the orders and the interactions for.
+    """All tables for which a run has enough networks, orders and interactions.
 
     Args:
         results: a run's results.
 
     Returns:
-        By name, those of ``claims.tabulate`` and of ``verdicts.tabulate``.
+        By name, the tables of ``claims.tabulate`` and of ``verdicts.tabulate``.
     """
     tables = claims.tabulate(results)
     return tables | verdicts.tabulate(results, tables)
@@ -36,273 +39,232 @@ def tabulate(results: xr.Dataset) -> dict[str, pd.DataFrame]:
 def summarize(
     results: xr.Dataset, tables: Mapping[str, pd.DataFrame] | None = None
 ) -> str:
-    """Says in words and small tables what a run found.
+    """The findings of a run as text.
 
     Args:
         results: a run's results.
-        tables: out of ``tabulate``, if the caller has them already.
+        tables: from ``tabulate``; None computes them.
 
     Returns:
-        Lines of text: the time it took, test error over seeds, each measure's range by
-        layer, neurons that say nothing, the area under the accuracy curve of every
-        scope and order, how measures rank with what single ablations cost, hypotheses,
-        what pairs and groups say of layers and of hypotheses, and what holds of the
-        paper's claims.
+        Sections separated by empty lines: data, networks, computing time and test
+        error; the range of each measure by layer; dead, always active and informative
+        neurons; areas under the accuracy curves; and, as far as the tables are there,
+        rank correlations, hypotheses, pairs and groups, changes through training, and
+        verdicts on the paper's claims.
     """
     tables = tabulate(results) if tables is None else tables
-    config = json.loads(results.attrs["configuration"])
     kept = converged(results)
+    sections = [_overview(results)]
+    if kept.sizes["seed"]:
+        sections += [
+            _measures(kept),
+            _neurons(tables),
+            _areas(kept),
+            _variants(tables),
+            _effects(tables),
+            _hypotheses(tables),
+            _joint(tables),
+            _pairs(tables),
+            _conclusions(tables),
+            _trends(tables),
+            _claims(tables, kept.sizes["seed"]),
+        ]
+    return "\n\n".join("\n".join(section) for section in sections if section)
+
+
+def _overview(results: xr.Dataset) -> list[str]:
+    """Data, networks, computing time, diverged networks, and test error."""
+    config = json.loads(results.attrs["configuration"])
+    seconds = json.loads(results.attrs["seconds"])
+    # Networks that the caller passed have a digest.
+    elsewhere = "variables_digest" in results.attrs
+    trained = "trained elsewhere" if elsewhere else f"{config['epochs']} epochs"
+    times = ", ".join(
+        f"{moment.replace('_', ' ')} after {seconds[moment]:.3g} s"
+        for moment in ("loaded", "trained", "first_curves", "computed")
+        if moment in seconds  # work that a resumed run found finished has no time
+    )
     lines = [
         f"{dataset_in_words(config)}: {results.sizes['seed']} networks "
-        f"{results.attrs['network']}, {config['epochs']} epochs, quantiser "
+        f"{results.attrs['network']}, {trained}, quantiser "
         f"{results.attrs['quantizer']}",
-        _times(json.loads(results.attrs["seconds"])),
+        f"Data {times}; of this, compilation took {seconds['compiling']:.3g} s",
     ]
     diverged = results["seed"].values[results["diverged"].values.astype(bool)]
     if len(diverged):
-        named = ", ".join(str(seed) for seed in diverged)
+        seeds = ", ".join(str(seed) for seed in diverged)
         lines.append(
             f"Diverged in training, left out below: {len(diverged)} of "
-            f"{results.sizes['seed']} networks (seeds {named})"
+            f"{results.sizes['seed']} networks (seeds {seeds})"
         )
-    if not kept.sizes["seed"]:
-        return "\n".join(lines)
-    error = 100 * (1 - intact_accuracy(kept))
-    lines += [
-        f"Test error: {_mean_and_sd(error, 2)} %, from {error.min():.2f} to "
-        f"{error.max():.2f} (mean ± standard deviation over seeds)",
-        "",
-        "Measures, over all neurons and seeds",
-        *_table(
-            ["layer", "measure", "unit", "least", "median", "greatest"],
-            _measure_rows(kept),
-        ),
-        "",
-        *_neurons(tables.get("neurons")),
-        "Area under the accuracy curve over the share of neurons ablated, mean ± "
-        "standard deviation over seeds",
-        *_table(
-            ["scope", "order", *(f"clamp {c}" for c in kept["clamp"].values)],
-            _area_rows(kept),
-        ),
-        *_inference(tables, kept.sizes["seed"]),
-    ]
-    return "\n".join(lines)
+    if len(diverged) < results.sizes["seed"]:
+        error = 100 * (1 - intact_accuracy(converged(results)))
+        lines.append(
+            f"Test error: {_mean_and_sd(error, 2)} %, range {error.min():.2f} to "
+            f"{error.max():.2f} % (mean ± standard deviation over networks)"
+        )
+    return lines
 
 
-def _times(seconds: Mapping[str, float]) -> str:
-    moments = ("loaded", "trained", "first_curves", "computed")
-    told = ", ".join(
-        f"{moment.replace('_', ' ')} after {seconds[moment]:.3g} s"
-        for moment in moments
-        if moment in seconds  # what was finished already took no time
-    )
-    return f"Data {told}; compiling took {seconds['compiling']:.3g} s of it"
-
-
-def _measure_rows(results: xr.Dataset) -> list[list[str]]:
+def _measures(results: xr.Dataset) -> list[str]:
     rows = []
-    for layer in np.unique(results["layer"].values):
+    for layer in layers_of(results):
         of_layer = results["score"].isel(neuron=neurons_of(results, layer))
         for measure in results["measure"].values:
-            scores = of_layer.sel(measure=measure).values
-            numbers = (scores.min(), np.median(scores), scores.max())
-            unit = str(of_layer["unit"].sel(measure=measure).values)
-            rows.append(
-                [str(layer), str(measure), unit, *(f"{n:.3f}" for n in numbers)]
-            )
-    return rows
+            scores = of_layer.sel(measure=measure)
+            numbers = (scores.min(), scores.median(), scores.max())
+            texts = (f"{float(number):.3f}" for number in numbers)
+            rows.append([str(layer), str(measure), str(scores["unit"].values), *texts])
+    header = ["layer", "measure", "unit", "minimum", "median", "maximum"]
+    return _section("Measures, over all neurons and networks", header, rows)
 
 
-def _area_rows(results: xr.Dataset) -> list[list[str]]:
-    rows = []
-    for (scope, ranked, direction), areas in areas_by_order(results).items():
-        name = ranked if ranked == "random" else f"{ranked} {direction}"
-        rows.append([scope, name, *(_mean_and_sd(column, 3) for column in areas.T)])
-    return rows
-
-
-def _neurons(table: pd.DataFrame | None) -> list[str]:
-    """How many neurons say nothing, and how many more than chance."""
-    if table is None:
+def _neurons(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Dead, always active, and significantly informative neurons by layer."""
+    if "neurons" not in tables:
         return []
+    table = tables["neurons"]
     table = table.drop(columns=list(table.filter(like="selective_for_")))
     header = [name.replace("_", " ", 1) for name in table.columns]
     rows = [
-        [f"{value:g}" if value == int(value) else f"{value:.1f}" for value in row]
-        for row in table.itertuples(index=False)
+        [str(layer), *(f"{round(value, 1):g}" for value in values)]
+        for layer, *values in table.itertuples(index=False)
     ]
-    described = (
-        "Neurons, means over networks: dead, always on, and those whose measure chance "
-        "does not explain"
+    tested = (
+        "  (family: above the maximum over neurons in 95 % of permutations of the "
+        "labels; discovered: at a false discovery rate of 5 %)"
     )
-    how = (
-        "  (family: above what any neuron shows in 95 % of permutations of the labels; "
-        "discovered: at a false discovery rate of 5 %)"
+    return _section(
+        "Number of neurons that are dead, always on, or significantly informative, "
+        "mean over networks",
+        header,
+        rows,
+        *([tested] if len(header) > 4 else []),
     )
-    tested = [how] if len(header) > 4 else []
-    return [described, *_table(header, rows), *tested, ""]
 
 
-def _inference(tables: Mapping[str, pd.DataFrame], networks: int) -> list[str]:
-    """What is said over networks, as far as they are enough."""
-    lines: list[str] = []
-    if "variants" in tables:
-        by_layer = tables["variants"].pivot_table(
-            index=["measure", "variant"], columns="layer", values="spearman", sort=False
-        )
-        header = ["measure", "measured by", *(f"layer {n}" for n in by_layer.columns)]
-        lines += [
-            "",
-            "Rank correlation (Spearman, within the layer) with the same measure by "
-            "other quantisers and on other examples",
-            *_table(
-                header,
-                [
-                    [*names, *(f"{v:.3f}" for v in row)]
-                    for names, row in zip(by_layer.index, by_layer.values, strict=True)
-                ],
-            ),
-            "  (the second half is held against the first)",
-        ]
-    if "effects" in tables:
-        rows = [
-            [
-                str(row["layer"]),
-                row["clamp"],
-                row["measure"],
-                f"{row['effect']:+.3f}",
-                f"{row['low']:+.3f} to {row['high']:+.3f}",
-                f"{row['p_corrected']:.2g}",
-            ]
-            for row in tables["effects"].to_dict("records")
-        ]
-        header = ["layer", "clamp", "measure", "tau", "95 % interval", "corrected p"]
-        lines += [
-            "",
-            "Rank correlation (Kendall's tau-b, within the layer) with the loss that "
-            "ablating one neuron costs",
-            *_table(header, rows),
-        ]
-    if "hypotheses" in tables:
-        decided = tables["hypotheses"].query("verdict != 'undecided'")
-        number = len(tables["hypotheses"])
-        lines += [
-            "",
-            f"Hypotheses that curves suggest: {len(decided)} of {number} tested, the "
-            "others are undecided",
-            *(f"  {sentence}" for sentence in decided["sentence"]),
-        ]
-    lines += _pairs_and_groups(tables)
-    lines += _along_training(tables.get("trends"))
-    if "claims" in tables:
-        counts = tables["claims"].groupby("claim", sort=False)["verdict"].value_counts()
-        rows = [
-            [
-                claim,
-                *(str(counts.get((claim, verdict), 0)) for verdict in VERDICTS),
-                CLAIMS[claim].text,
-            ]
-            for claim in CLAIMS
-        ]
-        lines += [
-            "",
-            "The paper's claims, by comparison (each scope, clamp and measure)",
-            *_table(["claim", *VERDICTS, "what is claimed"], rows),
-        ]
-    elif networks:
-        lines += [
-            "",
-            f"Tests of hypotheses take 5 networks, tests of claims 6; these are "
-            f"{networks}.",
-        ]
-    return lines
+def _areas(results: xr.Dataset) -> list[str]:
+    rows = []
+    for (scope, ranked_by, direction), areas in areas_by_order(results).items():
+        name = "random" if ranked_by == "random" else f"{ranked_by} {direction}"
+        rows.append([scope, name, *(_mean_and_sd(column, 3) for column in areas.T)])
+    header = ["scope", "order", *(f"clamp {name}" for name in results["clamp"].values)]
+    return _section(
+        "Area under the accuracy curve against the share of ablated neurons, mean ± "
+        "standard deviation over networks",
+        header,
+        rows,
+    )
 
 
-def _pairs_and_groups(tables: Mapping[str, pd.DataFrame]) -> list[str]:
-    """What dominates in layers, whether information knows it, what became of curves."""
-    lines: list[str] = []
-    tests = ["95 % interval", "corrected p"]
-    if "joint" in tables:
-        rows = [
-            [
-                row["layer"],
-                " ".join(filter(None, [row["instrument"], row["clamp"]])),
-                row["unit"],
-                *_estimate(row, ".3g"),
-                row["says"],
-            ]
-            for row in tables["joint"].to_dict("records")
-        ]
-        lines += [
-            "",
-            "Pairs and groups: positive is redundancy, negative synergy; means over "
-            "networks",
-            *_table(["layer", "instrument", "unit", "mean", *tests, "says"], rows),
-        ]
-    if "pairs" in tables:
-        pairs = tables["pairs"]
-        mean_size = {
-            str(name): float(np.abs(of_measure["effect"].to_numpy()).mean())
-            for name, of_measure in pairs.groupby("pair_measure", sort=False)
-        }
-        others = [
-            name
-            for name, size in mean_size.items()
-            if np.isfinite(size) and "co_information" not in name
-        ]
-        best = max(others, key=lambda name: mean_size[name], default="")
-        shown = ("co_information_miller_madow", best)
-        rows = [
-            [
-                *(str(row[name]) for name in ("layer", "clamp", "pair_measure")),
-                row["effect_in"],
-                *_estimate(row, ".3f"),
-            ]
-            for row in pairs.to_dict("records")
-            if row["pair_measure"] in shown
-        ]
-        header = ["layer", "clamp", "of pairs", "effect in", "rho", *tests]
-        lines += [
-            "",
-            "Rank correlation (Spearman, over the layer's pairs) of information with "
-            "the effect of ablating a pair: co-information, and the one of the others "
-            "that ranks most alike",
-            *_table(header, rows),
-        ]
-    if "conclusions" in tables:
-        told = [
-            row
-            for row in tables["conclusions"].to_dict("records")
-            if row["suggested"] != "undecided" or row["verdict"] in verdicts.DIRECTIONS
-        ]
-        counts = Counter(row["verdict"] for row in told)
-        found = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
-        lines += [
-            "",
-            "Hypotheses, by what pairs and groups say: "
-            + (found or "neither suggests anything"),
-            *(f"  {row['sentence']}" for row in told),
-        ]
-    return lines
-
-
-def _estimate(row: Mapping[Hashable, Any], digits: str) -> list[str]:
-    """Mean, interval and corrected p-value, empty where there are none."""
-    if not np.isfinite(row["effect"]):
-        return ["", "", ""]
-    low, high, p = row["low"], row["high"], row["p_corrected"]
-    return [
-        f"{row['effect']:+{digits}}",
-        f"{low:+{digits}} to {high:+{digits}}",
-        f"{p:.2g}" if np.isfinite(p) else "",
-    ]
-
-
-def _along_training(table: pd.DataFrame | None) -> list[str]:
-    """What grew and what shrank along training."""
-    if table is None:
+def _variants(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    if "variants" not in tables:
         return []
+    by_layer = tables["variants"].pivot_table(
+        index=["measure", "variant"], columns="layer", values="spearman", sort=False
+    )
+    rows = [
+        [*names, *(f"{value:.3f}" for value in row)]
+        for names, row in zip(by_layer.index, by_layer.values, strict=True)
+    ]
+    header = ["measure", "variant", *(f"layer {name}" for name in by_layer.columns)]
+    return _section(
+        "Spearman's rho within the layer, of each measure with its variants: other "
+        "quantisers and other examples",
+        header,
+        rows,
+        "  (second half: its correlation with the first half of the examples)",
+    )
+
+
+def _effects(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    rows = [
+        [str(row["layer"]), row["clamp"], row["measure"], *_estimate(row, ".3f")]
+        for row in _records(tables, "effects")
+    ]
+    return _section(
+        "Kendall's tau-b within the layer, of each measure with the increase of the "
+        "test loss when one neuron is ablated",
+        ["layer", "clamp", "measure", "tau", *_TESTS],
+        rows,
+    )
+
+
+def _hypotheses(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    if "hypotheses" not in tables:
+        return []
+    decided = tables["hypotheses"].query("verdict != 'undecided'")
+    return [
+        f"Hypotheses on curves: {len(decided)} of {len(tables['hypotheses'])} decided",
+        *(f"  {sentence}" for sentence in decided["sentence"]),
+    ]
+
+
+def _joint(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    rows = [
+        [
+            row["layer"],
+            " ".join(filter(None, [row["instrument"], row["clamp"]])),
+            row["unit"],
+            *_estimate(row, ".3g"),
+            row["says"],
+        ]
+        for row in _records(tables, "joint")
+    ]
+    header = ["layer", "instrument", "unit", "mean", *_TESTS, "verdict"]
+    return _section(
+        "Pairs and groups: above 0 redundancy, below 0 synergy; mean over networks",
+        header,
+        rows,
+    )
+
+
+def _pairs(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Correlations of co-information, and of the best of the other pair measures."""
+    if "pairs" not in tables:
+        return []
+    pairs = tables["pairs"].dropna(subset=["effect"])
+    sizes = {
+        str(measure): effects.abs().mean()
+        for measure, effects in pairs.groupby("pair_measure", sort=False)["effect"]
+        if "co_information" not in str(measure)
+    }
+    strongest = max(sizes, key=lambda measure: sizes[measure], default="")
+    rows = [
+        [
+            *(str(row[name]) for name in ("layer", "clamp", "pair_measure")),
+            row["effect_in"],
+            *_estimate(row, ".3f"),
+        ]
+        for row in _records(tables, "pairs")
+        if row["pair_measure"] in ("co_information_miller_madow", strongest)
+    ]
+    header = ["layer", "clamp", "pair measure", "effect in", "rho", *_TESTS]
+    return _section(
+        "Spearman's rho over the pairs of a layer, of co-information and of the other "
+        "measure with the strongest correlation, with the effect of ablating the pair",
+        header,
+        rows,
+    )
+
+
+def _conclusions(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    if "conclusions" not in tables:
+        return []
+    rows = [
+        row
+        for row in _records(tables, "conclusions")
+        if row["suggested"] != "undecided" or row["verdict"] in verdicts.DIRECTIONS
+    ]
+    counts = Counter(row["verdict"] for row in rows)
+    found = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
+    return [
+        f"Hypotheses on curves, tested on pairs and groups: {found or 'none decided'}",
+        *(f"  {row['sentence']}" for row in rows),
+    ]
+
+
+def _trends(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     rows = [
         [
             str(row["layer"]),
@@ -312,11 +274,53 @@ def _along_training(table: pd.DataFrame | None) -> list[str]:
             *_estimate(row, ".3f")[:2],
             row["trend"],
         ]
-        for row in table.to_dict("records")
+        for row in _records(tables, "trends")
         if np.isfinite(row["effect"])
     ]
-    header = ["layer", "quantity", "unit", "epochs", "change", "95 % interval", ""]
-    return ["", "Along training, mean over networks", *_table(header, rows)]
+    header = ["layer", "quantity", "unit", "epochs", "change", "95 % interval", "trend"]
+    return _section(
+        "Changes through training, mean over networks",
+        header,
+        rows,
+    )
+
+
+def _claims(tables: Mapping[str, pd.DataFrame], networks: int) -> list[str]:
+    if "claims" not in tables:
+        return [
+            "Tests of hypotheses need 5 networks and tests of claims need 6; this run "
+            f"has {networks}"
+        ]
+    counts = tables["claims"].groupby("claim", sort=False)["verdict"].value_counts()
+    rows = [
+        [name, *(str(counts.get((name, v), 0)) for v in VERDICTS), claim.text]
+        for name, claim in CLAIMS.items()
+    ]
+    return _section(
+        "The paper's claims: number of comparisons (of scope, clamp and measure) by "
+        "verdict",
+        ["claim", *VERDICTS, "text"],
+        rows,
+    )
+
+
+def _records(
+    tables: Mapping[str, pd.DataFrame], name: str
+) -> list[dict[Hashable, Any]]:
+    """The rows of a table, none without the table."""
+    return tables[name].to_dict("records") if name in tables else []
+
+
+def _estimate(row: Mapping[Hashable, Any], digits: str) -> list[str]:
+    """Mean, interval and corrected p-value, empty where there are none."""
+    if not np.isfinite(row["effect"]):
+        return ["", "", ""]
+    low, high, p = row["low"], row["high"], row.get("p_corrected", np.nan)
+    return [
+        f"{row['effect']:+{digits}}",
+        f"{low:+{digits}} to {high:+{digits}}",
+        f"{p:.2g}" if np.isfinite(p) else "",
+    ]
 
 
 def _mean_and_sd(values: np.ndarray, digits: int) -> str:
@@ -325,13 +329,17 @@ def _mean_and_sd(values: np.ndarray, digits: int) -> str:
     return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows in columns, a repeated leading cell left blank."""
+def _section(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *notes: str
+) -> list[str]:
+    """A title, aligned columns, and notes; a repeated first cell is left blank."""
+    if not rows:
+        return []
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines, above = [], None
+    lines, above = [title], None
     for row in (header, *rows):
         shown = ["" if row[0] == above else row[0], *row[1:]]
         above = row[0]
         cells = [cell.ljust(width) for cell, width in zip(shown, widths, strict=True)]
         lines.append(("  " + "  ".join(cells)).rstrip())
-    return lines
+    return [*lines, *notes]

@@ -556,6 +556,18 @@ def neurons_of(results: xr.Dataset, layer: int | np.integer | str) -> np.ndarray
     return np.flatnonzero(results["layer"].values == layer)
 
 
+def layers_of(results: xr.Dataset) -> list[Any]:
+    """The layers as the coordinate ``layer`` has them.
+
+    Args:
+        results: a run's results.
+
+    Returns:
+        A label per layer, first layer first.
+    """
+    return list(dict.fromkeys(results["layer"].values.tolist()))
+
+
 def converged(results: xr.Dataset) -> xr.Dataset:
     """The seeds whose training did not diverge.
 

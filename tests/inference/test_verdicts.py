@@ -115,7 +115,7 @@ def test_layers_of_one_neuron_and_of_equal_pairs_have_no_correlation():
     joint = verdicts.joint_behaviour(results)
     assert np.isnan(only(joint, layer="2", instrument="co-information")["effect"])
     assert set(joint["says"]) == {""}  # four networks show nothing
-    silenced = report._pairs_and_groups({"pairs": table.assign(effect=np.nan)})
+    silenced = report._pairs({"pairs": table.assign(effect=np.nan)})
     assert any("co_information_miller_madow" in line for line in silenced)
 
 
@@ -495,7 +495,7 @@ def test_hypotheses_of_curves_are_followed_to_the_summary():
     assert 0 < len(told) < len(concluded)
     for sentence in concluded["sentence"]:
         assert (f"  {sentence}\n" in text + "\n") == (sentence in set(told["sentence"]))
-    for heading in ("Pairs and groups: ", "Rank correlation (Spearman, over the layer"):
+    for heading in ("Pairs and groups: ", "Spearman's rho over the pairs"):
         assert f"\n{heading}" in text
     row = only(tables["joint"], layer="1", instrument="co-information")
     (line,) = (

@@ -219,7 +219,7 @@ def test_summary_says_the_numbers(folder, results):
     assert last.endswith(f"{areas.mean():.3f} ± {areas.std(ddof=1):.3f}")
     assert blank == ""
     assert few == (
-        "Tests of hypotheses take 5 networks, tests of claims 6; these are 2."
+        "Tests of hypotheses need 5 networks and tests of claims need 6; this run has 2"
     )
 
 

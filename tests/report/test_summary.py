@@ -1,0 +1,90 @@
+"""The summary has the numbers of the results and of the tables."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from synthetic import THREE, synthetic_results
+
+from ioca_jax.report.summary import summarize
+
+
+@pytest.fixture
+def results() -> xr.Dataset:
+    made = synthetic_results(seeds=3, diverged=(1,))
+    return made.assign_attrs(
+        configuration=json.dumps({"dataset": "mnist5k", "epochs": 3}),
+        seconds=json.dumps({"loaded": 1.0, "computed": 2.5, "compiling": 0.5}),
+    )
+
+
+def test_the_first_lines_are_data_networks_times_and_errors(results):
+    lines = summarize(results, {}).splitlines()
+    error = 100 * (1 - results["accuracy"].values[[0, 2], 0, 0, 0, 0])
+    assert lines[:5] == [
+        "mnist5k: 3 networks 5-4-3-2 relu, 3 epochs, quantiser threshold:0",
+        "Data loaded after 1 s, computed after 2.5 s; of this, compilation took 0.5 s",
+        "Diverged in training, left out below: 1 of 3 networks (seeds 1)",
+        f"Test error: {error.mean():.2f} ± {error.std(ddof=1):.2f} %, range "
+        f"{error.min():.2f} to {error.max():.2f} % (mean ± standard deviation over "
+        "networks)",
+        "",
+    ]
+
+
+def test_networks_trained_elsewhere_have_neither_epochs_nor_a_history(results):
+    history = [name for name in results if str(name).startswith(("train_", "valid"))]
+    results = results.drop_vars(history).assign_attrs(
+        variables_digest="0", configuration='{"dataset": "mnist5k"}'
+    )
+    first = summarize(results, {}).splitlines()[0]
+    assert first == (
+        "mnist5k: 3 networks 5-4-3-2 relu, trained elsewhere, quantiser threshold:0"
+    )
+
+
+def test_networks_that_all_diverged_have_no_more_lines(results):
+    results["diverged"].values[:] = True
+    lines = summarize(results, {}).splitlines()
+    assert len(lines) == 3
+    assert lines[-1].endswith("3 of 3 networks (seeds 0, 1, 2)")
+
+
+def test_ranges_of_measures_are_by_layer_as_the_results_name_it(results):
+    names = np.repeat(["conv1", "layers/0/mlp"], [4, 3])
+    results = results.assign_coords(layer=("neuron", names))
+    text = summarize(results, {})
+    rows = text.split("networks\n  layer ")[1].split("\n\n")[0].splitlines()[1:]
+    for index, row in enumerate(rows):
+        layer, measure = divmod(index, 3)
+        neurons = slice(0, 4) if layer == 0 else slice(4, 7)
+        scores = results["score"].values[[0, 2], measure, neurons]
+        numbers = (scores.min(), np.median(scores), scores.max())
+        first = ["conv1", "layers/0/mlp"][layer : layer + (measure == 0)]
+        expected = [*first, THREE[measure], "bit", *(f"{n:.3f}" for n in numbers)]
+        assert row.split() == expected
+    assert len(rows) == 6
+
+
+def test_pairs_name_the_other_measure_of_strongest_correlation(results):
+    rows = {
+        "pair_measure": ["co_information_miller_madow", "weak", "strong", "strong"],
+        "layer": [1, 1, 1, 2],
+        "effect": [0.1, 0.2, -0.5, np.nan],
+    }
+    pairs = pd.DataFrame(rows).assign(
+        clamp="mean", effect_in="loss", low=-0.25, high=0.25, p_corrected=0.5
+    )
+    text = summarize(results, {"pairs": pairs})
+    assert (
+        "strong                       loss       -0.500  -0.250 to +0.250  0.5" in text
+    )
+    assert "weak" not in text
+
+
+def test_few_networks_have_no_tests(results):
+    assert summarize(results, {}).endswith(
+        "Tests of hypotheses need 5 networks and tests of claims need 6; this run has 2"
+    )
