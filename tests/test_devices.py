@@ -46,7 +46,7 @@ print(json.dumps({
 
 
 def run(num_devices: int) -> dict:
-    return json.loads(processes.run("-c", PROGRAM, num_devices, check=True).stdout)
+    return json.loads(processes.call("-c", PROGRAM, num_devices))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import json
 import pathlib
 import signal
 import socket
-import subprocess
 import time
 
 import jax
@@ -15,7 +14,6 @@ import pytest
 import ioca_jax as ioca
 from ioca_jax import devices as parallel
 
-ROOT = pathlib.Path(ioca.__file__).parent.parent
 FLAGS = (
     *("--seeds=0:7", "--hidden=6,5", "--epochs=1", "--random_orders=1"),
     *("--measures=entropy", "--num_devices=4", "--process_timeout=20"),
@@ -35,7 +33,7 @@ def start():
     """Starts a run; none outlives its test."""
     started = []
 
-    def start_one(*flags: str) -> subprocess.Popen:
+    def start_one(*flags: str) -> processes.Forked:
         process = processes.start("-m", "experiments.run_study", *FLAGS, *flags)
         started.append(process)
         return process
@@ -48,7 +46,7 @@ def start():
 
 @pytest.fixture
 def start_two(start):
-    def start_both(*flags: str) -> list[subprocess.Popen]:
+    def start_both(*flags: str) -> list[processes.Forked]:
         port = free_port()
         return [
             start(
