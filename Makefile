@@ -4,7 +4,7 @@ WORKDIR ?= runs/demo
 INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt
 
-.PHONY: demo test benchmark lint format clean
+.PHONY: demo test test-all benchmark lint format clean
 
 # The paper's experiment on 5,000 real MNIST digits: runs/demo/.
 demo: .venv/installed
@@ -13,6 +13,10 @@ demo: .venv/installed
 
 test: .venv/installed-dev
 	.venv/bin/python -m pytest -q --numprocesses=2 --dist=worksteal
+
+# The slow tests too.
+test-all: .venv/installed-dev
+	IOCA_SLOW=1 .venv/bin/python -m pytest -q --numprocesses=2 --dist=worksteal
 
 # About eleven minutes; the figures are in runs/benchmark.json.
 benchmark: .venv/installed-benchmark
@@ -41,4 +45,4 @@ format: .venv/installed-dev
 	touch $@
 
 clean:
-	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .test_cache

@@ -1,6 +1,9 @@
 """Shape annotations are checked while the tests run, and randomness is fixed."""
 
+import ctypes
+import gc
 import os
+import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -44,6 +47,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.load_profile("fixed")
+
+
+# A worker's memory grows by two megabytes with every program that is compiled, however
+# small, as XLA holds them; beyond so many bytes they are forgotten.
+MOST_RESIDENT = 1.5e9
+
+
+@pytest.fixture(autouse=True)
+def bounded_memory() -> Iterator[None]:
+    """Keeps a process that runs tests below 2 GB."""
+    yield
+    statm = pathlib.Path("/proc/self/statm")
+    pages = int(statm.read_text().split()[1]) if statm.exists() else 0
+    if pages * os.sysconf("SC_PAGE_SIZE") > MOST_RESIDENT:
+        jax.clear_caches()
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # the C library keeps what is freed
 
 
 @pytest.fixture
