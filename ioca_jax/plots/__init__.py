@@ -1,4 +1,8 @@
-"""Figures of results."""
+"""Figures of results: each function takes results or tables and returns a ``Figure``.
+
+ValueErrors name what a figure needs and the results lack: a network that converged,
+variables of interactions or of training, or a clamp, measure or order.
+"""
 
 from ioca_jax.plots.comparisons import claims_overview as claims_overview
 from ioca_jax.plots.comparisons import compare_runs as compare_runs

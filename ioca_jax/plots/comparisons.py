@@ -122,8 +122,7 @@ def pruning_curves(results: xr.Dataset) -> Figure:
             axes.set_xlabel(f"remaining parameters (of {whole:,})")
         if stage == stages[0]:
             axes.set_ylabel(style.ACCURACY)
-    entries = style.drawn_entries(figure.axes[0]) | style.deviation_entry(results)
-    style.add_legend(figure, entries)
+    style.add_curve_legend(figure, results)
     return figure
 
 
@@ -150,7 +149,8 @@ def compare_runs(table: pd.DataFrame) -> Figure:
             "compare_runs: expected a run with a network that converged, got "
             f"{len(table)} without"
         )
-    areas = [name.split(".")[1:] for name in runs.columns if name.startswith("area.")]
+    areas = runs.filter(regex="^area[.]").columns.str.removeprefix("area.")
+    areas = areas.str.rsplit(".", n=3)
     scopes, clamps, ranked_by = (
         list(dict.fromkeys(parts)) for parts in list(zip(*areas, strict=True))[:3]
     )
@@ -165,7 +165,7 @@ def compare_runs(table: pd.DataFrame) -> Figure:
     measures = [name for name in ranked_by if name != "random"]
     for (clamp, scope), axes in panels.items():
         _draw_areas(axes, runs, f"area.{scope}.{clamp}", measures)
-    entries: dict[str, Any] = style.drawn_entries(next(iter(panels.values())))
+    entries = style.drawn_entries(next(iter(panels.values())))
     if "random" in ranked_by:
         mark = {"marker": "|", "markersize": 10, "markeredgewidth": 1.5}
         entries["random orders, mean"] = {"linestyle": "", "color": "black", **mark}
@@ -189,12 +189,8 @@ def _draw_areas(
             ends.append(area)
         colour = looks[measure, "ascending"]["color"]
         axes.hlines(heights, *ends, color=colour, linewidth=0.8)
-    axes.vlines(
-        _column(runs, f"{prefix}.random.random"),
-        rows - 0.42,
-        rows + 0.42,
-        color="black",
-    )
+    random = _column(runs, f"{prefix}.random.random")
+    axes.vlines(random, rows - 0.42, rows + 0.42, color="black")
 
 
 def _column(runs: pd.DataFrame, name: str) -> np.ndarray:
@@ -222,23 +218,24 @@ def _run_panels(
     if runs.filter(like="area.").isna().to_numpy().any():
         title += "; empty where a run lacks the layer, or no network converged"
     style.add_title(figure, title)
-    grid = figure.add_gridspec(1 + len(clamps), len(scopes))
-    top = figure.add_subplot(grid[0, :])
-    top.set_title("intact networks", fontsize="medium")
+    titles = [
+        [f"{selection.scope_name(scope)}, clamped to {clamp}" for scope in scopes]
+        for clamp in clamps
+    ]
+    mosaic: list[Any] = [["intact networks"] * len(scopes), *titles]
+    named = figure.subplot_mosaic(mosaic, sharey=True)
+    top, *below = named.values()
     _name_rows(top, names)
-    panels: dict[tuple[str, str], Axes] = {}
-    for place, (clamp, scope) in enumerate(itertools.product(clamps, scopes)):
-        row, column = divmod(place, len(scopes))
-        sharex = next(iter(panels.values()), None)
-        axes = figure.add_subplot(grid[1 + row, column], sharex=sharex, sharey=top)
-        name = f"{selection.scope_name(scope)}, clamped to {clamp}"
-        axes.set_title(name, fontsize="medium")
-        axes.tick_params(labelleft=column == 0)
-        axes.xaxis.set_major_locator(MaxNLocator(4))
+    panels = dict(zip(itertools.product(clamps, scopes), below, strict=True))
+    for (clamp, scope), axes in panels.items():
+        if axes is not below[0]:
+            axes.sharex(below[0])
+        axes.tick_params(labelleft=scope == scopes[0])
         if clamp == clamps[-1]:
             axes.set_xlabel("area (mean accuracy)", fontsize="small")
-        panels[clamp, scope] = axes
-    for axes in (top, *panels.values()):
+    below[0].xaxis.set_major_locator(MaxNLocator(4))
+    for title, axes in named.items():
+        axes.set_title(title, fontsize="medium")
         style.add_grid(axes, "x")
         axes.tick_params(labelsize="small")
         axes.tick_params(axis="y", length=0)

@@ -31,9 +31,6 @@ def ablation_curves(
         A row of panels per clamp, a column per scope; a line per measure and direction,
         mean over networks, with a band of ± one standard deviation over networks, and
         the mean of random orders.
-
-    Raises:
-        ValueError: no network that converged.
     """
     kept = selection.select_converged(results, "ablation_curves")
     scopes, clamps = _scopes_and_clamps(kept)
@@ -47,8 +44,7 @@ def ablation_curves(
         ]
         style.draw_curves(axes, curves)
         axes.set_ylim(bottom=0)
-    entries = style.drawn_entries(figure.axes[0]) | style.deviation_entry(kept)
-    style.add_legend(figure, entries)
+    style.add_curve_legend(figure, kept)
     return figure
 
 
@@ -62,10 +58,6 @@ def bias_balancing(results: xr.Dataset, measure: str = "mutual_information") -> 
     Returns:
         A panel per layer; the measure's ascending order and the mean of random orders,
         for each clamp.
-
-    Raises:
-        ValueError: no network that converged, or a clamp or measure that the results
-            lack.
 
     Source:
         Figure 1 of arXiv 1804.06679.
@@ -90,8 +82,7 @@ def bias_balancing(results: xr.Dataset, measure: str = "mutual_information") -> 
                 curves.append((mean_curve(kept, clamp, scope, *order), own))
         style.draw_curves(axes, curves)
         axes.set_ylim(bottom=0)
-    entries = style.drawn_entries(figure.axes[0]) | style.deviation_entry(kept)
-    style.add_legend(figure, entries)
+    style.add_curve_legend(figure, kept)
     return figure
 
 
@@ -190,9 +181,6 @@ def published_points(results: xr.Dataset, points: pd.DataFrame) -> Figure:
     Returns:
         A row of panels per clamp, a column per scope of the points; a line per order,
         mean over networks, with a band of ± one standard deviation, and the points.
-
-    Raises:
-        ValueError: no network that converged.
     """
     kept = selection.select_converged(results, "published_points")
     scopes, clamps = (list(dict.fromkeys(points[name])) for name in ("scope", "clamp"))
@@ -211,8 +199,7 @@ def published_points(results: xr.Dataset, points: pd.DataFrame) -> Figure:
             line = {"label": name, "marker": "", "linestyle": style.DASHES[index % 2]}
             curves.append((mean_curve(kept, clamp, scope, *order), look | line))
         style.draw_curves(axes, curves)
-    entries = style.drawn_entries(figure.axes[0]) | style.deviation_entry(kept)
-    style.add_legend(figure, entries)
+    style.add_curve_legend(figure, kept)
     return figure
 
 
@@ -229,9 +216,6 @@ def class_curves(
     Returns:
         A row of panels per clamp, a column per scope; a line per class, mean over
         networks and draws.
-
-    Raises:
-        ValueError: no network that converged, or an order that the results lack.
     """
     kept = selection.select_converged(results, "class_curves", ranked_by=ranked_by)
     scopes, clamps = _scopes_and_clamps(kept)

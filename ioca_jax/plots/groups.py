@@ -34,10 +34,6 @@ def joint_information_curves(
         accuracy. Bands are ± one standard deviation over networks. Steps without an
         estimate, for lack of examples, are shaded; their scale is compressed if they
         are many.
-
-    Raises:
-        ValueError: no network that converged, results without interactions, or a
-            measure or clamp that they lack.
     """
     kept = selection.select_converged(
         results, "joint_information_curves", clamp=clamp, measure=measure
@@ -52,7 +48,16 @@ def joint_information_curves(
     figure, panels = style.make_panels(
         results, title, 2 * columns, columns, sharex="col", sharey="row"
     )
-    looks = _order_looks(kept, measure)
+    looks = {
+        (measure, direction): style.look(
+            index,
+            label=style.order_label(measure, direction),
+            linestyle=style.DASHES[index],
+        )
+        for index, direction in enumerate(style.DIRECTIONS)
+    }
+    for order, look in style.random_looks(kept).items():
+        looks[order] = look | {"marker": "^", "markersize": 4, "linewidth": 1.5}
     shaded = False
     for scope, above, below in zip(
         scopes, panels[:columns], panels[columns:], strict=True
@@ -82,18 +87,6 @@ def joint_information_curves(
         entries["too few examples for an estimate (compressed if wide)"] = _SHADE
     style.add_legend(figure, entries | style.deviation_entry(kept))
     return figure
-
-
-def _order_looks(
-    results: xr.Dataset, measure: str
-) -> dict[tuple[str, str], style.Look]:
-    """Looks of a measure's two orders and of random ones; all markers are filled."""
-    ascending, descending = style.order_looks([measure]).items()
-    looks = dict([ascending])
-    looks[descending[0]] = style.look(1, linestyle="--", label=descending[1]["label"])
-    for order, look in style.random_looks(results).items():
-        looks[order] = look | {"marker": "^", "markersize": 4, "linewidth": 1.5}
-    return looks
 
 
 def _draw_joint_information(
@@ -173,9 +166,6 @@ def redundancy_indices(results: xr.Dataset) -> Figure:
         A panel per scope; for each group size a violin of the groups of all networks
         with its median, and the median of every network as a point. The scale leaves
         out outliers; their number is written in the panel.
-
-    Raises:
-        ValueError: no network that converged, or results without interactions.
     """
     kept = selection.select_converged(results, "redundancy_indices")
     scopes, sizes = selection.labels_of(kept, "scope"), kept["group_size"].values
@@ -208,8 +198,7 @@ def redundancy_indices(results: xr.Dataset) -> Figure:
         axes.set_xlabel("neurons in a group")
         axes.set_xlim(-0.6, len(sizes) - 0.4)
         if outside:
-            text = f"{outside} outside the scale"
-            style.write_in_corner(axes, text, "top", "right")
+            style.write_in_corner(axes, f"{outside} outside the scale", "upper right")
     panels[0].set_ylim(low, high)
     panels[0].set_ylabel("redundancy index")
     entries = style.distribution_entries(

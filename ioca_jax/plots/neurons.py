@@ -21,9 +21,6 @@ def measure_distributions(results: xr.Dataset) -> Figure:
     Returns:
         A panel per measure; a violin per layer with its median, and a point per neuron
         of every network.
-
-    Raises:
-        ValueError: no network that converged.
     """
     kept = selection.select_converged(results, "measure_distributions")
     measures, looks = selection.labels_of(kept, "measure"), style.layer_looks(kept)
@@ -53,9 +50,6 @@ def measure_scatter(results: xr.Dataset) -> Figure:
     Returns:
         A panel per pair of measures; a point per neuron of every network, its colour
         and marker by layer.
-
-    Raises:
-        ValueError: no network that converged, or fewer than two measures.
     """
     kept = selection.select_converged(results, "measure_scatter")
     measures = selection.labels_of(kept, "measure")[:MEASURES_IN_A_FIGURE]
@@ -87,9 +81,6 @@ def single_effects(results: xr.Dataset, clamp: str | None = None) -> Figure:
     Returns:
         A panel per measure; a point per neuron of every network, its colour and marker
         by layer.
-
-    Raises:
-        ValueError: no network that converged, or a clamp that the results lack.
     """
     kept = selection.select_converged(results, "single_effects", clamp=clamp)
     clamp = clamp or selection.labels_of(kept, "clamp")[-1]
@@ -127,10 +118,6 @@ def class_costs(results: xr.Dataset, measure: str, clamp: str | None = None) -> 
     Returns:
         A panel per layer: classes by neurons, the change in percentage points, of the
         first network that converged.
-
-    Raises:
-        ValueError: no network that converged, or a measure or clamp that the results
-            lack.
     """
     kept = selection.select_converged(
         results, "class_costs", measure=measure, clamp=clamp

@@ -13,7 +13,7 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
 from ioca_jax.plots import selection, style
-from ioca_jax.results.files import in_words, layers_of, neurons_of
+from ioca_jax.results.files import layers_of, neurons_of
 
 _CO_INFORMATION = "co_information_miller_madow"
 # More points than these would hide each other: they are counted in bins instead.
@@ -21,76 +21,62 @@ _POINTS_APART = 1000
 _BINS = 60  # on each axis
 
 
-def pair_matrices(
-    results: xr.Dataset, clamp: str | None = None, arranged_by: str = "clustered"
-) -> Figure:
+def pair_matrices(results: xr.Dataset, clamp: str | None = None) -> Figure:
     """Redundancy and synergy of every pair of neurons, in one network.
 
     Args:
         results: a run's results, with interactions.
         clamp: of the ablated neurons; None takes the last one of the results.
-        arranged_by: the order of a layer's neurons: ``clustered`` places neurons of
-            high co-information side by side; a measure places its lowest value first.
 
     Returns:
         Four panels, neurons by neurons, of the first network that converged:
         co-information, redundancy, synergy, and the pair effect in the test loss. Lines
-        separate layers; entries without a value are grey.
-
-    Raises:
-        ValueError: no network that converged, results without interactions, or a clamp
-            or measure that they lack.
+        separate layers, in which neurons of high co-information are side by side;
+        entries without a value are grey.
     """
-    measure = None if arranged_by == "clustered" else arranged_by
-    kept = selection.select_converged(
-        results, "pair_matrices", clamp=clamp, measure=measure
-    )
+    kept = selection.select_converged(results, "pair_matrices", clamp=clamp)
     clamp = clamp or selection.labels_of(kept, "clamp")[-1]
     one = kept.isel(seed=0)
-    order = f"by {in_words(measure)}, lowest first" if measure else "clustered"
     title = (
-        f"Redundancy and synergy of pairs of neurons, network of seed "
-        f"{int(one['seed'])}; neurons of a layer {order}"
+        "Redundancy and synergy of pairs of neurons, network of seed "
+        f"{int(one['seed'])}; neurons of a layer clustered by co-information"
     )
     figure, panels = style.make_panels(results, title, 4, 2, size=(4.4, 3.7))
-    layers = layers_of(one)
-    parts = [_arranged(one, layer, measure) for layer in layers]
+    pairs = one["pair_value"]
+    shared, redundancy, synergy = (
+        pairs.sel(pair_measure=name)
+        for name in (_CO_INFORMATION, "redundancy_i_min", "synergy_i_min")
+    )
+    effect = one["pair_effect_loss"].sel(clamp=clamp)
+    parts = [neurons_of(one, layer) for layer in layers_of(one)]
+    parts = [part[_clustered(shared.values[np.ix_(part, part)])] for part in parts]
     arranged = np.concatenate(parts)
     ends = np.cumsum([len(part) for part in parts])
     centres = [end - (len(part) + 1) / 2 for part, end in zip(parts, ends, strict=True)]
-    pairs, effects = one["pair_value"], one["pair_effect_loss"].sel(clamp=clamp)
-    matrices = [
-        ("co-information, Miller-Madow", pairs.sel(pair_measure=_CO_INFORMATION)),
-        ("redundancy, I_min, plug-in", pairs.sel(pair_measure="redundancy_i_min")),
-        ("synergy, I_min, plug-in", pairs.sel(pair_measure="synergy_i_min")),
-        (f"pair effect in test loss, clamped to {clamp}", effects),
-    ]
-    colours = ("diverging", "redundancy", "synergy", "diverging")
-    units = (f"bits ({style.SIGN})", "bits", "bits", f"nats ({style.SIGN})")
-    for index, (axes, (name, matrix)) in enumerate(zip(panels, matrices, strict=True)):
+    names = [selection.layer_name(layer) for layer in layers_of(one)]
+    matrices = {
+        "co-information, Miller-Madow": (shared, "diverging", "bits"),
+        "redundancy, I_min, plug-in": (redundancy, "redundancy", "bits"),
+        "synergy, I_min, plug-in": (synergy, "synergy", "bits"),
+        f"pair effect in test loss, clamped to {clamp}": (effect, "diverging", "nats"),
+    }
+    for axes, (name, (matrix, colours, unit)) in zip(
+        panels, matrices.items(), strict=True
+    ):
         values = matrix.values[np.ix_(arranged, arranged)].copy()
         np.fill_diagonal(values, np.nan)  # a neuron with itself is not a pair
-        style.draw_image(axes, values, colours[index], units[index], aspect="equal")
+        unit = f"{unit} ({style.SIGN})" if colours == "diverging" else unit
+        style.draw_image(axes, values, colours, unit, aspect="equal")
         axes.set_title(name, fontsize="medium")
         for end in ends[:-1] - 0.5:
             axes.axvline(end, color="black", linewidth=0.8)
             axes.axhline(end, color="black", linewidth=0.8)
-        names = [selection.layer_name(layer) for layer in layers]
         axes.set_xticks(centres, names)
         axes.set_yticks(centres, names, rotation=90, va="center")
         axes.tick_params(length=0, labelsize="small")
     label = "not a pair, or no value (effects: pairs within a layer only)"
     style.add_legend(figure, {label: style.UNKNOWN})
     return figure
-
-
-def _arranged(network: xr.Dataset, layer: Any, measure: str | None) -> np.ndarray:
-    """A layer's neurons in ascending order of a measure, or clustered."""
-    if measure:
-        return selection.neurons_in_order(network, measure, layer)
-    of_layer = neurons_of(network, layer)
-    values = network["pair_value"].sel(pair_measure=_CO_INFORMATION).values
-    return of_layer[_clustered(values[np.ix_(of_layer, of_layer)])]
 
 
 def _clustered(similarity: np.ndarray) -> np.ndarray:
@@ -121,10 +107,6 @@ def pair_agreement(
     Returns:
         A panel per layer; a point per pair of every network, or counts in bins if there
         are many.
-
-    Raises:
-        ValueError: no network that converged, results without interactions, or a clamp
-            that they lack.
     """
     kept = selection.select_converged(results, "pair_agreement", clamp=clamp)
     clamp = clamp or selection.labels_of(kept, "clamp")[-1]
@@ -159,8 +141,8 @@ def pair_agreement(
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel("co-information, Miller-Madow (bits)")
         axes.set_ylabel("pair effect in test loss (nats)")
-        style.write_in_corner(axes, "redundant by both", "top", "right")
-        style.write_in_corner(axes, "synergistic by both", "bottom", "left")
+        style.write_in_corner(axes, "redundant by both", "upper right")
+        style.write_in_corner(axes, "synergistic by both", "lower left")
     return figure
 
 

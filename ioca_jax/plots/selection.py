@@ -62,19 +62,10 @@ def check_label(results: xr.Dataset, figure: str, axis: str, label: str) -> None
 def select_converged(
     results: xr.Dataset, figure: str, **labels: str | None
 ) -> xr.Dataset:
-    """The networks that converged, once the results are found fit for a figure.
+    """The networks that converged, once results have all that a figure needs.
 
-    Args:
-        results: a run's results.
-        figure: name of the figure's function.
-        labels: by axis, a label that the axis must have; None is not checked.
-
-    Returns:
-        The results without diverged networks.
-
-    Raises:
-        ValueError: a variable or a label that the results lack, or no network that
-            converged.
+    Raises ValueError if they lack a required variable, a network that converged, or a
+    label that is given by its axis (None is not checked).
     """
     check_variables(results, figure)
     kept = converged(results)

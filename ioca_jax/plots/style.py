@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.offsetbox import AnchoredText
 from matplotlib.patches import Patch
 from matplotlib.ticker import AsinhLocator, MaxNLocator, NullLocator
 
@@ -109,19 +110,7 @@ def make_panels(
     size: tuple[float, float] = _PANEL,
     **sharing: Any,
 ) -> tuple[Figure, list[Axes]]:
-    """A titled figure and its panels, row by row.
-
-    Args:
-        results: a run's results; the title names their data and networks.
-        title: first line of the figure's title.
-        count: number of panels.
-        columns: most panels in a row.
-        size: width and height of a panel in inches.
-        sharing: of axes, as ``Figure.subplots`` has it.
-
-    Returns:
-        The figure and its panels.
-    """
+    """A figure, titled with what the results are of, and its panels row by row."""
     columns = min(count, columns)
     rows = -(-count // columns)
     width = max(columns * size[0], LEAST_WIDTH)
@@ -168,10 +157,7 @@ def add_title(figure: Figure, *paragraphs: str) -> None:
 def add_legend(figure: Figure, entries: Mapping[str, Artist | Look | str]) -> None:
     """A legend below the panels, for which the figure grows.
 
-    Args:
-        figure: whose.
-        entries: by label, what stands before it: an artist, the look of a line, or the
-            colour of a patch.
+    By label, an entry is an artist, the look of a line, or the colour of a patch.
     """
     handles = []
     for entry in entries.values():
@@ -196,7 +182,7 @@ def add_legend(figure: Figure, entries: Mapping[str, Artist | Look | str]) -> No
     )
 
 
-def drawn_entries(axes: Axes) -> dict[str, Artist]:
+def drawn_entries(axes: Axes) -> dict[str, Any]:
     """Legend entries of what is drawn in a panel."""
     handles, labels = axes.get_legend_handles_labels()
     return dict(zip(labels, handles, strict=True))
@@ -207,6 +193,11 @@ def deviation_entry(results: xr.Dataset) -> dict[str, str]:
     networks = results.sizes["seed"]
     label = f"band: ± standard deviation over {networks} networks"
     return {label: BAND} if networks > 1 else {}
+
+
+def add_curve_legend(figure: Figure, results: xr.Dataset) -> None:
+    """The legend of the lines of the first panel and of their bands."""
+    add_legend(figure, drawn_entries(figure.axes[0]) | deviation_entry(results))
 
 
 def draw_band(axes: Axes, x: Any, low: Any, high: Any, look: Look) -> None:
@@ -291,22 +282,13 @@ def distribution_entries(points: str, density: str) -> dict[str, Look | str]:
 def draw_image(
     axes: Axes,
     values: np.ndarray,
-    colours: Literal["diverging", "redundancy", "synergy"],
+    colours: str,
     label: str,
     *,
     aspect: Literal["auto", "equal"] = "auto",
     limit: float | None = None,
 ) -> None:
-    """A matrix with its colour bar; NaN is grey.
-
-    Args:
-        axes: of the panel.
-        values: [rows, columns].
-        colours: of the map; a diverging one is white at 0.
-        label: of the colour bar.
-        aspect: of the matrix entries.
-        limit: end of the colour scale; None takes ``colour_limit`` of the values.
-    """
+    """A matrix with its colour bar; NaN is grey, and ``limit`` the end of the scale."""
     limit = limit or colour_limit(values)
     diverging = colours == "diverging"
     image = axes.imshow(
@@ -350,20 +332,10 @@ def _absolute_quantile(values: np.ndarray, share: float) -> float:
 
 
 def write_in_corner(
-    axes: Axes,
-    text: str,
-    vertical: Literal["top", "bottom"],
-    horizontal: Literal["left", "right"],
+    axes: Axes, text: str, corner: Literal["upper right", "lower left"]
 ) -> None:
     """Small text in a corner of a panel."""
-    axes.text(
-        {"left": 0.02, "right": 0.98}[horizontal],
-        {"bottom": 0.02, "top": 0.98}[vertical],
-        text,
-        transform=axes.transAxes,
-        ha=horizontal,
-        va=vertical,
-        fontsize="x-small",
-        color="0.3",
-        bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1},
-    )
+    font = {"size": "x-small", "color": "0.3"}
+    box = AnchoredText(text, corner, prop=font, pad=0.2, borderpad=0.2)
+    box.patch.set(alpha=0.7, linewidth=0)
+    axes.add_artist(box)

@@ -6,15 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import (
-    MaxNLocator,
-    NullLocator,
-    ScalarFormatter,
-    SymmetricalLogLocator,
-)
 
 from ioca_jax.plots import selection, style
 from ioca_jax.results.files import converged, neurons_of
@@ -36,9 +31,6 @@ def training_history(results: xr.Dataset) -> Figure:
     Returns:
         A panel of loss and a panel of accuracy; for training and validation a thin line
         per network and a thick line for their mean.
-
-    Raises:
-        ValueError: results without a training history.
     """
     selection.check_variables(results, "training_history")
     kept = converged(results)
@@ -62,7 +54,7 @@ def training_history(results: xr.Dataset) -> Figure:
             axes.plot(history["epoch"], mean, markevery=markers, **look)
         axes.set_xlabel("epochs of training")
         axes.set_ylabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
     panels[0].set_yscale("log")
     entries = style.drawn_entries(panels[0])
     if kept.sizes["seed"] > 1:
@@ -81,9 +73,6 @@ def trajectories(results: xr.Dataset) -> Figure:
     Returns:
         A panel per measure of information, of a layer's entropy, of its information
         with the class, of the redundancy index, and of the error; a line per layer.
-
-    Raises:
-        ValueError: no network that converged, or results without trajectory epochs.
     """
     kept = selection.select_converged(results, "trajectories")
     kept = kept.drop_dims("step").rename(trajectory_epoch="step")
@@ -198,10 +187,10 @@ def _draw_errors(axes: Axes, results: xr.Dataset) -> dict[str, style.Look]:
 def _set_epoch_scale(axes: Axes, last: int) -> None:
     """A logarithmic scale of epochs that starts before training."""
     axes.set_xscale("symlog", linthresh=1, linscale=_FIRST_EPOCH)
-    locator = SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 2, 5))
+    locator = ticker.SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 2, 5))
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(ticker.ScalarFormatter())
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.set_xlim(-0.2, 1.2 * max(last, 1))
 
 
@@ -221,9 +210,6 @@ def information_plane(results: xr.Dataset) -> Figure:
         information with the class; a line per layer through its epochs, mean over
         networks, and a small point per network. Epochs are coloured; the first and the
         last are labelled.
-
-    Raises:
-        ValueError: no network that converged, or results without trajectory epochs.
     """
     kept = selection.select_converged(results, "information_plane")
     epochs, seeds = kept["trajectory_epoch"].values, kept.sizes["seed"]

@@ -1,6 +1,7 @@
 """Joint information where there are estimates, and groups with their outliers."""
 
 import numpy as np
+from matplotlib.offsetbox import AnchoredText
 from matplotlib.patches import Rectangle
 from synthetic import THREE, joint_results
 
@@ -54,6 +55,7 @@ def test_outliers_of_the_redundancy_index_are_counted():
         expected = medians[np.isfinite(medians)]
         np.testing.assert_allclose(points[:, 1], expected, rtol=1e-6)
     assert axes.get_ylim()[1] < 3
-    assert any("outside the scale" in text.get_text() for text in axes.texts)
+    (note,) = axes.findobj(AnchoredText)
+    assert note.txt.get_text().endswith("outside the scale")
     assert [text.get_text() for text in axes.get_xticklabels()] == ["2", "3"]
     assert legend_texts(figure)[-1] == "above 1: redundancy, below 1: synergy"

@@ -81,7 +81,6 @@ def test_figures_name_the_variables_that_are_missing(name):
         ("class_costs", {"clamp": "median"}, "clamp to be one of zero, mean"),
         ("pair_matrices", {"clamp": "median"}, "clamp to be one of zero, mean"),
         ("pair_agreement", {"clamp": "median"}, "clamp to be one of zero, mean"),
-        ("pair_matrices", {"arranged_by": "cost"}, "measure to be one of entropy, "),
         ("joint_information_curves", {"clamp": "median"}, "clamp to be one of zero"),
         ("joint_information_curves", {"measure": "cost"}, "measure to be one of ent"),
     ],
