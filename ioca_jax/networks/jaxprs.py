@@ -30,6 +30,15 @@ CALLS = CUSTOM | {
     primitives.closed_call_p,
     primitives.call_p,
 }
+# fmt: off
+RESHAPING = frozenset(["reshape", "squeeze", "broadcast_in_dim"])
+# Linear in all of their inputs together.
+_LINEAR = RESHAPING | {
+    "add", "add_any", "concatenate", "convert_element_type", "copy", "copy_p",
+    "cumsum", "name", "neg", "pad", "reduce_sum", "reduce_window_sum", "rev", "same",
+    "slice", "split", "stop_gradient", "sub", "transpose",
+}
+# fmt: on
 
 
 class Value(NamedTuple):
@@ -218,6 +227,44 @@ def trace_program(apply: Callable, variables: Any, x: Any) -> tuple[Program, Any
     return dataclasses.replace(program, equations=equations), shapes
 
 
+def is_affine(program: Program, number: int) -> bool:
+    """Whether a program's output is an affine function of one of its values.
+
+    Values of fewer than 32 bits count as not affine, since they are rounded coarsely.
+
+    Args:
+        program: the program.
+        number: the value's number.
+
+    Returns:
+        True if every equation on the way is affine in the value.
+    """
+    moving = {number}
+    for equation in program.equations:
+        if moving.isdisjoint(equation.numbers):
+            continue
+        if not _is_affine_in(equation, moving):
+            return False
+        moving |= set(equation.outputs)
+    types = [program.values[n].dtype for n in moving]
+    return all(jnp.issubdtype(t, jnp.inexact) and t.itemsize >= 4 for t in types)
+
+
+def _is_affine_in(equation: Equation, moving: set[int]) -> bool:
+    positions = [
+        position
+        for position, item in enumerate(equation.inputs)
+        if isinstance(item, int) and item in moving
+    ]
+    if equation.primitive in PRODUCTS or equation.name == "mul":
+        return len(positions) == 1
+    if equation.name in ("div", "dynamic_slice", "gather"):
+        return positions == [0]
+    if equation.name == "select_n":
+        return 0 not in positions
+    return equation.name in _LINEAR
+
+
 def named_leaves(variables: Any) -> list[tuple[str, Any]]:
     """Leaves with their key paths, keys joined by ``/``.
 
@@ -285,17 +332,18 @@ class _Builder:
 
     def number(self, item: Any) -> int:
         """The number of a value; a literal becomes a constant."""
-        return item if isinstance(item, int) else self.constant(item.val)
+        return item if isinstance(item, int) else self.constant(item, item.val)
 
-    def constant(self, array: Any) -> int:
+    def constant(self, atom: Any, array: Any) -> int:
         """The number of a new constant."""
-        number = self.new(Value(np.shape(array), jnp.result_type(array)))
+        number = self.new(Value(shape_of(atom), atom.aval.dtype))
         self.constants[number] = array
         return number
 
     def inline(self, jaxpr: Jaxpr, consts: Sequence, inputs: Sequence) -> list:
         """Adds a jaxpr's equations; returns its outputs, numbers or literals."""
-        known = dict(zip(jaxpr.constvars, map(self.constant, consts), strict=True))
+        numbers = map(self.constant, jaxpr.constvars, consts)
+        known: dict[Any, Any] = dict(zip(jaxpr.constvars, numbers, strict=True))
         known |= dict(zip(jaxpr.invars, inputs, strict=True))
 
         def read(atom):

@@ -18,13 +18,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax.numpy as jnp
 from jax.extend.core import Jaxpr, primitives
 
 from ioca_jax.networks.axes import Axes, Part, Site, make_site, regroup, with_role
 from ioca_jax.networks.jaxprs import (
     CALLS,
     PRODUCTS,
+    RESHAPING,
     Equation,
     Program,
     holds,
@@ -42,13 +42,6 @@ _ELEMENTWISE = frozenset([
     "reduce_precision", "rem", "round", "rsqrt", "select_n", "sign", "sin", "sinh",
     "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor",
 ])
-_RESHAPING = frozenset(["reshape", "squeeze", "broadcast_in_dim"])
-# Linear in all of their inputs together.
-_LINEAR = _RESHAPING | {
-    "add", "add_any", "concatenate", "convert_element_type", "copy", "copy_p",
-    "cumsum", "name", "neg", "pad", "reduce_sum", "reduce_window_sum", "rev", "same",
-    "slice", "split", "stop_gradient", "sub", "transpose",
-}
 # fmt: on
 
 
@@ -197,44 +190,6 @@ def choose_sites(found: Found, patterns: Sequence[str] | None) -> list[Site]:
     return chosen
 
 
-def is_affine(program: Program, number: int) -> bool:
-    """Whether a program's output is an affine function of one of its values.
-
-    Values of fewer than 32 bits count as not affine, since they are rounded coarsely.
-
-    Args:
-        program: the program.
-        number: the value's number.
-
-    Returns:
-        True if every equation on the way is affine in the value.
-    """
-    moving = {number}
-    for equation in program.equations:
-        if moving.isdisjoint(equation.numbers):
-            continue
-        if not _is_affine_in(equation, moving):
-            return False
-        moving |= set(equation.outputs)
-    types = [program.values[n].dtype for n in moving]
-    return all(jnp.issubdtype(t, jnp.inexact) and t.itemsize >= 4 for t in types)
-
-
-def _is_affine_in(equation: Equation, moving: set[int]) -> bool:
-    positions = [
-        position
-        for position, item in enumerate(equation.inputs)
-        if isinstance(item, int) and item in moving
-    ]
-    if equation.primitive in PRODUCTS or equation.name == "mul":
-        return len(positions) == 1
-    if equation.name in ("div", "dynamic_slice", "gather"):
-        return positions == [0]
-    if equation.name == "select_n":
-        return 0 not in positions
-    return equation.name in _LINEAR
-
-
 def _products(program: Program) -> list[Product]:
     """All products of data with weights."""
     products = []
@@ -254,10 +209,10 @@ def _products(program: Program) -> list[Product]:
 def _layer_names(paths: Sequence[str]) -> list[str]:
     """Unique names from the key paths of weights.
 
-    The last key (``kernel``) is left out unless weights differ by it alone, and so is
-    Flax Linen's ``params``. Layers that share weights are numbered.
+    The last key (``kernel``) is left out unless weights differ by it alone. So is Flax
+    Linen's collection, ``params``. Layers that share weights are numbered.
     """
-    paths = [path.removeprefix("params/") for path in paths]
+    paths = [_without_collection(path) for path in paths]
     siblings = Counter(path.rpartition("/")[0] for path in set(paths))
     siblings[""] = 2  # a key of its own at the top is the name
     parents = [path.rpartition("/")[0] for path in paths]
@@ -267,6 +222,10 @@ def _layer_names(paths: Sequence[str]) -> list[str]:
             for path, parent in zip(paths, parents, strict=True)
         ]
     )
+
+
+def _without_collection(path: str) -> str:
+    return path.removeprefix("params/")
 
 
 def _numbered(names: Sequence[str]) -> list[str]:
@@ -363,7 +322,7 @@ def _merged_heads(program: Program, number: int) -> tuple[int, int] | None:
                 heads *= others.pop(0)
             if heads > 1 and heads * vector == width and _is_attention(program, source):
                 return heads, vector
-        if equation.name in _ELEMENTWISE | _RESHAPING | {"same", "transpose"}:
+        if equation.name in _ELEMENTWISE | RESHAPING | {"same", "transpose"}:
             pending += [n for n in equation.numbers if program.values[n].on_x]
     return None
 
@@ -374,7 +333,7 @@ def _is_attention(program: Program, number: int) -> bool:
         moving = [n for n in equation.numbers if program.values[n].on_x]
         if equation.primitive is primitives.dot_general_p:
             return len(moving) == 2
-        passing = _ELEMENTWISE | _RESHAPING | {"same", "transpose"}
+        passing = _ELEMENTWISE | RESHAPING | {"same", "transpose"}
         if len(moving) != 1 or equation.name not in passing:
             return False
         number = moving[0]
@@ -432,7 +391,7 @@ def _next_axes(
         return axes if shapes == {shape} else None
     if equation.name == "transpose":
         return tuple(axes[axis] for axis in equation.params["permutation"])
-    if equation.name in _RESHAPING:
+    if equation.name in RESHAPING:
         return regroup([part for axis in axes for part in axis], shape)
     return None
 
@@ -489,7 +448,11 @@ def _opaque(program: Program) -> list[str]:
         inside = any(holds(j, PRODUCTS) for j in inner_jaxprs(equation.params))
         if not inside or not any(value.on_x for value in known):
             continue
-        paths = [v.path for v in known if v.path is not None and len(v.shape) > 1]
+        paths = [
+            _without_collection(value.path)
+            for value in known
+            if value.path is not None and len(value.shape) > 1
+        ]
         length = equation.params.get("length")
         times = f" of {length} iterations" if length else ""
         weights = ", ".join(paths) or "no weights"

@@ -21,7 +21,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from ioca_jax.networks.axes import Site
-from ioca_jax.networks.jaxprs import Program, evaluate, named_leaves
+from ioca_jax.networks.jaxprs import Program, evaluate, is_affine, named_leaves
 from ioca_jax.networks.network import (
     POOLS,
     Ablation,
@@ -33,7 +33,7 @@ from ioca_jax.networks.network import (
     slices_of,
     split_by_layer,
 )
-from ioca_jax.networks.sites import Traces, choose_sites, find_sites, is_affine
+from ioca_jax.networks.sites import Traces, choose_sites, find_sites
 from ioca_jax.networks.traceable import (
     check_equations,
     check_figures,
