@@ -11,7 +11,7 @@ an ablated layer is computed once, what lies above it once per ablation.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -25,13 +25,15 @@ class Ablation(NamedTuple):
     """Which neurons to leave alone, and what the others output instead.
 
     Attributes:
-        keep: bool [H]; False ablates.
+        keep: bool [H]; False ablates. For traced networks also a mapping from layers'
+            names to arrays [num_neurons]; layers left out are not ablated.
         clamp: float32 [H]; the constant output of an ablated neuron. Values at kept
-            neurons are not used.
+            neurons are not used. For traced networks also a mapping from layers' names
+            to arrays: [num_neurons], [num_neurons, *vector] or ``Layer.shape``.
     """
 
-    keep: Bool[ArrayLike, " H"]
-    clamp: Float[ArrayLike, " H"]
+    keep: Bool[ArrayLike, " H"] | Mapping[str, ArrayLike]
+    clamp: Float[ArrayLike, " H"] | Mapping[str, ArrayLike]
 
 
 @dataclasses.dataclass(frozen=True)
