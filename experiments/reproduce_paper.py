@@ -32,7 +32,7 @@ from absl import flags, logging
 import ioca_jax as ioca
 from experiments import config_flags
 from ioca_jax import plots
-from ioca_jax.inference import claims
+from ioca_jax.inference import claims, families, hypotheses
 from ioca_jax.inference.comparisons import independent_test
 from ioca_jax.inference.statistics import false_discovery
 from ioca_jax.plots import save_figure
@@ -160,7 +160,9 @@ def compare_activations(runs: Mapping[str, xr.Dataset]) -> pd.DataFrame:
         if "_relu_" not in name:
             continue
         other = runs[name.replace("_relu_", "_sigmoid_")]
-        gains = [claims.gains_of_the_mean(claims.learned(r)) for r in (results, other)]
+        gains = [
+            claims.gains_of_the_mean(families.above_chance(r)) for r in (results, other)
+        ]
         for scope in gains[0]:
             test = independent_test(gains[0][scope], gains[1][scope])
             rows.append(
@@ -209,7 +211,7 @@ def _report(runs: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame]) 
                 "networks": results.sizes["seed"],
                 "test error (%)": f"{error.mean():.2f} ± {error.std(ddof=1):.2f}",
                 "at chance or diverged": results.sizes["seed"]
-                - claims.learned(results).sizes["seed"],
+                - families.above_chance(results).sizes["seed"],
                 "minutes": f"{seconds['computed'] / 60:.1f}",
             }
             for name, results in runs.items()
@@ -260,7 +262,7 @@ def _report(runs: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame]) 
 
 def _tables(runs: Mapping[str, xr.Dataset]) -> dict[str, pd.DataFrame]:
     """What is said over all settings, by the name of its file."""
-    judged, hypotheses = [], []
+    judged, formed = [], []
     for name, results in runs.items():
         config = json.loads(results.attrs["configuration"])
         about = {
@@ -271,10 +273,10 @@ def _tables(runs: Mapping[str, xr.Dataset]) -> dict[str, pd.DataFrame]:
             "regulariser": name.split(f"_{config['activation']}_")[1],
         }
         judged.append(claims.judge_claims(results).assign(**about))
-        hypotheses.append(claims.form_hypotheses(results).assign(**about))
+        formed.append(hypotheses.form_hypotheses(results).assign(**about))
     tables = {
         "claims": pd.concat(judged, ignore_index=True),
-        "hypotheses": pd.concat(hypotheses, ignore_index=True),
+        "hypotheses": pd.concat(formed, ignore_index=True),
         "activations": compare_activations(runs),
     }
     if _PUBLISHED_SETTING in runs:

@@ -49,7 +49,9 @@ from ioca_jax.ablation.pruning import prune
 from ioca_jax.data import Dataset, Split, load_dataset
 from ioca_jax.devices import place_examples, use_all_cores
 from ioca_jax.inference.areas import area_under_curve
-from ioca_jax.inference.claims import compare_orders, form_hypotheses, judge_claims
+from ioca_jax.inference.claims import judge_claims
+from ioca_jax.inference.hypotheses import form_hypotheses
+from ioca_jax.inference.order_tests import compare_orders
 from ioca_jax.measures.counts import joint_counts
 from ioca_jax.measures.information import (
     entropy,

@@ -12,7 +12,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ioca_jax.inference.claims import ALPHA
+from ioca_jax.inference.families import ALPHA
 from ioca_jax.inference.statistics import significant
 from ioca_jax.plots import selection, style
 from ioca_jax.results.files import in_words, mean_curve, orderings_of

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ioca_jax.inference import claims, verdicts
+from ioca_jax.inference import interactions
 from ioca_jax.inference.areas import areas_by_order
 from ioca_jax.inference.claims import CLAIMS, VERDICTS
+from ioca_jax.inference.tables import tabulate
 from ioca_jax.results.files import (
     converged,
     dataset_in_words,
@@ -21,19 +22,6 @@ from ioca_jax.results.files import (
 )
 
 _TESTS = ["95 % interval", "corrected p"]
-
-
-def tabulate(results: xr.Dataset) -> dict[str, pd.DataFrame]:
-    """All tables for which a run has enough networks, orders and interactions.
-
-    Args:
-        results: a run's results.
-
-    Returns:
-        By name, the tables of ``claims.tabulate`` and of ``verdicts.tabulate``.
-    """
-    tables = claims.tabulate(results)
-    return tables | verdicts.tabulate(results, tables)
 
 
 def summarize(
@@ -254,7 +242,7 @@ def _conclusions(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     rows = [
         row
         for row in _records(tables, "conclusions")
-        if row["suggested"] != "undecided" or row["verdict"] in verdicts.DIRECTIONS
+        if row["suggested"] != "undecided" or row["verdict"] in interactions.DIRECTIONS
     ]
     counts = Counter(row["verdict"] for row in rows)
     found = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())

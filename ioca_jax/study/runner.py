@@ -31,10 +31,11 @@ from ioca_jax.devices import (
     on_first,
     tell,
 )
+from ioca_jax.inference.tables import tabulate
 from ioca_jax.measures.information import check_classes
 from ioca_jax.networks.mlp import MLP
 from ioca_jax.networks.training import check_fit, seeds_that_fit, train
-from ioca_jax.report.summary import summarize, tabulate
+from ioca_jax.report.summary import summarize
 from ioca_jax.results.files import (
     RESULTS_FILE,
     decode_results,

@@ -17,7 +17,14 @@ from synthetic import (
 )
 
 import ioca_jax as ioca
-from ioca_jax.inference import claims
+from ioca_jax.inference import (
+    claims,
+    families,
+    hypotheses,
+    neurons,
+    order_tests,
+)
+from ioca_jax.inference.tables import order_tables
 
 PLANTED = {
     ("network", "mutual_information", "ascending"): -0.1,
@@ -37,7 +44,7 @@ def area_of_bump(size: int) -> float:
 
 def test_orders_are_compared_with_random_ones():
     results = planted_results(PLANTED)
-    table = claims.compare_orders(results)
+    table = order_tests.compare_orders(results)
     assert len(table) == 3 * 2 * 3 * 2
     for row in table.to_dict("records"):
         planted = PLANTED.get((row["scope"], row["ranked_by"], row["direction"]), 0.0)
@@ -55,7 +62,7 @@ def test_an_effect_recomputed_by_hand():
     areas = np.trapezoid(accuracy, axis=-1) / 20
     normalised = (areas - 0.5) / (accuracy[..., 0] - 0.5)
     effects = normalised[:, 3] - normalised[:, 6:].mean(axis=1)
-    table = claims.compare_orders(results).query(
+    table = order_tests.compare_orders(results).query(
         "scope == 'layer_2' and clamp == 'mean' and ranked_by == 'mutual_information' "
         "and direction == 'descending'"
     )
@@ -74,7 +81,7 @@ def test_an_effect_recomputed_by_hand():
 
 def test_difference_curves_hold_what_is_planted():
     results = planted_results(PLANTED)
-    table = claims.difference_curves(results)
+    table = order_tests.difference_curves(results)
     here = table.query(
         "scope == 'layer_1' and clamp == 'zero' and ranked_by == 'mutual_information' "
         "and direction == 'ascending'"
@@ -132,7 +139,7 @@ def test_depth_and_single_neurons():
     single = "2, single neurons"
     assert verdicts(single, "layer_1", "mutual_information") == {"holds"}
     assert verdicts(single, "layer_2", "mutual_information") == {"undecided"}
-    effects = claims.correlate_effects(results)
+    effects = order_tests.correlate_effects(results)
     assert len(effects) == 2 * 2 * 3
     row = effects.query(
         "layer == 1 and clamp == 'mean' and measure == 'mutual_information'"
@@ -152,7 +159,7 @@ def test_depth_and_single_neurons():
 def test_a_layer_of_equal_neurons_has_no_correlation():
     results = planted_results()
     results["score"].values[:, :, :30] = 0
-    effects = claims.correlate_effects(results)
+    effects = order_tests.correlate_effects(results)
     first, second = effects.query("layer == 1"), effects.query("layer == 2")
     assert np.isnan(first["effect"].to_numpy()).all()
     assert set(first["networks"]) == {0}
@@ -161,7 +168,7 @@ def test_a_layer_of_equal_neurons_has_no_correlation():
 
 
 def test_hypotheses_are_formed_by_the_rule():
-    table = claims.form_hypotheses(planted_results(PLANTED))
+    table = hypotheses.form_hypotheses(planted_results(PLANTED))
     assert len(table) == 2 * 2 * 3 * 2
     decided = table.query("verdict != 'undecided'")
     found = {
@@ -187,12 +194,12 @@ def test_hypotheses_are_formed_by_the_rule():
 
 def test_no_more_harm_than_random_is_shown_within_a_margin_only():
     # The same as random: with a wide margin shown, with none not.
-    wide = claims.form_hypotheses(planted_results(), margin=0.1)
+    wide = hypotheses.form_hypotheses(planted_results(), margin=0.1)
     assert set(wide.query("end == 'highest'")["verdict"]) == {"redundant"}
-    none = claims.form_hypotheses(planted_results(), margin=0.0)
+    none = hypotheses.form_hypotheses(planted_results(), margin=0.0)
     assert "redundant" not in set(none["verdict"])
     with pytest.raises(ValueError, match="margin: expected a number not negative"):
-        claims.form_hypotheses(planted_results(), margin=-0.1)
+        hypotheses.form_hypotheses(planted_results(), margin=-0.1)
 
 
 def test_nulls_are_rarely_decided(monkeypatch):
@@ -201,7 +208,7 @@ def test_nulls_are_rarely_decided(monkeypatch):
     Of 120 runs: an error rate of 12 % fails with 0.9, one of 20 % with 0.999. Intervals
     and the second test are left out, for time.
     """
-    monkeypatch.setattr(claims, "bootstrap_test", claims.sign_flip_test)
+    monkeypatch.setattr(families, "bootstrap_test", families.sign_flip_test)
     results = planted_results(seeds=5).isel(clamp=[0])
     accuracy = results["accuracy"].values
     rng = np.random.default_rng(0)
@@ -209,7 +216,7 @@ def test_nulls_are_rarely_decided(monkeypatch):
     for _ in range(120):
         noise = rng.normal(0, 0.01, (*accuracy.shape[:-1], 1))
         noise = noise * np.sin(np.pi * np.arange(51) / 50)
-        table = claims.form_hypotheses(
+        table = hypotheses.form_hypotheses(
             with_accuracy(results, accuracy + noise), margin=0.0
         )
         false += set(table["verdict"]) != {"undecided"}
@@ -222,10 +229,10 @@ def test_orders_that_agree_do_not_differ():
     results = planted_results(random_orders=10)
     first = results["accuracy"].isel(ordering=[0] * results.sizes["ordering"])
     level = with_accuracy(results, first.values)
-    orders = claims.compare_orders(level)
+    orders = order_tests.compare_orders(level)
     np.testing.assert_array_equal(orders[["effect", "low", "high"]], 0)
     np.testing.assert_array_equal(orders[["p_value", "p_corrected", "p_bootstrap"]], 1)
-    curves = claims.difference_curves(level)
+    curves = order_tests.difference_curves(level)
     np.testing.assert_array_equal(curves[["mean", "low", "high"]], 0)
 
 
@@ -238,7 +245,7 @@ def test_steps_without_a_difference_do_not_widen_bands():
     accuracy[..., 6:, :] = random
     accuracy[..., ascending, :] = random[..., 0, :] + 1e-5
     accuracy[..., ascending, 10] += 1e-3 * np.arange(10)[:, None, None]
-    table = claims.difference_curves(with_accuracy(results, accuracy)).query(
+    table = order_tests.difference_curves(with_accuracy(results, accuracy)).query(
         "ranked_by == 'entropy' and direction == 'ascending' and scope == 'layer_1'"
     )
     width = (table["high"] - table["low"]).to_numpy().reshape(2, 31)
@@ -261,11 +268,11 @@ def test_tables_of_a_run_that_has_few_networks():
         6: {"neurons", "orders", "differences", "effects", "hypotheses", "claims"},
     }
     for seeds, expected in of_few.items():
-        assert set(claims.tabulate(results.isel(seed=range(seeds)))) == expected
+        assert set(order_tables(results.isel(seed=range(seeds)))) == expected
     without = results.isel(ordering=range(6))
-    assert set(claims.tabulate(without)) == {"neurons"}
+    assert set(order_tables(without)) == {"neurons"}
     none = results.assign(diverged=results["diverged"] | True)
-    assert claims.tabulate(none) == {}
+    assert order_tables(none) == {}
 
 
 @pytest.mark.parametrize(
@@ -275,22 +282,22 @@ def test_tables_of_a_run_that_has_few_networks():
             claims.judge_claims,
             {"seed": range(5)},
             r"expected at least 6 networks, with which a sign-flip test can reach "
-            r"p = 0.05, got 5 that learned; run more seeds",
+            r"p = 0.05, got 5 above chance; run more seeds",
         ),
         (
-            claims.form_hypotheses,
+            hypotheses.form_hypotheses,
             {"seed": range(4)},
-            r"expected at least 5 networks, with which .* got 4 that learned; run more "
+            r"expected at least 5 networks, with which .* got 4 above chance; run more "
             r"seeds",
         ),
         (
-            claims.compare_orders,
+            order_tests.compare_orders,
             {"ordering": range(6)},
             "expected a run with random orders, to compare with, got one without; run "
             "it with random_orders of 1 or more",
         ),
         (
-            claims.compare_variants,
+            neurons.compare_variants,
             {},
             "expected a run with the variants of its measures, got one without; run it "
             "with robustness",
@@ -310,7 +317,7 @@ def test_claims_are_about_the_papers_measures():
     )
     table = claims.judge_claims(results)
     assert set(table["measure"]) == {"kl_selectivity", "random"}
-    assert "taylor_mean" in set(claims.form_hypotheses(results)["measure"])
+    assert "taylor_mean" in set(hypotheses.form_hypotheses(results)["measure"])
     others = results.isel(ordering=[0, 1, 2, 3, 6, 7, 8, 9])
     with pytest.raises(
         ValueError, match="^expected a run with some of entropy, mutual"
@@ -323,12 +330,21 @@ def test_networks_at_chance_are_left_out():
     results["accuracy"].values[[2, 5]] = np.where(
         np.isnan(results["accuracy"].values[[2, 5]]), np.nan, 0.5
     )
-    assert claims.learned(results)["seed"].values.tolist() == [0, 1, 3, 4, 6, 7, 8, 9]
-    table = claims.form_hypotheses(results)
+    assert families.above_chance(results)["seed"].values.tolist() == [
+        0,
+        1,
+        3,
+        4,
+        6,
+        7,
+        8,
+        9,
+    ]
+    table = hypotheses.form_hypotheses(results)
     assert table["sentence"].str.contains("8 networks").all()
     results["accuracy"].values[:] = 0.5
     with pytest.raises(ValueError, match="got 10 that diverged or are at chance"):
-        claims.learned(results)
+        families.above_chance(results)
 
 
 def test_neurons_are_counted():
@@ -350,7 +366,7 @@ def test_neurons_are_counted():
     )
     for name, values in (("p_value", p_values), ("p_value_family", family)):
         results[name] = (("seed", "measure", "neuron"), values)
-    first, second = claims.count_neurons(results).to_dict("records")
+    first, second = neurons.count_neurons(results).to_dict("records")
     assert first == {
         **{"layer": 1, "neurons": 30, "dead": 1, "always_on": 2},
         **{"family_mutual_information": 3, "discovered_mutual_information": 5},
@@ -372,7 +388,7 @@ def test_neurons_at_the_level_are_counted():
     assert (p_values.astype(np.float64) > 0.05).all()
     for name in ("p_value", "p_value_family"):
         results[name] = (("seed", "measure", "neuron"), p_values)
-    table = claims.count_neurons(results)
+    table = neurons.count_neurons(results)
     for kind, measure in itertools.product(("family", "discovered"), THREE):
         assert table[f"{kind}_{measure}"].tolist() == [30, 20]
 
@@ -385,7 +401,7 @@ def test_intervals_of_correlations_stay_within_their_range():
     cost = rng.uniform(size=(5, 2, 50))
     cost[0, :, :30] = scores[0]
     results["single_loss"].values[:] = 0.5 + cost
-    table = claims.correlate_effects(results)
+    table = order_tests.correlate_effects(results)
     assert (table["low"].to_numpy() >= -1).all()
     assert (table["high"].to_numpy() <= 1).all()
     row = table.query("layer == 1 and clamp == 'zero' and measure == 'entropy'").iloc[0]
@@ -409,7 +425,7 @@ def test_variants_are_rank_correlations():
     variant[:, :, 2] = np.nan  # not of information
     results["variant_score"] = (("seed", "variant", "measure", "neuron"), variant)
     results = results.assign_coords(variant=["coarse", "first half", "second half"])
-    table = claims.compare_variants(results)
+    table = neurons.compare_variants(results)
     assert set(table["measure"]) == set(THREE[:2])
     by_name = table.set_index(["variant", "measure", "layer"])["spearman"]
     np.testing.assert_allclose(by_name.loc["coarse"], -1)
@@ -433,7 +449,7 @@ def test_the_summary_says_what_the_tables_say():
         np.full((SEEDS, 50, 2, 2), 7, np.int32),
     )
     text = ioca.summarize(results)
-    tables = claims.tabulate(results)
+    tables = order_tables(results)
     for sentence in tables["hypotheses"].query("verdict != 'undecided'")["sentence"]:
         assert f"  {sentence}\n" in text
     judged = tables["claims"].query("claim == '2, lowest first'")["verdict"]

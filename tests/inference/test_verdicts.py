@@ -17,7 +17,8 @@ from synthetic import (
 )
 
 import ioca_jax as ioca
-from ioca_jax.inference import claims, verdicts
+from ioca_jax.inference import families, interactions, trajectories, verdicts
+from ioca_jax.inference.tables import interaction_tables, tabulate
 from ioca_jax.report import summary as report
 from ioca_jax.study.joint import PAIR_VALUES
 
@@ -67,7 +68,7 @@ def test_ranks_of_pairs_are_those_of_scipy_ties_and_all():
         # Accuracies are counts: many pairs are alike.
         pair_effect_accuracy=results["pair_effect_accuracy"].round(3)
     )
-    table = verdicts.correlate_pairs(results)
+    table = interactions.correlate_pairs(results)
     assert len(table) == 2 * 2 * len(PAIR_VALUES) * 2
     assert set(table["networks"]) == {SEEDS}
     neurons = range(30, 50)
@@ -97,7 +98,7 @@ def test_information_that_knows_the_effects_is_found():
     effects = results["pair_effect_loss"].values
     mixed = effects[:, 0] + np.where(np.isnan(effects[:, 0]), 0, 1e-4)
     results["pair_value"].values[:, measure] = np.nan_to_num(mixed)
-    table = verdicts.correlate_pairs(results)
+    table = interactions.correlate_pairs(results)
     shown = table.query("p_corrected <= 0.05")
     assert set(shown["pair_measure"]) == {"redundancy_mmi"}
     row = only(shown, layer=1, clamp="zero", effect_in="loss")
@@ -108,11 +109,11 @@ def test_layers_of_one_neuron_and_of_equal_pairs_have_no_correlation():
     results = joint_results(hidden=(4, 1), seeds=4)
     results["accuracy"].values[..., 0] = 0.9
     results["pair_value"].values[:, 0] = 0.25
-    table = verdicts.correlate_pairs(results)
+    table = interactions.correlate_pairs(results)
     silent = (table["layer"] == 2) | (table["pair_measure"] == PAIR_VALUES[0])
     assert table["effect"].isna().equals(silent)
     assert set(table[silent]["networks"]) == {0}
-    joint = verdicts.joint_behaviour(results)
+    joint = interactions.joint_behaviour(results)
     assert np.isnan(only(joint, layer="2", instrument="co-information")["effect"])
     assert set(joint["says"]) == {""}  # four networks show nothing
     silenced = report._pairs({"pairs": table.assign(effect=np.nan)})
@@ -126,7 +127,7 @@ def test_what_dominates_in_layers_is_found():
     results = planted_joint_results(
         co_information=(0.01, -0.01), pair_effect=(0.001, -0.002), redundancy=(0.3, 0.0)
     )
-    table = verdicts.joint_behaviour(results)
+    table = interactions.joint_behaviour(results)
     expected = {"1": "redundant", "2": "synergistic", "last less first": "synergistic"}
     for (layer, says), (instrument, clamp) in itertools.product(
         expected.items(),
@@ -152,7 +153,7 @@ def test_numbers_of_a_layer_by_hand():
     # The least p-value of 19 permutations, which float32 has above 5 %.
     results = results.assign(pair_p_value=results["pair_p_value"].astype(np.float32))
     results["pair_p_value"].values[:, ::2] = 1 / 20
-    table = verdicts.joint_behaviour(results)
+    table = interactions.joint_behaviour(results)
     values = results["pair_value"].sel(pair_measure="co_information_miller_madow")
     p_values = results["pair_p_value"].values
     pairs = [(i, j) for i in range(30) for j in range(30) if i < j]
@@ -183,7 +184,7 @@ def test_groups_are_of_the_greatest_size_that_all_networks_have():
     index[3, 2, 1] = np.nan  # a network has no groups of three in layer 2
     index[:, 1, 0], index[:, 2, 0], index[:, 1, 1] = 1.5, 0.75, 2.0
     index[0, 1, 1, :5] = np.nan  # some groups are there, that will do
-    table = verdicts.joint_behaviour(results).query("instrument == 'groups'")
+    table = interactions.joint_behaviour(results).query("instrument == 'groups'")
     effects = table.set_index("layer")["effect"].to_dict()
     assert effects == {"1": 1.0, "2": -0.25, "last less first": -0.75}
 
@@ -192,7 +193,7 @@ def test_groups_are_of_the_greatest_size_that_all_networks_have():
 
 
 def test_hypotheses_are_confirmed_contradicted_mixed_or_left_open():
-    table = verdicts.weigh_hypotheses(
+    table = verdicts.test_hypotheses(
         planted(),
         hypotheses(
             (1, "highest", "redundant"),
@@ -222,7 +223,7 @@ def test_hypotheses_are_confirmed_contradicted_mixed_or_left_open():
         f"effects in loss ({nats:+.2g} nats) and pair effects in accuracy "
         f"({share:+.2g}) say synergistic: mixed."
     )
-    nothing = verdicts.weigh_hypotheses(
+    nothing = verdicts.test_hypotheses(
         planted_joint_results(), hypotheses((1, "highest", "redundant"))
     )
     assert verdicts.conclude(nothing)["verdict"].tolist() == ["open"]
@@ -277,7 +278,7 @@ def test_a_hypothesis_weighed_by_hand():
     joint[4, :, 2, :, 4] = np.nan  # three neurons then, of a quarter of five
     random = (results["ranked_by"] == "random").values
     joint[:, 0, 2, random] *= 0.5
-    table = verdicts.weigh_hypotheses(results, hypotheses((2, "lowest", "undecided")))
+    table = verdicts.test_hypotheses(results, hypotheses((2, "lowest", "undecided")))
     bits = results["pair_value"].sel(pair_measure="co_information_miller_madow").values
     loss = results["pair_effect_loss"].sel(clamp="mean").values
     alone = information_by_hand(results["joint_count"].values)
@@ -326,7 +327,7 @@ def test_a_quarter_that_is_unlike_the_rest_stands_beside_it():
         bits = results["pair_value"].values[seed, measure]
         bits[highest, :30] += 0.02
         bits[:30, highest] += 0.02 * ~np.isin(np.arange(30), highest)[:, None]
-    table = verdicts.weigh_hypotheses(
+    table = verdicts.test_hypotheses(
         results,
         hypotheses((1, "highest", "undecided"), (2, "highest", "undecided")),
     )
@@ -340,7 +341,7 @@ def test_a_quarter_that_is_unlike_the_rest_stands_beside_it():
 def test_groups_without_an_estimate_say_nothing():
     results = planted().copy(deep=True)
     results["joint_information_miller_madow"].values[2, :, :, :, 2:] = np.nan
-    table = verdicts.weigh_hypotheses(results, hypotheses((1, "highest", "redundant")))
+    table = verdicts.test_hypotheses(results, hypotheses((1, "highest", "redundant")))
     groups = only(table, instrument="groups")
     assert np.isnan(groups["effect"])
     assert (groups["neurons"], groups["says"]) == (0, "")
@@ -359,7 +360,7 @@ def test_hypotheses_of_small_layers():
         orders[:, scope, :, : len(own)] = own
     results["order"] = (("seed", "scope", "ordering", "position"), orders)
     rows = [(layer, "highest", "redundant") for layer in (1, 2, 3)]
-    table = verdicts.weigh_hypotheses(results, hypotheses(*rows))
+    table = verdicts.test_hypotheses(results, hypotheses(*rows))
     pairs, groups = (
         table.query(f"instrument == '{name}'") for name in verdicts.INFORMATIONAL
     )
@@ -373,28 +374,28 @@ def test_hypotheses_of_small_layers():
 
 def test_all_rows_of_a_table_are_one_family(monkeypatch):
     """So its error rate is that of the sign-flip test, counted with its own tests."""
-    families = []
+    tests = []
 
     def recorded(differences, **about):
-        families.append(sign_flip_test(differences, **about))
-        return families[-1]
+        tests.append(sign_flip_test(differences, **about))
+        return tests[-1]
 
-    sign_flip_test = claims.sign_flip_test
-    monkeypatch.setattr(claims, "sign_flip_test", recorded)
-    table = verdicts.joint_behaviour(planted())
+    sign_flip_test = families.sign_flip_test
+    monkeypatch.setattr(families, "sign_flip_test", recorded)
+    table = interactions.joint_behaviour(planted())
     judged = table.dropna(subset="p_corrected")
     assert len(judged) == 3 * (2 + 2 + 2 * 2)
     # Descriptions are tested apart, and their p-values left out.
-    (family,) = (f for f in families if len(f.p_value) == len(judged))
+    (family,) = (f for f in tests if len(f.p_value) == len(judged))
     np.testing.assert_array_equal(judged["p_corrected"], family.p_corrected)
-    shown = np.isin(judged["says"].to_numpy(str), verdicts.DIRECTIONS)
+    shown = np.isin(judged["says"].to_numpy(str), interactions.DIRECTIONS)
     assert 0 < shown.sum() < len(judged)
     np.testing.assert_array_equal(shown, family.p_corrected <= 0.05)
-    families.clear()
-    weighed = verdicts.weigh_hypotheses(
+    tests.clear()
+    weighed = verdicts.test_hypotheses(
         planted(), hypotheses((1, "highest", "redundant"), (2, "lowest", "undecided"))
     )
-    effects, beside_others = families
+    effects, beside_others = tests
     np.testing.assert_array_equal(weighed["p_corrected"], effects.p_corrected)
     np.testing.assert_array_equal(weighed["p_beside_others"], beside_others.p_corrected)
 
@@ -412,7 +413,7 @@ def test_trajectories_and_trends():
     results["layer_entropy"].values[:, 3, 1] = (
         results["layer_entropy"].values[:, 0, 1] - 2
     )
-    table = verdicts.through_training(results)
+    table = trajectories.trajectory_table(results)
     assert "median_kl_selectivity" not in table
     assert table[["layer", "trajectory_epoch"]].to_numpy().tolist() == [
         [layer, epoch] for layer in (1, 2) for epoch in (0, 2, 4, 8)
@@ -429,7 +430,7 @@ def test_trajectories_and_trends():
     expected = np.median(index.astype(np.float64), axis=-1).mean()
     np.testing.assert_allclose(row["redundancy_index"], expected, rtol=1e-6)
 
-    trends = verdicts.trends_of_training(results)
+    trends = trajectories.trends_of_training(results)
     assert set(zip(trends["from_epoch"], trends["to_epoch"], strict=True)) == {
         (0, 8),
         (2, 8),
@@ -442,9 +443,9 @@ def test_trajectories_and_trends():
     assert set(silent["trend"]) == {""}
     assert len(trends.query("layer == 'all'")) == 2
     without_start = results.isel(trajectory_epoch=[1, 2, 3])
-    assert set(verdicts.trends_of_training(without_start)["from_epoch"]) == {2}
+    assert set(trajectories.trends_of_training(without_start)["from_epoch"]) == {2}
     with pytest.raises(ValueError, match="got epoch 8 alone; look at more$"):
-        verdicts.trends_of_training(results.isel(trajectory_epoch=[3]))
+        trajectories.trends_of_training(results.isel(trajectory_epoch=[3]))
 
 
 # All of it ----------------------------------------------------------------------------
@@ -461,16 +462,16 @@ def test_tables_of_a_run_that_has_few_networks():
         (6, tables, direct | trained | {"verdicts", "conclusions"}),
     ):
         kept = results.isel(seed=range(seeds))
-        assert set(verdicts.tabulate(kept, given)) == expected
+        assert set(interaction_tables(kept, given)) == expected
     alone = results.isel(seed=range(3), trajectory_epoch=[2])
-    assert set(verdicts.tabulate(alone, {})) == direct | {"trajectories"}
-    assert verdicts.tabulate(planted_results(), tables) == {}
+    assert set(interaction_tables(alone, {})) == direct | {"trajectories"}
+    assert interaction_tables(planted_results(), tables) == {}
     none = results.assign(diverged=results["diverged"] | True)
-    assert verdicts.tabulate(none, tables) == {}
+    assert interaction_tables(none, tables) == {}
     # Networks that memorise noise are at chance, and there to be looked at.
     at_chance = results.copy(deep=True)
     at_chance["accuracy"].values[..., 0] = 0.5
-    assert set(verdicts.tabulate(at_chance, tables)) == trained
+    assert set(interaction_tables(at_chance, tables)) == trained
 
 
 def test_hypotheses_of_curves_are_followed_to_the_summary():
@@ -479,7 +480,7 @@ def test_hypotheses_of_curves_are_followed_to_the_summary():
         "configuration": '{"dataset": "mnist5k", "epochs": 3}',
         "seconds": '{"loaded": 1.0, "compiling": 0.5}',
     }
-    tables = report.tabulate(results)
+    tables = tabulate(results)
     assert {"orders", "hypotheses", "claims", "joint", "trends"} <= set(tables)
     about = {"measure": "mutual_information", "clamp": "zero"}
     concluded = tables["conclusions"]
@@ -490,7 +491,7 @@ def test_hypotheses_of_curves_are_followed_to_the_summary():
     text = ioca.summarize(results, tables)
     told = concluded[
         (concluded["suggested"] != "undecided")
-        | concluded["verdict"].isin(verdicts.DIRECTIONS)
+        | concluded["verdict"].isin(interactions.DIRECTIONS)
     ]
     assert 0 < len(told) < len(concluded)
     for sentence in concluded["sentence"]:
@@ -511,32 +512,32 @@ def test_hypotheses_of_curves_are_followed_to_the_summary():
     ("function", "lacking", "message"),
     [
         (
-            verdicts.correlate_pairs,
+            interactions.correlate_pairs,
             "interactions",
             "expected a run with interactions, got one without; run it with "
             "interactions",
         ),
         (
-            verdicts.joint_behaviour,
+            interactions.joint_behaviour,
             "interactions",
             "expected a run with interactions, got one without; run it with "
             "interactions",
         ),
         (
-            lambda results: verdicts.weigh_hypotheses(
+            lambda results: verdicts.test_hypotheses(
                 results, hypotheses((1, "highest", "redundant"))
             ),
             "networks",
             r"expected at least 6 networks, with which a sign-flip test can reach "
-            r"p = 0.05, got 2 that learned; run more seeds",
+            r"p = 0.05, got 2 above chance; run more seeds",
         ),
         (
-            verdicts.joint_behaviour,
+            interactions.joint_behaviour,
             "networks",
             "values: expected at least 3 seeds, got 2; train more networks",
         ),
         (
-            lambda results: verdicts.weigh_hypotheses(
+            lambda results: verdicts.test_hypotheses(
                 results.isel(ordering=[0, 1, 6, 7]),
                 hypotheses((1, "highest", "redundant")),
             ),
@@ -545,7 +546,7 @@ def test_hypotheses_of_curves_are_followed_to_the_summary():
             "mutual_information; form them from the same results",
         ),
         (
-            verdicts.through_training,
+            trajectories.trajectory_table,
             "interactions",
             "expected a run with trajectories, got one without; run it with "
             "trajectories",

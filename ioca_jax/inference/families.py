@@ -1,0 +1,175 @@
+"""What all tests over networks share: which networks count, levels, corrections."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ioca_jax.inference.areas import areas_by_order, normalized_area
+from ioca_jax.inference.comparisons import (
+    bootstrap_test,
+    seeds_needed,
+    sign_flip_test,
+)
+from ioca_jax.inference.statistics import (
+    correlation_interval,
+    mean_interval,
+)
+from ioca_jax.results.files import (
+    converged,
+    intact_accuracy,
+)
+
+ALPHA = 0.05
+# Of normalised area: what is less than this is as good as nothing.
+MARGIN = 0.01
+CLAIMED = ("mutual_information", "kl_selectivity")
+PAPER_MEASURES = ("entropy", *CLAIMED)
+
+
+def above_chance(results: xr.Dataset) -> xr.Dataset:
+    """The networks that there is something to say of: better than chance when intact.
+
+    Args:
+        results: a run's results.
+
+    Returns:
+        The same without diverged networks and those at chance.
+
+    Raises:
+        ValueError: none is left.
+    """
+    kept = converged(results)
+    better = intact_accuracy(kept) > _chance(kept) + 0.01
+    if not better.any():
+        raise ValueError(
+            f"expected networks above chance, got {results.sizes['seed']} "
+            "that diverged or are at chance; train longer or otherwise"
+        )
+    return kept.isel(seed=np.flatnonzero(better))
+
+
+def test_family(
+    rows: Sequence[dict],
+    values: Sequence[np.ndarray],
+    shown: np.ndarray | None = None,
+    *,
+    threshold: float | Sequence[float] = 0.0,
+    alternative: str = "two-sided",
+    interval: Callable = mean_interval,
+) -> pd.DataFrame:
+    """Rows with the mean of their values over networks, its interval, and tests.
+
+    Args:
+        rows: what each is about, at least one.
+        values: for each, [S], a number for every network.
+        shown: what to test instead of the values, [S, rows].
+        threshold: that the tests are against, one for all rows or one for each.
+        alternative: of the tests.
+        interval: ``statistics.mean_interval``, or ``correlation_interval`` for values
+            in [-1, 1].
+
+    Returns:
+        The rows with ``effect``, its 95 % interval ``low`` to ``high``; ``p_value`` of
+        the sign-flip test and ``p_corrected``, for all rows; and ``p_bootstrap``,
+        corrected likewise, of ``comparisons.bootstrap_test``, which allows for skewed
+        differences. NaN where a network has no value.
+
+    Raises:
+        ValueError: fewer networks than an interval takes, three.
+    """
+    table, together = pd.DataFrame(rows), np.stack(values, axis=1)
+    shown = together if shown is None else shown
+    whole = np.isfinite(together).all(axis=0)
+    names = ["effect", "low", "high", "p_value", "p_corrected", "p_bootstrap"]
+    for name in names:
+        table[name] = np.nan
+    if whole.any():
+        bounds = np.broadcast_to(np.asarray(threshold, np.float64), len(rows))
+        about = {"threshold": bounds[whole], "alternative": alternative}
+        low, high = interval(together[:, whole])
+        test = sign_flip_test(shown[:, whole], **about)
+        robust = bootstrap_test(shown[:, whole], **about)
+        columns = (together[:, whole].mean(axis=0), low, high)
+        columns += (test.p_value, test.p_corrected, robust.p_corrected)
+        table.loc[whole, names] = np.stack(columns, axis=1)
+    return table
+
+
+def normalized_areas(results: xr.Dataset) -> dict[tuple[str, str, str], np.ndarray]:
+    """Normalised areas [S, clamps] by scope, ranking and direction."""
+    intact = intact_accuracy(results)[:, None]
+    return {
+        name: normalized_area(area, intact, _chance(results))
+        for name, area in areas_by_order(results).items()
+    }
+
+
+def _chance(results: xr.Dataset) -> float:
+    return 1 / results.sizes["class"]
+
+
+def intact_loss(results: xr.Dataset) -> xr.DataArray:
+    """The test loss of every network without ablation, nats, [seed, clamp]."""
+    return results["loss"].isel(scope=0, ordering=0, step=0, drop=True)
+
+
+def orders_of(results: xr.Dataset) -> list[tuple[str, str]]:
+    """What neurons are ranked by, and directions, but for random orders."""
+    pairs = zip(results["ranked_by"].values, results["direction"].values, strict=True)
+    return [(str(r), str(d)) for r, d in pairs if r != "random"]
+
+
+def rankings(results: xr.Dataset) -> list[str]:
+    """The paper's measures that neurons are ranked by."""
+    ranked = dict.fromkeys(ranked for ranked, _ in orders_of(results))
+    return [name for name in ranked if name in PAPER_MEASURES]
+
+
+def comparison_of(scope: object, clamp: object, measure: str) -> dict[str, str]:
+    """The columns that say what a comparison is of."""
+    return {"scope": str(scope), "clamp": str(clamp), "measure": measure}
+
+
+def finite_mean(values: np.ndarray) -> float:
+    """The mean over finite values, NaN without any."""
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if values.size else float("nan")
+
+
+def interval_over_networks(values: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of the mean over networks, NaN for fewer than three."""
+    if len(values) < 3:
+        return float("nan"), float("nan")
+    low, high = correlation_interval(values)
+    return float(low), float(high)
+
+
+def need_random_orders(results: xr.Dataset) -> None:
+    """Refuses results without random orders."""
+    if "random" not in results["ranked_by"].values:
+        raise ValueError(
+            "expected a run with random orders, to compare with, got one without; run "
+            "it with random_orders of 1 or more"
+        )
+
+
+def need_seeds(results: xr.Dataset, alpha: float, *, two_sided: bool) -> None:
+    """Refuses fewer networks than a sign-flip test needs to reject anything.
+
+    Args:
+        results: a run's results, of networks that above_chance.
+        alpha: the level.
+        two_sided: whether differences of either sign count.
+
+    Raises:
+        ValueError: too few.
+    """
+    least = seeds_needed(alpha, two_sided=two_sided)
+    if results.sizes["seed"] < least:
+        raise ValueError(
+            f"expected at least {least} networks, with which a sign-flip test can "
+            f"reach p = {alpha:g}, got {results.sizes['seed']} above chance; run more "
+            "seeds"
+        )

@@ -1,0 +1,282 @@
+"""Redundancy and synergy of pairs and groups of neurons, over networks.
+
+Positive values are redundancy, negative values synergy.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Bool, Float, Int
+
+from ioca_jax.inference.comparisons import seeds_needed
+from ioca_jax.inference.families import ALPHA, above_chance, test_family
+from ioca_jax.inference.statistics import (
+    correlation_interval,
+    significant,
+    spearman,
+)
+from ioca_jax.results.files import (
+    neurons_of,
+)
+
+DIRECTIONS = ("redundant", "synergistic")
+JUDGED_EXAMPLES_PER_CELL = 25
+LAST_LESS_FIRST = "last less first"
+CO_INFORMATION = "co_information_miller_madow"
+LEAST_FOR_INTERVALS = 3
+EFFECTS = ("loss", "accuracy")
+UNITS = {"loss": "nat", "accuracy": "1"}
+INTERACTIONS = (
+    "pair_value",
+    "pair_p_value",
+    *(f"pair_effect_{name}" for name in EFFECTS),
+    "joint_information_miller_madow",
+    "joint_cells",
+    "redundancy_index",
+    "o_information_with_class",
+)
+
+
+def correlate_pairs(results: xr.Dataset) -> pd.DataFrame:
+    """Does information know what intervention shows? Ranks pairs by both.
+
+    Over the pairs of each layer of each network; then over networks.
+
+    Args:
+        results: a run's results, with interactions.
+
+    Returns:
+        A row per layer, clamp, ``pair_measure`` and ``effect_in`` (``loss``,
+        ``accuracy``): ``effect``, the mean over networks of Spearman's rank correlation
+        between the measure and the pair effect, in [-1, 1], with its interval ``low``
+        to ``high``, ``p_value`` and ``p_corrected`` for all rows; and ``networks``,
+        those whose pairs are not all alike. Rows without all of them have NaN.
+
+    Raises:
+        ValueError: a run without interactions, or too few networks.
+    """
+    kept = above_chance_with_interactions(results)
+    measures = kept["pair_measure"].values
+    columns = [(str(c), name) for c in kept["clamp"].values for name in EFFECTS]
+    rows, values = [], []
+    for layer in np.unique(kept["layer"].values):
+        pairs = pairs_of(kept, layer)
+        informational = pairs.take(kept["pair_value"], "pair_measure")
+        effects = [pairs.take(kept[f"pair_effect_{name}"], "clamp") for name in EFFECTS]
+        by_column = np.stack(effects, axis=2)  # [S, clamps, loss and accuracy, P]
+        by_column = by_column.reshape(len(by_column), len(columns), pairs.number)
+        rho = spearman(informational[:, :, None], by_column[:, None])
+        for column, (clamp, effect_in) in enumerate(columns):
+            for index, measure in enumerate(measures):
+                of_networks = rho[:, index, column]
+                rows.append(
+                    {
+                        "layer": int(layer),
+                        "clamp": clamp,
+                        "pair_measure": str(measure),
+                        "effect_in": effect_in,
+                        "networks": int(np.isfinite(of_networks).sum()),
+                    }
+                )
+                values.append(of_networks)
+    return test_family(rows, values, interval=correlation_interval)
+
+
+class _Quantity(NamedTuple):
+    """One number of every network that says something of a layer."""
+
+    instrument: str
+    unit: str
+    clamp: str
+    values: Float[np.ndarray, " S"]
+    is_judged: bool = True
+
+
+def joint_behaviour(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataFrame:
+    """What dominates in each layer, redundancy or synergy, and how that changes.
+
+    Args:
+        results: a run's results, with interactions.
+        alpha: the level of the tests, of all together.
+
+    Returns:
+        A row per ``layer``, ``instrument`` and ``clamp`` (empty where there is none),
+        with ``unit``, the mean over networks ``effect``, its interval ``low`` to
+        ``high``, ``p_value``, ``p_corrected`` and ``says``: ``redundant``,
+        ``synergistic``, ``neither``, or nothing where there is no test: no values, a
+        description, or fewer networks than can show anything. Layers are text, and the
+        last is ``last less first``, that difference: ``redundant`` is more so than in
+        the first. The instruments:
+
+        * ``co-information``: mean over pairs, Miller-Madow, bits;
+        * ``significant pairs``: the share of pairs that are significantly redundant
+          less that of those significantly synergistic, at 5 % of any in the network;
+        * ``redundancy_i_min``, ``synergy_i_min``: means over pairs, bits, plug-in, not
+          negative, descriptions without a test (their difference is co-information);
+        * ``groups``: the redundancy index less 1, median over random groups of the
+          greatest size that has one in every network (and in both layers of a
+          difference) and ``JUDGED_EXAMPLES_PER_CELL`` for each of its cells;
+        * ``O-information with class``: median over groups, likewise, bits;
+        * ``pair effects in loss`` and ``in accuracy``: means over pairs, nats and share
+          of the test split.
+
+    Raises:
+        ValueError: a run without interactions, or too few networks for an interval.
+    """
+    kept = above_chance_with_interactions(results)
+    layers = np.unique(kept["layer"].values).tolist()
+    compared = [(str(layer), [layer]) for layer in layers]
+    if len(layers) > 1:
+        compared.append((LAST_LESS_FIRST, [layers[0], layers[-1]]))
+    rows, values, judged = [], [], []
+    for name, together in compared:
+        first = list(_quantities(kept, together[0], together))
+        last = list(_quantities(kept, together[-1], together))
+        for one, other in zip(first, last, strict=True):
+            about = {"instrument": one.instrument, "clamp": one.clamp, "unit": one.unit}
+            rows.append({"layer": name, **about})
+            values.append(
+                other.values - one.values if len(together) > 1 else one.values
+            )
+            judged.append(one.is_judged)
+    table = test_where(judged, rows, values)
+    table["says"] = direction_shown(table, alpha, kept.sizes["seed"])
+    return table
+
+
+def _quantities(
+    results: xr.Dataset, layer: int, together: Sequence[int]
+) -> Iterable[_Quantity]:
+    """Of one layer; groups are of a size that all layers ``together`` have."""
+    pairs = pairs_of(results, layer)
+    measures = results["pair_measure"].values.tolist()
+    found = dict(
+        zip(
+            measures,
+            np.moveaxis(pairs.take(results["pair_value"], "pair_measure"), 1, 0),
+            strict=True,
+        )
+    )
+    everything = np.ones((results.sizes["seed"], pairs.number), bool)
+    co_information = found[CO_INFORMATION]
+    is_shown = significant(pairs.take(results["pair_p_value"]), ALPHA)
+    signs = np.sign(co_information) * is_shown
+    mean = finite_mean_where(co_information, everything)
+    yield _Quantity("co-information", "bit", "", mean)
+    yield _Quantity("significant pairs", "1", "", finite_mean_where(signs, everything))
+    for name in ("redundancy_i_min", "synergy_i_min"):
+        if name in found:
+            mean = finite_mean_where(found[name], everything)
+            yield _Quantity(name, "bit", "", mean, is_judged=False)
+    index = _median_of_groups(results, "redundancy_index", layer, together)
+    yield _Quantity("groups", "1", "", index - 1)
+    bits = _median_of_groups(results, "o_information_with_class", layer, together)
+    yield _Quantity("O-information with class", "bit", "", bits)
+    for clamp in results["clamp"].values:
+        for name in EFFECTS:
+            effects = pairs.take(results[f"pair_effect_{name}"].sel(clamp=clamp))
+            mean = finite_mean_where(effects, everything)
+            yield _Quantity(f"pair effects in {name}", UNITS[name], str(clamp), mean)
+
+
+def _median_of_groups(
+    results: xr.Dataset, name: str, layer: int, together: Sequence[int]
+) -> Float[np.ndarray, " S"]:
+    """Over groups of the greatest size that is judged in all networks and layers.
+
+    An index is a ratio: a mean would be that of the group that says least.
+    """
+    values = results[name]
+    most_cells = results.attrs["num_validation"] // JUDGED_EXAMPLES_PER_CELL
+    num_codes, num_classes = results.sizes["code"], results.sizes["class"]
+    sizes = [
+        size
+        for size in values["group_size"].values.tolist()
+        if num_codes**size * num_classes <= most_cells
+    ]
+    scopes = [f"layer_{number}" for number in together]
+    has = values.sel(scope=scopes).notnull().any("group").all(("seed", "scope"))
+    usable = [size for size in sizes if bool(has.sel(group_size=size))]
+    if not usable:
+        return np.full(values.sizes["seed"], np.nan)
+    of_layer = values.sel(scope=f"layer_{layer}", group_size=max(usable))
+    return of_layer.astype(np.float64).median("group").transpose("seed").values
+
+
+class _Pairs(NamedTuple):
+    """The pairs of a layer, each once."""
+
+    first: Int[np.ndarray, " P"]
+    second: Int[np.ndarray, " P"]
+
+    @property
+    def number(self) -> int:
+        return len(self.first)
+
+    def take(self, values: xr.DataArray, *between: str) -> Float[np.ndarray, "S *b P"]:
+        """Their values, of every network."""
+        square = values.transpose("seed", *between, "neuron", "other").values
+        return square[..., self.first, self.second].astype(np.float64)
+
+
+def pairs_of(results: xr.Dataset, layer: int | np.integer) -> _Pairs:
+    """All pairs of neurons of a layer."""
+    of_layer = neurons_of(results, layer)
+    first, second = np.triu_indices(len(of_layer), 1)
+    return _Pairs(of_layer[first], of_layer[second])
+
+
+def has_interactions(results: xr.Dataset) -> bool:
+    """Whether a run measured pairs and groups."""
+    return all(name in results for name in INTERACTIONS)
+
+
+def above_chance_with_interactions(results: xr.Dataset) -> xr.Dataset:
+    """The networks above chance of a run with interactions; refuses one without."""
+    if not has_interactions(results):
+        raise ValueError(
+            "expected a run with interactions, got one without; run it with "
+            "interactions"
+        )
+    return above_chance(results)
+
+
+def test_where(
+    judged: Sequence[bool], rows: Sequence[dict], values: Sequence[np.ndarray]
+) -> pd.DataFrame:
+    """As ``test_family``; rows that are not judged take no part in the correction."""
+    tables = []
+    for is_judged in set(judged):
+        chosen = [n for n, this in enumerate(judged) if this == is_judged]
+        table = test_family([rows[n] for n in chosen], [values[n] for n in chosen])
+        if not is_judged:
+            table[["p_value", "p_corrected", "p_bootstrap"]] = np.nan
+        tables.append(table.set_index(np.array(chosen)))
+    return pd.concat(tables).sort_index()
+
+
+def direction_shown(
+    table: pd.DataFrame,
+    alpha: float,
+    networks: int,
+    words: tuple[str, str] = DIRECTIONS,
+) -> np.ndarray:
+    """What a two-sided test says, and nothing where it could not have said anything."""
+    is_tested = table["p_corrected"].notna() & (networks >= seeds_needed(alpha))
+    untold = np.where(is_tested, "neither", "")
+    said = np.where(table["effect"] > 0, *words)
+    return np.where(
+        is_tested & significant(table["p_corrected"].to_numpy(), alpha), said, untold
+    )
+
+
+def finite_mean_where(
+    values: Float[np.ndarray, "S P"], chosen: Bool[np.ndarray, "S P"]
+) -> Float[np.ndarray, " S"]:
+    """Mean over the chosen, NaN where there are none or one of them is."""
+    number = chosen.sum(axis=1)
+    total = np.where(chosen, values, 0).sum(axis=1)
+    return total / np.where(number > 0, number, np.nan)

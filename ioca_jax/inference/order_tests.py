@@ -1,0 +1,169 @@
+"""Orders of ablation compared with random orders, and measures with single effects."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float
+
+from ioca_jax.inference.areas import ablated_at_loss
+from ioca_jax.inference.families import (
+    above_chance,
+    finite_mean,
+    intact_loss,
+    need_random_orders,
+    normalized_areas,
+    orders_of,
+    test_family,
+)
+from ioca_jax.inference.statistics import (
+    correlation_interval,
+    kendall_tau,
+    simultaneous_band,
+    spearman,
+)
+from ioca_jax.results.files import (
+    mean_curve,
+    neurons_of,
+    summed_curve,
+)
+
+# More measures' bands than these no figure holds.
+_MEASURES_WITH_BANDS = 5
+
+
+def compare_orders(results: xr.Dataset) -> pd.DataFrame:
+    """Compares every order with random ones, network by network.
+
+    Args:
+        results: a run's results, with random orders.
+
+    Returns:
+        A row per scope, clamp, ``ranked_by`` and ``direction``: ``area``, normalised,
+        mean over networks; ``effect``, by how much it is above that of random orders,
+        with its interval ``low`` to ``high``; ``p_value`` (two-sided sign-flip test)
+        and ``p_corrected`` for all rows; ``lost_1``, ``lost_5``, ``lost_10``: the
+        number of neurons at which the mean curve has lost 1, 5, 10 points of accuracy.
+
+    Raises:
+        ValueError: too few networks, no random orders, or nothing to compare with them.
+    """
+    kept = above_chance(results)
+    areas = normalized_areas(kept)
+    need_random_orders(kept)
+    rows, differences = [], []
+    for (scope, ranked, direction), area in areas.items():
+        if ranked == "random":
+            continue
+        random = areas[scope, "random", "random"]
+        for index, clamp in enumerate(kept["clamp"].values):
+            curve = mean_curve(kept, str(clamp), scope, ranked, direction).mean("seed")
+            lost = ablated_at_loss(curve.values)
+            rows.append(
+                {
+                    "scope": scope,
+                    "clamp": str(clamp),
+                    "ranked_by": ranked,
+                    "direction": direction,
+                    "area": area[:, index].mean(),
+                    **dict(zip(("lost_1", "lost_5", "lost_10"), lost, strict=True)),
+                }
+            )
+            differences.append(area[:, index] - random[:, index])
+    return test_family(rows, differences)
+
+
+def difference_curves(results: xr.Dataset) -> pd.DataFrame:
+    """By how much each order's accuracy is above that of random ones, at every step.
+
+    Args:
+        results: a run's results, with random orders.
+
+    Returns:
+        A row per scope, clamp, ``ranked_by`` (the first five measures), ``direction``
+        and ``step``: ``mean`` over networks, and ``low`` and ``high`` of a band that
+        holds the whole curve of expected differences with 95 % confidence.
+
+    Raises:
+        ValueError: fewer networks than a band takes, or no random orders.
+    """
+    kept = above_chance(results)
+    need_random_orders(kept)
+    orders = orders_of(kept)[: 2 * _MEASURES_WITH_BANDS]
+    tables = []
+    for scope in map(str, kept["scope"].values):
+        names, curves = [], []
+        random = {
+            clamp: summed_curve(kept, clamp, scope, "random", "random")
+            for clamp in map(str, kept["clamp"].values)
+        }
+        for order, clamp in itertools.product(orders, map(str, kept["clamp"].values)):
+            names.append((scope, clamp, *order))
+            own = summed_curve(kept, clamp, scope, *order)
+            curves.append(_difference(own, random[clamp]))
+        together = np.stack(curves, axis=1)
+        bands = simultaneous_band(together)
+        for name, *values in zip(names, together.mean(axis=0), *bands, strict=True):
+            about = dict(
+                zip(("scope", "clamp", "ranked_by", "direction"), name, strict=True)
+            )
+            mean, low, high = values
+            step = np.arange(len(mean))
+            tables.append(
+                pd.DataFrame(
+                    {**about, "step": step, "mean": mean, "low": low, "high": high}
+                )
+            )
+    return pd.concat(tables, ignore_index=True)
+
+
+def _difference(
+    first: tuple[xr.DataArray, int], second: tuple[xr.DataArray, int]
+) -> Float[np.ndarray, "S points"]:
+    """Difference of accuracies given as counts: whole numbers divided once."""
+    (correct, out_of), (other_correct, other_out_of) = first, second
+    whole = correct.values * other_out_of - other_correct.values * out_of
+    return whole / (out_of * other_out_of)
+
+
+def correlate_effects(results: xr.Dataset) -> pd.DataFrame:
+    """Correlates each measure with what ablating single neurons costs in test loss.
+
+    Within each layer of each network, since pooling layers would make correlation of
+    their levels; then over networks.
+
+    Args:
+        results: a run's results.
+
+    Returns:
+        A row per layer, clamp and measure: ``effect``, the mean of Kendall's tau-b
+        between the measure and the rise of the loss, with its interval and tests as in
+        ``compare_orders``; ``spearman``, the mean of Spearman's rank correlation; and
+        ``networks``, those whose neurons of the layer are not all alike. Rows without
+        enough of them have NaN.
+
+    Raises:
+        ValueError: too few networks.
+    """
+    kept = above_chance(results)
+    rise = kept["single_loss"] - intact_loss(kept)
+    rows, values = [], []
+    for layer, clamp, measure in itertools.product(
+        np.unique(kept["layer"].values), kept["clamp"].values, kept["measure"].values
+    ):
+        of_layer = neurons_of(kept, layer)
+        scores = kept["score"].sel(measure=measure).isel(neuron=of_layer).values
+        effects = rise.sel(clamp=clamp).isel(neuron=of_layer).values
+        tau = kendall_tau(scores, effects)
+        rows.append(
+            {
+                "layer": int(layer),
+                "clamp": str(clamp),
+                "measure": str(measure),
+                "spearman": finite_mean(spearman(scores, effects)),
+                "networks": int(np.isfinite(tau).sum()),
+            }
+        )
+        values.append(tau)
+    return test_family(rows, values, interval=correlation_interval)

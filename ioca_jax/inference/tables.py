@@ -1,0 +1,98 @@
+"""All tables of a run by name."""
+
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+import xarray as xr
+
+from ioca_jax.inference.claims import judge_claims
+from ioca_jax.inference.comparisons import (
+    seeds_needed,
+)
+from ioca_jax.inference.families import ALPHA, above_chance, rankings
+from ioca_jax.inference.hypotheses import form_hypotheses
+from ioca_jax.inference.interactions import (
+    LEAST_FOR_INTERVALS,
+    correlate_pairs,
+    has_interactions,
+    joint_behaviour,
+)
+from ioca_jax.inference.neurons import compare_variants, count_neurons
+from ioca_jax.inference.order_tests import (
+    compare_orders,
+    correlate_effects,
+    difference_curves,
+)
+from ioca_jax.inference.trajectories import trajectory_table, trends_of_training
+from ioca_jax.inference.verdicts import conclude, test_hypotheses
+from ioca_jax.results.files import (
+    converged,
+)
+
+
+def tabulate(results: xr.Dataset) -> dict[str, pd.DataFrame]:
+    """All tables for which a run has enough networks, orders and interactions.
+
+    Args:
+        results: a run's results.
+
+    Returns:
+        By name: ``neurons``; ``variants`` with robustness; with random orders and three
+        networks ``orders``, ``differences`` and ``effects``, with five also
+        ``hypotheses``, with six and the paper's measures ``claims``. With interactions
+        and three networks ``pairs`` and ``joint``, with hypotheses and six also
+        ``verdicts`` (a row per hypothesis and instrument) and ``conclusions`` (a row
+        per hypothesis). With trajectories ``trajectories``, with three networks and two
+        epochs also ``trends``.
+    """
+    tables = order_tables(results)
+    return tables | interaction_tables(results, tables)
+
+
+def order_tables(results: xr.Dataset) -> dict[str, pd.DataFrame]:
+    """Tables of orders, effects, hypotheses, claims and variants."""
+    try:
+        kept = above_chance(results)
+    except ValueError:
+        return {}
+    tables = {"neurons": count_neurons(kept)}
+    if "variant_score" in kept:
+        tables["variants"] = compare_variants(kept)
+    if "random" not in kept["ranked_by"].values:
+        return tables
+    needed: list[tuple[int, str, Callable[[xr.Dataset], pd.DataFrame]]] = [
+        (3, "orders", compare_orders),
+        (3, "differences", difference_curves),
+        (3, "effects", correlate_effects),
+        (seeds_needed(ALPHA, two_sided=False), "hypotheses", form_hypotheses),
+    ]
+    if rankings(kept):
+        needed.append((seeds_needed(ALPHA), "claims", judge_claims))
+    enough = [
+        (name, make) for least, name, make in needed if least <= len(kept["seed"])
+    ]
+    return tables | {name: make(kept) for name, make in enough}
+
+
+def interaction_tables(
+    results: xr.Dataset, tables: Mapping[str, pd.DataFrame]
+) -> dict[str, pd.DataFrame]:
+    """Tables of pairs, groups and trajectories, beside those of orders."""
+    found = {}
+    try:
+        networks = above_chance(results).sizes["seed"]
+    except ValueError:
+        networks = 0
+    if has_interactions(results) and networks >= LEAST_FOR_INTERVALS:
+        found["pairs"] = correlate_pairs(results)
+        found["joint"] = joint_behaviour(results)
+        if "hypotheses" in tables and networks >= seeds_needed(ALPHA):
+            found["verdicts"] = test_hypotheses(results, tables["hypotheses"])
+            found["conclusions"] = conclude(found["verdicts"])
+    finished = converged(results).sizes["seed"]
+    if "trajectory_score" in results and finished:
+        found["trajectories"] = trajectory_table(results)
+        enough = finished >= LEAST_FOR_INTERVALS
+        if enough and results.sizes["trajectory_epoch"] > 1:
+            found["trends"] = trends_of_training(results)
+    return found
