@@ -40,6 +40,11 @@ def activations_of(network: Any, variables: Any, x: Any) -> dict[str, np.ndarray
     return jax.tree.map(np.asarray, network.outputs(variables, x)[1])
 
 
+@pytest.fixture(scope="module")
+def traced_two() -> Any:
+    return ioca.trace_network(two_layers, TWO, X)
+
+
 ACTIVATIONS = {
     "relu": jax.nn.relu,
     "gelu": jax.nn.gelu,
@@ -71,11 +76,10 @@ def test_a_layer_ends_after_its_activation_however_that_is_written():
         assert np.allclose(found[name], expected, atol=1e-6), name
 
 
-def test_derivatives_of_activations_stay_as_they_were():
+def test_derivatives_of_activations_stay_as_they_were(traced_two: Any):
     """At zero, ``relu`` has derivative 0, the maximum that it is made of 1/2."""
-    network = ioca.trace_network(two_layers, TWO, X)
     zeros = jnp.zeros_like(X)
-    gradient = jax.grad(lambda x: network.apply(TWO, x)[0].sum())(zeros)
+    gradient = jax.grad(lambda x: traced_two.apply(TWO, x)[0].sum())(zeros)
     assert not gradient.any()
 
 
@@ -371,13 +375,12 @@ def test_what_cannot_be_reached_is_told():
     )
 
 
-def test_masks_of_upper_layers_leave_lower_ones_unbatched():
-    network = ioca.trace_network(two_layers, TWO, X)
+def test_masks_of_upper_layers_leave_lower_ones_unbatched(traced_two: Any):
     masks = RNG.uniform(size=(50, 4)) < 0.5
 
     def one(keep):
         ablation = ablate({"b": keep}, {"b": jnp.zeros(4)})
-        return network.apply(TWO, X, ablation)[0]
+        return traced_two.apply(TWO, X, ablation)[0]
 
     jaxpr = jax.make_jaxpr(jax.vmap(one))(masks)
     batched = [
@@ -388,7 +391,7 @@ def test_masks_of_upper_layers_leave_lower_ones_unbatched():
     assert sorted(len(shape) for shape in batched) == [2, 2, 3]
     flat = np.concatenate([np.ones((50, 7), bool), masks], axis=1)
     for mask, logits in zip(flat, jax.vmap(one)(masks), strict=True):
-        whole, _ = network.apply(TWO, X, ablate(mask, np.zeros(11)))
+        whole, _ = traced_two.apply(TWO, X, ablate(mask, np.zeros(11)))
         assert np.allclose(logits, whole, atol=1e-6)
 
 
@@ -585,10 +588,9 @@ MISUSED = {
 
 
 @pytest.mark.parametrize("case", MISUSED)
-def test_what_does_not_fit_the_network_is_refused(case: str):
+def test_what_does_not_fit_the_network_is_refused(case: str, traced_two: Any):
     variables, x, ablation, message = MISUSED[case]
-    network = ioca.trace_network(two_layers, TWO, X)
     ablation = None if ablation is None else ablate(*ablation)
     with pytest.raises(ValueError, match=message) as caught:
-        network.apply(variables, x, ablation)
+        traced_two.apply(variables, x, ablation)
     assert "\n" not in str(caught.value)
