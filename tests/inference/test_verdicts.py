@@ -448,6 +448,21 @@ def test_trajectories_and_trends():
         trajectories.trends_of_training(results.isel(trajectory_epoch=[3]))
 
 
+def test_equal_changes_of_test_errors_are_equal():
+    """Accuracies in float32 make differences of one example unequal."""
+    results = joint_results(seeds=6, trajectory_epochs=(0, 1))
+    before = np.array([3, 11, 17, 22, 29, 36])
+    after = before + [4, 4, -4, 4, 4, 4]
+    accuracy = np.stack([before, after], axis=1) / 40
+    results["trajectory_accuracy"].values[:] = accuracy.astype(np.float32)
+    change = np.float64(np.float32(after / 40)) - np.float64(np.float32(before / 40))
+    assert len(set(abs(change))) > 1
+    row = only(verdicts.trends_of_training(results), layer="all", from_epoch=0)
+    np.testing.assert_allclose(row["effect"], -4 * 4 / 6 / 40)
+    # Of 64 flips: all signs alike, or all but one.
+    assert row["p_value"] == 2 * (1 + 6) / 64
+
+
 # All of it ----------------------------------------------------------------------------
 
 
