@@ -101,7 +101,7 @@ def test_ticks_of_effects_are_apart():
     ticks = np.array([tick for tick in axes.get_yticks() if low <= tick <= high])
     pixels = axes.transData.transform(np.stack([0 * ticks, ticks], axis=1))[:, 1]
     assert len(ticks) >= 4
-    assert np.diff(pixels).min() > 10  # a line of text
+    assert np.diff(pixels).min() > 15  # a line of text
 
 
 def test_class_costs_are_of_neurons_in_ascending_order_of_the_measure():

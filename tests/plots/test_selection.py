@@ -91,9 +91,7 @@ def test_figures_name_the_labels_that_the_results_have(name, given, message):
         draw(name, small(), **given)
 
 
-@pytest.mark.parametrize(
-    ("hidden", "fill"), [((1,), np.nan), ((3,), -1.0), ((3,), 0.0)]
-)
+@pytest.mark.parametrize(("hidden", "fill"), [((1,), np.nan), ((3,), 0.0)])
 def test_figures_of_the_fewest_neurons_groups_and_epochs(hidden, fill):
     results = joint_results(
         hidden=hidden,

@@ -13,7 +13,7 @@ from plots.drawn import INTERACTIONS, PLAIN, TRAJECTORIES, draw
 def wide() -> xr.Dataset:
     """Results with many layers and measures."""
     measures = ["mutual_information", *(f"measure_{index}" for index in range(3))]
-    return joint_results(hidden=(2,) * 5, measures=measures)
+    return joint_results(hidden=(2,) * 4, seeds=2, measures=measures)
 
 
 @pytest.mark.parametrize("name", sorted({*PLAIN, *INTERACTIONS, *TRAJECTORIES}))
