@@ -139,12 +139,15 @@ def check_keep(keep: ArrayLike, num_neurons: int, *, name: str = "keep") -> None
         )
 
 
-def check_clamp(clamp: ArrayLike, num_neurons: int) -> None:
+def check_clamp(
+    clamp: ArrayLike, num_neurons: int, *, kept: ArrayLike | None = None
+) -> None:
     """Refuses what are not constant outputs of ablated neurons.
 
     Args:
         clamp: float32 [..., H], none NaN.
         num_neurons: H.
+        kept: bool [..., H], neurons whose clamps are not used and may be NaN.
 
     Raises:
         ValueError: not numbers (masks, say), of another last axis, or NaN.
@@ -156,6 +159,8 @@ def check_clamp(clamp: ArrayLike, num_neurons: int) -> None:
             f"clamp: expected float32 [..., {num_neurons}], a value for each hidden "
             f"neuron, got {array.dtype} of shape {list(array.shape)}"
         )
+    if kept is not None and is_known(kept) and is_known(array):
+        array = np.where(kept, 0, array)
     check_no_nan("clamp", array, "an ablated neuron outputs a number")
 
 
@@ -170,14 +175,14 @@ def check_no_nan(name: str, array: ArrayLike, advice: str) -> None:
     Raises:
         ValueError: a value is NaN.
     """
-    array = _as_array(array)
-    if not is_known(array) or not array.size:
+    given = _as_array(array)
+    if not is_known(given) or not given.size:
         return
     # A minimum is NaN where a value is, and needs no copy.
-    if np.isnan(array.min()):
-        number = int(np.isnan(np.asarray(array)).sum())
+    if np.isnan(given.min()):
+        number = int(np.isnan(np.asarray(given)).sum())
         raise ValueError(
-            f"{name}: expected numbers, got NaN for {number} of {array.size} values; "
+            f"{name}: expected numbers, got NaN for {number} of {given.size} values; "
             f"{advice}"
         )
 

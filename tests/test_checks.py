@@ -151,6 +151,9 @@ def test_examples_masks_and_clamps_that_are_right_are_let_be(as_array):
         checks.check_keep(as_array(masks), 3)
     for clamp in (CLAMP, CLAMP[None], np.zeros(3, int)):
         checks.check_clamp(as_array(clamp), 3)
+    checks.check_clamp(
+        as_array(with_nan(CLAMP)), 3, kept=np.array([False, True, False])
+    )
 
 
 def with_nan(array):
@@ -211,7 +214,7 @@ def with_nan(array):
             "float32 of shape [2]",
         ),
         (
-            lambda: checks.check_clamp(with_nan(CLAMP), 3),
+            lambda: checks.check_clamp(with_nan(CLAMP), 3, kept=MASKS[0]),
             "clamp: expected numbers, got NaN for 1 of 3 values; an ablated neuron "
             "outputs a number",
         ),

@@ -33,6 +33,7 @@ with an error of about ``6e-8 sqrt(width)`` of its size at that point.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from functools import partial, reduce
 from typing import Any, NamedTuple
@@ -40,17 +41,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from ioca_jax.ablation.orderings import checked_neurons, cumulative_masks
 from ioca_jax.batching import SEEN, fold_examples
+from ioca_jax.checks import check_clamp, check_examples, check_keep, is_known
 from ioca_jax.devices import device_mesh, sum_over_examples
 from ioca_jax.networks.mlp import (
     MLP,
     Affine,
     activate,
+    check_variables,
     folded_layers,
     multiply,
     pre_activations,
@@ -64,8 +66,9 @@ class Evaluation:
     """How well ablated networks classify; a leading axis for each mask or step.
 
     Attributes:
-        correct: int32 [..., C], examples classified correctly, by true class.
-        loss: float32 [...], mean cross-entropy, nats.
+        correct: int32 [..., C], examples classified correctly, by true class; -1 where
+            an order that is none was traced.
+        loss: float32 [...], mean cross-entropy, nats; NaN there.
         num_examples: N.
     """
 
@@ -76,7 +79,9 @@ class Evaluation:
     @property
     def accuracy(self) -> Float[Array, "*batch"]:
         """Share of all examples classified correctly, float32 [...]."""
-        return self.correct.sum(axis=-1) / jnp.float32(self.num_examples)
+        number = self.correct.sum(axis=-1)
+        share = number / jnp.float32(self.num_examples)
+        return jnp.where(number < 0, jnp.nan, share)
 
 
 def evaluate_masks(
@@ -84,7 +89,7 @@ def evaluate_masks(
     variables: Any,
     masks: Bool[ArrayLike, "*masks H"],
     clamp: Float[ArrayLike, "*clamps H"],
-    x: Float[ArrayLike, "N D"],
+    x: Num[ArrayLike, "N *features"],
     y: Int[ArrayLike, " N"],
     *,
     memory_gb: float = 1.0,
@@ -97,7 +102,7 @@ def evaluate_masks(
         masks: bool [..., H]; True keeps a neuron, False ablates it.
         clamp: float32 [H], or [..., H] broadcast against ``masks``: the constant output
             of ablated neurons.
-        x: float32 [N, D] images.
+        x: float32 [N, ...] examples.
         y: int32 [N] classes.
         memory_gb: bounds what is held at once beside the arguments, about.
 
@@ -105,13 +110,16 @@ def evaluate_masks(
         The evaluation, with the leading axes of ``masks``.
 
     Raises:
-        ValueError: arrays whose shapes do not fit the network or each other.
+        ValueError: arrays that do not fit the network or each other, masks that are not
+            boolean, labels that are not classes, or NaN; variables of another network.
     """
-    x, y = _checked_examples(x, y)
+    x, y = _checked_examples(model, x, y)
     memory_gb = _memory_of_a_device(memory_gb)
-    _check_last_axis("masks", masks, model.num_neurons, "bool")
-    clamp = _checked_clamp(clamp, model)
-    shape = jnp.broadcast_shapes(jnp.shape(masks), clamp.shape)
+    check_keep(masks, model.num_neurons, name="masks")
+    check_clamp(clamp, model.num_neurons)
+    check_variables("variables", variables, model, num_inputs=x.shape[1])
+    clamp = jnp.asarray(clamp, jnp.float32)
+    shape = _broadcast_shapes("masks", jnp.shape(masks), clamp.shape)
     flat_masks, flat_clamps = (
         jnp.broadcast_to(jnp.asarray(array), shape).reshape(-1, shape[-1])
         for array in (masks, clamp)
@@ -139,7 +147,7 @@ def ablation_curve(
     variables: Any,
     order: Int[ArrayLike, "*orders K"],
     clamp: Float[ArrayLike, "*clamps H"],
-    x: Float[ArrayLike, "N D"],
+    x: Num[ArrayLike, "N *features"],
     y: Int[ArrayLike, " N"],
     *,
     layers: Sequence[int] | None = None,
@@ -156,7 +164,7 @@ def ablation_curve(
         order: int32 [K], or [..., K] for several curves, neuron indices.
         clamp: float32 [H], or [..., H] broadcast against ``order``: the constant output
             of ablated neurons.
-        x: float32 [N, D] images.
+        x: float32 [N, ...] examples.
         y: int32 [N] classes.
         layers: the layers, counted from 0, that the orders touch. None looks at the
             orders; while they are traced, it takes all layers, which costs time.
@@ -170,13 +178,20 @@ def ablation_curve(
     Raises:
         ValueError: an order that is empty or with indices out of range or twice, layers
             that do not hold it, an unknown engine, a budget that is not positive, or
-            arrays whose shapes do not fit the network or each other.
+            arrays and variables that ``evaluate_masks`` refuses. A traced order is
+            looked at where the program runs: its curve is NaN, its counts are -1.
     """
+    check_variables("variables", variables, model, num_inputs=_num_inputs(x))
+    check_clamp(clamp, model.num_neurons)
+    shape = _broadcast_shapes("order", jnp.shape(order), jnp.shape(clamp))
+    order, clamp = (
+        _with_axes(array, 1 + len(shape) - jnp.ndim(array)) for array in (order, clamp)
+    )
     evaluation = ablation_curves(
         model,
-        jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], variables),
-        _with_axis(order),
-        _with_axis(clamp),
+        jax.tree.map(_with_axes, variables),
+        order,
+        clamp,
         x,
         y,
         layers=layers,
@@ -191,7 +206,7 @@ def ablation_curves(
     variables: Any,
     order: Int[ArrayLike, "S *orders K"],
     clamp: Float[ArrayLike, "S *clamps H"],
-    x: Float[ArrayLike, "N D"],
+    x: Num[ArrayLike, "N *features"],
     y: Int[ArrayLike, " N"],
     *,
     layers: Sequence[int] | None = None,
@@ -203,9 +218,11 @@ def ablation_curves(
     Args:
         model: the networks' shape.
         variables: the networks' variables; leaves begin with S.
-        order: int32 [S, ..., K] neuron indices.
-        clamp: float32 [S, ..., H], broadcast against ``order``.
-        x: float32 [N, D] images.
+        order: int32 [S, ..., K] neuron indices; [S, K] is one order for each network,
+            under all its clamps.
+        clamp: float32 [S, ..., H]; [S, H] is one clamp for each network, for all its
+            orders. Otherwise the axes between are those of ``order``, each equal or 1.
+        x: float32 [N, ...] examples.
         y: int32 [N] classes.
         layers: as in ``ablation_curve``.
         engine: as in ``ablation_curve``.
@@ -222,8 +239,9 @@ def ablation_curves(
         raise ValueError(
             f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}"
         )
-    x, y = _checked_examples(x, y)
+    x, y = _checked_examples(model, x, y)
     memory_gb = _memory_of_a_device(memory_gb)
+    is_known_order = is_known(order)
     order = checked_neurons(order, model.num_neurons)
     if not order.size:
         raise ValueError(
@@ -231,14 +249,9 @@ def ablation_curves(
             "evaluate_masks takes masks that keep all"
         )
     layers = _checked_layers(layers, model, order)
-    clamp = _checked_clamp(clamp, model)
-    shape = jnp.broadcast_shapes(order.shape[:-1], clamp.shape[:-1])
-    orders, clamps = (
-        jnp.broadcast_to(array, (*shape, array.shape[-1])).reshape(
-            shape[0], -1, array.shape[-1]
-        )
-        for array in (order, clamp)
-    )
+    check_clamp(clamp, model.num_neurons)
+    orders, clamps, shape = _of_networks(order, jnp.asarray(clamp, jnp.float32))
+    check_variables("variables", variables, model, shape[0], x.shape[1])
     num_inputs, num_steps = x.shape[1], order.shape[-1]
     if engine == "rank_one":
         run = _rank_one_engine(model, layers, len(y), num_inputs, memory_gb)
@@ -249,7 +262,60 @@ def ablation_curves(
     else:
         run = _Cumulative(_masks_engine(model, layers[0], len(y), memory_gb))
     sums = sum_over_examples(run, (variables, orders, clamps), x, y)
-    return _evaluation(sums, (*shape, order.shape[-1] + 1), len(y))
+    if not is_known_order:
+        sums = _without_numbers(sums, ~_are_orders(model, layers, orders))
+    return _evaluation(sums, (*shape, num_steps + 1), len(y))
+
+
+def _of_networks(order: Array, clamp: Array) -> tuple[Array, Array, tuple[int, ...]]:
+    """Orders [S, M, K] and clamps [S, M, H], and the axes before K, H as given."""
+    between = [array.shape[1:-1] for array in (order, clamp)]
+    fits = order.ndim > 1 and clamp.ndim > 1 and len(order) == len(clamp)
+    fits &= not all(between) or len(between[0]) == len(between[1])
+    if all(between):
+        fits &= all(1 in {a, b} or a == b for a, b in zip(*between, strict=False))
+    if not fits:
+        raise ValueError(
+            "order, clamp: expected [S, ..., K] and [S, ..., H], networks first and "
+            "then the same axes, each equal or 1, or none in one of them, got shapes "
+            f"{list(order.shape)} and {list(clamp.shape)}"
+        )
+    rank = max(order.ndim, clamp.ndim)
+    order, clamp = (
+        array.reshape(len(array), *[1] * (rank - array.ndim), *array.shape[1:])
+        for array in (order, clamp)
+    )
+    shape = jnp.broadcast_shapes(order.shape[:-1], clamp.shape[:-1])
+    orders, clamps = (
+        jnp.broadcast_to(array, (*shape, array.shape[-1])).reshape(
+            len(array), -1, array.shape[-1]
+        )
+        for array in (order, clamp)
+    )
+    return orders, clamps, shape
+
+
+def _are_orders(
+    model: MLP, layers: tuple[int, ...], orders: Int[Array, "*batch K"]
+) -> Bool[Array, "*batch"]:
+    """Whether each lists neurons of the layers, every one once."""
+    ordered = jnp.sort(orders, axis=-1)
+    repeats = (ordered[..., 1:] == ordered[..., :-1]).any(axis=-1)
+    allowed = jnp.asarray(np.isin(model.layer_of_neuron, layers))
+    # Beyond either end there are no neurons; a negative index would count from the end.
+    within = allowed.at[jnp.where(orders < 0, len(allowed), orders)].get(
+        mode="fill", fill_value=False
+    )
+    return within.all(axis=-1) & ~repeats
+
+
+def _without_numbers(sums, where: Bool[Array, "S M"]):
+    """Sums with -1 and NaN for some of the curves."""
+    correct, loss = sums
+    return (
+        jnp.where(where[..., None, None], -1, correct),
+        jnp.where(where[..., None], jnp.nan, loss),
+    )
 
 
 class _Masks(NamedTuple):
@@ -830,13 +896,9 @@ def _evaluation(sums, shape: tuple[int, ...], num_examples: int) -> Evaluation:
     )
 
 
-def _with_axis(array: ArrayLike) -> ArrayLike:
-    return array[None] if isinstance(array, Tracer) else np.asarray(array)[None]
-
-
 def _lowest_ablated_layer(model: MLP, masks: ArrayLike) -> int:
     """The first layer that a mask touches; 0 where that is not known yet."""
-    if isinstance(masks, Tracer):
+    if not is_known(masks):
         return 0
     ablated = ~np.asarray(masks).reshape(-1, model.num_neurons).all(axis=0)
     touched = model.layer_of_neuron[ablated]
@@ -845,7 +907,7 @@ def _lowest_ablated_layer(model: MLP, masks: ArrayLike) -> int:
 
 def _layers_of_order(model: MLP, order: ArrayLike) -> tuple[int, ...]:
     """The layers that an order touches; all where that is not known yet."""
-    if isinstance(order, Tracer):
+    if not is_known(order):
         return tuple(range(model.num_layers))
     touched = np.unique(model.layer_of_neuron[np.asarray(order).ravel()]).tolist()
     return tuple(touched) or (model.num_layers - 1,)
@@ -860,7 +922,7 @@ def _checked_layers(
         return touched
     given = tuple(sorted(set(layers)))
     within = given and given[0] >= 0 and given[-1] < model.num_layers
-    known = not isinstance(order, Tracer) and np.size(order)
+    known = is_known(order) and np.size(order)
     if not within or (known and not set(touched) <= set(given)):
         raise ValueError(
             f"layers: expected layers out of 0 to {model.num_layers - 1}, those of the "
@@ -949,25 +1011,32 @@ def _fit(memory_gb: float, floats: int, most: int) -> int:
     return max(1, min(most, int(memory_gb * 1e9 / (4 * floats))))
 
 
-def _checked_examples(x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
-    x, y = jnp.asarray(x), jnp.asarray(y)
-    if x.ndim != 2 or y.shape != x.shape[:1] or not len(y):
+def _checked_examples(model: MLP, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
+    """Examples float32 [N, D] and labels int32 [N]."""
+    check_examples(x, y, model.num_classes)
+    x = jnp.asarray(x, jnp.float32)
+    return x.reshape(len(x), -1), jnp.asarray(y, jnp.int32)
+
+
+def _num_inputs(x: ArrayLike) -> int:
+    """D, the values of an example."""
+    return math.prod(jnp.shape(x)[1:])
+
+
+def _with_axes(array: ArrayLike, number: int = 1) -> Any:
+    """The same behind new axes of length 1."""
+    known = array if isinstance(array, jax.Array) else np.asarray(array)
+    return known.reshape(*[1] * number, *known.shape)
+
+
+def _broadcast_shapes(
+    name: str, shape: tuple[int, ...], clamp: tuple[int, ...]
+) -> tuple[int, ...]:
+    """The shape that clamps take for all masks or orders, [..., H]."""
+    try:
+        return (*jnp.broadcast_shapes(shape[:-1], clamp[:-1]), *clamp[-1:])
+    except ValueError as error:
         raise ValueError(
-            "expected images x [N, D] and classes y [N] with N at least 1, got shapes "
-            f"{list(x.shape)} and {list(y.shape)}"
-        )
-    return x, y
-
-
-def _checked_clamp(clamp: ArrayLike, model: MLP) -> Array:
-    _check_last_axis("clamp", clamp, model.num_neurons, "float32")
-    return jnp.asarray(clamp, jnp.float32)
-
-
-def _check_last_axis(name: str, array: ArrayLike, num_neurons: int, dtype: str):
-    shape = jnp.shape(array)
-    if not shape or shape[-1] != num_neurons:
-        raise ValueError(
-            f"{name}: expected {dtype} [..., {num_neurons}], a value for each hidden "
-            f"neuron, got shape {list(shape)}"
-        )
+            f"clamp: expected [..., H] that is broadcast against {name}, got shapes "
+            f"{list(clamp)} and {list(shape)}"
+        ) from error

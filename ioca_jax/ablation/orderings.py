@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
+
+from ioca_jax.checks import is_known
 
 DIRECTIONS = ("ascending", "descending")
 
@@ -39,7 +40,7 @@ def order_neurons(
 
     Raises:
         ValueError: an unknown direction, indices out of range or twice, or a score
-            that is NaN.
+            that is NaN; while tracing, neurons with NaN come last.
     """
     scores = jnp.asarray(scores)
     if scores.ndim != 1:
@@ -49,7 +50,7 @@ def order_neurons(
             f"direction: expected one of {', '.join(DIRECTIONS)} (random_order draws "
             f"at random), got {direction!r}"
         )
-    if not isinstance(scores, Tracer) and bool(jnp.isnan(scores).any()):
+    if is_known(scores) and bool(jnp.isnan(scores).any()):
         raise ValueError(
             f"scores: expected numbers, got NaN for {int(jnp.isnan(scores).sum())} of "
             f"{len(scores)} neurons; such neurons have no place in an order"
@@ -70,8 +71,13 @@ def random_order(neurons: Int[ArrayLike, " K"], *, key: Array) -> Int[Array, " K
 
     Returns:
         int32 [K], a permutation of ``neurons``.
+
+    Raises:
+        ValueError: not indices [K], one negative or twice.
     """
-    return jax.random.permutation(key, jnp.asarray(neurons, jnp.int32))
+    neurons = checked_neurons(neurons)
+    _check_one_order(neurons)
+    return jax.random.permutation(key, neurons)
 
 
 def cumulative_masks(
@@ -90,19 +96,20 @@ def cumulative_masks(
         ValueError: an order that is not [K], or with indices out of range or twice.
     """
     order = checked_neurons(order, num_neurons)
-    if order.ndim != 1:
-        raise ValueError(f"order: expected shape [K], got {list(order.shape)}")
+    _check_one_order(order)
     # The step at which each neuron goes; those that stay go after the last.
     step = jnp.full(num_neurons, len(order)).at[order].set(jnp.arange(len(order)))
     return step >= jnp.arange(len(order) + 1)[:, None]
 
 
-def checked_neurons(order: ArrayLike, num_neurons: int) -> Int[Array, "*batch K"]:
+def checked_neurons(
+    order: ArrayLike, num_neurons: int | None = None
+) -> Int[Array, "*batch K"]:
     """Orders as int32 [..., K], refused unless each lists distinct neurons.
 
     Args:
         order: integers [..., K].
-        num_neurons: H.
+        num_neurons: H; None where the caller does not know it.
 
     Returns:
         The same as an array on the device. Values are not looked at while tracing.
@@ -110,28 +117,37 @@ def checked_neurons(order: ArrayLike, num_neurons: int) -> Int[Array, "*batch K"
     Raises:
         ValueError: not integers [..., K], longer than H, out of range, or twice.
     """
-    array: Any = order if isinstance(order, Tracer) else np.asarray(order)
+    array: Any = order if isinstance(order, jax.Array) else np.asarray(order)
     if array.ndim < 1 or not jnp.issubdtype(array.dtype, jnp.integer):
         raise ValueError(
             "order: expected integers of shape [K], neuron indices, got "
             f"{array.dtype} of shape {list(array.shape)}"
         )
-    if array.shape[-1] > num_neurons:
+    if num_neurons is not None and array.shape[-1] > num_neurons:
         raise ValueError(
             f"order: expected at most {num_neurons} neurons, all that the network has, "
             f"got {array.shape[-1]}"
         )
-    if isinstance(array, np.ndarray) and array.size:
-        if array.min() < 0 or array.max() >= num_neurons:
-            outside = array[(array < 0) | (array >= num_neurons)]
-            raise ValueError(
-                f"order: expected neuron indices in [0, {num_neurons - 1}], got "
-                f"{int(outside.flat[0])}"
-            )
-        ordered = np.sort(array, axis=-1)
-        twice = ordered[..., 1:][ordered[..., 1:] == ordered[..., :-1]]
-        if twice.size:
-            raise ValueError(
-                f"order: expected every neuron once, got {int(twice.flat[0])} twice"
-            )
+    if is_known(array) and array.size:
+        _check_values(np.asarray(array), num_neurons)
     return jnp.asarray(array, jnp.int32)
+
+
+def _check_values(order: np.ndarray, num_neurons: int | None) -> None:
+    most = np.iinfo(np.int32).max if num_neurons is None else num_neurons - 1
+    outside = order[(order < 0) | (order > most)]
+    if outside.size:
+        raise ValueError(
+            f"order: expected neuron indices in [0, {most}], got {int(outside.flat[0])}"
+        )
+    ordered = np.sort(order, axis=-1)
+    twice = ordered[..., 1:][ordered[..., 1:] == ordered[..., :-1]]
+    if twice.size:
+        raise ValueError(
+            f"order: expected every neuron once, got {int(twice.flat[0])} twice"
+        )
+
+
+def _check_one_order(order: Array) -> None:
+    if order.ndim != 1:
+        raise ValueError(f"order: expected shape [K], got {list(order.shape)}")

@@ -27,7 +27,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from ioca_jax.ablation.orderings import order_neurons
-from ioca_jax.networks.mlp import MLP
+from ioca_jax.checks import check_clamp
+from ioca_jax.networks.mlp import MLP, check_variables
 
 
 def prune(
@@ -50,8 +51,9 @@ def prune(
         gives the logits of ``model`` under ``Ablation(keep, clamp)``.
 
     Raises:
-        ValueError: a layer that would be empty, arrays of another shape than [H], or a
-            traced ``keep``.
+        ValueError: a layer that would be empty, arrays of another shape than [H], a
+            ``keep`` that is traced or not boolean, NaN in the clamp, or variables of
+            another network.
 
     Example:
         >>> import jax, jax.numpy as jnp, ioca_jax as ioca
@@ -63,6 +65,7 @@ def prune(
         >>> smaller.hidden
         (2, 2)
     """
+    check_variables("variables", variables, model)
     keep = _known(keep)
     for name, array in (("keep", keep), ("clamp", clamp)):
         _check_shape(name, array, (model.num_neurons,))
@@ -96,19 +99,14 @@ def prune_networks(
         The smaller networks' shape and their variables; leaves begin with S.
 
     Raises:
-        ValueError: a layer that would be empty, networks that keep different numbers,
-            arrays of another shape, or a traced ``keep``.
+        ValueError: networks that keep different numbers, or as ``prune``.
     """
     keep = _known(keep)
     num_networks = len(keep) if keep.ndim == 2 else 0
     for name, array in (("keep", keep), ("clamp", clamp)):
         _check_shape(name, array, (num_networks or "S", model.num_neurons))
-    for leaf in jax.tree.leaves(variables):
-        if jnp.shape(leaf)[:1] != (num_networks,):
-            raise ValueError(
-                f"variables: expected leaves that begin with {num_networks}, a network "
-                f"for each row of keep, got shape {list(jnp.shape(leaf))}"
-            )
+    check_clamp(clamp, model.num_neurons, kept=keep)
+    check_variables("variables", variables, model, num_networks)
     sizes = _common_sizes(model, keep)
     kept = tuple(  # the neurons kept of each layer, in their order
         np.argsort(~keep[:, where], axis=1, kind="stable")[:, :size].astype(np.int32)

@@ -8,6 +8,7 @@ A hidden layer is Dense, then batch norm if asked for, then the activation, then
 (in training only), then the ablation: an ablated neuron's output *is* its clamp value.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +20,13 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from ioca_jax.checks import as_tuple, check_num_classes
-from ioca_jax.networks.network import Ablation, Layer, Values, slices_of
+from ioca_jax.networks.network import (
+    Ablation,
+    Layer,
+    Values,
+    check_ablation,
+    slices_of,
+)
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,
@@ -202,6 +209,7 @@ class MLP(nn.Module):
     def _ablated(self, layer: int, outputs: Array, ablation: Ablation | None) -> Array:
         if ablation is None:
             return outputs
+        check_ablation(ablation, self.num_neurons)
         where = self.layer_slices[layer]
         keep, clamp = map(jnp.asarray, ablation)
         return jnp.where(keep[where], outputs, clamp[where])
@@ -244,6 +252,68 @@ class MLP(nn.Module):
     def is_affine_above(self, layer: int) -> bool:
         """Whether a layer is the last hidden one."""
         return layer == self.num_layers - 1
+
+
+@functools.cache
+def _shapes(model: MLP, num_inputs: int) -> dict[str, tuple[int, ...]]:
+    """By name, the shapes of one network's variables."""
+    return _named_shapes(
+        jax.eval_shape(
+            lambda: model.init(jax.random.key(0), jnp.zeros((1, num_inputs)))
+        )
+    )
+
+
+def _named_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): jnp.shape(leaf)
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
+
+
+def check_variables(
+    what: str,
+    variables: Any,
+    model: MLP,
+    num_networks: int | None = None,
+    num_inputs: int | None = None,
+) -> None:
+    """Refuses variables that are not those of a network, or of so many networks.
+
+    Args:
+        what: what the caller calls them.
+        variables: a pytree.
+        model: the networks' shape.
+        num_networks: S, with which leaves begin; None for the variables of one network.
+        num_inputs: D, of the examples; None takes any.
+
+    Raises:
+        ValueError: a variable that is missing, not the network's, or of another shape.
+    """
+    given = _named_shapes(variables)
+    if num_inputs is None:
+        num_inputs = (1, 1, *given.get("params/dense_0/kernel", ()))[-2]
+    leading = () if num_networks is None else (num_networks,)
+    of_one = _shapes(model, num_inputs)  # pyright: ignore[reportArgumentType]
+    expected = {name: (*leading, *shape) for name, shape in of_one.items()}
+    if given == expected:
+        return
+    name = min(
+        name
+        for name in expected.keys() | given.keys()
+        if given.get(name) != expected.get(name)
+    )
+    wanted, got = (
+        f"shape {list(of[name])}" if name in of else "no such variable"
+        for of in (expected, given)
+    )
+    widths = "-".join(map(str, (num_inputs, *model.hidden, model.num_classes)))
+    number = f"{num_networks} networks" if leading else "one network"
+    raise ValueError(
+        f"{what}: expected the variables of {number} {widths} "
+        f"{'with' if model.batch_norm else 'without'} batch norm, with {name} {wanted},"
+        f" got {got}"
+    )
 
 
 class Affine(NamedTuple):

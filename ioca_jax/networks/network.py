@@ -20,6 +20,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
+from ioca_jax.checks import check_clamp, check_keep
+
 
 class Ablation(NamedTuple):
     """Which neurons to leave alone, and what the others output instead.
@@ -149,6 +151,27 @@ class StagedNetwork(Network, Protocol):
     def is_affine_above(self, layer: int) -> bool:
         """Whether the logits are an affine function of the layer's outputs."""
         ...
+
+
+def check_ablation(ablation: Ablation, num_neurons: int) -> None:
+    """Refuses what is not an ablation of a network.
+
+    Args:
+        ablation: of one network; NaN may stand where a neuron is kept.
+        num_neurons: H.
+
+    Raises:
+        ValueError: ``keep`` is not bool [H], or the clamp not float32 [H].
+    """
+    keep, clamp = ablation
+    check_keep(keep, num_neurons)
+    check_clamp(clamp, num_neurons, kept=keep)
+    for name, array in (("keep", keep), ("clamp", clamp)):
+        if jnp.ndim(array) > 1:
+            raise ValueError(
+                f"{name}: expected shape [{num_neurons}], got {list(jnp.shape(array))};"
+                " vmap over ablations, or evaluate_masks, takes many"
+            )
 
 
 def count_neurons(layers: Sequence[Layer]) -> int:

@@ -35,7 +35,7 @@ from ioca_jax.devices import (
     replicated,
     spread_examples,
 )
-from ioca_jax.networks.mlp import MLP
+from ioca_jax.networks.mlp import MLP, check_variables
 
 OPTIMIZERS = {
     "adam": optax.adam,
@@ -174,7 +174,8 @@ def train(
     check_fit(model, data, config)
     kept = check_epochs("keep_epochs", keep_epochs, config.epochs)
     if initial is not None:
-        _check_variables(initial, model, len(numbers), data.train.x.shape[1:])
+        num_inputs = math.prod(data.train.x.shape[1:])
+        check_variables("initial", initial, model, len(numbers), num_inputs)
     chunk = min(len(numbers), seeds_that_fit(model, data, config, memory_gb, len(kept)))
     mesh = device_mesh()
     chunk = -(-chunk // mesh.size) * mesh.size  # the same number on every device
@@ -318,37 +319,6 @@ def _bytes_per_seed(
 def _shapes(model: MLP, shape: Sequence[int]) -> Any:
     """The variables of one network for examples of a shape, as shapes and types."""
     return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *shape)))
-
-
-def _check_variables(
-    variables: Any, model: MLP, num_networks: int, shape: Sequence[int]
-) -> None:
-    """Refuses variables that are not those of so many such networks."""
-    one = _shapes(model, shape)
-
-    def shapes(tree: Any, *leading: int) -> dict[str, tuple[int, ...]]:
-        return {
-            jax.tree_util.keystr(path, simple=True, separator="/"): (
-                *leading,
-                *jnp.shape(leaf),
-            )
-            for path, leaf in jax.tree.leaves_with_path(tree)
-        }
-
-    expected, given = shapes(one, num_networks), shapes(variables)
-    for name in sorted(expected.keys() | given.keys()):
-        if given.get(name) != expected.get(name):
-            wanted, got = (
-                f"shape {list(of[name])}" if name in of else "no such variable"
-                for of in (expected, given)
-            )
-            widths = "-".join(
-                map(str, (math.prod(shape), *model.hidden, model.num_classes))
-            )
-            raise ValueError(
-                f"initial: expected the variables of {num_networks} networks {widths}, "
-                f"with {name} {wanted}, got {got}"
-            )
 
 
 def _copies(variables: Any, places: np.ndarray) -> Any:

@@ -601,7 +601,8 @@ def study_networks(
         model, trained.variables, validation, config.quantizer, informative
     )
     means = statistics.activation_mean
-    by_clamp = {"zero": jnp.zeros_like(means), "mean": means}
+    finite = jnp.where(trained.diverged[:, None], 0, means)  # no curve of NaN
+    by_clamp = {"zero": jnp.zeros_like(means), "mean": finite}
     clamps = jnp.stack([by_clamp[name] for name in config.clamps], axis=1)
     seeds = jnp.asarray(trained.seeds, jnp.uint32)
     drawn = {

@@ -1,6 +1,7 @@
 """Masks and curves against an independent network, one mask at a time."""
 
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -328,54 +329,233 @@ def test_one_compilation_serves_all_orders_masks_and_clamps(compiled):
     assert not compiled
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"masks": np.ones((2, 17), bool)},
-            r"masks: expected bool \[..., 18\], a value for each hidden neuron, got "
-            r"shape \[2, 17\]",
-        ),
-        (
-            {"clamp": np.zeros(19, np.float32)},
-            r"clamp: expected float32 \[..., 18\], a value for each hidden neuron, "
-            r"got shape \[19\]",
-        ),
-        (
-            {"y": np.zeros(52, np.int32)},
-            r"expected images x \[N, D\] and classes y \[N\] with N at least 1, got "
-            r"shapes \[53, 12\] and \[52\]",
-        ),
-        (
-            {"order": np.arange(19, dtype=np.int32)},
-            "order: expected at most 18 neurons, all that the network has, got 19",
-        ),
-        (
-            {"order": np.array([3, 18], np.int32)},
-            r"order: expected neuron indices in \[0, 17\], got 18",
-        ),
-        (
-            {"order": np.array([3, 5, 3], np.int32)},
-            "order: expected every neuron once, got 3 twice",
-        ),
-        (
-            {"order": np.zeros(0, np.int32)},
-            r"order: expected one or more neurons, got shape \[1, 0\]; evaluate_masks "
-            "takes masks that keep all",
-        ),
-    ],
-)
-@pytest.mark.usefixtures("unchecked_shapes")
-def test_unusable_arrays(changes, message):
-    model, variables = random_network()
+def given_arrays():
+    """Arguments by name, for the tests of what is refused."""
     x, y = random_examples()
-    given = {
+    return {
         "masks": np.ones((2, 18), bool),
         "order": np.arange(18, dtype=np.int32),
         "clamp": np.zeros(18, np.float32),
+        "x": x,
         "y": y,
-    } | changes
-    common = (given["clamp"], x, given["y"])
-    with pytest.raises(ValueError, match=f"^{message}$"):  # noqa: PT012
-        ioca.evaluate_masks(model, variables, given["masks"], *common)
-        ioca.ablation_curve(model, variables, given["order"], *common)
+    }
+
+
+def with_nan(array):
+    array = array.copy()
+    array.flat[3] = np.nan
+    return array
+
+
+UNUSABLE = {
+    "masks of another network": (
+        {"masks": np.ones((2, 17), bool)},
+        "masks: expected bool [..., 18], True for each hidden neuron that is kept, got "
+        "bool of shape [2, 17]; it is neither the clamp nor a list of neurons",
+    ),
+    "masks and clamp swapped": (
+        {"masks": np.zeros(18, np.float32), "clamp": np.ones(18, bool)},
+        "masks: expected bool [..., 18], True for each hidden neuron that is kept, got "
+        "float32 of shape [18]; it is neither the clamp nor a list of neurons",
+    ),
+    "clamps that do not go with the masks": (
+        {"clamp": np.zeros((3, 18), np.float32)},
+        "clamp: expected [..., H] that is broadcast against masks, got shapes [3, 18] "
+        "and [2, 18]",
+    ),
+    "clamp of another network": (
+        {"clamp": np.zeros(19, np.float32)},
+        "clamp: expected float32 [..., 18], a value for each hidden neuron, got "
+        "float32 of shape [19]",
+    ),
+    "NaN in the clamp": (
+        {"clamp": with_nan(np.zeros(18, np.float32))},
+        "clamp: expected numbers, got NaN for 1 of 18 values; an ablated neuron "
+        "outputs a number",
+    ),
+    "NaN in an example": (
+        {"x": with_nan(random_examples()[0])},
+        "x: expected numbers, got NaN for 1 of 636 values; leave such examples out",
+    ),
+    "examples of another width": (
+        {"x": np.zeros((53, 13), np.float32)},
+        "variables: expected the variables of one network 13-7-5-6-4 without batch "
+        "norm, with params/dense_0/kernel shape [13, 7], got shape [12, 7]",
+    ),
+    "too few labels": (
+        {"y": np.zeros(52, np.int32)},
+        "y: expected 53, one for each example, got 52",
+    ),
+    "labels from 1": (
+        {"y": random_examples()[1] + 1},
+        "y: expected values in [0, 3], got 4; number classes from 0 to num_classes - 1",
+    ),
+    "too long an order": (
+        {"order": np.arange(19, dtype=np.int32)},
+        "order: expected at most 18 neurons, all that the network has, got 19",
+    ),
+    "an order out of range": (
+        {"order": np.array([3, 18], np.int32)},
+        "order: expected neuron indices in [0, 17], got 18",
+    ),
+    "an order with a repeat": (
+        {"order": np.array([3, 5, 3], np.int32)},
+        "order: expected every neuron once, got 3 twice",
+    ),
+    "an empty order": (
+        {"order": np.zeros(0, np.int32)},
+        "order: expected one or more neurons, got shape [1, 0]; evaluate_masks takes "
+        "masks that keep all",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_unusable_arrays(case):
+    changes, message = UNUSABLE[case]
+    model, variables = random_network()
+    given = given_arrays() | changes
+    common = (given["clamp"], given["x"], given["y"])
+    calls = {
+        "masks": lambda: ioca.evaluate_masks(model, variables, given["masks"], *common),
+        "order": lambda: ioca.ablation_curve(model, variables, given["order"], *common),
+    }
+    only = {"masks", "order"} & set(changes) or calls
+    if case == "clamps that do not go with the masks":
+        only = {"masks"}
+    for name in only:
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            calls[name]()
+
+
+@pytest.mark.parametrize("has_norm", [False, True])
+def test_variables_with_or_without_batch_norm(has_norm):
+    model, _ = random_network(batch_norm=not has_norm)
+    _, variables = random_network(batch_norm=has_norm)
+    given = given_arrays()
+    common = (given["clamp"], given["x"], given["y"])
+    wanted, got = "no such variable", "shape [7]"
+    message = (
+        "variables: expected the variables of one network 12-7-5-6-4 "
+        f"{'without' if has_norm else 'with'} batch norm, with "
+        f"batch_stats/norm_0/mean {wanted if has_norm else got}, got "
+        f"{got if has_norm else wanted}"
+    )
+    for function, name in (
+        (ioca.evaluate_masks, "masks"),
+        (ioca.ablation_curve, "order"),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            function(model, variables, given[name], *common)
+
+
+NOT_ORDERS = {
+    "repeat": [3, 5, 3, 1],
+    "above": [3, 5, 7, 18],
+    "below": [3, 5, -1, 1],
+    "outside of the layers": [3, 5, 12, 1],
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_traced_orders_that_are_none_have_no_numbers(engine):
+    model, variables = random_network()
+    x, y = random_examples()
+    orders = np.array([*NOT_ORDERS.values(), [3, 5, 7, 1]], np.int32)
+    clamp = np.zeros(18, np.float32)
+
+    @jax.jit
+    def run(orders):
+        curve = ioca.ablation_curve(
+            model, variables, orders, clamp, x, y, engine=engine, layers=(0, 1)
+        )
+        return curve, curve.accuracy
+
+    curve, accuracy = run(orders)
+    assert (np.asarray(curve.correct[:-1]) == -1).all()
+    assert np.isnan(curve.loss[:-1]).all()
+    assert np.isnan(accuracy[:-1]).all()
+    expected = ioca.ablation_curve(model, variables, orders[-1], clamp, x, y)
+    np.testing.assert_array_equal(curve.correct[-1], expected.correct)
+    np.testing.assert_allclose(curve.loss[-1], expected.loss, rtol=1e-5)
+
+
+def three_networks():
+    """Variables of three networks, with 3 orders and 2 clamps for each."""
+    model, _ = random_network()
+    networks = [random_network(seed)[1] for seed in range(3)]
+    variables = jax.tree.map(lambda *leaf: jnp.stack(leaf), *networks)
+    rng = np.random.default_rng(4)
+    orders = np.array([[rng.permutation(18) for _ in range(3)] for _ in range(3)])
+    clamps = rng.normal(size=(3, 2, 18)).astype(np.float32)
+    return model, variables, networks, orders.astype(np.int32), clamps
+
+
+@pytest.mark.parametrize(
+    ("order_axes", "clamp_axes", "shape"),
+    [
+        (np.s_[:, :], np.s_[:, 0], (3, 3)),  # as many orders as networks
+        (np.s_[:, 0], np.s_[:, :], (3, 2)),
+        (np.s_[:, 0], np.s_[:, 0], (3,)),
+        (np.s_[:, None], np.s_[:, :, None], (3, 2, 3)),
+    ],
+)
+def test_the_first_axis_of_orders_and_clamps_is_the_network(
+    order_axes, clamp_axes, shape
+):
+    model, variables, networks, orders, clamps = three_networks()
+    x, y = random_examples()
+    order, clamp = orders[order_axes], clamps[clamp_axes]
+    curves = ioca.ablation_curves(model, variables, order, clamp, x, y, engine="masks")
+    assert curves.loss.shape == (*shape, 19)
+    for index in np.ndindex(*shape):
+        alone = ioca.evaluate_masks(
+            model,
+            networks[index[0]],
+            ioca.cumulative_masks(np.broadcast_to(order, (*shape, 18))[index], 18)
+            if order.ndim != 2
+            else ioca.cumulative_masks(order[index[0]], 18),
+            np.broadcast_to(clamp, (*shape, 18))[index]
+            if clamp.ndim != 2
+            else clamp[index[0]],
+            x,
+            y,
+        )
+        np.testing.assert_array_equal(curves.correct[index], alone.correct)
+
+
+@pytest.mark.parametrize(
+    ("order_axes", "clamp_axes"),
+    [
+        (np.s_[:, :], np.s_[:, :]),  # 3 orders and 2 clamps
+        (np.s_[:, :], np.s_[:2, 0]),
+        (np.s_[:, :], np.s_[0, 0]),
+        (np.s_[:, :], np.s_[:, None, :]),
+        (np.s_[0, 0], np.s_[:, 0]),
+    ],
+)
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_orders_and_clamps_that_do_not_go_together(order_axes, clamp_axes):
+    model, variables, _, orders, clamps = three_networks()
+    order, clamp = orders[order_axes], clamps[clamp_axes]
+    message = (
+        "order, clamp: expected [S, ..., K] and [S, ..., H], networks first and then "
+        "the same axes, each equal or 1, or none in one of them, got shapes "
+        f"{list(order.shape)} and {list(clamp.shape)}"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        ioca.ablation_curves(model, variables, order, clamp, *random_examples())
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_examples_of_any_shape_and_labels_of_any_integers():
+    model, variables = random_network()
+    x, y = random_examples()
+    arguments = (model, variables, np.arange(18), np.zeros(18, np.float32))
+    flat = ioca.ablation_curve(*arguments, x, y, memory_gb=1e-6)
+    shaped = ioca.ablation_curve(
+        *arguments, x.reshape(53, 3, 2, 2), y.astype(np.uint8), memory_gb=1e-6
+    )
+    np.testing.assert_array_equal(flat.correct, shaped.correct)
+    np.testing.assert_array_equal(flat.loss, shaped.loss)

@@ -1,6 +1,7 @@
 """Orders against NumPy, ties that are fair, masks written out, and every refusal."""
 
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -234,6 +235,29 @@ def test_orders_of_the_wrong_kind(order, expected):
     with pytest.raises(ValueError, match="order") as error:
         ioca.cumulative_masks(order, 4)
     assert str(error.value) == f"order: {expected}"
+
+
+@pytest.mark.usefixtures("without_annotations")
+@pytest.mark.parametrize(
+    ("neurons", "expected"),
+    [
+        (np.array([0.0, 1.5]), "expected integers of shape [K], neuron indices, got "),
+        (np.array([[0, 1], [2, 3]]), "expected shape [K], got [2, 2]"),
+        (np.array([3, 1, 3]), "expected every neuron once, got 3 twice"),
+        (np.array([3, -1]), "expected neuron indices in [0, 2147483647], got -1"),
+    ],
+)
+def test_what_no_random_order_is_drawn_of(neurons, expected):
+    with pytest.raises(ValueError, match=f"^order: {re.escape(expected)}"):
+        ioca.random_order(neurons, key=KEY)
+
+
+@pytest.mark.usefixtures("without_annotations")
+def test_neurons_to_order_have_one_axis():
+    with pytest.raises(
+        ValueError, match=r"^order: expected shape \[K\], got \[2, 1\]$"
+    ):
+        ioca.order_neurons(SCORES, np.array([[0], [1]]), key=KEY)
 
 
 def test_static_refusals_while_tracing():

@@ -1,5 +1,6 @@
 """Pruned networks are the ablated ones, smaller; masks keep what they should."""
 
+import dataclasses
 import itertools
 from functools import partial
 
@@ -182,6 +183,7 @@ KEEP, CLAMP = np.ones((2, 11), bool), np.zeros((2, 11), np.float32)
 EMPTY, UNEQUAL = KEEP.copy(), KEEP.copy()
 EMPTY[1, 4] = False
 UNEQUAL[0, 6:8] = False
+REMOVED = np.broadcast_to(np.arange(11) != 6, (2, 11))
 
 
 def initial(networks):
@@ -230,8 +232,20 @@ def initial(networks):
         (
             KEEP[[0, 1, 1]],
             CLAMP[[0, 1, 1]],
-            "variables: expected leaves that begin with 3, a network for each row of "
-            "keep, got shape [2, 4]",
+            "variables: expected the variables of 3 networks 5-4-1-6-3 without batch "
+            "norm, with params/dense_0/bias shape [3, 4], got shape [2, 4]",
+        ),
+        (
+            REMOVED,
+            np.full_like(CLAMP, np.nan),
+            "clamp: expected numbers, got NaN for 2 of 22 values; an ablated neuron "
+            "outputs a number",
+        ),
+        (
+            KEEP,
+            KEEP,
+            "clamp: expected float32 [..., 11], a value for each hidden neuron, got "
+            "bool of shape [2, 11]",
         ),
     ],
 )
@@ -252,6 +266,9 @@ def test_one_network_that_cannot_be_pruned():
     ):
         with pytest.raises(ValueError, match=message):
             prune(MODEL, variables, keep, clamp)
+    normed = dataclasses.replace(MODEL, batch_norm=True)
+    with pytest.raises(ValueError, match="^variables: .* 5-4-1-6-3 with batch norm, w"):
+        prune(normed, variables, KEEP[0], CLAMP[0])
     with pytest.raises(ValueError, match="^keep: .* got a traced array; prune outside"):
         jax.jit(lambda keep: prune(MODEL, variables, keep, CLAMP[0])[1])(KEEP[0])
 

@@ -1,6 +1,7 @@
 """The network against an independent one, and ablation as an argument."""
 
 import itertools
+import re
 from functools import partial
 
 import jax
@@ -11,7 +12,7 @@ from conftest import random_examples, random_network
 from reference import forward
 
 import ioca_jax as ioca
-from ioca_jax.networks.mlp import folded_layers
+from ioca_jax.networks.mlp import check_variables, folded_layers
 
 # float32 sums of at most 12 terms of order 1, against float64
 assert_close = partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-5)
@@ -126,6 +127,105 @@ def test_neuron_axis():
     np.testing.assert_array_equal(model.layer_of_neuron, [0, 0, 1, 1, 1])
     assert model.layer_slices == (slice(0, 2), slice(2, 5))
     assert hash(model) == hash(ioca.MLP(hidden=(2, 3), num_classes=4))
+
+
+def test_examples_are_flattened():
+    model, variables = random_network()
+    x, _ = random_examples()
+    shaped = x.reshape(len(x), 2, 3, 2)
+    for flat, other in zip(
+        model.apply(variables, x), model.apply(variables, shaped), strict=True
+    ):
+        np.testing.assert_array_equal(flat, other)
+    created = model.init(jax.random.key(0), shaped)
+    assert created["params"]["dense_0"]["kernel"].shape == (12, 7)
+
+
+KEEP, CLAMP = np.ones(18, bool), np.zeros(18, np.float32)
+NOT_MASKS = (
+    "keep: expected bool [..., 18], True for each hidden neuron that is kept, got {}; "
+    "it is neither the clamp nor a list of neurons"
+)
+
+
+@pytest.mark.parametrize(
+    ("keep", "clamp", "message"),
+    [
+        (CLAMP, KEEP, NOT_MASKS.format("float32 of shape [18]")),
+        (np.arange(18), CLAMP, NOT_MASKS.format("int64 of shape [18]")),
+        (KEEP[:5], CLAMP, NOT_MASKS.format("bool of shape [5]")),
+        (
+            KEEP,
+            KEEP,
+            "clamp: expected float32 [..., 18], a value for each hidden neuron, got "
+            "bool of shape [18]",
+        ),
+        (
+            KEEP,
+            np.full(18, np.nan, np.float32),
+            "clamp: expected numbers, got NaN for 18 of 18 values; an ablated neuron "
+            "outputs a number",
+        ),
+        (
+            KEEP[None],
+            CLAMP,
+            "keep: expected shape [18], got [1, 18]; vmap over ablations, or "
+            "evaluate_masks, takes many",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_unusable_ablations(keep, clamp, message):
+    model, variables = random_network()
+    x, _ = random_examples()
+    ablation = ioca.Ablation(keep, clamp)
+    with pytest.raises(ValueError, match="expected") as caught:
+        model.apply(variables, x, ablation)
+    assert str(caught.value) == message
+    if "NaN" not in message:  # what is not a value is known while tracing too
+        with pytest.raises(ValueError, match=f"^{message[:15]}"):
+            jax.jit(model.apply)(variables, x, ablation)
+
+
+@pytest.mark.parametrize(
+    ("fields", "change", "message"),
+    [
+        ({}, {}, None),
+        (
+            {"hidden": (7, 5)},
+            {},
+            "given: expected the variables of one network 12-7-5-4 without batch norm, "
+            "with params/dense_2/bias shape [4], got shape [6]",
+        ),
+        (
+            {},
+            {"num_networks": 3},
+            "given: expected the variables of 3 networks 12-7-5-6-4 without batch "
+            "norm, with params/dense_0/bias shape [3, 7], got shape [7]",
+        ),
+        (
+            {},
+            {"num_inputs": 13},
+            "given: expected the variables of one network 13-7-5-6-4 without batch "
+            "norm, with params/dense_0/kernel shape [13, 7], got shape [12, 7]",
+        ),
+        (
+            {"batch_norm": True},
+            {},
+            "given: expected the variables of one network 12-7-5-6-4 with batch norm, "
+            "with batch_stats/norm_0/mean shape [7], got no such variable",
+        ),
+    ],
+)
+def test_variables_of_another_network(fields, change, message):
+    model, _ = random_network(**fields)
+    _, variables = random_network()
+    if message is None:
+        check_variables("given", variables, model)
+        check_variables("given", variables, model, num_inputs=12)
+        return
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        check_variables("given", variables, model, **change)
 
 
 @pytest.mark.parametrize(
