@@ -161,7 +161,7 @@ NOT_MASKS = (
             "bool of shape [18]",
         ),
         (
-            KEEP,
+            ~KEEP,
             np.full(18, np.nan, np.float32),
             "clamp: expected numbers, got NaN for 18 of 18 values; an ablated neuron "
             "outputs a number",
