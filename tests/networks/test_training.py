@@ -169,7 +169,7 @@ def test_every_epoch_shuffles_anew_and_repeats_no_example(data):
 def test_a_diverged_network_is_named_and_poisons_none(data):
     """A seed alone cannot be made to diverge, so its start is made NaN here."""
     seeds = jnp.array([0, 1], jnp.uint32)
-    state = training._initial_states(MODEL, CONFIG, 12, seeds)
+    state = training._initial_states(MODEL, CONFIG, (12,), seeds)
     epoch = partial(training._train_epoch, MODEL, CONFIG, device_mesh(), False)
     rest = (0, *data.train, data.validation)
     healthy, _ = epoch(jax.tree.map(jnp.copy, state), *rest)
@@ -279,7 +279,7 @@ def test_a_model_or_batch_that_does_not_fit_the_data(data):
 def fresh(seeds, model=MODEL, num_inputs=12):
     """The variables that the seeds start from."""
     numbers = jnp.array(seeds, jnp.uint32)
-    return training._initial_states(model, CONFIG, num_inputs, numbers).variables
+    return training._initial_states(model, CONFIG, (num_inputs,), numbers).variables
 
 
 @pytest.mark.parametrize("memory_gb", [4.0, 1e-9])
