@@ -357,6 +357,6 @@ def test_variables_of_other_networks_are_refused(data):
         with pytest.raises(ValueError, match="^initial: expected") as caught:
             ioca.train(MODEL, data, CONFIG, (0, 1), initial=given)
         assert str(caught.value) == (
-            "initial: expected the variables of 2 networks 12-8-6-2 without batch norm, "
-            f"with {told}"
+            "initial: expected the variables of 2 networks 12-8-6-2 without batch "
+            f"norm, with {told}"
         )
