@@ -38,12 +38,8 @@ A score, a mask, a clamp value and an order are plain arrays over the flat neuro
 ``H``, whatever the layers; ``MLP.layer_of_neuron`` maps back.
 """
 
-from ioca_jax.ablation.curves import (
-    Evaluation,
-    ablation_curve,
-    ablation_curves,
-    evaluate_masks,
-)
+from ioca_jax.ablation.curves import ablation_curve, ablation_curves, evaluate_masks
+from ioca_jax.ablation.evaluation import Evaluation
 from ioca_jax.ablation.orderings import cumulative_masks, order_neurons, random_order
 from ioca_jax.ablation.pruning import prune
 from ioca_jax.data import Dataset, Split, load_dataset

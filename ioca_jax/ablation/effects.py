@@ -23,7 +23,8 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from ioca_jax.ablation.curves import Evaluation, ablation_curves
+from ioca_jax.ablation.curves import ablation_curves
+from ioca_jax.ablation.evaluation import Evaluation
 from ioca_jax.ablation.orderings import random_order
 from ioca_jax.batching import SEEN, fold_examples
 from ioca_jax.networks.mlp import (

@@ -40,7 +40,8 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from ioca_jax.ablation.curves import ablation_curves, right_and_losses
+from ioca_jax.ablation.curves import ablation_curves
+from ioca_jax.ablation.evaluation import right_and_losses
 from ioca_jax.batching import SEEN, fold_examples
 from ioca_jax.devices import sum_over_examples
 from ioca_jax.measures.counts import EXACT_IN_FLOAT32, joint_counts, pair_counts

@@ -1,0 +1,324 @@
+"""The engine for CPUs: a rank-one update at every point of a curve.
+
+Between two points of a cumulative ablation one neuron changes, so the next layer's
+pre-activations change by a rank-one term and nothing below them changes at all: a
+curve costs one forward pass, then per point a rank-one update and the layers above it.
+In the last hidden layer that is an update of the logits alone, so those points run in a
+loop of their own that carries nothing else. Above, ablated neurons are left out of the
+products: the neurons of a layer are numbered by how long they are kept, and only
+leading blocks of kernels are multiplied.
+
+Rounding: a layer's sum gains at most one term for each neuron of the layer beneath,
+with an error of about ``6e-8 sqrt(width)`` of its size at that point.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ioca_jax.ablation.affine import (
+    Chunk,
+    ExamplesAtOnce,
+    inputs_at_once,
+    rows_of,
+    steps_of_neurons,
+    sum_curves,
+    sum_over_others,
+)
+from ioca_jax.ablation.budget import FLOATS_PER_STEP, number_that_fits
+from ioca_jax.ablation.evaluation import score_logits, zero_scores
+from ioca_jax.networks.mlp import (
+    MLP,
+    activate,
+    multiply,
+)
+
+
+class RankOneEngine(NamedTuple):
+    """Sums over examples for orders [S, M, K] that touch ``layers`` only."""
+
+    model: MLP
+    layers: tuple[int, ...]
+    sizes: ExamplesAtOnce
+
+    def __call__(self, arrays, x, y):
+        """Correct [S, M, K+1, C] and summed losses [S, M, K+1]."""
+        return sum_curves(self, self.layers[0], arrays, x, y)
+
+    def curve(self, chunk: Chunk, order: Array, clamp: Array):
+        """One order [K]: correct [K, C] and summed losses [K], points 1 to K."""
+        curve, total = _curve(self.model, self.layers, chunk, order, clamp)
+        state = _last_point(curve, chunk._replace(total=total))
+        state = _restore_in_last(curve, state)
+        if self.layers[0] < self.model.num_layers - 1:
+            state = jax.lax.while_loop(
+                lambda state: state.point > 1, partial(_restore_below, curve), state
+            )
+        return state.scores
+
+
+class _Curve(NamedTuple):
+    """What stays the same along a curve.
+
+    The neurons above the lowest layer are numbered by how long they are kept. So those
+    kept at a point are the first of their layer, and products need no more than a
+    leading block of each kernel.
+
+    Attributes:
+        model: the network's shape.
+        layers: those that the order touches.
+        kernels: float32 [v, w], of all maps.
+        constants: by layer, float32 [K+1, w]: the bias and what the ablated neurons
+            below give, at every point.
+        outputs: float32 [v, n], of the lowest layer.
+        order: int32 [K].
+        steps: int32 [H], the step that ablates each neuron; K where none does.
+        y: int32 [n] labels.
+    """
+
+    model: MLP
+    layers: tuple[int, ...]
+    kernels: tuple[Array, ...]
+    constants: dict[int, Array]
+    outputs: Array
+    order: Array
+    steps: Array
+    y: Array
+
+
+class _State(NamedTuple):
+    """A point of a curve that is computed from its end to its beginning.
+
+    Pre-activations are two parts, ``from_kept`` and a constant. Towards the beginning
+    ``from_kept`` only gathers terms, so nothing large is ever taken out of it that
+    would leave its rounding behind.
+
+    Attributes:
+        point: how many neurons are ablated.
+        from_kept: by layer above the lowest, float32 [w, n]: what the kept neurons
+            below give.
+        scores: of this point and those after it.
+    """
+
+    point: Array
+    from_kept: dict[int, Array]
+    scores: tuple[Array, Array]
+
+
+def _curve(
+    model: MLP, layers: tuple[int, ...], chunk: Chunk, order: Array, clamp: Array
+) -> tuple[_Curve, Array]:
+    """Numbers the neurons; also returns the chunk's total in these numbers."""
+    lowest, kernels, biases = layers[0], *map(list, zip(*chunk.affine, strict=True))
+    steps, total = steps_of_neurons(order, model.num_neurons), chunk.total
+    old_of_new = []
+    for layer, where in enumerate(model.layer_slices):
+        if layer <= lowest:
+            old_of_new.append(jnp.arange(where.start, where.stop))
+            continue
+        first = jnp.argsort(-steps[where])
+        old_of_new.append(where.start + first)
+        kernels[layer] = kernels[layer][:, first]
+        kernels[layer + 1] = kernels[layer + 1][first]
+        biases[layer] = biases[layer][first]
+        if layer == lowest + 1:
+            total = total[first]
+    old_of_new = jnp.concatenate(old_of_new)
+    clamps, order = clamp[order], jnp.argsort(old_of_new)[order]
+    constants = {}
+    for layer in range(lowest, model.num_layers):
+        rows, within = rows_of(model, order, layer)
+        terms = jnp.where(within, clamps, 0)[:, None] * kernels[layer + 1][rows]
+        clamped = jnp.pad(jnp.cumsum(terms, axis=0), ((1, 0), (0, 0)))
+        constants[layer + 1] = biases[layer + 1] + clamped
+    curve = _Curve(
+        model,
+        layers,
+        tuple(kernels),
+        constants,
+        chunk.outputs,
+        order,
+        steps[old_of_new],
+        chunk.y,
+    )
+    return curve, total
+
+
+def _last_point(curve: _Curve, chunk: Chunk) -> _State:
+    """Where all neurons of the order are ablated."""
+    model, lowest, point = curve.model, curve.layers[0], jnp.int32(len(curve.order))
+    kernel, rows = curve.kernels[lowest + 1], rows_of(model, curve.order, lowest)
+    others = sum_over_others(model, kernel, chunk, *rows)
+    state = _State(
+        point, {lowest + 1: others}, zero_scores(model.num_classes, len(curve.order))
+    )
+    return _with_layers_above(curve, state, lowest + 1)
+
+
+def _pre_activations(
+    curve: _Curve, state: _State, layer: int, rows: Any = slice(None)
+) -> Array:
+    """Of some neurons of a layer, [rows, n], or of one, [n]."""
+    constant = curve.constants[layer][state.point][rows]
+    return state.from_kept[layer][rows] + constant[..., None]
+
+
+def _with_layers_above(curve: _Curve, state: _State, changed: int) -> _State:
+    """Computes all layers above one that changed, and the score."""
+    from_kept = dict(state.from_kept)
+    for layer in range(changed, curve.model.num_layers):
+        state = state._replace(from_kept=from_kept)
+        from_kept[layer + 1] = _from_kept(curve, state, layer)
+    state = state._replace(from_kept=from_kept)
+    logits = _pre_activations(curve, state, curve.model.num_layers)
+    return state._replace(scores=_record(curve, state, logits))
+
+
+def _record(curve: _Curve, state: _State, logits: Array) -> tuple[Array, Array]:
+    """The scores with those of a point, 1 or later."""
+    return jax.tree.map(
+        lambda whole, one: whole.at[state.point - 1].set(one),
+        state.scores,
+        score_logits(logits, curve.y),
+    )
+
+
+def _from_kept(curve: _Curve, state: _State, layer: int) -> Array:
+    """What a layer's kept neurons give the next layer, [w, n]."""
+    model, slices = curve.model, curve.model.layer_slices
+    kept = curve.steps >= state.point
+
+    def outputs(rows: int) -> Array:
+        """Of this layer's first neurons, 0 where they are ablated."""
+        raw = activate(model, _pre_activations(curve, state, layer, slice(rows)))
+        return jnp.where(kept[slices[layer]][:rows, None], raw, 0)
+
+    is_last = layer == model.num_layers - 1
+    needed = model.num_classes if is_last else jnp.sum(kept[slices[layer + 1]])
+    num_kept = jnp.sum(kept[slices[layer]])
+    return _kept_product(model, curve.kernels[layer + 1], outputs, num_kept, needed)
+
+
+def _from_neuron(curve: _Curve, state: _State, layer: int, neuron: Array) -> Array:
+    """What a neuron gives the next layer, [w, n]: a matrix of rank one."""
+    row = neuron - curve.model.layer_slices[layer].start
+    outputs = (
+        curve.outputs[row]
+        if layer == curve.layers[0]
+        else activate(curve.model, _pre_activations(curve, state, layer, row))
+    )
+    return curve.kernels[layer + 1][row][:, None] * outputs
+
+
+def _restore_in_last(curve: _Curve, state: _State) -> _State:
+    """Restores neurons for as long as they are in the last layer."""
+    last = curve.model.num_layers - 1
+    if last not in curve.layers:
+        return state
+    _, in_last = rows_of(curve.model, curve.order, last)
+
+    class Top(NamedTuple):  # what such a step changes; it would copy the rest
+        point: Array
+        from_kept: Array
+        scores: tuple[Array, Array]
+
+    def goes_on(top):
+        return (top.point > 1) & in_last[top.point - 1]
+
+    def restore(top):
+        point = top.point - 1
+        from_kept = top.from_kept + _from_neuron(curve, state, last, curve.order[point])
+        logits = from_kept + curve.constants[last + 1][point][:, None]
+        new = _State(point, {}, top.scores)
+        return Top(point, from_kept, _record(curve, new, logits))
+
+    top = Top(state.point, state.from_kept[last + 1], state.scores)
+    point, from_kept, scores = jax.lax.while_loop(goes_on, restore, top)
+    return _State(point, state.from_kept | {last + 1: from_kept}, scores)
+
+
+def _restore_below(curve: _Curve, state: _State) -> _State:
+    """Restores a neuron below the last layer, and then those in the last."""
+    lower = [layer for layer in curve.layers if layer < curve.model.num_layers - 1]
+    neuron = curve.order[state.point - 1]
+    layer = jnp.asarray(curve.model.layer_of_neuron)[neuron]
+    state = jax.lax.switch(
+        jnp.searchsorted(jnp.asarray(lower), layer),
+        [partial(_restore_in, curve, layer) for layer in lower],
+        state,
+        neuron,
+    )
+    return _restore_in_last(curve, state)
+
+
+def _restore_in(curve: _Curve, layer: int, state: _State, neuron: Array) -> _State:
+    """Restores a neuron of a layer below the last."""
+    new = state.from_kept[layer + 1] + _from_neuron(curve, state, layer, neuron)
+    from_kept = state.from_kept | {layer + 1: new}
+    state = _State(state.point - 1, from_kept, state.scores)
+    return _with_layers_above(curve, state, layer + 1)
+
+
+def _kept_product(model: MLP, kernel: Array, inputs, num_inputs, num_outputs) -> Array:
+    """A product of which only some inputs are not 0 and some outputs matter.
+
+    Args:
+        model: the network's shape.
+        kernel: [v, w].
+        inputs: a function of a number of rows: the first of the inputs [v, n].
+        num_inputs: the inputs from here on are 0.
+        num_outputs: the outputs from here on may be anything.
+
+    Returns:
+        [w, n].
+    """
+    v, w = kernel.shape
+    rows, columns = _block(v), _block(w)
+
+    def product(stop):
+        outer = inputs(stop)
+        if columns == w:
+            return multiply(model, kernel[:stop].T, outer)
+
+        def block(index, outputs):
+            start = jnp.minimum(index * columns, w - columns)
+            some = jax.lax.dynamic_slice_in_dim(kernel[:stop], start, columns, axis=1)
+            return jax.lax.dynamic_update_slice_in_dim(
+                outputs, multiply(model, some.T, outer), start, axis=0
+            )
+
+        zeros = jnp.zeros((w, outer.shape[1]))
+        return jax.lax.fori_loop(0, -(-num_outputs // columns), block, zeros)
+
+    stops = [*range(rows, v, rows), v]
+    return jax.lax.switch(
+        jnp.maximum(num_inputs - 1, 0) // rows,
+        [partial(product, stop) for stop in stops],
+    )
+
+
+# Rows of a kernel's block: a finer one leaves more out, and is slower for what it does.
+_BLOCK = 32
+
+
+def _block(width: int) -> int:
+    """Rows in one of at most eight blocks of a layer."""
+    return min(width, max(_BLOCK, -(-width // 8)))
+
+
+def rank_one_engine(
+    model: MLP,
+    layers: tuple[int, ...],
+    num_examples: int,
+    num_inputs: int,
+    memory_gb: float,
+) -> RankOneEngine:
+    """An ablated example holds three copies of all above the lowest layer."""
+    above = (*model.hidden[layers[0] :], model.num_classes)
+    images = inputs_at_once(model, layers[0], num_examples, num_inputs, memory_gb / 2)
+    most = min(images, max(256, FLOATS_PER_STEP // max(above)))
+    ablated = number_that_fits(memory_gb / 2, 3 * sum(above), most)
+    return RankOneEngine(model, layers, ExamplesAtOnce(images, ablated))
