@@ -6,7 +6,7 @@ Taking terms out would leave their rounding behind, and an infinite output would
 NaN.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,6 @@ from jaxtyping import Array
 
 from ioca_jax.ablation.budget import number_that_fits
 from ioca_jax.ablation.evaluation import score_logits, zero_scores
-from ioca_jax.ablation.prefix_sums import PrefixSumsEngine
-from ioca_jax.ablation.rank_one import RankOneEngine
 from ioca_jax.batching import fold_examples
 from ioca_jax.networks.mlp import (
     MLP,
@@ -54,7 +52,25 @@ class ExamplesAtOnce(NamedTuple):
     ablated: int
 
 
-def sum_curves(engine: "RankOneEngine | PrefixSumsEngine", lowest: int, arrays, x, y):
+class CurveEngine(Protocol):
+    """Computes curves of one network whose layers are affine maps."""
+
+    @property
+    def model(self) -> MLP:
+        """The network."""
+        ...
+
+    @property
+    def sizes(self) -> ExamplesAtOnce:
+        """Examples at once."""
+        ...
+
+    def curve(self, chunk: Chunk, order: Array, clamp: Array) -> tuple[Array, Array]:
+        """One order [K]: correct [K, C] and summed losses [K], points 1 to K."""
+        ...
+
+
+def sum_curves(engine: CurveEngine, lowest: int, arrays, x, y):
     """Sums over examples, one network after another, each with orders of its own.
 
     Images are many inputs, so a copy of a chunk of them costs more than its outputs do:
