@@ -27,6 +27,11 @@ from ioca_jax.ablation.curves import ablation_curves
 from ioca_jax.ablation.evaluation import Evaluation
 from ioca_jax.ablation.orderings import random_order
 from ioca_jax.batching import SEEN, fold_examples
+from ioca_jax.checks import (
+    check_classes,
+    check_examples,
+    is_known,
+)
 from ioca_jax.networks.mlp import (
     MLP,
     Affine,
@@ -55,12 +60,16 @@ def class_selectivity(
         y: int32 [N] classes.
 
     Returns:
-        float32 [H], in [0, 1] for outputs that are not negative; 0 for a dead neuron.
+        float32 [H], in [0, 1] for outputs that are not negative; 0 for a dead neuron;
+        NaN where a single class occurs, of labels that are traced.
+
+    Raises:
+        ValueError: labels that are not classes of the network, or of a single one.
 
     Source:
         A. Morcos et al., arXiv 1803.06959, section 2.3.
     """
-    y = jnp.asarray(y)
+    check_classes(y)
 
     def add(total, x_chunk, y_chunk):
         _, outputs = model.apply(variables, x_chunk)
@@ -68,15 +77,16 @@ def class_selectivity(
         return total + jnp.matmul(is_class.T, outputs, precision="highest")
 
     zeros = jnp.zeros((model.num_classes, model.num_neurons))
-    total = _fold(add, zeros, x, y)
-    sizes = jnp.zeros(model.num_classes).at[y].add(1)[:, None]
+    total = _fold(model, add, zeros, x, y)
+    sizes = jnp.zeros(model.num_classes).at[jnp.asarray(y)].add(1)[:, None]
     present = sizes > 0
     means = total / jnp.maximum(sizes, 1)
     most = jnp.max(jnp.where(present, means, -jnp.inf), axis=0)
     everything = jnp.sum(jnp.where(present, means, 0), axis=0)
-    others = (everything - most) / jnp.maximum(present.sum() - 1, 1)
+    number = jnp.where(present.sum() > 1, present.sum(), jnp.nan)
+    others = (everything - most) / (number - 1)
     size = jnp.abs(most) + jnp.abs(others)
-    return jnp.where(size > 0, (most - others) / jnp.where(size > 0, size, 1), 0)
+    return jnp.where(size == 0, 0, (most - others) / jnp.where(size == 0, 1, size))
 
 
 def activation_variance(
@@ -93,7 +103,7 @@ def activation_variance(
         variables: the variables of one network.
         mean: float32 [H], of the output over the same examples.
         x: float32 [N, D] images.
-        y: int32 [N] classes; any that are not negative.
+        y: int32 [N] classes.
 
     Returns:
         float32 [H], not negative.
@@ -106,7 +116,7 @@ def activation_variance(
         squares = jnp.square(outputs - mean)
         return total + jnp.matmul(weights, squares, precision="highest")
 
-    return _fold(add, jnp.zeros(model.num_neurons), x, y) / np.shape(y)[0]
+    return _fold(model, add, jnp.zeros(model.num_neurons), x, y) / np.shape(y)[0]
 
 
 def incoming_weight_norm(model: MLP, variables: Any) -> Float[Array, " H"]:
@@ -180,7 +190,7 @@ def taylor(
         change = jnp.abs(gradient * (clamp - outputs))
         return total + jnp.where((y_chunk != SEEN)[:, None], change, 0).sum(axis=0)
 
-    return _fold(add, jnp.zeros(model.num_neurons), x, y) / np.shape(y)[0]
+    return _fold(model, add, jnp.zeros(model.num_neurons), x, y) / np.shape(y)[0]
 
 
 class SingleAblations(NamedTuple):
@@ -276,10 +286,15 @@ def shapley_values(
     Returns:
         Values and how far they are uncertain.
 
+    Raises:
+        ValueError: orders of different neurons, with one twice or out of range, or
+            curves that are not theirs.
+
     Source:
         J. Castro et al., "Polynomial calculation of the Shapley value based on
         sampling", 2009; A. Ghorbani and J. Zou, arXiv 2002.09815.
     """
+    _check_orders(accuracy, orders, num_neurons)
     accuracy, orders = jnp.asarray(accuracy), jnp.asarray(orders)
     cost = accuracy[:, :-1] - accuracy[:, 1:]
     number = len(orders)
@@ -290,6 +305,29 @@ def shapley_values(
     variance = squares / (number - 1) if number > 1 else jnp.full(num_neurons, jnp.nan)
     error = jnp.sqrt(variance / number)
     return ShapleyValues(mean, jnp.where(is_there, error, jnp.nan))
+
+
+def _check_orders(accuracy: ArrayLike, orders: ArrayLike, num_neurons: int) -> None:
+    """Refuses orders that are not all of the same neurons, each once."""
+    shape = np.shape(orders)
+    if len(shape) != 2 or np.shape(accuracy) != (shape[0], shape[1] + 1):
+        raise ValueError(
+            "expected accuracy [M, K+1] of orders [M, K], got shapes "
+            f"{list(np.shape(accuracy))} and {list(shape)}"
+        )
+    if not is_known(orders) or not np.size(orders):
+        return
+    neurons = np.sort(orders, axis=1)
+    if neurons.min() < 0 or neurons.max() >= num_neurons:
+        raise ValueError(
+            f"orders: expected neurons in [0, {num_neurons - 1}], got "
+            f"{neurons.min() if neurons.min() < 0 else neurons.max()}"
+        )
+    if (neurons != neurons[0]).any() or (np.diff(neurons[0]) == 0).any():
+        raise ValueError(
+            "orders: expected the same neurons in each, every one once, for a value is "
+            "a mean over orders; estimate the values of other neurons apart"
+        )
 
 
 @partial(jax.jit, static_argnames=("model", "neurons"))
@@ -330,6 +368,7 @@ def greedy_orders(
     Returns:
         int32 [S, K], the neuron that matters least first.
     """
+    check_examples(x, y, model.num_classes)
     chosen = tuple(np.asarray(neurons).tolist())
     return _greedy(
         model, variables, jnp.asarray(clamp), jnp.asarray(x), jnp.asarray(y), keys,
@@ -444,8 +483,9 @@ SCORES = {
 ABLATION_SCORES = {"ablation_loss": "nat", "shapley": "1", "greedy": "rank"}
 
 
-def _fold(step: Callable, carry: Any, x: ArrayLike, y: ArrayLike) -> Any:
-    x, y = jnp.asarray(x), jnp.asarray(y)
+def _fold(model: MLP, step: Callable, carry: Any, x: ArrayLike, y: ArrayLike) -> Any:
+    check_examples(x, y, model.num_classes)
+    x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
     return fold_examples(step, carry, x, y, chunk_size=_EXAMPLES_AT_ONCE)
 
 

@@ -38,6 +38,36 @@ def test_class_selectivity_is_a_loop(network):
         np.testing.assert_allclose(found[neuron], expected, **CLOSE)
 
 
+def test_no_class_is_selected_of_one(unchecked_shapes):
+    model, variables = random_network()
+    x, _ = random_examples()
+    same = np.full(len(x), 3, np.int32)
+    with pytest.raises(ValueError, match="^labels: .* got only class 3; "):
+        importance.class_selectivity(model, variables, x, same)
+    traced = jax.jit(importance.class_selectivity, static_argnums=0)
+    found = traced(model, variables, x, same)
+    assert np.isnan(found).any()  # not 1
+    assert (np.isnan(found) | (np.asarray(found) == 0)).all()
+
+
+@pytest.mark.parametrize(
+    "score", ["class_selectivity", "activation_variance", "taylor"]
+)
+def test_scores_refuse_labels_that_are_not_classes(score, unchecked_shapes):
+    model, variables = random_network()
+    x, y = random_examples()
+    mean = np.zeros(model.num_neurons, np.float32)
+    arguments = () if score == "class_selectivity" else (mean,)
+    for labels, message in (
+        (y + 1, r"^y: expected values in \[0, 3\], got 4; "),
+        (y - 1, r"^y: expected values in \[0, 3\], got -1; "),
+        (y * 0.5, "^y: expected integers, got float64; "),
+        (y[1:], "^y: expected 53, one for each example, got 52$"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            getattr(importance, score)(model, variables, *arguments, x, labels)
+
+
 def test_a_dead_neuron_is_not_selective():
     model, variables = random_network()
     variables["params"]["dense_0"]["bias"] = jnp.full(7, -1e6)
@@ -215,6 +245,28 @@ def test_shapley_values_say_how_far_they_are_uncertain():
     np.testing.assert_allclose(found.standard_error, errors[[1, 2, 0]], atol=1e-6)
     alone = importance.shapley_values(curves[:1], orders[:1], 3)
     assert np.isnan(alone.standard_error).all()
+
+
+@pytest.mark.parametrize(
+    ("orders", "message"),
+    [
+        (
+            [[0, 1], [2, 3]],
+            "^orders: expected the same neurons in each, every one once",
+        ),
+        (
+            [[0, 0], [0, 0]],
+            "^orders: expected the same neurons in each, every one once",
+        ),
+        ([[0, 4], [4, 0]], r"^orders: expected neurons in \[0, 3\], got 4$"),
+        ([[0, -1], [-1, 0]], r"^orders: expected neurons in \[0, 3\], got -1$"),
+        ([[0, 1]], r"^expected accuracy \[M, K\+1\] of orders \[M, K\], got shapes "),
+    ],
+)
+def test_orders_that_give_no_shapley_values(orders, message, unchecked_shapes):
+    curves = np.array([[1, 0.5, 0], [1, 0.5, 0]], np.float32)
+    with pytest.raises(ValueError, match=message):
+        importance.shapley_values(curves, np.array(orders, np.int32), 4)
 
 
 @pytest.mark.parametrize("neurons", [range(18), range(7), range(7, 12), [17, 1, 8, 3]])
