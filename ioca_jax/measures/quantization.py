@@ -11,7 +11,10 @@ edges it is strictly greater than. That one rule gives:
   edges coincide; the codes between them stay empty.
 
 Edges come from the measuring split and are kept, so that other data can be encoded by
-the same quantiser. A dead neuron has coinciding edges and the single code 0.
+the same quantiser. A dead neuron has coinciding edges and the single code 0. Edges of
+``quantile:B`` lie on outputs that occur. Where many outputs coincide, as those of a
+saturated tanh, another program, which rounds them differently, may move all of them to
+the other side: count the codes of the activations that the edges come from.
 """
 
 from typing import NamedTuple
@@ -19,6 +22,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
+
+from ioca_jax.checks import check_no_nan, is_known
 
 DEFAULT_THRESHOLDS = {"relu": 0.0, "tanh": 0.0, "sigmoid": 0.5}
 _FORMS = "threshold, threshold:t, uniform:B, quantile:B"
@@ -72,6 +77,17 @@ def parse_quantizer(spec: str, activation: str | None = None) -> QuantizerSpec:
     )
 
 
+def _checked_activations(activations: ArrayLike) -> Float[Array, "N H"]:
+    outputs = jnp.asarray(activations, jnp.float32)
+    if outputs.ndim != 2 or not len(outputs):
+        raise ValueError(
+            "activations: expected float32 [N, H] with N at least 1, got shape "
+            f"{list(outputs.shape)}"
+        )
+    check_no_nan("activations", outputs, "look at the network")
+    return outputs
+
+
 def quantizer_edges(
     activations: Float[ArrayLike, "N H"], spec: str, activation: str | None = None
 ) -> Float[Array, "H edges"]:
@@ -86,16 +102,23 @@ def quantizer_edges(
         float32 [H, B-1], ascending along the last axis.
 
     Raises:
-        ValueError: an unusable ``spec``.
+        ValueError: an unusable ``spec``, no examples, or a NaN; an infinite output
+            where the range counts.
     """
-    outputs = jnp.asarray(activations)
+    outputs = _checked_activations(activations)
     kind, threshold, num_codes = parse_quantizer(spec, activation)
     if kind == "threshold":
         return jnp.full((outputs.shape[1], 1), threshold, outputs.dtype)
     shares = jnp.arange(1, num_codes) / num_codes
     if kind == "uniform":
         low, high = outputs.min(axis=0)[:, None], outputs.max(axis=0)[:, None]
-        return low + (high - low) * shares
+        if is_known(outputs) and jnp.isinf(low).any() | jnp.isinf(high).any():
+            raise ValueError(
+                "activations: expected finite numbers, whose range is divided, got "
+                f"infinite ones; {spec} has no edges for them"
+            )
+        # Of halves: the range itself may overflow. A half may underflow, so clip.
+        return jnp.clip(2 * (low / 2 + (high / 2 - low / 2) * shares), low, high)
     # Edges are outputs that occur: interpolating between equal ones could round below
     # them, and a dead neuron would not have code 0.
     return jnp.quantile(outputs, shares, axis=0, method="lower").T
@@ -112,9 +135,18 @@ def encode(
 
     Returns:
         int32 [N, H] in [0, B).
+
+    Raises:
+        ValueError: a NaN, or edges of another number of neurons.
     """
-    outputs = jnp.asarray(activations)[:, :, None]
-    return jnp.sum(outputs > jnp.asarray(edges), axis=-1, dtype=jnp.int32)
+    outputs = _checked_activations(activations)
+    edges = jnp.asarray(edges)
+    if edges.ndim != 2 or len(edges) != outputs.shape[1]:
+        raise ValueError(
+            f"edges: expected shape [{outputs.shape[1]}, B-1], those of each neuron, "
+            f"got {list(edges.shape)}"
+        )
+    return jnp.sum(outputs[:, :, None] > edges, axis=-1, dtype=jnp.int32)
 
 
 def quantize(
@@ -131,6 +163,6 @@ def quantize(
         int32 [N, H] in [0, B).
 
     Raises:
-        ValueError: an unusable ``spec``.
+        ValueError: as ``quantizer_edges``.
     """
     return encode(activations, quantizer_edges(activations, spec, activation))

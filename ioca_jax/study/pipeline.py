@@ -28,7 +28,7 @@ from ioca_jax.ablation.effects import (
 )
 from ioca_jax.ablation.orderings import DIRECTIONS, order_neurons, random_order
 from ioca_jax.batching import SEEN, fold_examples
-from ioca_jax.checks import as_tuple
+from ioca_jax.checks import as_tuple, check_examples
 from ioca_jax.data import Dataset, Split, check_label_noise
 from ioca_jax.devices import place_examples
 from ioca_jax.measures.counts import joint_counts
@@ -253,8 +253,8 @@ class StudyConfig:
             check_pairs(
                 model.num_neurons,
                 len(data.validation.y),
-                self.num_codes,
-                model.num_classes,
+                num_codes=self.num_codes,
+                num_classes=model.num_classes,
                 memory_gb=self.memory_gb,
             )
 
@@ -318,7 +318,8 @@ def measure_neurons(
         Scores, means, counts and edges.
 
     Raises:
-        ValueError: an unusable quantiser, or a measure that is not of joint counts.
+        ValueError: an unusable quantiser, a measure that is not of joint counts, or
+            labels that are not one class for each example.
     """
     unknown = [name for name in as_tuple("measures", measures) if name not in MEASURES]
     if unknown:
@@ -326,9 +327,10 @@ def measure_neurons(
             f"measures: expected names out of {', '.join(MEASURES)}, got "
             f"{unknown[0]!r}; run_study computes other scores"
         )
-    x, y = jnp.asarray(x), jnp.asarray(y)
+    check_examples(x, y, model.num_classes)
+    x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
     spec = parse_quantizer(quantizer, model.activation)
-    fold = partial(fold_examples, x=x, y=y, chunk_size=_EXAMPLES_MEASURED_AT_ONCE)
+    fold = partial(fold_examples, y=y, chunk_size=_EXAMPLES_MEASURED_AT_ONCE)
 
     def summarise(carry, x_chunk, y_chunk):
         total, low, high = carry
@@ -341,20 +343,26 @@ def measure_neurons(
         )
 
     start = jnp.full(model.num_neurons, jnp.inf)
-    total, low, high = fold(summarise, (jnp.zeros(model.num_neurons), start, -start))
-    if spec.kind == "quantile":
-        _, outputs = model.apply(variables, x)
+    first = (jnp.zeros(model.num_neurons), start, -start)
+    total, low, high = fold(summarise, first, x=x)
+    is_held = spec.kind == "quantile"
+    if is_held:
+        # Once: made again, they may round to the other side of an edge.
+        outputs = jax.lax.optimization_barrier(model.apply(variables, x)[1])
     else:  # a quantiser of the other kinds needs no more than the range
         outputs = jnp.stack([low, high])
     edges = quantizer_edges(outputs, quantizer, model.activation)
 
+    sizes = {"num_codes": spec.num_codes, "num_classes": model.num_classes}
+
     def count(carry, x_chunk, y_chunk):
-        codes = encode(model.apply(variables, x_chunk)[1], edges)
-        return carry + joint_counts(codes, y_chunk, spec.num_codes, model.num_classes)
+        chunk = x_chunk if is_held else model.apply(variables, x_chunk)[1]
+        return carry + joint_counts(encode(chunk, edges), y_chunk, **sizes)
 
     counts = fold(
         count,
         jnp.zeros((model.num_neurons, spec.num_codes, model.num_classes), jnp.int32),
+        x=outputs if is_held else x,
     )
     scores = {name: MEASURES[name](counts) for name in measures}
     return NeuronStatistics(scores, total / len(y), counts, edges)
@@ -422,9 +430,15 @@ def _measure(model, variables, split, quantizer, measures) -> NeuronStatistics:
 @partial(jax.jit, static_argnames=("measures",))
 def _test_measures(networks, split, permuted, measures):
     """Nulls of every network, one after another, of the same permutations."""
-    sizes = (networks.num_codes, networks.model.num_classes)
     return networks.map(
-        lambda codes: null_of_labels(codes, split.y, permuted, *sizes, measures),
+        lambda codes: null_of_labels(
+            codes,
+            split.y,
+            permuted,
+            num_codes=networks.num_codes,
+            num_classes=networks.model.num_classes,
+            measures=measures,
+        ),
         split.x,
     )
 

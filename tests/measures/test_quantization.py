@@ -107,6 +107,44 @@ def test_edges_encode_other_data(spec):
     )
 
 
+def test_a_range_greater_than_float32_holds_is_divided():
+    column = np.linspace(-3e38, 3e38, 80).astype(np.float32)[:, None]
+    codes = np.asarray(ioca.quantize(column, "uniform:8"))
+    assert np.bincount(codes[:, 0]).tolist() == [10] * 8
+    # The least numbers, whose halves are 0.
+    tiny = np.finfo(np.float32).tiny
+    column = np.array([[1, 1], [1, 2]], np.float32) * tiny
+    assert ioca.quantize(column, "uniform:2").tolist() == [[0, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_activations_that_have_no_code(spec, unchecked_shapes):
+    edges = ioca.quantizer_edges(OUTPUTS, spec)
+    broken = OUTPUTS.copy()
+    broken[3, 2] = np.nan
+    for call in (
+        lambda: ioca.quantize(broken, spec),
+        lambda: ioca.quantizer_edges(broken, spec),
+        lambda: ioca.encode(broken, edges),
+    ):
+        with pytest.raises(ValueError, match="^activations: expected numbers, got NaN"):
+            call()
+    with pytest.raises(ValueError, match=r"^activations: .* got shape \[0, 6\]$"):
+        ioca.quantize(OUTPUTS[:0], spec)
+    # Edges of one neuron would be those of all.
+    with pytest.raises(
+        ValueError, match=r"^edges: expected shape \[6, B-1\], .* \[1, "
+    ):
+        ioca.encode(OUTPUTS, edges[:1])
+    broken[3, 2] = np.inf
+    if spec.startswith("uniform"):
+        with pytest.raises(ValueError, match="^activations: expected finite numbers"):
+            ioca.quantize(broken, spec)
+    else:
+        codes = np.asarray(ioca.quantize(broken, spec))
+        assert codes[3, 2] == codes.max()
+
+
 @pytest.mark.parametrize(
     "spec", ["uniform:2", "uniform:7", "quantile:3", "quantile:64"]
 )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from conftest import random_examples
+from conftest import random_examples, random_network
 from reference import evaluate, forward
 from sklearn.metrics import mutual_info_score
 
@@ -404,6 +404,32 @@ def test_a_single_class_is_refused(tmp_path):
         ioca.run_study(config, tmp_path / "run")
 
 
+def test_counts_are_of_the_outputs_that_give_the_edges(monkeypatch):
+    # Outputs of a saturated tanh coincide, and an edge lies on them. Another program,
+    # here that of a chunk, may round all of them to the other side.
+    model, variables = random_network(activation="tanh")
+    variables = jax.tree.map(lambda leaf: 30 * leaf, variables)
+    x, y = random_examples(num_examples=1100)
+    apply = ioca.MLP.apply
+
+    def rounded(self, variables, x):
+        logits, outputs = apply(self, variables, x)
+        return logits, outputs if len(x) == 1100 else jnp.nextafter(outputs, jnp.inf)
+
+    monkeypatch.setattr(ioca.MLP, "apply", rounded)
+    found = ioca.measure_neurons(model, variables, x, y, quantizer="quantile:4")
+    codes = ioca.encode(model.apply(variables, x)[1], found.edges)
+    counts = ioca.joint_counts(codes, y, num_codes=4, num_classes=4)
+    np.testing.assert_array_equal(found.joint_counts, counts)
+
+
+def test_measuring_refuses_labels_that_are_not_classes(unchecked_shapes):
+    model, variables = random_network()
+    x, y = random_examples()
+    with pytest.raises(ValueError, match=r"^y: expected values in \[0, 3\], got 4; "):
+        ioca.measure_neurons(model, variables, x, y + 1)
+
+
 @pytest.mark.parametrize("quantizer", ["threshold:0.2", "uniform:5", "quantile:4"])
 def test_streamed_measuring_is_that_of_all_activations(data, networks, quantizer):
     model, variables = one_network(networks, 0)
@@ -414,7 +440,9 @@ def test_streamed_measuring_is_that_of_all_activations(data, networks, quantizer
     edges = ioca.quantizer_edges(activations, quantizer)
     np.testing.assert_allclose(streamed.edges, edges, rtol=1e-6, atol=1e-7)
     codes = ioca.encode(activations, streamed.edges)
-    counts = ioca.joint_counts(codes, y, streamed.joint_counts.shape[1], 10)
+    counts = ioca.joint_counts(
+        codes, y, num_codes=streamed.joint_counts.shape[1], num_classes=10
+    )
     assert streamed.joint_counts.sum() == 21 * 1400
     # An output within rounding of an edge may fall on either side.
     assert np.abs(np.asarray(counts - streamed.joint_counts)).sum() <= 4
