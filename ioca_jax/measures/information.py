@@ -3,7 +3,8 @@
 All three are plug-in values: the joint law is the empirical one (arXiv 1804.06679,
 section III). A measure sees counts and nothing else, so it is tested with hand-made
 tables. ``0 log 0 = 0``: empty codes and absent classes contribute nothing, and a dead
-neuron has entropy 0 and mutual information 0 exactly.
+neuron has entropy 0 and mutual information 0 exactly. A divergence is right to a share
+of itself, however small it is: of 10^6 examples, chance gives a few 10^-6 bits.
 
 Limits: the plug-in mutual information of N examples is too high by about
 ``(B-1)(C-1) / (2 N ln 2)`` bits, 6.5e-4 for one bit, ten classes and N = 10,000. The
@@ -13,21 +14,47 @@ KL selectivity favours rare classes: its ceiling is ``log2(1 / min_y P(y))``, an
 ``selective_class`` names the class.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
+from jax.scipy.special import xlog1py, xlogy
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
+from ioca_jax.checks import (
+    check_classes,
+    check_codes_and_labels,
+    check_counts,
+    check_names,
+)
 from ioca_jax.measures.counts import EXACT_IN_FLOAT32, joint_counts
 
+# Divergences that are equal agree to this share of themselves. Each is a sum of parts
+# that are not negative, made of exact integers: beside 40 decimal digits its error is
+# at most 5e-7 of its value, for N up to 10^8.
+ROUNDING = 2.0**-20
+_NATS_PER_BIT = float(np.log(2))
 
-def entropy(counts: Int[ArrayLike, "*batch B C"]) -> Float[Array, "*batch"]:
+
+def _of_counts(measure: Callable[..., Array]) -> Callable[[ArrayLike], Array]:
+    """A measure that refuses what are not counts, and is one program by shape."""
+    compiled = jax.jit(measure)
+
+    @functools.wraps(measure)
+    def checked(counts: ArrayLike) -> Array:
+        check_counts(counts)
+        return compiled(jnp.asarray(counts, jnp.int32))
+
+    return checked
+
+
+@_of_counts
+def entropy(counts: Int[Array, "*batch B C"]) -> Float[Array, "*batch"]:
     """Entropy of a neuron's code.
 
     ``H(T) = - sum_t P(t) log2 P(t)``
@@ -36,13 +63,21 @@ def entropy(counts: Int[ArrayLike, "*batch B C"]) -> Float[Array, "*batch"]:
         counts: int32 [..., B, C] joint counts of code and class.
 
     Returns:
-        float32 [...], bits, in [0, log2 B]; 0 where nothing was counted.
+        float32 [...], bits, in [0, log2 B]; 0 exactly for a dead neuron, and where
+        nothing was counted.
     """
-    of_code, _ = _probabilities(jnp.asarray(counts))
-    return jnp.maximum(-jnp.sum(_x_log2_ratio(of_code, 1.0), axis=-1), 0)
+    of_code = counts.sum(axis=-1)
+    total = of_code.sum(axis=-1, keepdims=True)
+    share, others = (
+        part / jnp.maximum(total, 1) for part in (of_code, total - of_code)
+    )
+    # The logarithm of a share near 1 is that of what is missing, which is exact.
+    terms = jnp.where(share > 0.5, xlog1py(share, -others), xlogy(share, share))
+    return jnp.abs(jnp.sum(terms, axis=-1)) / _NATS_PER_BIT
 
 
-def mutual_information(counts: Int[ArrayLike, "*batch B C"]) -> Float[Array, "*batch"]:
+@_of_counts
+def mutual_information(counts: Int[Array, "*batch B C"]) -> Float[Array, "*batch"]:
     """Mutual information between a neuron's code and the class.
 
     ``I(T;Y) = H(T) - H(T|Y) = sum_y P(y) D(P(T|Y=y) || P(T))``
@@ -51,15 +86,16 @@ def mutual_information(counts: Int[ArrayLike, "*batch B C"]) -> Float[Array, "*b
         counts: int32 [..., B, C] joint counts of code and class.
 
     Returns:
-        float32 [...], bits, in [0, min(H(T), H(Y))].
+        float32 [...], bits, in [0, min(H(T), H(Y))]; 0 exactly for a dead neuron, and
+        for any whose code is independent of the class.
     """
-    table = jnp.asarray(counts)
-    of_class = table.sum(axis=-2).astype(jnp.float32)
+    of_class = counts.sum(axis=-2)
     weights = of_class / jnp.maximum(of_class.sum(axis=-1, keepdims=True), 1)
-    return jnp.sum(weights * class_divergences(table), axis=-1)
+    return jnp.sum(weights * class_divergences(counts), axis=-1)
 
 
-def kl_selectivity(counts: Int[ArrayLike, "*batch B C"]) -> Float[Array, "*batch"]:
+@_of_counts
+def kl_selectivity(counts: Int[Array, "*batch B C"]) -> Float[Array, "*batch"]:
     """Kullback-Leibler selectivity: how far one class moves the neuron's code.
 
     ``max_y D(P(T|Y=y) || P(T))``, over the classes that occur.
@@ -73,8 +109,9 @@ def kl_selectivity(counts: Int[ArrayLike, "*batch B C"]) -> Float[Array, "*batch
     return jnp.max(class_divergences(counts), axis=-1)
 
 
+@_of_counts
 def entropy_miller_madow(
-    counts: Int[ArrayLike, "*batch B C"],
+    counts: Int[Array, "*batch B C"],
 ) -> Float[Array, "*batch"]:
     """Entropy of a neuron's code, corrected for the examples being few.
 
@@ -86,12 +123,13 @@ def entropy_miller_madow(
     Returns:
         float32 [...], bits, not negative; 0 exactly for a dead neuron.
     """
-    of_code = jnp.asarray(counts).sum(axis=-1)
-    return entropy(counts) + _miller_madow(of_code, axis=-1)
+    excess = jnp.sum(counts.sum(axis=-1) > 0, axis=-1) - 1
+    return entropy(counts) + _miller_madow(counts, excess)
 
 
+@_of_counts
 def mutual_information_miller_madow(
-    counts: Int[ArrayLike, "*batch B C"],
+    counts: Int[Array, "*batch B C"],
 ) -> Float[Array, "*batch"]:
     """Mutual information with the class, corrected for the examples being few.
 
@@ -105,33 +143,33 @@ def mutual_information_miller_madow(
         float32 [...], bits; about 0 on average for a neuron that says nothing of the
         class, and so sometimes negative: the sign is kept. 0 exactly for a dead one.
     """
-    table = jnp.asarray(counts)
-    of_code, of_class = table.sum(axis=-1), table.sum(axis=-2)
-    pairs = table.reshape(*table.shape[:-2], -1)
-    correction = (
-        _miller_madow(of_code, axis=-1)
-        + _miller_madow(of_class, axis=-1)
-        - _miller_madow(pairs, axis=-1)
-    )
-    return mutual_information(table) + correction
+    codes = jnp.sum(counts.sum(axis=-1) > 0, axis=-1)
+    classes = jnp.sum(counts.sum(axis=-2) > 0, axis=-1)
+    pairs = jnp.sum(counts > 0, axis=(-2, -1))
+    excess = codes + classes - pairs - 1
+    return mutual_information(counts) + _miller_madow(counts, excess)
 
 
-def selective_class(counts: Int[ArrayLike, "*batch B C"]) -> Int[Array, "*batch"]:
+@_of_counts
+def selective_class(counts: Int[Array, "*batch B C"]) -> Int[Array, "*batch"]:
     """The class that attains the Kullback-Leibler selectivity.
 
     Args:
         counts: int32 [..., B, C] joint counts of code and class.
 
     Returns:
-        int32 [...] in [0, C), the first of equal ones; -1 where the selectivity is 0.
+        int32 [...] in [0, C), the first of those that are equal (to within 1e-6 of the
+        value); -1 where the selectivity is 0.
     """
     divergences = class_divergences(counts)
-    best = jnp.argmax(divergences, axis=-1).astype(jnp.int32)
-    return jnp.where(divergences.max(axis=-1) > 0, best, -1)
+    most = divergences.max(axis=-1, keepdims=True)
+    first = jnp.argmax(reaches(divergences, most, most), axis=-1).astype(jnp.int32)
+    return jnp.where(most[..., 0] > 0, first, -1)
 
 
+@_of_counts
 def class_divergences(
-    counts: Int[ArrayLike, "*batch B C"],
+    counts: Int[Array, "*batch B C"],
 ) -> Float[Array, "*batch C"]:
     """``D(P(T|Y=y) || P(T))`` for every class y.
 
@@ -139,35 +177,87 @@ def class_divergences(
         counts: int32 [..., B, C] joint counts of code and class.
 
     Returns:
-        float32 [..., C], bits, not negative; 0 for a class that does not occur.
+        float32 [..., C], bits, not negative; 0 exactly for a class that does not occur,
+        and where the code is independent of the class.
     """
-    of_code, given_class = _probabilities(jnp.asarray(counts))
-    terms = _x_log2_ratio(given_class, of_code[..., None])
-    return jnp.maximum(jnp.sum(terms, axis=-2), 0)
+    of_code, of_class = counts.sum(axis=-1), counts.sum(axis=-2)
+    share = of_code / jnp.maximum(of_code.sum(axis=-1, keepdims=True), 1)
+    terms = share[..., None] * _excess(
+        counts, of_code[..., None], of_class[..., None, :]
+    )
+    return jnp.sum(terms, axis=-2) / _NATS_PER_BIT
 
 
-def _probabilities(counts: Array) -> tuple[Array, Array]:
-    """P(t) [..., B] and P(t|y) [..., B, C]; zeros where nothing was counted."""
-    of_class = counts.sum(axis=-2, keepdims=True).astype(jnp.float32)
-    of_code = counts.sum(axis=-1).astype(jnp.float32)
-    total = of_code.sum(axis=-1, keepdims=True)
-    given_class = counts.astype(jnp.float32) / jnp.maximum(of_class, 1)
-    return of_code / jnp.maximum(total, 1), given_class
+# Of 1/3, the polynomial's rest is 1e-8.
+_COEFFICIENTS = 1 / np.arange(17, 2, -2, dtype=np.float32)
 
 
-def _x_log2_ratio(x: Array, y: Array | float) -> Array:
-    """``x log2(x / y)``, 0 where x is 0 (there y may be 0 too)."""
-    occurs = x > 0
-    ratio = jnp.where(occurs, x, 1) / jnp.where(occurs, y, 1)
-    return jnp.where(occurs, x * jnp.log2(ratio), 0)
+def _excess(
+    table: Int[Array, "*batch B C"],
+    of_code: Int[Array, "*batch B 1"],
+    of_class: Int[Array, "*batch 1 C"],
+) -> Float[Array, "*batch B C"]:
+    """``r ln r - r + 1``, not negative, of ``r = n(t,y) N / (n(t) n(y))``.
+
+    Weighted with P(t) they add up to the divergence, for what is added sums to 0. Near
+    1 the logarithm would cancel. With ``s = (r - 1) / (r + 1)`` and
+    ``ln r = 2 (s + s^3 / 3 + s^5 / 5 + ...)``, it is
+    ``2 s^2 / (1 - s) (1 + s (1 + s) (1 / 3 + s^2 / 5 + ...))``.
+    """
+    total = of_class.sum(axis=-1, keepdims=True)
+    observed = table.astype(jnp.float32) * total
+    expected = of_code.astype(jnp.float32) * of_class
+    difference = _difference_of_products(table, total, of_code, of_class)
+    s = difference / jnp.maximum(observed + expected, 1)
+    is_near = jnp.abs(s) < 1 / 3
+    near = jnp.where(is_near, s, 0)
+    square = jnp.square(near)
+    rest = jnp.polyval(jnp.asarray(_COEFFICIENTS), square)
+    series = 2 * square / (1 - near) * (1 + near * (1 + near) * rest)
+    ratio = observed / jnp.maximum(expected, 1)
+    return jnp.where(is_near, series, xlogy(ratio, ratio) - ratio + 1)
 
 
-def _miller_madow(counts: Array, axis: int) -> Array:
-    """The bias of a plug-in entropy with its sign turned, bits."""
-    occur = jnp.sum(counts > 0, axis=axis)
-    total = jnp.sum(counts, axis=axis)
-    bits = (occur - 1) / (2 * np.log(2) * jnp.maximum(total, 1))
-    return jnp.maximum(bits, 0).astype(jnp.float32)
+def _difference_of_products(a: Array, b: Array, c: Array, d: Array) -> Array:
+    """``a b - c d`` of counts, exact up to its one rounding to float32.
+
+    The products have 64 bits: a word of the high ones and a word of the low ones.
+    """
+    a, b, c, d = (x.astype(jnp.uint32) for x in jnp.broadcast_arrays(a, b, c, d))
+    first, second = (jax.lax.mulhi(a, b), a * b), (jax.lax.mulhi(c, d), c * d)
+    is_less = (first[0] < second[0]) | (first[0] == second[0]) & (first[1] < second[1])
+    (high, low), (high_less, low_less) = (
+        tuple(jnp.where(is_less, *pair) for pair in zip(x, y, strict=True))
+        for x, y in ((second, first), (first, second))
+    )
+    high = high - high_less - (low < low_less)
+    size = high.astype(jnp.float32) * 2.0**32 + (low - low_less).astype(jnp.float32)
+    return jnp.where(is_less, -size, size)
+
+
+def _miller_madow(table: Array, excess: Array) -> Array:
+    """``excess / (2 N ln 2)``, bits; 0 where nothing was counted."""
+    total = table.sum(axis=(-2, -1))
+    return jnp.where(total > 0, excess / (2 * _NATS_PER_BIT * jnp.maximum(total, 1)), 0)
+
+
+def reaches(
+    values: Float[Array, "*values"],
+    observed: Float[Array, "*observed"],
+    scale: Float[Array, "*scale"],
+) -> Bool[Array, "*result"]:
+    """Whether values are as great as observed ones, but for rounding.
+
+    Args:
+        values: float32, bits.
+        observed: float32, bits, of a shape that broadcasts.
+        scale: float32, bits: the divergence that the observed values are made of, to a
+            share of which they are right.
+
+    Returns:
+        bool.
+    """
+    return values >= observed - ROUNDING * scale
 
 
 PAPER_MEASURES = {
@@ -200,8 +290,6 @@ class Null(NamedTuple):
     mean: Float[Array, " H"]
 
 
-# Equal tables give equal values; what a program's order of summing differs by is less.
-_EQUAL_BITS = 1e-6
 _PERMUTATIONS_AT_ONCE = 16
 
 
@@ -233,6 +321,7 @@ def null_of_labels(
     codes: Int[Array, "N H"],
     labels: Int[Array, " N"],
     permuted: Int[Array, "number N"],
+    *,
     num_codes: int,
     num_classes: int,
     measures: tuple[str, ...],
@@ -251,7 +340,7 @@ def null_of_labels(
         As ``permutation_null``.
     """
     num_neurons, number = codes.shape[1], len(permuted)
-    observed = joint_counts(codes, labels, num_codes, num_classes)
+    observed = joint_counts(codes, labels, num_codes=num_codes, num_classes=num_classes)
     present = jnp.arange(1, num_codes, dtype=codes.dtype)
     indicators = (codes[:, :, None] == present).astype(jnp.float32)
     indicators = indicators.reshape(len(codes), -1)
@@ -261,6 +350,8 @@ def null_of_labels(
         return jnp.stack([MEASURES[name](tables) for name in measures])
 
     values = measured(observed)  # [measures, H]
+    # A corrected value is a difference of two, and no nearer than they are.
+    scale = jnp.abs(values) + mutual_information(observed)
 
     def one(shuffled):
         is_class = (shuffled == classes).astype(jnp.float32)
@@ -268,9 +359,8 @@ def null_of_labels(
         met = met.T.reshape(num_neurons, num_codes - 1, num_classes)
         first = observed.sum(axis=1) - met.sum(axis=1)
         null = measured(jnp.concatenate([first[:, None], met], axis=1))
-        least = values - _EQUAL_BITS
         most = null.max(axis=-1, keepdims=True)
-        return null >= least, most >= least, null
+        return reaches(null, values, scale), reaches(most, values, scale), null
 
     def add_block(carry, block):
         counted = [part.sum(axis=0) for part in jax.vmap(one)(block)]
@@ -293,9 +383,9 @@ def null_of_labels(
 def permutation_null(
     codes: Int[ArrayLike, "N H"],
     labels: Int[ArrayLike, " N"],
+    *,
     num_codes: int,
     num_classes: int,
-    *,
     key: Array,
     measures: Sequence[str] = ("mutual_information", "kl_selectivity"),
     permutations: int = 1000,
@@ -322,16 +412,13 @@ def permutation_null(
 
     Raises:
         ValueError: an unknown measure, or one that labels do not change, no
-            permutations, a single class, more than 2^24 examples, or shapes that do not
-            fit each other.
+            permutations, a single class, more than 2^24 examples, a code or label out
+            of range, or shapes that do not fit each other.
     """
-    unfit = [name for name in measures if name not in MEASURES_OF_LABELS]
-    if unfit or not measures:
-        raise ValueError(
-            f"measures: expected some of {', '.join(MEASURES_OF_LABELS)}, which labels "
-            f"decide, got {', '.join(map(repr, unfit)) or 'none'}"
-        )
+    # Labels decide no other measure.
+    check_names("measures", measures, MEASURES_OF_LABELS)
     check_permutations(permutations)
+    check_codes_and_labels(codes, labels, num_codes=num_codes, num_classes=num_classes)
     codes, labels = jnp.asarray(codes), jnp.asarray(labels)
     if len(labels) > EXACT_IN_FLOAT32:
         raise ValueError(
@@ -341,7 +428,12 @@ def permutation_null(
     check_classes(labels)
     permuted = permuted_labels(labels, key, permutations)
     return null_of_labels(
-        codes, labels, permuted, num_codes, num_classes, tuple(measures)
+        codes,
+        labels,
+        permuted,
+        num_codes=num_codes,
+        num_classes=num_classes,
+        measures=tuple(measures),
     )
 
 
@@ -356,23 +448,3 @@ def check_permutations(permutations: int) -> None:
     """
     if permutations < 1:
         raise ValueError(f"permutations: expected at least 1, got {permutations}")
-
-
-def check_classes(labels: Int[ArrayLike, " N"]) -> None:
-    """Refuses labels that are all the same, of which nothing can be known.
-
-    Args:
-        labels: int32 [N]; not looked at while tracing.
-
-    Raises:
-        ValueError: fewer than two classes.
-    """
-    if isinstance(labels, Tracer):
-        return
-    present = np.unique(np.asarray(labels))
-    if len(present) < 2:
-        raise ValueError(
-            "labels: expected examples of two classes or more, got "
-            f"{f'only class {present[0]}' if len(present) else 'no examples'}; "
-            "information on the class needs classes to tell apart"
-        )

@@ -43,10 +43,17 @@ from jaxtyping import Array, Float, Int
 from ioca_jax.ablation.curves import ablation_curves
 from ioca_jax.ablation.evaluation import right_and_losses
 from ioca_jax.batching import SEEN, fold_examples
+from ioca_jax.checks import (
+    check_clamp,
+    check_classes,
+    check_codes_and_labels,
+    check_counts,
+    check_examples,
+    check_names,
+)
 from ioca_jax.devices import sum_over_examples
 from ioca_jax.measures.counts import EXACT_IN_FLOAT32, joint_counts, pair_counts
 from ioca_jax.measures.information import (
-    check_classes,
     check_permutations,
     class_divergences,
     entropy,
@@ -54,6 +61,7 @@ from ioca_jax.measures.information import (
     mutual_information,
     mutual_information_miller_madow,
     permuted_labels,
+    reaches,
 )
 from ioca_jax.networks.mlp import (
     MLP,
@@ -116,7 +124,8 @@ def pair_values(
         P. Williams and R. Beer, arXiv 1004.2515, section 4; A. Barrett, arXiv
         1411.2832.
     """
-    table = jnp.asarray(counts)
+    check_counts(counts)
+    table = jnp.asarray(counts, jnp.int32)
     first, second = _tables_of_each(table)
     bits = {}
     for suffix, information in (
@@ -164,9 +173,9 @@ def _i_min(first: Array, second: Array) -> Array:
 def pair_information(
     codes: Int[ArrayLike, "N H"],
     labels: Int[ArrayLike, " N"],
+    *,
     num_codes: int,
     num_classes: int,
-    *,
     measures: Sequence[str] = PAIR_MEASURES,
     memory_gb: float = 1.0,
 ) -> dict[str, Float[Array, "H H"]]:
@@ -191,15 +200,17 @@ def pair_information(
             code out of range, a single class, or shapes that do not fit each other.
     """
     codes, labels = _checked_codes(codes, labels, num_codes, num_classes)
-    names = _checked_measures(measures)
+    check_names("measures", measures, PAIR_MEASURES)
     _check_pairs_supported(len(labels), num_codes, num_classes)
     rows = _rows_at_once(codes.shape[1], num_codes, num_classes, memory_gb)
-    return _pair_information(codes, labels, num_codes, num_classes, names, rows)
+    return _pair_information(
+        codes, labels, num_codes, num_classes, tuple(measures), rows
+    )
 
 
 @partial(jax.jit, static_argnames=("num_codes", "num_classes", "names", "rows"))
 def _pair_information(codes, labels, num_codes, num_classes, names, rows):
-    counts = pair_counts(codes, labels, num_codes, num_classes)
+    counts = pair_counts(codes, labels, num_codes=num_codes, num_classes=num_classes)
 
     def of_row(row):
         bits = pair_values(row)
@@ -224,16 +235,12 @@ class PairNull(NamedTuple):
     mean: Float[Array, "H H"]
 
 
-# Equal tables give equal values; what a program's order of summing differs by is less.
-_EQUAL_BITS = 1e-6
-
-
 def pair_null(
     codes: Int[ArrayLike, "N H"],
     labels: Int[ArrayLike, " N"],
+    *,
     num_codes: int,
     num_classes: int,
-    *,
     key: Array,
     measures: Sequence[str] = ("co_information", "redundancy_mmi", "synergy_mmi"),
     permutations: int = 200,
@@ -263,21 +270,27 @@ def pair_null(
         ValueError: as ``pair_information``, or no permutations.
     """
     codes, labels = _checked_codes(codes, labels, num_codes, num_classes)
-    names = _checked_measures(measures)
+    check_names("measures", measures, PAIR_MEASURES)
     check_permutations(permutations)
     _check_pairs_supported(len(labels), num_codes, num_classes)
     rows = _rows_at_once(codes.shape[1], num_codes, num_classes, memory_gb)
     permuted = permuted_labels(labels, key, permutations)
-    return _pair_null(codes, labels, permuted, num_codes, num_classes, names, rows)
+    return _pair_null(
+        codes, labels, permuted, num_codes, num_classes, tuple(measures), rows
+    )
 
 
 @partial(jax.jit, static_argnames=("num_codes", "num_classes", "names", "rows"))
 def _pair_null(codes, labels, permuted, num_codes, num_classes, names, rows):
     is_pair = ~jnp.eye(codes.shape[1], dtype=bool)
 
+    # What all values are made of, and to a share of which they are right.
+    kept = (*names, "joint_information")
+
     def measured(labels):
-        bits = _pair_information(codes, labels, num_codes, num_classes, names, rows)
-        return jnp.stack([bits[name] for name in names])  # [measures, H, H]
+        bits = _pair_information(codes, labels, num_codes, num_classes, kept, rows)
+        values = jnp.stack([bits[name] for name in names])  # [measures, H, H]
+        return values, bits["joint_information"]
 
     signed = [name.startswith("co_information") for name in names]
     signed = jnp.asarray(signed)[:, None, None]
@@ -285,15 +298,15 @@ def _pair_null(codes, labels, permuted, num_codes, num_classes, names, rows):
     def compared(bits):
         return jnp.where(is_pair, jnp.where(signed, jnp.abs(bits), bits), -jnp.inf)
 
-    observed = compared(measured(labels)) - _EQUAL_BITS
+    bits, joint = measured(labels)
+    observed, scale = compared(bits), jnp.abs(bits) + joint
 
     def add(carry, shuffled):
-        bits = measured(shuffled)
+        bits, _ = measured(shuffled)
         null = compared(bits)
         most = null.max(axis=(1, 2), keepdims=True)
-        return jax.tree.map(
-            jnp.add, carry, (null >= observed, most >= observed, bits)
-        ), None
+        as_great = (reaches(x, observed, scale) for x in (null, most))
+        return jax.tree.map(jnp.add, carry, (*as_great, bits)), None
 
     zeros = jnp.zeros(observed.shape, jnp.int32)
     carry = (zeros, zeros, jnp.zeros(observed.shape))
@@ -313,6 +326,7 @@ def pair_tables(
     codes: Int[ArrayLike, "N H"],
     labels: Int[ArrayLike, " N"],
     pairs: Int[ArrayLike, "P 2"],
+    *,
     num_codes: int,
     num_classes: int,
 ) -> Int[Array, "P pair_codes C"]:
@@ -335,7 +349,7 @@ def pair_tables(
     codes, labels = _checked_codes(codes, labels, num_codes, num_classes)
     pairs = _checked_groups("pairs", pairs, codes.shape[1], size=2)
     both = codes[:, pairs[:, 0]] * num_codes + codes[:, pairs[:, 1]]
-    return joint_counts(both, labels, num_codes**2, num_classes)
+    return joint_counts(both, labels, num_codes=num_codes**2, num_classes=num_classes)
 
 
 class Decomposition(NamedTuple):
@@ -386,6 +400,7 @@ def broja(counts: Int[ArrayLike, "P pair_codes C"]) -> Decomposition:
         N. Bertschinger et al., "Quantifying unique information", arXiv 1311.4369,
         definition 1; the dual: A. Makkeh et al., "BROJA-2PID", arXiv 1803.05238.
     """
+    check_counts(counts)
     tables = np.asarray(counts)
     if tables.ndim == 3:
         _tables_of_each(jnp.asarray(tables))
@@ -565,9 +580,9 @@ def group_information(
     codes: Int[ArrayLike, "N H"],
     labels: Int[ArrayLike, " N"],
     groups: Int[ArrayLike, "M size"],
+    *,
     num_codes: int,
     num_classes: int,
-    *,
     key: Array,
     permutations: int = 100,
 ) -> GroupInformation:
@@ -682,7 +697,7 @@ def _values_of_code(code, labels, permuted, size, num_classes) -> GroupInformati
         table = _table(code, labels, size, num_classes)
         plain, corrected = informations(labels)
         null, null_corrected = jax.lax.map(informations, permuted)
-        as_great = jnp.sum(null >= plain - _EQUAL_BITS)
+        as_great = jnp.sum(reaches(null, plain, plain))
         return (
             entropy(table),
             entropy_miller_madow(table),
@@ -721,9 +736,9 @@ def information_along_order(
     codes: Int[ArrayLike, "N H"],
     labels: Int[ArrayLike, " N"],
     order: Int[ArrayLike, "*orders K"],
+    *,
     num_codes: int,
     num_classes: int,
-    *,
     key: Array,
     permutations: int = 100,
 ) -> OrderInformation:
@@ -801,6 +816,7 @@ def redundancy_index(
     codes: Int[ArrayLike, "N H"],
     labels: Int[ArrayLike, " N"],
     groups: Int[ArrayLike, "M size"],
+    *,
     num_codes: int,
     num_classes: int,
 ) -> Float[Array, " M"]:
@@ -832,7 +848,7 @@ def redundancy_index(
 
 @partial(jax.jit, static_argnames=("num_codes", "num_classes"))
 def _redundancy_index(codes, labels, groups, num_codes, num_classes):
-    singles = joint_counts(codes, labels, num_codes, num_classes)
+    singles = joint_counts(codes, labels, num_codes=num_codes, num_classes=num_classes)
     alone = mutual_information_miller_madow(singles)
     size = _sizes(codes, groups.shape[1], num_codes)
 
@@ -871,6 +887,7 @@ class LayerInformation(NamedTuple):
 def layer_information(
     codes: Int[ArrayLike, "N n"],
     labels: Int[ArrayLike, " N"],
+    *,
     num_codes: int,
     num_classes: int,
 ) -> LayerInformation:
@@ -924,7 +941,8 @@ def _decoded_information(codes, labels, num_codes, num_classes) -> Float[Array, 
     parts = [(codes[start::2], labels[start::2]) for start in (0, 1)]
     bits = []
     for fitted, asked in (parts, parts[::-1]):
-        counts = joint_counts(*fitted, num_codes, num_classes) + 1.0  # Laplace's rule
+        counts = joint_counts(*fitted, num_codes=num_codes, num_classes=num_classes)
+        counts = counts + 1.0  # Laplace's rule
         given_class = jnp.log(counts / counts.sum(axis=1, keepdims=True))
         frequency = jnp.bincount(fitted[1], length=num_classes) + 1.0
         score = jnp.log(frequency) + sum(
@@ -975,9 +993,9 @@ def o_information(
     codes: Int[ArrayLike, "N H"],
     labels: Int[ArrayLike, " N"],
     groups: Int[ArrayLike, "M size"],
+    *,
     num_codes: int,
     num_classes: int,
-    *,
     key: Array,
     permutations: int = 100,
 ) -> OInformation:
@@ -1019,68 +1037,65 @@ def o_information(
 @partial(jax.jit, static_argnames=("num_codes", "num_classes", "permutations"))
 def _o_information(codes, labels, groups, key, num_codes, num_classes, permutations):
     number = groups.shape[1]
-    permuted = permuted_labels(labels, key, permutations)
-    # Where each neuron of a group finds its codes once they are permuted on their own.
+    classes = jnp.concatenate(
+        [labels[None], permuted_labels(labels, key, permutations)]
+    )
+    # Where each neuron of a group finds its codes: at first its own, then permuted.
     keys = jax.random.split(jax.random.fold_in(key, permutations), number)
     positions = jnp.arange(len(labels), dtype=jnp.int32)
-    apart = jnp.stack(
-        [permuted_labels(positions, key, permutations) for key in keys], axis=-1
-    )  # [permutations, N, size]
-    others = np.array([np.delete(np.arange(number), j) for j in range(number)])
+    apart = [permuted_labels(positions, key, permutations) for key in keys]
+    own = jnp.broadcast_to(positions[:, None], (1, len(labels), number))
+    places = jnp.concatenate([own, jnp.stack(apart, axis=-1)])
+    # Codes permuted on their own may make as many joint ones as there are examples.
+    size = _alphabet(num_codes, number, len(labels))
+    gains = [_gain(k, number) for k in range(number + 1)]
 
-    def entropies(members, labels):
-        """Of a group's code, of code and class, and of the class: plain, corrected."""
-        # Codes permuted on their own may make as many joint ones as there are examples.
-        size = _alphabet(num_codes, members.shape[1], len(labels))
-        code = _joint_code(members, num_codes)
-        table = _table(code, labels, size, num_classes)
-        tables = (table, table.reshape(-1, 1), table.T)
-        return jnp.array([[h(t) for t in tables] for h in _ENTROPIES])
+    def informations(code, others, num_others):
+        table = _table(code, others, size, num_others)
+        return mutual_information(table), mutual_information_miller_madow(table)
 
-    def values(members, labels):
-        """Of the neurons, and with the class: [2, plain and corrected]."""
-        whole = entropies(members, labels)
-        singles = jax.vmap(lambda one: entropies(one[:, None], labels))(members.T)
-        rests = jax.lax.map(lambda rest: entropies(members[:, rest], labels), others)
-        alone = singles[..., 0].sum(axis=0)
-        of_neurons = (number - 2) * whole[:, 0] + alone - rests[..., 0].sum(axis=0)
-        with_class = (number - 1) * whole[:, 1] + alone - rests[..., 1].sum(axis=0)
-        return jnp.stack([of_neurons, with_class + whole[:, 2] - whole[:, 0]])
+    def added_up(weights, bits):
+        """Plain, corrected, and what their rounding is a share of."""
+        plain, corrected = (weights * each for each in bits)
+        return plain.sum(), corrected.sum(), jnp.abs(plain).sum()
 
-    # First the codes and labels themselves, then with the codes permuted, then with the
-    # labels: one program measures all.
-    own = jnp.broadcast_to(positions[:, None], (permutations + 1, *apart.shape[1:]))
-    places = jnp.concatenate([own[:1], apart, own[1:]])
-    true = jnp.broadcast_to(labels, (permutations + 1, len(labels)))
-    classes = jnp.concatenate([true, permuted])
+    def of_neurons(members):
+        def term(kept_and_neuron):
+            kept, neuron = kept_and_neuron
+            code = _joint_code(jnp.where(kept, members, 0), num_codes)
+            return informations(code, members[:, neuron], num_codes)
+
+        kept, weights = (np.concatenate(part) for part in zip(*gains[:-1], strict=True))
+        neurons = np.repeat(np.arange(number), [len(gain[0]) for gain in gains[:-1]])
+        return added_up(weights, jax.lax.map(term, (kept, neurons)))
 
     def of_group(group):
         members = codes[:, group]
         cells = _count_cells(_joint_code(members, num_codes), labels, num_classes)
         supported = cells * EXAMPLES_PER_CELL <= len(labels)
+        plain, corrected, scale = jax.lax.map(
+            lambda place: of_neurons(jnp.take_along_axis(members, place, axis=0)),
+            places,
+        )
+        kept, weights = gains[-1]
+        subsets = jax.lax.map(
+            lambda kept: _joint_code(jnp.where(kept, members, 0), num_codes), kept
+        )
 
-        def measured(places_and_classes):
-            places, classes = places_and_classes
-            return values(jnp.take_along_axis(members, places, axis=0), classes)
+        def of_class(classes):
+            term = partial(informations, others=classes, num_others=num_classes)
+            return added_up(weights, jax.lax.map(term, subsets))
 
-        found = jax.lax.map(measured, (places, classes))
-        (plain, corrected), (with_class, with_class_corrected) = found[0]
-        null = found[1 : 1 + permutations, 0, 0]
-        null_with_class = found[1 + permutations :, 1, 0]
-
-        def p_value(null, observed):
-            as_great = jnp.sum(jnp.abs(null) >= jnp.abs(observed) - _EQUAL_BITS)
-            return (as_great + 1) / jnp.float32(permutations + 1)
-
+        gain, gain_corrected, gain_scale = jax.lax.map(of_class, classes)
         bits = OInformation(
-            plain,
-            corrected,
-            null.mean(),
-            p_value(null, plain),
-            with_class,
-            with_class_corrected,
-            null_with_class.mean(),
-            p_value(null_with_class - plain, with_class - plain),
+            plain[0],
+            corrected[0],
+            plain[1:].mean(),
+            _p_value_of_size(plain, scale[0]),
+            plain[0] + gain[0],
+            corrected[0] + gain_corrected[0],
+            plain[0] + gain[1:].mean(),
+            _p_value_of_size(gain, gain_scale[0]),
         )
         return jax.tree.map(
             lambda leaf: jnp.where(supported, leaf, jnp.nan), bits
@@ -1089,7 +1104,25 @@ def _o_information(codes, labels, groups, key, num_codes, num_classes, permutati
     return jax.lax.map(of_group, groups)
 
 
-_ENTROPIES = (entropy, entropy_miller_madow)
+def _gain(k: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a variable adds to the O-information of k others, of a group of ``number``.
+
+    ``(1 - k) I(X_1..X_k; Y) + sum_j I(all but X_j; Y)``, what equation 5 of Rosas
+    et al. with Y is more than without:
+    sets bool [terms, number] and weights [terms]; nothing for k below 2.
+    """
+    before = np.arange(number) < k
+    sets = np.concatenate([before[None], before & ~np.eye(number, dtype=bool)[:k]])
+    weights = np.array([1 - k, *[1] * k], np.float32)
+    there = k >= 2
+    return sets[: there * len(sets)], weights[: there * len(weights)]
+
+
+def _p_value_of_size(bits: Float[Array, " draws"], scale: Array) -> Float[Array, ""]:
+    """How often draws are as far from 0 as the first of them, the observed one."""
+    size = jnp.abs(bits)
+    as_great = jnp.sum(reaches(size[1:], size[0], scale))
+    return (as_great + 1) / jnp.float32(len(bits))
 
 
 # Pairs, interventional ----------------------------------------------------------------
@@ -1341,49 +1374,17 @@ def _checked_codes(
     codes: ArrayLike, labels: ArrayLike, num_codes: int, num_classes: int
 ) -> tuple[Array, Array]:
     """Codes and labels on the device, of shapes and values that fit."""
-    for name, array in (("codes", codes), ("labels", labels)):
-        if not jnp.issubdtype(jnp.result_type(array), jnp.integer):
-            raise ValueError(
-                f"{name}: expected integers, got {jnp.result_type(array)}; quantize "
-                "activations first"
-            )
+    check_codes_and_labels(codes, labels, num_codes=num_codes, num_classes=num_classes)
     codes, labels = jnp.asarray(codes, jnp.int32), jnp.asarray(labels, jnp.int32)
-    if codes.ndim != 2 or labels.shape != codes.shape[:1] or not len(labels):
-        raise ValueError(
-            "expected codes [N, H] and labels [N] with N at least 1, got shapes "
-            f"{list(codes.shape)} and {list(labels.shape)}"
-        )
     # Counts are exact in float32, and a rank beside a code or class fits an int32.
-    most = min(EXACT_IN_FLOAT32, (2**31 - 1) // max(num_codes, num_classes, 1))
+    most = min(EXACT_IN_FLOAT32, (2**31 - 1) // max(num_codes, num_classes))
     if len(labels) > most:
         raise ValueError(
             f"expected at most {most} examples, which are counted exactly, got "
             f"{len(labels)}; take a part of them"
         )
-    for name, array, number in (
-        ("codes", codes, num_codes),
-        ("labels", labels, num_classes),
-    ):
-        if isinstance(array, Tracer) or not array.size:
-            continue
-        least, most = int(array.min()), int(array.max())
-        if least < 0 or most >= number:
-            raise ValueError(
-                f"{name}: expected values in [0, {number - 1}], got "
-                f"{least if least < 0 else most}"
-            )
     check_classes(labels)
     return codes, labels
-
-
-def _checked_measures(measures: Sequence[str]) -> tuple[str, ...]:
-    unknown = [name for name in measures if name not in PAIR_MEASURES]
-    if unknown or not measures:
-        raise ValueError(
-            f"measures: expected some of {', '.join(PAIR_MEASURES)}, got "
-            f"{', '.join(map(repr, unknown)) or 'none'}"
-        )
-    return tuple(measures)
 
 
 def _check_memory(memory_gb: float) -> None:
@@ -1394,9 +1395,9 @@ def _check_memory(memory_gb: float) -> None:
 def check_pairs(
     num_neurons: int,
     num_examples: int,
+    *,
     num_codes: int,
     num_classes: int,
-    *,
     memory_gb: float = 1.0,
 ) -> None:
     """Refuses what ``pair_information`` would, before there are codes.
@@ -1505,16 +1506,12 @@ def _check_groups_supported(cells: Array, num_examples: int, size: int) -> None:
 def _checked_network(
     model: MLP, clamp: ArrayLike, x: ArrayLike, y: ArrayLike
 ) -> tuple[Array, Array, Array]:
-    x, y = jnp.asarray(x), jnp.asarray(y)
-    if x.ndim != 2 or y.shape != x.shape[:1] or not len(y):
-        raise ValueError(
-            "expected images x [N, D] and classes y [N] with N at least 1, got shapes "
-            f"{list(x.shape)} and {list(y.shape)}"
-        )
-    clamp = jnp.asarray(clamp, jnp.float32)
-    if clamp.ndim < 2 or clamp.shape[-1] != model.num_neurons:
+    check_examples(x, y, model.num_classes)
+    check_clamp(clamp, model.num_neurons)
+    if np.ndim(clamp) < 2:
         raise ValueError(
             f"clamp: expected float32 [S, ..., {model.num_neurons}], a value for each "
-            f"hidden neuron of each network, got shape {list(clamp.shape)}"
+            f"hidden neuron of each network, got shape {list(np.shape(clamp))}"
         )
-    return x, y, clamp
+    x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
+    return x, y, jnp.asarray(clamp, jnp.float32)

@@ -1,5 +1,9 @@
 """Bits: oracles of SciPy and scikit-learn, closed forms, invariants, transforms."""
 
+import decimal
+import fractions
+from decimal import Decimal as D
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,11 +19,13 @@ from ioca_jax.measures.counts import joint_counts
 from ioca_jax.measures.information import (
     MEASURES,
     PAPER_MEASURES,
+    ROUNDING,
     class_divergences,
     entropy_miller_madow,
     mutual_information_miller_madow,
     permutation_null,
     permuted_labels,
+    reaches,
     selective_class,
 )
 
@@ -141,6 +147,118 @@ def test_a_dead_neuron_has_exactly_zero_bits(num_codes, of_class):
         np.testing.assert_array_equal(measure(tables), np.zeros(2))
 
 
+def test_a_dead_neuron_has_exactly_zero_bits_of_any_number_of_examples():
+    # N * (1 / N) is not 1 in float32 for one N of eight: 41, 833, 4403 are some.
+    totals = np.arange(1, 12_000)
+    tables = np.zeros((len(totals), 2, 2), np.int32)
+    tables[:, 1, 0] = totals // 3
+    tables[:, 1, 1] = totals - totals // 3
+    assert not np.asarray(measured(tables)).any()
+    assert (np.asarray(selective_class(tables)) == -1).all()
+    of_class = [308, 611, 156, 422, 585, 455, 547, 397, 518, 404]
+    table = np.array([of_class, [0] * 10], np.int32)
+    assert not np.asarray(measured(table)).any()
+    assert selective_class(table) == -1
+
+
+def test_an_independent_code_has_exactly_zero_bits_of_the_class():
+    rng = np.random.default_rng(0)
+    of_code, of_class = rng.integers(1, 300, (500, 4)), rng.integers(1, 300, (500, 7))
+    tables = (of_code[:, :, None] * of_class[:, None]).astype(np.int32)
+    assert not np.asarray(class_divergences(tables)).any()
+    assert not np.asarray(MEASURES["mutual_information"](tables)).any()
+    assert (np.asarray(selective_class(tables)) == -1).all()
+    tables[:, 0, 0] += 1
+    assert (np.asarray(class_divergences(tables))[:, 0] > 0).all()
+
+
+def exact_divergence(table: np.ndarray, label: int) -> D:
+    """Of 50 digits; the rationals under its logarithms are exact."""
+    rows = [[int(count) for count in row] for row in table]
+    of_code, total = [sum(row) for row in rows], sum(map(sum, rows))
+    of_class = sum(row[label] for row in rows)
+    nats = D(0)
+    for row, code in zip(rows, of_code, strict=True):
+        if row[label]:
+            ratio = fractions.Fraction(row[label] * total, of_class * code)
+            logarithm = (D(ratio.numerator) / D(ratio.denominator)).ln()
+            nats += D(row[label]) / D(of_class) * logarithm
+    return nats / D(2).ln()
+
+
+@pytest.mark.parametrize("most", [10, 5_000, 40_000_000])
+@pytest.mark.parametrize("dependence", [1e-3, 1])
+def test_divergences_are_right_to_a_share_of_themselves(most, dependence):
+    # Of 40 million examples and codes that are almost independent, 1e-7 bits.
+    rng = np.random.default_rng(most)
+    of_class = rng.integers(1, most, 5)
+    laws = (1 - dependence) * np.array([0.5, 0.3, 0.2])
+    laws = laws + dependence * rng.dirichlet(np.ones(3), 5)
+    table = rng.multinomial(of_class, laws).T.astype(np.int32)
+    with decimal.localcontext(prec=50):
+        exact = [float(exact_divergence(table, label)) for label in range(5)]
+    found = np.asarray(class_divergences(table))
+    np.testing.assert_allclose(found, exact, rtol=ROUNDING / 2, atol=0)
+    weights = table.sum(axis=0) / table.sum()
+    information = MEASURES["mutual_information"](table)
+    np.testing.assert_allclose(information, weights @ exact, rtol=ROUNDING / 2, atol=0)
+
+
+def test_the_selective_class_is_the_first_of_equal_ones():
+    # Few and small counts: many classes have the same law, or one as far from P(T).
+    rng = np.random.default_rng(0)
+    tables = rng.integers(0, 9, (4000, 2, 6)) * rng.integers(1, 40, (4000, 1, 6))
+    tables[::2, :, 3:] = 7 * tables[::2, :, :3]
+    tables = tables.astype(np.int32)
+    found, expected, tied = np.asarray(selective_class(tables)), [], 0
+    joint = tables / np.maximum(tables.sum(axis=(1, 2), keepdims=True), 1)
+    of_class = np.maximum(joint.sum(axis=1, keepdims=True), 1e-300)
+    terms = scipy.special.rel_entr(joint / of_class, joint.sum(axis=2, keepdims=True))
+    divergences = terms.sum(axis=1)
+    with decimal.localcontext(prec=50):
+        for table, bits in zip(tables, divergences, strict=True):
+            near = np.flatnonzero(bits > bits.max() - 1e-9)
+            exact = [exact_divergence(table, label) for label in near]
+            equal = [max(exact) - value < D("1e-40") for value in exact]
+            tied += sum(equal) > 1
+            says_nothing = max(exact) < D("1e-40")
+            expected.append(-1 if says_nothing else near[equal.index(True)])
+    assert tied > 1500
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_null_of_millions_of_examples_is_exact():
+    # Tables of permuted labels: chance gives about 3e-6 bits.
+    rng = np.random.default_rng(0)
+    of_class = np.full(10, 200_000)
+    on = rng.multivariate_hypergeometric(of_class, 700_000, size=400)
+    tables = np.stack([of_class - on, on], axis=1)
+    share = tables / 2e6
+    product = share.sum(axis=2, keepdims=True) * share.sum(axis=1, keepdims=True)
+    exact = scipy.special.rel_entr(share, product).sum(axis=(1, 2))
+    bits = MEASURES["mutual_information"](tables.astype(np.int32))
+    found = jnp.mean(reaches(bits, bits[:20, None], bits[:20, None]), axis=1)
+    # No two are as near as rounding.
+    wanted = (exact >= exact[:20, None]).mean(axis=1)
+    assert wanted.min() < 0.2
+    assert wanted.max() > 0.8
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("measure", [*MEASURES.values(), selective_class])
+def test_what_are_not_counts(measure, unchecked_shapes):
+    table = np.array([[3, 1], [0, 2]], np.int32)
+    for counts, message in (
+        (table * 0.5, "^counts: expected integers, got float64; "),
+        (table - 1, "^counts: expected none negative, got -1$"),
+        (table.astype(np.int64) * 10**9, "^counts: expected at most 2147483647 "),
+        (table[0], r"^counts: expected shape \[..., B, C\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            measure(counts)
+    assert measure(table.astype(np.int8)) == measure(table)
+
+
 def test_class_divergences_are_zero_for_an_absent_class():
     table = np.array([[3, 0, 1], [1, 0, 3]], np.int32)
     divergences = np.asarray(class_divergences(table))
@@ -238,7 +356,7 @@ def test_miller_madow_takes_most_of_the_bias_away():
     rng = np.random.default_rng(0)
     labels = rng.integers(10, size=1000).astype(np.int32)
     codes = rng.integers(4, size=(1000, 400)).astype(np.int32)  # says nothing of them
-    counts = joint_counts(codes, labels, 4, 10)
+    counts = joint_counts(codes, labels, num_codes=4, num_classes=10)
     plug_in = np.asarray(MEASURES["mutual_information"](counts))
     corrected = np.asarray(mutual_information_miller_madow(counts))
     # (B-1)(C-1) / (2 N ln 2), and a standard error of sqrt(2 * 27) / (2 N ln 2 * 20).
@@ -277,7 +395,12 @@ def planted_codes() -> tuple[np.ndarray, np.ndarray]:
 def test_the_null_finds_what_is_planted():
     codes, labels = planted_codes()
     nulls = permutation_null(
-        codes, labels, 2, 4, key=jax.random.key(0), permutations=199
+        codes,
+        labels,
+        num_codes=2,
+        num_classes=4,
+        key=jax.random.key(0),
+        permutations=199,
     )
     assert nulls.keys() == {"mutual_information", "kl_selectivity"}
     for null in nulls.values():
@@ -297,9 +420,14 @@ def test_the_null_finds_what_is_planted():
 def test_the_null_is_chi_square():
     codes, labels = planted_codes()
     null = permutation_null(
-        codes, labels, 2, 4, key=jax.random.key(1), permutations=800
+        codes,
+        labels,
+        num_codes=2,
+        num_classes=4,
+        key=jax.random.key(1),
+        permutations=800,
     )["mutual_information"]
-    counts = joint_counts(codes, labels, 2, 4)
+    counts = joint_counts(codes, labels, num_codes=2, num_classes=4)
     statistic = (
         2 * 2000 * np.log(2) * np.asarray(MEASURES["mutual_information"](counts))
     )
@@ -314,7 +442,12 @@ def test_the_null_is_a_loop_over_permutations(num_codes):
     codes = rng.integers(num_codes, size=(60, 3)).astype(np.int32)
     labels = rng.integers(3, size=60).astype(np.int32)
     null = permutation_null(
-        codes, labels, num_codes, 3, key=jax.random.key(0), permutations=37
+        codes,
+        labels,
+        num_codes=num_codes,
+        num_classes=3,
+        key=jax.random.key(0),
+        permutations=37,
     )["kl_selectivity"]
     shuffled = np.asarray(permuted_labels(labels, jax.random.key(0), 37))
     assert len(np.unique(shuffled, axis=0)) == 37
@@ -338,9 +471,24 @@ def test_the_null_is_a_loop_over_permutations(num_codes):
         (
             {"measures": ("entropy",)},
             "measures: expected some of mutual_information, kl_selectivity, "
-            "mutual_information_miller_madow, which labels decide, got 'entropy'",
+            "mutual_information_miller_madow, got 'entropy'",
+        ),
+        (
+            {"measures": ("taylor_zero",)},
+            "measures: expected some of mutual_information, kl_selectivity, "
+            "mutual_information_miller_madow, got 'taylor_zero'",
         ),
         ({"permutations": 0}, "permutations: expected at least 1, got 0"),
+        (
+            {"num_codes": 1},
+            r"codes: expected values in \[0, 0\], got 1; num_codes is the number of "
+            "codes B",
+        ),
+        (
+            {"num_classes": 3},
+            r"labels: expected values in \[0, 2\], got 3; number classes from 0 to "
+            "num_classes - 1",
+        ),
         (
             {"labels": np.full(2000, 3, np.int32)},
             "labels: expected examples of two classes or more, got only class 3; "
@@ -350,7 +498,6 @@ def test_the_null_is_a_loop_over_permutations(num_codes):
 )
 def test_what_no_null_can_be_made_of(change, message):
     codes, labels = planted_codes()
-    change = dict(change)
-    labels = change.pop("labels", labels)
+    right = {"labels": labels, "num_codes": 2, "num_classes": 4}
     with pytest.raises(ValueError, match=f"^{message}$"):
-        permutation_null(codes, labels, 2, 4, key=jax.random.key(0), **change)
+        permutation_null(codes, key=jax.random.key(0), **right | change)

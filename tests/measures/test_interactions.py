@@ -157,9 +157,17 @@ NUM_PLANTED = 1000
 
 def test_planted_pairs_are_recovered_and_told_from_chance():
     codes, labels = planted(NUM_PLANTED)
-    bits = pair_information(codes, labels, 2, 4)
+    bits = pair_information(codes, labels, num_codes=2, num_classes=4)
     names = ("co_information", "redundancy_i_min", "synergy_mmi", "redundancy_mmi")
-    null = pair_null(codes, labels, 2, 4, key=KEY, measures=names, permutations=99)
+    null = pair_null(
+        codes,
+        labels,
+        num_codes=2,
+        num_classes=4,
+        key=KEY,
+        measures=names,
+        permutations=99,
+    )
     copies, xor, noise, apart = (0, 1), (2, 3), (4, 5), (0, 6)
     # What chance gives 1,000 examples: 4 codes, 4 classes, 9 / (2 N ln 2) bits.
     chance = 0.02
@@ -202,7 +210,11 @@ def test_planted_pairs_are_recovered_and_told_from_chance():
     mean = float(null["co_information"].mean[noise])
     expected = -3 / (2 * NUM_PLANTED * math.log(2))
     assert mean == pytest.approx(expected, rel=0.5)  # 99 draws of a chi-square
-    parts = broja(pair_tables(codes, labels, np.array([copies, xor, apart]), 2, 4))
+    parts = broja(
+        pair_tables(
+            codes, labels, np.array([copies, xor, apart]), num_codes=2, num_classes=4
+        )
+    )
     np.testing.assert_allclose(parts.redundancy, [1, 0, 0], atol=chance)
     np.testing.assert_allclose(parts.synergy, [0, 1, 0], atol=chance)
 
@@ -228,7 +240,9 @@ CODES, LABELS = network_like(600, 7, 3, 4)
 def test_all_pairs_agree_with_counting_rows():
     bits = {
         name: np.asarray(value)
-        for name, value in pair_information(CODES, LABELS, 3, 4).items()
+        for name, value in pair_information(
+            CODES, LABELS, num_codes=3, num_classes=4
+        ).items()
     }
     for i, j in itertools.product(range(7), repeat=2):
         for suffix, corrected in (("", False), ("_miller_madow", True)):
@@ -249,7 +263,9 @@ def test_all_pairs_agree_with_counting_rows():
         if not name.startswith("unique"):
             np.testing.assert_allclose(matrix, matrix.T, atol=TOLERANCE)
     assert not bits["redundancy_mmi"][-1].any()  # a dead neuron says nothing
-    tables = pair_tables(CODES, LABELS, np.array([[2, 5], [5, 0]]), 3, 4)
+    tables = pair_tables(
+        CODES, LABELS, np.array([[2, 5], [5, 0]]), num_codes=3, num_classes=4
+    )
     of_tables = values(tables)
     for name, matrix in bits.items():
         np.testing.assert_allclose(
@@ -308,12 +324,14 @@ class Parts(tuple):
 
 
 def test_pairs_transform_and_compile_once(compiled):
-    whole = pair_information(CODES, LABELS, 3, 4)
+    whole = pair_information(CODES, LABELS, num_codes=3, num_classes=4)
     names = ("synergy_i_min", "joint_information_miller_madow")
 
     @jax.jit
     def traced(codes, labels):
-        return pair_information(codes, labels, 3, 4, measures=names)
+        return pair_information(
+            codes, labels, num_codes=3, num_classes=4, measures=names
+        )
 
     shuffled = np.random.default_rng(0).permutation(len(LABELS))
     for codes, labels in ((CODES, LABELS), (CODES[shuffled], LABELS[shuffled])):
@@ -321,12 +339,12 @@ def test_pairs_transform_and_compile_once(compiled):
             np.testing.assert_allclose(matrix, whole[name], atol=TOLERANCE)
     assert traced(CODES, LABELS).keys() == set(names)
     compiled.clear()
-    pair_information(CODES[::-1], LABELS, 3, 4)
+    pair_information(CODES[::-1], LABELS, num_codes=3, num_classes=4)
     assert "_pair_information" not in str(compiled)
     # A row at a time, as a small budget has it.
     smallest = 4 * 7 * 7 * 9 * 4 * 4e-9
     for name, matrix in pair_information(
-        CODES, LABELS, 3, 4, memory_gb=1.01 * smallest
+        CODES, LABELS, num_codes=3, num_classes=4, memory_gb=1.01 * smallest
     ).items():
         np.testing.assert_allclose(matrix, whole[name], atol=TOLERANCE)
     for index in np.ndindex(3, 2):
@@ -343,10 +361,23 @@ def test_the_null_of_pairs_is_what_permuting_by_hand_gives():
     # is in no family, redundancy is the greatest.
     codes, labels = CODES[:, :4], np.random.default_rng(5).permutation(LABELS)
     names = ("synergy_i_min", "co_information", "redundancy_mmi")
-    null = pair_null(codes, labels, 3, 4, key=KEY, measures=names, permutations=6)
+    null = pair_null(
+        codes,
+        labels,
+        num_codes=3,
+        num_classes=4,
+        key=KEY,
+        measures=names,
+        permutations=6,
+    )
     permuted = permuted_labels(jnp.asarray(labels), KEY, 6)
-    observed = pair_information(codes, labels, 3, 4, measures=names)
-    draws = [pair_information(codes, each, 3, 4, measures=names) for each in permuted]
+    observed = pair_information(
+        codes, labels, num_codes=3, num_classes=4, measures=names
+    )
+    draws = [
+        pair_information(codes, each, num_codes=3, num_classes=4, measures=names)
+        for each in permuted
+    ]
     apart = ~np.eye(4, dtype=bool)
     for name in names:
         size = np.abs if name == "co_information" else np.asarray
@@ -369,7 +400,9 @@ GROUPS = np.array([[0, 1, 2], [4, 2, 6], [5, 3, 1]])
 
 
 def test_groups_agree_with_counting_rows():
-    bits = group_information(CODES, LABELS, GROUPS, 3, 4, key=KEY, permutations=20)
+    bits = group_information(
+        CODES, LABELS, GROUPS, num_codes=3, num_classes=4, key=KEY, permutations=20
+    )
     for index, group in enumerate(GROUPS):
         members = CODES[:, group]
         for end, corrected in (("", False), ("_miller_madow", True)):
@@ -401,7 +434,13 @@ def test_a_wide_group_is_coded_by_rank():
     wide[:, :5] = five
     labels = (five.sum(axis=1) % 3).astype(np.int32)
     bits = group_information(
-        wide, labels, np.arange(40)[None], 2, 3, key=KEY, permutations=3
+        wide,
+        labels,
+        np.arange(40)[None],
+        num_codes=2,
+        num_classes=3,
+        key=KEY,
+        permutations=3,
     )
     assert bits.cells[0] == 32
     assert float(bits.entropy[0]) == pytest.approx(entropy_of(*five.T), abs=TOLERANCE)
@@ -412,7 +451,9 @@ def test_a_wide_group_is_coded_by_rank():
 def test_information_along_an_order_agrees_with_its_groups_and_ends_where_it_must():
     codes, labels = network_like(600, 9, 2, 3)
     orders = np.array([[8, 3, 0, 1, 2, 4, 5, 7], [0, 1, 2, 3, 4, 5, 6, 7]])
-    bits = information_along_order(codes, labels, orders, 2, 3, key=KEY, permutations=4)
+    bits = information_along_order(
+        codes, labels, orders, num_codes=2, num_classes=3, key=KEY, permutations=4
+    )
     for row, order in enumerate(orders):
         first_refused = {}
         for k in range(9):
@@ -441,11 +482,17 @@ def test_information_along_an_order_agrees_with_its_groups_and_ends_where_it_mus
     assert (bits.ablated.information[:, 0] == 0).all()
     assert (bits.left.information[:, 8] == 0).all()
     one = information_along_order(
-        codes, labels, orders[1], 2, 3, key=KEY, permutations=4
+        codes, labels, orders[1], num_codes=2, num_classes=3, key=KEY, permutations=4
     )
     np.testing.assert_allclose(one.left.information, bits.left.information[1])
     groups = group_information(
-        codes, labels, orders[:, :3], 2, 3, key=KEY, permutations=4
+        codes,
+        labels,
+        orders[:, :3],
+        num_codes=2,
+        num_classes=3,
+        key=KEY,
+        permutations=4,
     )
     for field in ("null_information", "p_value", "entropy_miller_madow"):
         np.testing.assert_allclose(
@@ -455,7 +502,9 @@ def test_information_along_an_order_agrees_with_its_groups_and_ends_where_it_mus
 
 def test_o_information_agrees_with_dit_and_with_counting_rows():
     groups = GROUPS[:2]
-    bits = o_information(CODES, LABELS, groups, 3, 4, key=KEY, permutations=4)
+    bits = o_information(
+        CODES, LABELS, groups, num_codes=3, num_classes=4, key=KEY, permutations=4
+    )
     for index, group in enumerate(groups):
         columns = (*CODES[:, group].T, LABELS)
         table = np.zeros((3, 3, 3, 4))
@@ -483,7 +532,13 @@ def test_the_null_of_a_wide_group_counts_every_joint_code():
     wide = (three @ rng.normal(size=(3, 12)) > 0.3).astype(np.int32)
     labels = three[:, 0].astype(np.int32)
     bits = o_information(
-        wide, labels, np.arange(12)[None], 2, 2, key=KEY, permutations=5
+        wide,
+        labels,
+        np.arange(12)[None],
+        num_codes=2,
+        num_classes=2,
+        key=KEY,
+        permutations=5,
     )
     expected = [o_information_of(*rng.permuted(wide, axis=0).T) for _ in range(5)]
     # A draw of either mean differs by some hundredths of a bit.
@@ -498,14 +553,18 @@ def test_o_information_of_planted_groups():
     codes, labels = planted(NUM_PLANTED)
     pairs = np.array([[0, 1], [2, 3], [4, 5]])
     # Of two neurons and the class it is co-information.
-    bits = o_information(codes, labels, pairs, 2, 4, key=KEY, permutations=49)
-    both = pair_information(codes, labels, 2, 4)["co_information"]
+    bits = o_information(
+        codes, labels, pairs, num_codes=2, num_classes=4, key=KEY, permutations=49
+    )
+    both = pair_information(codes, labels, num_codes=2, num_classes=4)["co_information"]
     np.testing.assert_allclose(bits.with_class, both[tuple(pairs.T)], atol=TOLERANCE)
     np.testing.assert_allclose(bits.of_neurons, 0, atol=TOLERANCE)
     np.testing.assert_allclose(bits.p_value_with_class[:2], 1 / 50, rtol=1e-6)
     assert bits.p_value_with_class[2] > 0.02
     triples = np.array([[2, 3, 0], [0, 1, 6], [4, 5, 6]])
-    bits = o_information(codes, labels, triples, 2, 4, key=KEY, permutations=49)
+    bits = o_information(
+        codes, labels, triples, num_codes=2, num_classes=4, key=KEY, permutations=49
+    )
     # An XOR's three; copies beside a third; noise.
     np.testing.assert_allclose(bits.of_neurons, [-1, 0, 0], atol=0.02)
     assert bits.p_value_of_neurons[0] == pytest.approx(1 / 50)
@@ -516,20 +575,24 @@ def test_o_information_of_planted_groups():
 def test_the_redundancy_index_of_planted_groups():
     codes, labels = planted(NUM_PLANTED)
     groups = np.array([[0, 1], [2, 3], [0, 6]])
-    index = redundancy_index(codes, labels, groups, 2, 4)
+    index = redundancy_index(codes, labels, groups, num_codes=2, num_classes=4)
     # Copies, an XOR, two bits of the class; chance as in the test of pairs.
     np.testing.assert_allclose(index, [2, 0, 1], atol=0.02)
     of = partial(information_of, labels=labels, corrected=True)
     alone, joint = sum(of(codes[:, [j]]) for j in (2, 3)), of(codes[:, [2, 3]])
     assert float(index[1]) == pytest.approx(alone / joint, abs=TOLERANCE)
-    many = redundancy_index(CODES, LABELS, GROUPS, 3, 4)
+    many = redundancy_index(CODES, LABELS, GROUPS, num_codes=3, num_classes=4)
     for group, value in zip(GROUPS, many, strict=True):
-        one = redundancy_index(CODES, LABELS, group[None], 3, 4)[0]
+        one = redundancy_index(CODES, LABELS, group[None], num_codes=3, num_classes=4)[
+            0
+        ]
         np.testing.assert_allclose(one, value, rtol=1e-6)
     traced = jax.jit(partial(redundancy_index, num_codes=3, num_classes=4))
     np.testing.assert_allclose(traced(CODES, LABELS, GROUPS), many, rtol=1e-5)
     nothing = np.zeros((100, 2), np.int32)
-    dead = redundancy_index(nothing, np.arange(100) % 2, np.array([[0, 1]]), 2, 2)
+    dead = redundancy_index(
+        nothing, np.arange(100) % 2, np.array([[0, 1]]), num_codes=2, num_classes=2
+    )
     assert np.isnan(dead).all()
 
 
@@ -539,22 +602,24 @@ def test_a_layer_is_bounded_by_what_a_decoder_makes_of_it():
     labels = np.repeat(np.arange(4), 300)[rng.permutation(1200)]
     bits = np.stack([labels // 2, labels % 2], axis=1)
     noise = rng.integers(0, 2, (1200, 30))
-    told = layer_information(np.concatenate([bits, noise], axis=1), labels, 2, 4)
+    told = layer_information(
+        np.concatenate([bits, noise], axis=1), labels, num_codes=2, num_classes=4
+    )
     # Miller-Madow values may be a little above 2 bits.
     assert 1.9 < float(told.information_decoded) <= 2.01
     assert np.isnan(told.information_miller_madow)
     assert float(told.entropy) == pytest.approx(math.log2(1200), abs=1e-2)
     assert told.cells == 1200
-    few = layer_information(bits, labels, 2, 4)
+    few = layer_information(bits, labels, num_codes=2, num_classes=4)
     assert float(few.entropy) == pytest.approx(2, abs=TOLERANCE)
     assert float(few.information_miller_madow) == pytest.approx(
         information_of(bits, labels, corrected=True), abs=TOLERANCE
     )
-    nothing = layer_information(noise, labels, 2, 4)
+    nothing = layer_information(noise, labels, num_codes=2, num_classes=4)
     assert abs(float(nothing.information_decoded)) < 0.03
     # Three codes, one of which alone tells a class: the others share two classes.
     codes = np.stack([np.minimum(labels, 2)] * 2, axis=1)
-    partly = layer_information(codes, labels, 3, 4)
+    partly = layer_information(codes, labels, num_codes=3, num_classes=4)
     assert float(partly.information_decoded) == pytest.approx(1.5, abs=0.02)
 
 
@@ -741,70 +806,85 @@ everything = partial(group_information, key=KEY, permutations=2)
     ("call", "message"),
     [
         (
-            lambda: pair_tables(BITS, CLASSES, np.array([[0, 20]]), 2, 2),
+            lambda: pair_tables(
+                BITS, CLASSES, np.array([[0, 20]]), num_codes=2, num_classes=2
+            ),
             r"^pairs: expected neuron indices in \[0, 19\], got 20$",
         ),
         (
-            lambda: pair_tables(BITS, CLASSES, np.array([[3, 3]]), 2, 2),
+            lambda: pair_tables(
+                BITS, CLASSES, np.array([[3, 3]]), num_codes=2, num_classes=2
+            ),
             "^pairs: expected every neuron once in each, got 3 twice$",
         ),
         (
-            lambda: everything(BITS, CLASSES, np.array([[0, -1]]), 2, 2),
+            lambda: everything(
+                BITS, CLASSES, np.array([[0, -1]]), num_codes=2, num_classes=2
+            ),
             r"^groups: expected neuron indices in \[0, 19\], got -1$",
         ),
         (
-            lambda: o_information(BITS, CLASSES, np.array([[1]]), 2, 2, key=KEY),
+            lambda: o_information(
+                BITS, CLASSES, np.array([[1]]), num_codes=2, num_classes=2, key=KEY
+            ),
             r"^groups: expected integers of shape \[M, size\] with size at least 2, "
             r"neuron indices, got int64 of shape \[1, 1\]$",
         ),
         (
-            lambda: pair_information(BITS, CLASSES, 5, 2),
+            lambda: pair_information(BITS, CLASSES, num_codes=5, num_classes=2),
             "^num_codes: expected at most 4 codes for pairs of neurons with 200 "
             r"examples, 5 for each of B\*B\*C cells, got 5; quantize more coarsely, or "
             "take 250 examples$",
         ),
         (
-            lambda: pair_information(BITS, CLASSES, 2, 2, memory_gb=1e-5),
+            lambda: pair_information(
+                BITS, CLASSES, num_codes=2, num_classes=2, memory_gb=1e-5
+            ),
             "^memory_gb: expected at least 5.1e-05 for all pairs of 20 neurons with 2 "
             "codes and 2 classes, got 1e-05; raise it, quantize more coarsely, or take "
             "the neurons of one layer at a time$",
         ),
         (
-            lambda: pair_information(BITS, CLASSES, 2, 2, memory_gb=0),
+            lambda: pair_information(
+                BITS, CLASSES, num_codes=2, num_classes=2, memory_gb=0
+            ),
             "^memory_gb: expected a positive number, got 0$",
         ),
         (
-            lambda: pair_information(BITS, CLASSES, 2, 2, measures=("broja",)),
+            lambda: pair_information(
+                BITS, CLASSES, num_codes=2, num_classes=2, measures=("broja",)
+            ),
             "^measures: expected some of joint_information, .*, got 'broja'$",
         ),
         (
-            lambda: pair_null(BITS, CLASSES, 2, 2, key=KEY, permutations=0),
+            lambda: pair_null(
+                BITS, CLASSES, num_codes=2, num_classes=2, key=KEY, permutations=0
+            ),
             "^permutations: expected at least 1, got 0$",
         ),
         (
-            lambda: pair_information(BITS + 1, CLASSES, 2, 2),
-            r"^codes: expected values in \[0, 1\], got 2$",
+            lambda: pair_information(BITS + 1, CLASSES, num_codes=2, num_classes=2),
+            r"^codes: expected values in \[0, 1\], got 2; num_codes is the number of ",
         ),
         (
-            lambda: pair_information(BITS, CLASSES - 1, 2, 2),
-            r"^labels: expected values in \[0, 1\], got -1$",
+            lambda: pair_information(BITS, CLASSES - 1, num_codes=2, num_classes=2),
+            r"^labels: expected values in \[0, 1\], got -1; number classes from 0 to ",
         ),
         (
-            lambda: pair_information(BITS, 0 * CLASSES, 2, 2),
+            lambda: pair_information(BITS, 0 * CLASSES, num_codes=2, num_classes=2),
             "^labels: expected examples of two classes or more, got only class 0; ",
         ),
         (
-            lambda: pair_information(BITS * 0.5, CLASSES, 2, 2),
+            lambda: pair_information(BITS * 0.5, CLASSES, num_codes=2, num_classes=2),
             "^codes: expected integers, got float.*; quantize activations first$",
         ),
         (
-            lambda: pair_information(BITS, CLASSES[1:], 2, 2),
-            r"^expected codes \[N, H\] and labels \[N\] with N at least 1, got shapes "
-            r"\[200, 20\] and \[199\]$",
+            lambda: pair_information(BITS, CLASSES[1:], num_codes=2, num_classes=2),
+            "^labels: expected 200, one for each example, got 199$",
         ),
         (
             lambda: information_along_order(
-                BITS, CLASSES, np.array([0, 25]), 2, 2, key=KEY
+                BITS, CLASSES, np.array([0, 25]), num_codes=2, num_classes=2, key=KEY
             ),
             r"^order: expected neuron indices in \[0, 19\], got 25$",
         ),
@@ -843,22 +923,24 @@ def test_groups_too_large_for_the_examples_are_refused_with_the_number_it_takes(
         f"neurons, 5 for each of the {cells} pairs of joint code and class that occur, "
         "got 200; take more examples or smaller groups$",
     ):
-        everything(BITS, CLASSES, groups, 2, 2)
+        everything(BITS, CLASSES, groups, num_codes=2, num_classes=2)
     with pytest.raises(ValueError, match=f"^groups: expected at least {5 * cells} "):
-        redundancy_index(BITS, CLASSES, groups, 2, 2)
+        redundancy_index(BITS, CLASSES, groups, num_codes=2, num_classes=2)
     # While tracing there is nobody to tell: NaN, and the cells.
     traced = jax.jit(
-        lambda codes: everything(codes, CLASSES, jnp.asarray(groups), 2, 2)
+        lambda codes: everything(
+            codes, CLASSES, jnp.asarray(groups), num_codes=2, num_classes=2
+        )
     )(BITS)
     assert np.isnan(traced.information).all()
     assert (traced.cells == cells).all()
     # Exactly as many as it takes are enough: 4 cells, 20 examples.
     few = np.tile([[0], [1]], (10, 1)).astype(np.int32)
     labels = np.repeat([0, 1], 10).astype(np.int32)
-    bits = everything(few, labels, np.array([[0]]), 2, 2)
+    bits = everything(few, labels, np.array([[0]]), num_codes=2, num_classes=2)
     np.testing.assert_allclose(bits.information, [0], atol=TOLERANCE)
     with pytest.raises(ValueError, match="^groups: expected at least 20 examples"):
-        everything(few[1:], labels[1:], np.array([[0]]), 2, 2)
+        everything(few[1:], labels[1:], np.array([[0]]), num_codes=2, num_classes=2)
 
 
 def test_effects_refuse_what_is_not_there(unchecked_shapes):
@@ -878,10 +960,11 @@ def test_effects_refuse_what_is_not_there(unchecked_shapes):
         pair_effects(*network, clamp[0], x, y, 0)
     with pytest.raises(
         ValueError,
-        match=r"^expected images x \[N, D\] and classes y \[N\] with N at least 1, got "
-        r"shapes \[53, 12\] and \[52\]$",
+        match="^y: expected 53, one for each example, got 52$",
     ):
         pair_effects(*network, clamp, x, y[1:], 0)
+    with pytest.raises(ValueError, match="^clamp: expected numbers, got NaN"):
+        pair_effects(*network, np.nan * clamp, x, y, 0)
     with pytest.raises(
         ValueError, match="^memory_gb: expected a positive number, got -1$"
     ):
