@@ -4,6 +4,7 @@ Values are checked where they are known. While JAX traces (``jit``, ``vmap``) an
 has a shape and a type but no values yet, so only these are checked, at no cost.
 """
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -209,6 +210,45 @@ def check_codes(codes: ArrayLike, num_codes: int) -> None:
     _check_range("codes", array, num_codes, "num_codes is the number of codes B")
 
 
+def check_codes_and_labels(
+    codes: ArrayLike, labels: ArrayLike, *, num_codes: int, num_classes: int
+) -> None:
+    """Refuses codes and labels that cannot be counted together.
+
+    Args:
+        codes: int32 [N, H] in [0, B).
+        labels: int32 [N] in [0, C).
+        num_codes: B.
+        num_classes: C.
+
+    Raises:
+        ValueError: as ``check_codes`` and ``check_labels``, or fewer than two classes.
+    """
+    check_codes(codes, num_codes)
+    check_num_classes(num_classes)
+    check_labels(labels, num_classes, np.shape(codes)[0])
+
+
+def check_classes(labels: ArrayLike) -> None:
+    """Refuses labels that are all the same, of which nothing can be known.
+
+    Args:
+        labels: int32 [N]; not looked at while tracing.
+
+    Raises:
+        ValueError: fewer than two classes.
+    """
+    if not is_known(labels):
+        return
+    present = np.unique(np.asarray(labels))
+    if len(present) < 2:
+        raise ValueError(
+            "labels: expected examples of two classes or more, got "
+            f"{f'only class {present[0]}' if len(present) else 'no examples'}; "
+            "information on the class needs classes to tell apart"
+        )
+
+
 def check_counts(counts: ArrayLike) -> None:
     """Refuses what are not joint counts.
 
@@ -236,6 +276,26 @@ def check_counts(counts: ArrayLike) -> None:
         raise ValueError(
             f"counts: expected at most {_MOST_COUNTED} examples, which int32 holds, "
             f"got {most:.0f}; take a part of them"
+        )
+
+
+def check_names(name: str, given: Sequence[str], allowed: Iterable[str]) -> None:
+    """Refuses names that are not known.
+
+    Args:
+        name: of the argument.
+        given: what the caller asks for.
+        allowed: what there is.
+
+    Raises:
+        ValueError: a name that is not allowed, no name, or not a sequence of names.
+    """
+    allowed = tuple(allowed)
+    unknown = [x for x in as_tuple(name, given) if x not in allowed]
+    if unknown or not given:
+        raise ValueError(
+            f"{name}: expected some of {', '.join(allowed)}, got "
+            f"{', '.join(map(repr, unknown)) or 'none'}"
         )
 
 

@@ -72,7 +72,9 @@ def test_chunks_have_one_static_shape(chunk_size):
 def test_seen_examples_are_left_out_of_joint_counts():
     # The mark that the fold makes is one that the counting room understands.
     def count(carry, x, y):
-        return carry + joint_counts((x > 11).astype(jnp.int32), y, 2, 3)
+        return carry + joint_counts(
+            (x > 11).astype(jnp.int32), y, num_codes=2, num_classes=3
+        )
 
     whole = count(0, X, Y)
     start = jnp.zeros((2, 2, 3), jnp.int32)

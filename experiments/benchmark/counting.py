@@ -94,7 +94,9 @@ def measures_case(settings: Settings) -> Case:
     @jax.jit
     def program(outputs, y):
         codes = ioca.quantize(outputs, "threshold", settings.activation)
-        counts = ioca.joint_counts(codes, y, NUM_CODES, neurons.data.num_classes)
+        counts = ioca.joint_counts(
+            codes, y, num_codes=NUM_CODES, num_classes=neurons.data.num_classes
+        )
         return counts, {name: measure(counts) for name, measure in MEASURES.items()}
 
     def check(results):
@@ -158,8 +160,8 @@ def pairs_case(settings: Settings) -> Case:
         return pair_information(
             ioca.quantize(neurons.outputs, "threshold", settings.activation),
             neurons.data.y,
-            NUM_CODES,
-            neurons.data.num_classes,
+            num_codes=NUM_CODES,
+            num_classes=neurons.data.num_classes,
             memory_gb=settings.memory_gb,
         )
 

@@ -13,12 +13,15 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int
 
+from ioca_jax.checks import check_codes_and_labels
+
 EXACT_IN_FLOAT32 = 2**24
 
 
 def joint_counts(
     codes: Int[ArrayLike, "N H"],
     labels: Int[ArrayLike, " N"],
+    *,
     num_codes: int,
     num_classes: int,
 ) -> Int[Array, "H B C"]:
@@ -26,23 +29,20 @@ def joint_counts(
 
     Args:
         codes: int32 [N, H] in [0, B).
-        labels: int32 [N] in [0, C). An example with a label outside is not counted
-            (chunks mark examples to leave out so).
+        labels: int32 [N] in [0, C). While tracing, an example with a label outside is
+            not counted (chunks mark examples to leave out so).
         num_codes: B.
-        num_classes: C.
+        num_classes: C, at least 2.
 
     Returns:
         int32 [H, B, C], exact.
 
     Raises:
-        ValueError: shapes that do not fit each other.
+        ValueError: codes or labels that are not integers, or out of range where they
+            are known; a single class; shapes that do not fit each other.
     """
-    codes, labels = jnp.asarray(codes), jnp.asarray(labels)
-    if codes.ndim != 2 or labels.shape != codes.shape[:1]:
-        raise ValueError(
-            "expected codes [N, H] and labels [N], got shapes "
-            f"{list(codes.shape)} and {list(labels.shape)}"
-        )
+    check_codes_and_labels(codes, labels, num_codes=num_codes, num_classes=num_classes)
+    codes, labels = jnp.asarray(codes, jnp.int32), jnp.asarray(labels, jnp.int32)
     parts = [
         _count(codes[start : start + EXACT_IN_FLOAT32], part, num_codes, num_classes)
         for start in range(0, max(1, len(labels)), EXACT_IN_FLOAT32)
@@ -77,6 +77,7 @@ _EXAMPLES_IN_A_BLOCK = 512
 def pair_counts(
     codes: Int[Array, "N H"],
     labels: Int[Array, " N"],
+    *,
     num_codes: int,
     num_classes: int,
 ) -> Int[Array, "H H pair_codes C"]:

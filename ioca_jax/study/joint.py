@@ -208,21 +208,23 @@ def _key_of_groups(seed: Array) -> Array:
 @partial(jax.jit, static_argnames=("permutations", "memory_gb"))
 def _pairs(networks, x, y, key, permutations, memory_gb) -> dict[str, Array]:
     model, num_codes = networks.model, networks.num_codes
-    sizes = (num_codes, model.num_classes)
+    sizes = {"num_codes": num_codes, "num_classes": model.num_classes}
 
     def of_network(codes):
         values = pair_information(
-            codes, y, *sizes, measures=PAIR_VALUES, memory_gb=memory_gb
+            codes, y, **sizes, measures=PAIR_VALUES, memory_gb=memory_gb
         )
         null = pair_null(
-            *(codes, y, *sizes),
+            codes,
+            y,
+            **sizes,
             key=key,
             measures=("co_information",),
             permutations=permutations,
             memory_gb=memory_gb,
         )
         chosen = _choose_pairs(model, values["co_information_miller_madow"])
-        tables = pair_tables(codes, y, chosen, *sizes)
+        tables = pair_tables(codes, y, chosen, **sizes)
         there = (chosen[:, 0] != chosen[:, 1])[:, None, None]
         return {
             "pair_value": jnp.stack([values[name] for name in PAIR_VALUES]),
@@ -310,11 +312,11 @@ def _orders(networks, orders, validation, key, permutations) -> dict[str, np.nda
 
 @partial(jax.jit, static_argnames=("permutations",))
 def _along(networks, orders, x, y, key, permutations):
-    sizes = (networks.num_codes, networks.model.num_classes)
+    sizes = {"num_codes": networks.num_codes, "num_classes": networks.model.num_classes}
 
     def of_network(codes, order):
         return information_along_order(
-            codes, y, order, *sizes, key=key, permutations=permutations
+            codes, y, order, **sizes, key=key, permutations=permutations
         )
 
     return networks.map(of_network, x, orders)
@@ -364,17 +366,20 @@ def _draw_groups(neurons, keys, size) -> Int[Array, "S M size"]:
 
 @partial(jax.jit, static_argnames=("permutations",))
 def _of_groups(networks, groups, x, y, keys, permutations):
-    sizes = (networks.num_codes, networks.model.num_classes)
+    sizes = {"num_codes": networks.num_codes, "num_classes": networks.model.num_classes}
 
     def of_network(codes, groups, key):
         o_values = None
         if groups.shape[1] >= _LEAST_FOR_O_INFORMATION:
             o_values = o_information(
-                *(codes, y, groups[:_GROUPS_WITH_O_INFORMATION], *sizes),
+                codes,
+                y,
+                groups[:_GROUPS_WITH_O_INFORMATION],
+                **sizes,
                 key=key,
                 permutations=permutations,
             )
-        return redundancy_index(codes, y, groups, *sizes), o_values
+        return redundancy_index(codes, y, groups, **sizes), o_values
 
     return networks.map(of_network, x, groups, keys)
 
@@ -401,19 +406,19 @@ def ask_layers(
 @jax.jit
 def _of_layers(networks, x, y, keys) -> dict[str, Array]:
     model = networks.model
-    sizes = (networks.num_codes, model.num_classes)
+    sizes = {"num_codes": networks.num_codes, "num_classes": model.num_classes}
 
     def of_layer(codes, key, where):
-        whole = layer_information(codes[:, where], y, *sizes)
+        whole = layer_information(codes[:, where], y, **sizes)
         width = where.stop - where.start
-        size = group_size_in_layers(len(y), *sizes)
+        size = group_size_in_layers(len(y), **sizes)
         index = jnp.full(_GROUPS, jnp.nan)
         if 0 < size <= width:
             neurons = np.arange(where.start, where.stop)
             groups = random_groups(
                 neurons, size, _GROUPS, key=jax.random.fold_in(key, where.start)
             )
-            index = redundancy_index(codes, y, groups, *sizes)
+            index = redundancy_index(codes, y, groups, **sizes)
         return {
             "layer_entropy": whole.entropy,
             "layer_information": whole.information_miller_madow,

@@ -22,6 +22,7 @@ import numpy as np
 import xarray as xr
 
 from ioca_jax import plots
+from ioca_jax.checks import check_classes
 from ioca_jax.data import Dataset, load_dataset
 from ioca_jax.devices import (
     check_agreement,
@@ -32,7 +33,6 @@ from ioca_jax.devices import (
     tell,
 )
 from ioca_jax.inference.tables import tabulate
-from ioca_jax.measures.information import check_classes
 from ioca_jax.networks.mlp import MLP
 from ioca_jax.networks.training import check_fit, seeds_that_fit, train
 from ioca_jax.report.summary import summarize

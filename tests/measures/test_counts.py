@@ -1,11 +1,11 @@
 """Joint counts are exact: against a slow loop, for many examples, by parts, traced."""
 
 import itertools
+import re
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -43,7 +43,9 @@ def random_codes(num_examples, num_neurons, num_codes, num_classes, seed=0):
 )
 def test_counts_are_exact(num_examples, num_neurons, num_codes, num_classes):
     codes, labels = random_codes(num_examples, num_neurons, num_codes, num_classes)
-    counts = ioca.joint_counts(codes, labels, num_codes, num_classes)
+    counts = ioca.joint_counts(
+        codes, labels, num_codes=num_codes, num_classes=num_classes
+    )
     assert counts.dtype == jnp.int32
     np.testing.assert_array_equal(
         counts, counted_one_by_one(codes, labels, num_codes, num_classes)
@@ -52,7 +54,7 @@ def test_counts_are_exact(num_examples, num_neurons, num_codes, num_classes):
 
 def test_counts_agree_with_scikit_learn():
     codes, labels = random_codes(2_000, 3, 4, 5)
-    counts = np.asarray(ioca.joint_counts(codes, labels, 4, 5))
+    counts = np.asarray(ioca.joint_counts(codes, labels, num_codes=4, num_classes=5))
     # scikit-learn leaves out codes and classes that do not occur.
     np.testing.assert_array_equal(
         counts[2][:, [0, 2, 3, 4]], contingency_matrix(codes[:, 2], labels)
@@ -65,8 +67,8 @@ def test_counts_are_exact_past_the_integers_of_float32():
     num_examples = 2**24 + 3  # float32 has no such number
     codes = np.zeros((num_examples, 1), np.int8)
     labels = np.zeros(num_examples, np.int8)
-    counts = ioca.joint_counts(codes, labels, 1, 1)
-    assert counts.tolist() == [[[num_examples]]]
+    counts = ioca.joint_counts(codes, labels, num_codes=1, num_classes=2)
+    assert counts.tolist() == [[[num_examples, 0]]]
 
 
 @pytest.mark.parametrize("part", [7, 49, 50])
@@ -74,13 +76,15 @@ def test_parts_add_up(part, monkeypatch):
     codes, labels = random_codes(50, 3, 4, 5)
     monkeypatch.setattr(histograms, "EXACT_IN_FLOAT32", part)
     np.testing.assert_array_equal(
-        ioca.joint_counts(codes, labels, 4, 5),
+        ioca.joint_counts(codes, labels, num_codes=4, num_classes=5),
         counted_one_by_one(codes, labels, 4, 5),
     )
 
 
 def test_no_examples_count_nothing():
-    counts = ioca.joint_counts(np.zeros((0, 2), np.int32), np.zeros(0, np.int32), 2, 3)
+    counts = ioca.joint_counts(
+        np.zeros((0, 2), np.int32), np.zeros(0, np.int32), num_codes=2, num_classes=3
+    )
     np.testing.assert_array_equal(counts, np.zeros((2, 2, 3)))
 
 
@@ -107,25 +111,48 @@ def test_transforms_agree():
     codes, labels = (np.stack(parts) for parts in zip(*seeds, strict=True))
     expected = [counted_one_by_one(*seed, 4, 5) for seed in seeds]
     np.testing.assert_array_equal(jax.vmap(count_4_by_5)(codes, labels), expected)
-    eager = jax.vmap(lambda codes, labels: ioca.joint_counts(codes, labels, 4, 5))
+    eager = jax.vmap(
+        lambda codes, labels: ioca.joint_counts(
+            codes, labels, num_codes=4, num_classes=5
+        )
+    )
     np.testing.assert_array_equal(eager(codes, labels), expected)
 
 
 @pytest.mark.parametrize(
-    ("codes", "labels"), [((4,), (4,)), ((4, 2), (5,)), ((4, 2), (4, 1))]
+    ("change", "message"),
+    [
+        ({"codes": np.zeros(4, int)}, "codes: expected shape [N, H]"),
+        ({"codes": np.full((4, 2), 0.5)}, "codes: expected integers, got float64"),
+        # An alphabet of another quantiser: what is beyond it was counted as code 0.
+        ({"codes": np.full((4, 2), 2)}, "codes: expected values in [0, 1], got 2"),
+        ({"codes": np.full((4, 2), -1)}, "codes: expected values in [0, 1], got -1"),
+        ({"labels": np.zeros(5, int)}, "labels: expected 4, one for each example"),
+        ({"labels": np.zeros((4, 1), int)}, "labels: expected shape [N]"),
+        ({"labels": np.full(4, 3)}, "labels: expected values in [0, 2], got 3"),
+        ({"labels": np.full(4, -1)}, "labels: expected values in [0, 2], got -1"),
+        ({"labels": np.zeros(4)}, "labels: expected integers, got float64"),
+        ({"num_classes": 1}, "num_classes: expected at least 2 classes"),
+    ],
 )
-def test_shapes_that_do_not_fit(codes, labels):
-    # Users run without the annotations' checker, which would be the first to object.
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        with pytest.raises(ValueError, match="expected codes") as error:
-            ioca.joint_counts(np.zeros(codes, np.int32), np.zeros(labels, int), 2, 2)
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
-    assert str(error.value) == (
-        "expected codes [N, H] and labels [N], got shapes "
-        f"{list(codes)} and {list(labels)}"
-    )
+def test_what_cannot_be_counted(change, message, unchecked_shapes):
+    right = {
+        "codes": np.zeros((4, 2), np.int32),
+        "labels": np.array([0, 1, 2, 0]),
+        "num_codes": 2,
+        "num_classes": 3,
+    }
+    ioca.joint_counts(**right)
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        ioca.joint_counts(**right | change)
+
+
+def test_small_integers_count_beyond_their_range():
+    codes = np.full((3, 1), 5, np.int8)
+    labels = np.array([5, 5, 100], np.int8)
+    counts = ioca.joint_counts(codes, labels, num_codes=300, num_classes=300)
+    assert int(counts.sum()) == 3
+    assert int(counts[0, 5, 5]) == 2
 
 
 @pytest.mark.parametrize(
@@ -138,7 +165,7 @@ def test_pairs_are_counted_as_one_by_one(num_codes, num_examples):
     classes = np.array([0, 0, 0, 1, 3, -1])
     labels = rng.choice(classes, num_examples).astype(np.int32)
     counts = histograms.pair_counts(
-        jnp.asarray(codes), jnp.asarray(labels), num_codes, 4
+        jnp.asarray(codes), jnp.asarray(labels), num_codes=num_codes, num_classes=4
     )
     assert counts.dtype == jnp.int32
     for i, j in itertools.product(range(5), range(5)):
@@ -156,7 +183,10 @@ def test_information_of_pairs():
         [labels // 2, labels // 2, labels % 2, noise, noise ^ (labels // 2)]
     )
     counts = histograms.pair_counts(
-        jnp.asarray(codes.T, jnp.int32), jnp.asarray(labels, jnp.int32), 2, 4
+        jnp.asarray(codes.T, jnp.int32),
+        jnp.asarray(labels, jnp.int32),
+        num_codes=2,
+        num_classes=4,
     )
     bits = np.asarray(ioca.mutual_information(counts))
     np.testing.assert_allclose(bits[0, 1], 1, atol=1e-5)

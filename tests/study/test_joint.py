@@ -84,7 +84,14 @@ def test_pairs_are_measured_on_the_validation_split(results, networks, data):
         pairs = ~np.eye(12, dtype=bool)
         assert p_values[pairs].min() >= np.float32(1 / 21)
         assert (p_values[pairs] < 0.05).any()
-        null = pair_null(codes, labels, 2, 10, key=jax.random.key(0), permutations=20)
+        null = pair_null(
+            codes,
+            labels,
+            num_codes=2,
+            num_classes=10,
+            key=jax.random.key(0),
+            permutations=20,
+        )
         np.testing.assert_array_equal(p_values, null["co_information"].p_value_family)
 
 
