@@ -6,7 +6,7 @@ Taking terms out would leave their rounding behind, and an infinite output would
 NaN.
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +52,7 @@ class ExamplesAtOnce(NamedTuple):
     ablated: int
 
 
+@runtime_checkable
 class CurveEngine(Protocol):
     """Computes curves of one network whose layers are affine maps."""
 
