@@ -51,8 +51,8 @@ from ioca_jax.plots import pruning_curves, save_figure
 from ioca_jax.results.files import (
     RESULTS_FILE,
     converged,
-    encode_results,
     intact_accuracy,
+    write_results,
     write_whole,
 )
 from ioca_jax.study.chunks import locked, signals_deferred
@@ -652,9 +652,8 @@ def report(results: xr.Dataset, folder: pathlib.Path) -> str:
 
 
 def _write(results: xr.Dataset, path: pathlib.Path) -> None:
-    content = encode_results(results)
     with signals_deferred():
-        write_whole(path, lambda part: part.write_bytes(content))
+        write_results(results, path)
 
 
 def main() -> None:

@@ -94,6 +94,19 @@ def mnist5k() -> ioca.Dataset:
     return ioca.load_dataset("mnist5k")
 
 
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The folder of the study ``TINY``; tests only read it, or copy it."""
+    import synthetic
+
+    folder = tmp_path_factory.mktemp("tiny") / "run"
+    ioca.run_study(
+        *(synthetic.TINY, folder),
+        data=synthetic.own_data(), draw=False, seeds_at_once=1,
+    )  # fmt: skip
+    return folder
+
+
 def random_network(seed: int = 0, num_inputs: int = 12, **fields) -> tuple[Any, Any]:
     """A small network and variables none of which is at its initial value."""
     fields = {"hidden": (7, 5, 6), "num_classes": 4} | fields

@@ -2,9 +2,16 @@
 
 ``study.nc`` is NetCDF through xarray. ``VARIABLES`` is its schema. Nothing is ever
 half-written: a file is written whole beside its place, synced, and renamed.
+
+Nothing damaged is read in silence: behind its NetCDF content, where HDF5 does not look,
+the file ends in a *seal*, which has the SHA-256 of the content and that of every file
+under ``networks/``. Reading verifies it. Files of version 1 have no seal, and are read
+without.
 """
 
+import hashlib
 import io
+import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +23,9 @@ import xarray as xr
 
 RESULTS_FILE = "study.nc"
 _ENGINE = "h5netcdf"
+_NETWORKS = "networks"
+_SEALED = "sealed"  # the attribute of a file that must end in a seal
+_MAGIC = b"ioca_jax"
 
 
 class Variable(NamedTuple):
@@ -279,20 +289,85 @@ def make_results(
 
 
 def save_results(results: xr.Dataset, workdir: str | os.PathLike) -> pathlib.Path:
-    """Writes ``study.nc`` whole or not at all.
+    """Writes ``study.nc`` whole or not at all, sealed with the networks beside it.
 
     Args:
         results: the labelled dataset.
-        workdir: the run's folder.
+        workdir: the run's folder; its networks are saved already.
 
     Returns:
         The file's path.
     """
-    path = pathlib.Path(workdir) / RESULTS_FILE
+    folder = pathlib.Path(workdir)
+    networks = sorted((folder / _NETWORKS).rglob("*"))
+    digests = {
+        path.relative_to(folder).as_posix(): sha256(path.read_bytes())
+        for path in networks
+        if path.is_file()
+    }
+    write_results(results, folder / RESULTS_FILE, digests)
+    return folder / RESULTS_FILE
+
+
+def write_results(
+    results: xr.Dataset, path: pathlib.Path, digests: Mapping[str, str] | None = None
+) -> None:
+    """Writes a sealed results file whole or not at all.
+
+    Args:
+        results: the labelled dataset.
+        path: of the file.
+        digests: by path relative to the file's folder, the SHA-256 of other files that
+            belong to it.
+    """
     # By way of memory: HDF5 crashes where a disk is full.
-    content = encode_results(results)
-    write_whole(path, lambda part: part.write_bytes(content))
-    return path
+    content = encode_results(results.assign_attrs({_SEALED: "sha256"}))
+    notes = json.dumps(dict(digests or {})).encode()
+    sealed = content + notes + b"%016x" % len(notes)
+    sealed += sha256(sealed).encode() + _MAGIC
+    write_whole(path, lambda part: part.write_bytes(sealed))
+
+
+def _read_sealed(path: pathlib.Path) -> tuple[bytes, dict[str, str] | None]:
+    """A file's content, and the digests of what belongs to it, None without a seal."""
+    content = path.read_bytes()
+    if not content.endswith(_MAGIC):
+        return content, None
+    end = len(content) - len(_MAGIC)
+    body, digest = content[: end - 64], content[end - 64 : end]
+    if sha256(body).encode() != digest:
+        raise ValueError(damaged(path))
+    length = int(body[-16:], 16)
+    return body[: -16 - length], json.loads(body[-16 - length : -16])
+
+
+def damaged(path: pathlib.Path, results: pathlib.Path | None = None) -> str:
+    """What to tell of a file that is not as it was written.
+
+    Args:
+        path: of the file.
+        results: of the results file that it belongs to, if it is not one itself.
+
+    Returns:
+        One line, with what to do.
+    """
+    return (
+        f"{path}: expected the file as it was written, got one that has changed since "
+        f"(its checksum differs); put back a copy of it, or delete {results or path} "
+        "and give the same command again to compute it anew"
+    )
+
+
+def sha256(content: bytes) -> str:
+    """A digest of bytes.
+
+    Args:
+        content: the bytes.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    return hashlib.sha256(content).hexdigest()
 
 
 def encode_results(results: xr.Dataset) -> bytes:
@@ -335,7 +410,8 @@ def load_results(workdir: str | os.PathLike) -> xr.Dataset:
 
     Raises:
         FileNotFoundError: no results there.
-        ValueError: a file that is not a results file.
+        ValueError: a file that is not a results file, or has changed since it was
+            written.
     """
     path = pathlib.Path(workdir)
     path = path if path.suffix == ".nc" else path / RESULTS_FILE
@@ -343,13 +419,17 @@ def load_results(workdir: str | os.PathLike) -> xr.Dataset:
         raise FileNotFoundError(
             f"expected the results of a finished run at {path}, found none"
         )
+    content, digests = _read_sealed(path)
     try:
-        return xr.load_dataset(path, engine=_ENGINE)
+        results = decode_results(content)
     except Exception as error:  # HDF5 raises many kinds for a broken file
         raise ValueError(
             f"{path}: expected a results file, got one that cannot be read "
             f"({(str(error).splitlines() or ['?'])[0]})"
         ) from error
+    if results.attrs.pop(_SEALED, None) and digests is None:
+        raise ValueError(damaged(path))
+    return results
 
 
 def join_seeds(
@@ -369,10 +449,12 @@ def join_seeds(
         ValueError: a seed that is in none, or in two, or parts of different data.
     """
     datasets, variables = zip(*parts, strict=True)
-    if len({part.attrs["data_digest"] for part in datasets}) > 1:
-        raise ValueError(
-            "expected parts of one dataset, got some of different images or labels"
-        )
+    for name, one, parted in (
+        ("data_digest", "one dataset", "different images or labels"),
+        ("variables_digest", "one set of networks", "networks of another"),
+    ):
+        if len({part.attrs.get(name) for part in datasets}) > 1:
+            raise ValueError(f"expected parts of {one}, got some of {parted}")
     there = np.concatenate([part["seed"].values for part in datasets])
     values, times = np.unique(there, return_counts=True)
     if times.max(initial=0) > 1:
@@ -590,7 +672,7 @@ def save_networks(variables: Any, workdir: str | os.PathLike) -> pathlib.Path:
     Returns:
         The checkpoint's directory.
     """
-    path = pathlib.Path(workdir).resolve() / "networks"
+    path = pathlib.Path(workdir).resolve() / _NETWORKS
     with _checkpointer() as checkpointer:
         checkpointer.save(path, jax.tree.map(np.asarray, variables), force=True)
     for below in (path, *path.rglob("*")):
@@ -609,12 +691,18 @@ def read_networks(workdir: str | os.PathLike) -> Any:
 
     Raises:
         FileNotFoundError: no networks there.
+        ValueError: a file of them has changed since it was written.
     """
-    path = pathlib.Path(workdir).resolve() / "networks"
+    folder = pathlib.Path(workdir).resolve()
+    path, results = folder / _NETWORKS, folder / RESULTS_FILE
     if not path.is_dir():
         raise FileNotFoundError(
             f"expected the networks of a finished run at {path}, found none"
         )
+    for name, digest in (_read_sealed(results)[1] or {}).items():
+        file = folder / name
+        if not file.is_file() or sha256(file.read_bytes()) != digest:
+            raise ValueError(damaged(file, results))
     with _checkpointer() as checkpointer:
         return jax.tree.map(np.asarray, checkpointer.restore(path))
 

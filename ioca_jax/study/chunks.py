@@ -7,7 +7,6 @@ there; its checksums tell a disk's damage. Once all are joined they are taken aw
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import pathlib
@@ -22,7 +21,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from ioca_jax.results.files import sync
+from ioca_jax.results.files import sha256, sync
 
 _CHUNKS = "chunks"
 # Plain arrays: NetCDF would take ten times as long for a chunk.
@@ -57,7 +56,7 @@ def save_chunk(chunk: Chunk, workdir: pathlib.Path) -> None:
     """
     chunks = workdir / _CHUNKS
     seeds = chunk.results["seed"].values.tolist()
-    place = chunks / f"seeds_{seeds[0]}_{len(seeds)}_{_digest(str(seeds).encode())[:8]}"
+    place = chunks / f"seeds_{seeds[0]}_{len(seeds)}_{sha256(str(seeds).encode())[:8]}"
     part = chunks / f".{place.name}.part"
     with signals_deferred():
         try:
@@ -66,10 +65,11 @@ def save_chunk(chunk: Chunk, workdir: pathlib.Path) -> None:
             np.savez(part / _RESULTS, allow_pickle=False, **_arrays(chunk.results))
             np.savez(part / _NETWORKS, allow_pickle=False, **_flat(chunk.variables))
             sums = {
-                name: _digest((part / name).read_bytes())
+                name: sha256((part / name).read_bytes())
                 for name in (_RESULTS, _NETWORKS)
             }
-            (part / _CHECKSUMS).write_text(json.dumps(sums))
+            # Without blanks: one changed for another would not be seen.
+            (part / _CHECKSUMS).write_text(json.dumps(sums, separators=(",", ":")))
             for path in (*part.iterdir(), part):
                 sync(path)
             shutil.rmtree(place, ignore_errors=True)
@@ -134,15 +134,11 @@ def _damaged_file(place: pathlib.Path) -> str | None:
         return _CHECKSUMS
     for name, digest in expected:
         try:
-            if _digest((place / name).read_bytes()) != digest:
+            if sha256((place / name).read_bytes()) != digest:
                 return name
         except OSError:
             return name
     return None
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _arrays(results: xr.Dataset) -> dict[str, np.ndarray]:

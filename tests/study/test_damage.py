@@ -1,0 +1,125 @@
+"""A byte changed in any file that is read back is found, and the file is named."""
+
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+import xarray as xr
+from synthetic import TINY, own_data
+
+import ioca_jax as ioca
+from ioca_jax.results import files
+from ioca_jax.study import chunks
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def folder(tiny_run, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def flip(path: pathlib.Path, place: int, mask: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(place)
+        (byte,) = file.read(1)
+        file.seek(place)
+        file.write(bytes([byte ^ mask]))
+
+
+def places(path: pathlib.Path, number: int, last: int = 0) -> list[int]:
+    """Some bytes at random, and the last ones."""
+    size = path.stat().st_size
+    some = RNG.integers(size, size=number).tolist() if size else []
+    return sorted({*some, *range(max(0, size - last), size)})
+
+
+def assert_found(path: pathlib.Path, place: int, read, named: pathlib.Path) -> None:
+    mask = int(RNG.integers(1, 256))
+    flip(path, place, mask)
+    with pytest.raises(ValueError, match="put back a copy of it, or delete") as caught:
+        read()
+    assert str(caught.value).startswith(f"{named}: expected "), (path, place, mask)
+    assert "\n" not in str(caught.value)
+    flip(path, place, mask)
+
+
+def test_every_byte_of_the_results_is_guarded(folder):
+    path = folder / "study.nc"
+    for place in places(path, 200, last=100):
+        assert_found(path, place, lambda: ioca.load_results(folder), path)
+    ioca.load_results(folder)
+    os.truncate(path, path.stat().st_size - 8)  # the mark of the seal
+    with pytest.raises(ValueError, match=f"^{path}: expected the file as it was wr"):
+        ioca.load_results(folder)
+
+
+def test_every_byte_of_the_networks_is_guarded(folder):
+    _, before = ioca.load_networks(folder)
+    found = 0
+    for path in sorted((folder / "networks").rglob("*")):
+        for place in places(path, 12) if path.is_file() else []:
+            assert_found(path, place, lambda: files.read_networks(folder), path)
+            found += 1
+    assert found > 60
+    np.testing.assert_equal(ioca.load_networks(folder)[1], before)
+    (folder / "networks" / "_METADATA").unlink()
+    with pytest.raises(ValueError, match="_METADATA: expected the file as it was wri"):
+        ioca.load_networks(folder)
+
+
+def test_merging_and_reporting_verify(folder, tmp_path):
+    path = folder / "networks" / "manifest.ocdbt"
+    merge = lambda: ioca.merge_runs([folder], tmp_path / "all")  # noqa: E731
+    assert_found(path, 30, merge, path)
+    assert not (tmp_path / "all").exists()
+    path = folder / "study.nc"
+    report = lambda: ioca.run_study(TINY, folder, data=own_data())  # noqa: E731
+    assert_found(path, 3000, report, path)
+    # What the answer says to do: the results come back.
+    before = ioca.load_results(folder)
+    path.unlink()
+    again = ioca.run_study(TINY, folder, data=own_data(), draw=False, seeds_at_once=1)
+    assert again.drop_attrs(deep=False).identical(before.drop_attrs(deep=False))
+
+
+def test_results_of_other_jobs_are_sealed_too(tiny_run, tmp_path):
+    path = tmp_path / "pruning.nc"
+    results = ioca.load_results(tiny_run)
+    files.write_results(results, path)
+    assert ioca.load_results(path).identical(results)
+    for place in places(path, 20, last=90):
+        assert_found(path, place, lambda: ioca.load_results(path), path)
+
+
+def test_folders_of_version_1_have_no_seal_and_load(folder):
+    results = ioca.load_results(folder)
+    content = files.encode_results(results)
+    (folder / "study.nc").write_bytes(content)
+    assert ioca.load_results(folder).identical(results)
+    ioca.load_networks(folder)
+    # Nor does a seal keep other readers from the file.
+    files.save_results(results, folder)
+    assert (folder / "study.nc").stat().st_size > len(content)
+    assert xr.load_dataset(folder / "study.nc").drop_attrs().equals(results)
+
+
+def test_every_byte_of_a_chunk_is_guarded(tiny_run, tmp_path):
+    _, variables = ioca.load_networks(tiny_run)
+    chunk = chunks.Chunk(ioca.load_results(tiny_run), variables)
+    chunks.save_chunk(chunk, tmp_path / "sound")
+    (place,) = (tmp_path / "sound" / "chunks").iterdir()
+    for path in sorted(place.iterdir()):
+        for number in places(path, 30, last=8):
+            shutil.copytree(tmp_path / "sound", tmp_path / "run")
+            changed = tmp_path / "run" / "chunks" / place.name / path.name
+            flip(changed, number, int(RNG.integers(1, 256)))
+            found, damaged = chunks.load_chunks(tmp_path / "run")
+            assert not found, (path, number)
+            # A changed digest is told of the file that it is of.
+            assert damaged[0].parent == changed.parent
+            assert not changed.exists()
+            shutil.rmtree(tmp_path / "run")
