@@ -38,6 +38,8 @@ from experiments import config_flags
 from ioca_jax.inference.areas import areas_by_order
 from ioca_jax.plots import compare_runs, save_figure
 from ioca_jax.results.files import RESULTS_FILE, converged, intact_accuracy, write_whole
+from ioca_jax.study.events import duration
+from ioca_jax.study.resources import check_fits, count_needs
 from ioca_jax.study.runner import is_of_configuration
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/sweep", "Where the runs' folders go.")
@@ -412,8 +414,11 @@ def dry_run(runs: Sequence[Run]) -> int:
             try:
                 if run.state == "another run":
                     raise ValueError(f"{run.folder} holds another run")
+                data, model = load(), config.model(load().num_classes)
+                needs = count_needs(config, model, data)
+                check_fits(needs, len(config.seeds), run.folder)
                 if trial not in costs:
-                    costs[trial] = _try_out(trial, load())
+                    costs[trial] = _try_out(trial, data)
             except Exception as error:
                 print(f"{run.name}: would fail: {_reason(error)}", flush=True)
                 failing += 1
@@ -428,10 +433,10 @@ def dry_run(runs: Sequence[Run]) -> int:
                 (trial, networks): cost.compiling_curves,
                 (trial, networks, config.train_config()): cost.compiling_training,
             }
-            print(f"{run.name}: would run, about {_duration(seconds)}", flush=True)
+            print(f"{run.name}: would run, about {duration(seconds)}", flush=True)
     compiling = sum(compiled.values())
     print(
-        f"About {_duration(working + compiling)} in all, {_duration(compiling)} of it "
+        f"About {duration(working + compiling)} in all, {duration(compiling)} of it "
         f"compiling. This is an estimate, scaled from {len(costs)} short trial"
         f"{'' if len(costs) == 1 else 's'} of one epoch and few networks."
     )
@@ -480,13 +485,6 @@ def _try_out(trial: ioca.StudyConfig, data: ioca.Dataset) -> Costs:
         compiling_training=max(0.0, training[0] - training[1]),
         compiling_curves=max(0.0, curves[0] - curves[1]),
     )
-
-
-def _duration(seconds: float) -> str:
-    for size, unit in ((3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
 
 
 def main() -> None:

@@ -95,14 +95,14 @@ class Trained:
         history: by name, float32 [S, E]: ``train_loss`` and ``train_accuracy`` are
             means over the epoch's batches as they were trained on (the loss with its
             penalty), ``validation_loss`` and ``validation_accuracy`` are those of the
-            validation split at the epoch's end.
+            validation split at the epoch's end. Empty for networks trained elsewhere.
         snapshots: the variables after each of the epochs that ``train`` was told to
             keep, in their order; leaves begin with S.
     """
 
     variables: Any
     seeds: np.ndarray
-    history: dict[str, Float[Array, "S E"]]
+    history: dict[str, Float[Array, "S E"]] = dataclasses.field(default_factory=dict)
     snapshots: tuple[Any, ...] = ()
 
     def network(self, index: int) -> Any:
@@ -118,7 +118,9 @@ class Trained:
 
     @property
     def diverged(self) -> Bool[np.ndarray, " S"]:
-        """Whether a network's loss ceased to be finite."""
+        """Whether a network's loss ceased to be finite; never without a history."""
+        if not self.history:
+            return np.zeros(len(self.seeds), bool)
         losses = [self.history[name] for name in ("train_loss", "validation_loss")]
         return np.asarray(~np.isfinite(np.stack(losses)).all(axis=(0, 2)))
 
@@ -246,7 +248,7 @@ def seeds_that_fit(
     Returns:
         At least 1.
     """
-    per_seed = _bytes_per_seed(model, config, data, num_snapshots)
+    per_seed = bytes_per_seed(model, config, data, num_snapshots)
     return max(1, int(memory_gb * 1e9 / per_seed))
 
 
@@ -302,10 +304,20 @@ def checked_seeds(seeds: Sequence[int]) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def _bytes_per_seed(
+def bytes_per_seed(
     model: MLP, config: TrainConfig, data: Dataset, num_snapshots: int
 ) -> int:
-    """Estimates the bytes that the training of one network holds at once."""
+    """Estimates the bytes that the training of one network holds at once.
+
+    Args:
+        model: the network's shape.
+        config: how to train.
+        data: the dataset.
+        num_snapshots: epochs after which variables are kept.
+
+    Returns:
+        Bytes.
+    """
     num_train, *shape = data.train.x.shape
     variables = jax.tree.leaves(_shapes(model, shape))
     weights = sum(math.prod(leaf.shape) for leaf in variables)

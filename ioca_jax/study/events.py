@@ -17,6 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+_LONG = 600  # seconds of work of which a log tells before it starts
 Event = Mapping[str, Any]
 Listener = Callable[[Event], None]
 EVENTS_FILE = "events.jsonl"
@@ -72,12 +73,27 @@ def progress_bar() -> Listener:
     return listen
 
 
+def duration(seconds: float) -> str:
+    """A duration as text.
+
+    Args:
+        seconds: of it.
+
+    Returns:
+        Such as ``3.5 hours``.
+    """
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+
+
 def log_lines() -> Listener:
     """A listener that writes lines to stderr.
 
     Returns:
-        The listener: a line for every damaged file, and one for each finished chunk
-        where there are several, and no terminal for a bar.
+        The listener: a line before long work, one for every damaged file, and one for
+        each finished chunk where there are several, and no terminal for a bar.
     """
     began, total = 0.0, 0
 
@@ -85,6 +101,14 @@ def log_lines() -> Listener:
         nonlocal began, total
         if event["event"] == "start":
             began, total = time.monotonic(), event["chunks"]
+            estimated = event.get("estimated_seconds", 0)
+            if estimated > _LONG:
+                print(
+                    f"This takes {duration(estimated)}, by order of magnitude; stop it "
+                    "at any time, the same command goes on from what is finished",
+                    file=sys.stderr,
+                    flush=True,
+                )
         elif event["event"] == "damaged":
             print(f"{event['file']} is damaged: computed again", file=sys.stderr)
         elif event["event"] == "chunk" and total > 1 and not sys.stderr.isatty():

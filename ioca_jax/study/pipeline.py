@@ -568,8 +568,16 @@ def _layers_of(model: MLP, neurons: np.ndarray) -> tuple[int, ...]:
     return tuple(np.unique(model.layer_of_neuron[neurons]).tolist())
 
 
-def _variants(config: StudyConfig, num_validation: int) -> dict[str, tuple[str, slice]]:
-    """By name, other quantisers, and parts of the split, to measure information by."""
+def variants(config: StudyConfig, num_validation: int) -> dict[str, tuple[str, slice]]:
+    """Other ways to measure information, for robustness.
+
+    Args:
+        config: the study.
+        num_validation: examples of the measuring split.
+
+    Returns:
+        By name, quantiser and part of the split.
+    """
     everything, half = slice(None), num_validation // 2
     thresholds = {"relu": (0.5, 1), "sigmoid": (0.25, 0.75), "tanh": (-0.5, 0.5)}
     quantizers = [
@@ -601,7 +609,7 @@ def study_networks(
         config: how. Its seeds are not looked at.
         model: the networks' shape.
         data: the dataset.
-        trained: the networks.
+        trained: the networks; those trained elsewhere have no history.
         on_scope: called with the name of each scope whose curves are done.
 
     Returns:
@@ -688,7 +696,7 @@ def study_networks(
             array[trained.diverged] = blank
     return make_results(
         arrays,
-        _coordinates(config, model, data, trained.seeds),
+        _coordinates(config, model, data, trained),
         _attributes(config, model, data),
     )
 
@@ -731,7 +739,7 @@ def _measured(
                         *(quantizer, informative),
                     ).scores
                 )
-                for quantizer, part in _variants(config, len(split.y)).values()
+                for quantizer, part in variants(config, len(split.y)).values()
             ],
             axis=1,
         )
@@ -792,7 +800,7 @@ def _accuracy(model, variables, x, y) -> Float[Array, " S"]:
 
 
 def _coordinates(
-    config: StudyConfig, model: MLP, data: Dataset, seeds: np.ndarray
+    config: StudyConfig, model: MLP, data: Dataset, trained: Trained
 ) -> dict[str, Any]:
     orderings = _orderings(config)
     together: dict[str, Any] = {}
@@ -806,7 +814,7 @@ def _coordinates(
         }
     in_layer = np.concatenate([np.arange(width) for width in model.hidden])
     return {
-        "seed": np.array(seeds, np.int64),
+        "seed": np.array(trained.seeds, np.int64),
         "measure": list(config.measures),
         "unit": ("measure", [UNITS[name] for name in config.measures]),
         "neuron": np.arange(model.num_neurons),
@@ -830,8 +838,8 @@ def _coordinates(
             np.bincount(data.test.y, minlength=model.num_classes),
             {"long_name": "test examples of each class"},
         ),
-        **({"variant": list(_variants(config, 1))} if config.robustness else {}),
-        "epoch": np.arange(1, config.epochs + 1),
+        **({"variant": list(variants(config, 1))} if config.robustness else {}),
+        **({"epoch": np.arange(1, config.epochs + 1)} if trained.history else {}),
         **together,
     }
 

@@ -312,10 +312,10 @@ def test_every_measure_flows_through_a_study(data, monkeypatch):
         robustness=True,
         activation="relu",
     )
-    several = study._variants(config, len(data.validation.y))
+    several = study.variants(config, len(data.validation.y))
     assert len(several) == 10
     few = {name: several[name] for name in ("uniform:2", "first half")}
-    monkeypatch.setattr(study, "_variants", lambda *_: few)
+    monkeypatch.setattr(study, "variants", lambda *_: few)
     model = config.model(num_classes=10)
     trained = ioca.train(model, data, config.train_config(), config.seeds)
     results = study.study_networks(config, model, data, trained)

@@ -1,0 +1,124 @@
+"""What a study takes is counted before it starts, and refused where it cannot fit."""
+
+import dataclasses
+from collections import namedtuple
+from typing import Any
+
+import pytest
+from synthetic import TINY, own_data
+
+import ioca_jax as ioca
+from ioca_jax.study import events, resources
+
+GB = 10**9
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """A machine with 8 GB of memory and 50 GB of disk left."""
+    disk = namedtuple("disk", "free")
+    monkeypatch.setattr(resources, "free_memory", lambda: 8 * GB)
+    monkeypatch.setattr(resources.shutil, "disk_usage", lambda _: disk(50 * GB))
+
+
+def needs_of(config, data, **more):
+    return resources.count_needs(config, config.model(data.num_classes), data, **more)
+
+
+def test_bytes_are_those_of_the_results(tiny_run):
+    results, (_, variables) = ioca.load_results(tiny_run), ioca.load_networks(tiny_run)
+    needs = needs_of(TINY, own_data())
+    # Seeds are of no account; p-values are counted though none are there.
+    there = sum(v.nbytes for v in results.data_vars.values()) / 3
+    assert there <= needs.results <= there * 1.3
+    weights = variables["params"].values()
+    assert needs.network == sum(w.nbytes for leaf in weights for w in leaf.values()) / 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"seeds": (*range(1_000_000),)},
+            "memory: expected a study that fits in the 8.0 GB that are free, got one "
+            "that takes .* GB or more, .* GB too much, most of it for results and "
+            "weights of 1,000,000 networks; give fewer seeds ",
+        ),
+        ({"random_orders": 1_000_000}, "memory: .* results and weights of 5 networks;"),
+        ({"random_orders": 10**12}, "memory: .* results and weights of 5 networks;"),
+        (
+            {"permutations": 10_000_000},
+            "memory: .* got one that takes 40.0 GB or more, 32.0 GB too much, most of "
+            "it for permuted labels; give fewer permutations",
+        ),
+        (
+            {"hidden": (10**6,), "seeds": (0,), "measures": ("entropy",)}
+            | {"random_orders": 0, "clamps": ("zero",)},
+            "memory: .* most of it for training of one network; give fewer hidden ne",
+        ),
+    ],
+)
+def test_what_cannot_fit_is_refused_at_once(fields, message, free, mnist5k, tmp_path):
+    config = ioca.StudyConfig(**fields)
+    with pytest.raises(ValueError, match=f"^{message}") as caught:
+        ioca.run_study(config, tmp_path / "run", data=mnist5k)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_disk_that_is_too_small_is_told(free, monkeypatch, mnist5k, tmp_path):
+    monkeypatch.setattr(resources, "free_memory", lambda: 10**15)
+    config = ioca.StudyConfig(seeds=tuple(range(40_000)))
+    needs = needs_of(config, mnist5k)
+    message = "^disk: expected a study that fits in the 50.0 GB that are free, got one"
+    with pytest.raises(ValueError, match=message):
+        resources.check_fits(needs, 40_000, tmp_path / "not" / "there")
+    # What is finished lies on the disk already, and a shard needs its own seeds only.
+    resources.check_fits(needs, 40_000, tmp_path, num_finished=39_000)
+    resources.check_fits(needs, 10_000, tmp_path)
+
+
+def test_what_fits_is_not_refused(free, mnist5k, tmp_path):
+    some: list[dict[str, Any]] = [
+        {},
+        {"seeds": (*range(100),)},
+        {"hidden": (1000,) * 3},
+    ]
+    for fields in some:
+        config = ioca.StudyConfig(**fields)
+        resources.check_fits(needs_of(config, mnist5k), 5, tmp_path)
+
+
+def test_long_work_is_told_before_it_starts(mnist5k, capsys):
+    short, long = (
+        needs_of(ioca.StudyConfig(hidden=hidden), mnist5k)
+        for hidden in ((100, 100), (200_000,))
+    )
+    assert short.seconds(5) < 60
+    assert long.seconds(5) > 3600
+    assert short.seconds(10) == pytest.approx(2 * short.seconds(5))
+    many = needs_of(ioca.StudyConfig(permutations=1_000_000), mnist5k)
+    assert many.seconds(5) > 600
+    given = needs_of(ioca.StudyConfig(), mnist5k, trains=False)
+    assert (given.training, given.network) == (0, short.network)
+    assert given.operations < short.operations
+    listen = events.log_lines()
+    for estimated in (599.0, 3 * 3600.0):
+        listen({"event": "start", "chunks": 1, "estimated_seconds": estimated})
+    assert capsys.readouterr().err == (
+        "This takes 3.0 hours, by order of magnitude; stop it at any time, the same "
+        "command goes on from what is finished\n"
+    )
+
+
+def test_more_interactions_and_looks_along_training_take_more(mnist5k):
+    plain = ioca.StudyConfig()
+    before = needs_of(plain, mnist5k).results
+    some: list[tuple[dict[str, Any], int]] = [
+        ({"robustness": True}, 4 * 10 * 3 * 200),
+        ({"trajectory_epochs": (0, 1)}, 4 * 2 * 3 * 200),
+        ({"interactions": True}, 4 * 7 * 200 * 200),
+    ]
+    for fields, least in some:
+        more = needs_of(dataclasses.replace(plain, **fields), mnist5k).results
+        assert before + least <= more <= before + 20 * least, fields
