@@ -44,12 +44,23 @@ FIGURES = flags.DEFINE_boolean(
     "Draw figures, seconds a run; the same command draws them later where the run is "
     "finished.",
 )
+VARIABLES_DIGEST = flags.DEFINE_string(
+    "variables_digest",
+    None,
+    "Of a run whose networks were given from Python, which a command line cannot do.",
+)
 config_flags.define(ioca.StudyConfig)
 flags.adopt_module_key_flags(config_flags)  # --help lists them
 
 
 def main() -> None:
     """Runs the study that the flags describe, and prints its summary."""
+    if VARIABLES_DIGEST.value is not None:
+        raise ValueError(
+            "variables_digest: expected none, as a command line trains its networks, "
+            f"got {VARIABLES_DIGEST.value} of networks that were given from Python; "
+            "call ioca_jax.run_study(config, workdir, data=, network=, variables=)"
+        )
     config = config_flags.parse(ioca.StudyConfig)
     listeners = [events.progress_bar(), events.log_lines()]
     if TENSORBOARD.value:

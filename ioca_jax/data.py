@@ -31,8 +31,8 @@ import importlib.util
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable
-from typing import NamedTuple, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from absl import logging
@@ -68,6 +68,8 @@ class Dataset:
         validation: what scores and clamp means are measured on.
         test: what accuracy is read on.
         num_classes: C, at least 2.
+        loaded_by: the arguments of ``load_dataset`` that give these arrays again; None
+            for arrays of the caller's own, loaded and then changed ones included.
 
     Raises:
         ValueError: a split is empty, its arrays are not of the types above or not of
@@ -80,6 +82,10 @@ class Dataset:
     validation: Split
     test: Split
     num_classes: int
+    # Not an argument: dataclasses.replace, which may change arrays, leaves it out.
+    loaded_by: Mapping[str, Any] | None = dataclasses.field(
+        default=None, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self):
         """Checks the splits."""
@@ -224,26 +230,46 @@ def load_dataset(
         FileNotFoundError: the file or the dataset's directory is not there and cannot
             be downloaded.
     """
+    number = num_validation
     if str(name).endswith(".npz"):
         arrays = _read_npz(pathlib.Path(name))
     elif name in _SOURCES:
         read, default_validation = _SOURCES[name]
         arrays = read(name, data_dir)
-        num_validation = (
-            default_validation if num_validation is None else num_validation
-        )
+        number = default_validation if number is None else number
     else:
         raise ValueError(
             f"dataset: expected one of {', '.join(_SOURCES)}, or the path of an .npz "
-            f"file, got {name!r}"
+            f"file, got {name!r}; own data is passed from Python, run_study(data=...)"
         )
-    return Dataset.from_arrays(
+    dataset = Dataset.from_arrays(
         *arrays,
-        num_validation=num_validation,
+        num_validation=number,
         seed=seed,
         label_noise=label_noise,
         name=str(name),
     )
+    arguments = {
+        "name": str(name),
+        "data_dir": None if data_dir is None else str(data_dir),
+        "num_validation": num_validation,
+        "seed": seed,
+        "label_noise": label_noise,
+    }
+    object.__setattr__(dataset, "loaded_by", arguments)
+    return dataset
+
+
+def can_load(name: str) -> bool:
+    """Whether ``load_dataset`` knows how to load a name.
+
+    Args:
+        name: of a dataset.
+
+    Returns:
+        True for the known names, and for every path of an ``.npz`` file.
+    """
+    return name in _SOURCES or name.endswith(".npz")
 
 
 def corrupt_labels(

@@ -2,8 +2,9 @@
 
 The seeds are worked on in chunks, each durable once it is done; the same call in the
 same folder goes on where an earlier one stopped. Where several processes belong to the
-run (``parallel.start_processes``) each works on a share of every chunk, and the first
-writes. The folder gets ``flags.txt``, ``events.jsonl``, ``networks/``, ``study.nc``,
+run (``devices.start_processes``) each works on a share of every chunk, and the first
+writes. Networks may come from elsewhere; the seeds then only label them, and nothing is
+trained. The folder gets ``flags.txt``, ``events.jsonl``, ``networks/``, ``study.nc``,
 ``figures/`` and ``summary.txt``.
 """
 
@@ -23,7 +24,7 @@ import xarray as xr
 
 from ioca_jax import plots
 from ioca_jax.checks import check_classes
-from ioca_jax.data import Dataset, load_dataset
+from ioca_jax.data import Dataset, can_load, load_dataset
 from ioca_jax.devices import (
     check_agreement,
     device_mesh,
@@ -34,7 +35,7 @@ from ioca_jax.devices import (
 )
 from ioca_jax.inference.tables import tabulate
 from ioca_jax.networks.mlp import MLP
-from ioca_jax.networks.training import check_fit, seeds_that_fit, train
+from ioca_jax.networks.training import Trained, check_fit, seeds_that_fit, train
 from ioca_jax.report.summary import summarize
 from ioca_jax.results.files import (
     RESULTS_FILE,
@@ -58,8 +59,10 @@ from ioca_jax.study.chunks import (
     signals_deferred,
 )
 from ioca_jax.study.events import EVENTS_FILE, Listener, json_lines
+from ioca_jax.study.given import GivenNetworks, accept_networks, describe_data
 from ioca_jax.study.metadata import Stopwatch
 from ioca_jax.study.pipeline import StudyConfig, scopes_of, study_networks
+from ioca_jax.study.resources import Needs, check_fits, count_needs
 
 # Seeds on a device at a time: enough that what a chunk costs beside is little, few
 # enough that little is lost with a chunk. Accelerators want many at once.
@@ -136,6 +139,8 @@ def run_study(
     workdir: str | os.PathLike,
     *,
     data: Dataset | None = None,
+    network: MLP | None = None,
+    variables: Any = None,
     shard: Shard | None = None,
     seeds_at_once: int | None = None,
     draw: bool = True,
@@ -144,9 +149,12 @@ def run_study(
     """Runs a study, goes on with one, or returns what it left in the folder.
 
     Args:
-        config: what to run.
+        config: what to run. Of data and networks that are given, the run's own
+            configuration tells these, whatever this one asks for.
         workdir: the run's folder.
-        data: the dataset, if the caller has it already.
+        data: the dataset, if the caller has it already; data of one's own too.
+        network: the shape of trained networks, with ``variables``; None trains some.
+        variables: theirs; leaves begin with S, in the order of ``config.seeds``.
         shard: the share of the seeds to run here; ``merge_runs`` joins shards.
         seeds_at_once: seeds in a chunk, the most that an interruption costs; None takes
             some for each device. Results do not depend on it, on a CPU to the last bit.
@@ -158,17 +166,24 @@ def run_study(
         The results, as in ``study.nc``.
 
     Raises:
-        ValueError: a configuration that does not fit the dataset, a validation split of
-            a single class, or a folder that holds the results of another configuration.
+        ValueError: a configuration or networks that do not fit the dataset, a
+            validation split of a single class, or a folder that holds the results of
+            another configuration, of other data or of other networks; a study that
+            takes more memory or disk than there is.
         OSError: a folder that cannot be written or is in use, or data that is not
             there.
     """
     folder, shard = pathlib.Path(workdir), shard or Shard()
+    config, given = accept_networks(config, network, variables)
+    if data is None and os.path.isfile(config.dataset):
+        data = load_dataset(**config.data_arguments())  # a file may have changed
+    if data is not None:
+        config = describe_data(config, data)
     seeds = shard.seeds(config)
-    run = _Run(config, shard, seeds, folder, seeds_at_once, draw, listeners)
+    run = _Run(config, shard, seeds, folder, given, seeds_at_once, draw, listeners)
     check_agreement(run.identity())
     if on_first(run.is_finished):
-        return _told_to_all(run.report)
+        return _told_to_all(lambda: run.report(data and data.digest))
     return run.compute(data)
 
 
@@ -189,6 +204,7 @@ class _Run:
     shard: Shard
     seeds: tuple[int, ...]
     folder: pathlib.Path
+    given: GivenNetworks | None
     seeds_at_once: int | None
     draw: bool
     listeners: Sequence[Listener]
@@ -205,22 +221,32 @@ class _Run:
         if data is None:
             data = load_dataset(**config.data_arguments())
         model = config.model(data.num_classes)
-        check_fit(model, data, config.train_config())
+        if self.given:
+            self.given.check_fit(data, len(config.seeds))
+        else:
+            check_fit(model, data, config.train_config())
+        needs = count_needs(config, model, data, trains=self.given is None)
+        on_first(lambda: self._check_fits(needs))
         check_classes(data.validation.y)
         config.check_interactions(model, data)
         check_agreement({"data": data.digest})
         with contextlib.ExitStack() as stack:
             held: list[tuple[list[Chunk], list[pathlib.Path]]] = []
             if on_first(lambda: self._open(stack, data.digest, held)):
-                return _told_to_all(self.report)  # somebody finished it meanwhile
+                # Somebody finished it meanwhile.
+                return _told_to_all(lambda: self.report(data.digest))
             watch.mark("loaded")
             with watch.listening():
                 chunks, damaged = held[0] if held else ([], [])  # the first has them
                 for file in damaged:
                     self._emit(event="damaged", file=str(file))
-                chunks += self._compute_chunks(model, data, chunks, watch)
+                chunks += self._compute_chunks(model, data, chunks, needs, watch)
             watch.mark("computed")
             return _told_to_all(lambda: self._finish(chunks, watch))
+
+    def _check_fits(self, needs: Needs) -> None:
+        finished = count_finished(self.folder)
+        check_fits(needs, len(self.seeds), self.folder, finished)
 
     def _finish(self, chunks: Sequence[Chunk], watch: Stopwatch) -> xr.Dataset:
         """Joins all chunks and writes the run."""
@@ -231,9 +257,17 @@ class _Run:
         self._emit(event="end", seconds=watch.seconds)
         return results
 
-    def report(self) -> xr.Dataset:
-        """The results that the folder holds, reported again."""
+    def report(self, data_digest: str | None) -> xr.Dataset:
+        """The results that the folder holds, reported again; refuses other data's."""
         results = load_results(self.folder)
+        theirs = results.attrs["data_digest"]
+        if data_digest not in (None, theirs):
+            raise ValueError(
+                f"workdir: expected a new folder or one of these data, got "
+                f"{self.folder}, which holds a run on other data called "
+                f"{self.config.dataset} (digest {theirs}, not {data_digest}); choose "
+                "another workdir"
+            )
         _write_report(results, self.folder, self.draw)
         remove_chunks(self.folder)
         return results
@@ -259,6 +293,9 @@ class _Run:
             name = _differing_field(theirs, config)
             if name is None and chunk.results.attrs["data_digest"] != digest:
                 name = "data"
+            given = chunk.results.attrs.get("variables_digest")
+            if name is None and given != (self.given and self.given.digest):
+                name = "networks"
             if name is not None:
                 raise ValueError(
                     f"workdir: expected chunks of this run, got {self.folder} with "
@@ -267,7 +304,12 @@ class _Run:
         return chunks, damaged
 
     def _compute_chunks(
-        self, model: MLP, data: Dataset, there: Sequence[Chunk], watch: Stopwatch
+        self,
+        model: MLP,
+        data: Dataset,
+        there: Sequence[Chunk],
+        needs: Needs,
+        watch: Stopwatch,
     ) -> list[Chunk]:
         """The chunks of those seeds that no chunk has yet."""
         chunks = []
@@ -289,8 +331,9 @@ class _Run:
             seeds=len(self.seeds),
             finished=len(finished),
             chunks=len(parts),
-            epochs=self.config.epochs,
+            epochs=0 if self.given else self.config.epochs,
             scopes=len(scopes_of(model)) + self.config.interactions,
+            estimated_seconds=round(needs.seconds(len(missing)), 1),
         )
         for number, part in enumerate(parts, 1):
             seeds = part.tolist()
@@ -330,7 +373,6 @@ class _Run:
         watch: Stopwatch,
     ) -> Chunk:
         """Trains and studies this process's share of some seeds; gathers all shares."""
-
         wanted = sum(seed in seeds for seed in own)
 
         def on_epoch(epoch: int, metrics: dict[str, np.ndarray]) -> None:
@@ -342,14 +384,19 @@ class _Run:
             watch.mark("first_curves")
             self._emit(event="scope", chunk=number, scope=scope)
 
-        trained = train(
-            *(model, data, self.config.train_config(), own),
-            keep_epochs=self.config.trajectory_epochs,
-            memory_gb=self.config.memory_gb,
-            on_epoch=on_epoch,
-        )
-        watch.mark("trained")
+        if self.given:
+            trained = self._take(self.given, own)
+        else:
+            trained = train(
+                *(model, data, self.config.train_config(), own),
+                keep_epochs=self.config.trajectory_epochs,
+                memory_gb=self.config.memory_gb,
+                on_epoch=on_epoch,
+            )
+            watch.mark("trained")
         results = study_networks(self.config, model, data, trained, on_scope=on_scope)
+        if self.given:
+            results.attrs["variables_digest"] = self.given.digest
         arrays = {name: results[name].values for name in results.data_vars}
         tree = jax.tree.map(np.asarray, (arrays, trained.variables))
         arrays, variables = jax.tree.map(
@@ -357,6 +404,11 @@ class _Run:
         )
         template = results.isel(seed=[0] * len(seeds)).assign_coords(seed=list(seeds))
         return Chunk(template.copy(data=arrays), variables)
+
+    def _take(self, given: GivenNetworks, seeds: Sequence[int]) -> Trained:
+        """The networks of seeds; the first stands for seeds that are not wanted."""
+        place_of = {seed: place for place, seed in enumerate(self.config.seeds)}
+        return given.take([place_of.get(seed, 0) for seed in seeds], np.array(seeds))
 
     def is_finished(self) -> bool:
         """Whether the folder holds these results; refuses another run's folder."""
@@ -385,8 +437,27 @@ class _Run:
         return (self.folder / RESULTS_FILE).is_file()
 
     def _flags(self) -> list[str]:
-        whole = self.shard == Shard()
-        return self.config.flags() + ([] if whole else [f"--shard={self.shard}"])
+        flags = self.config.flags()
+        if self.shard != Shard():
+            flags.append(f"--shard={self.shard}")
+        if self.given:
+            flags.append(f"--variables_digest={self.given.digest}")
+        return flags
+
+    def _write_flags(self, data_digest: str) -> None:
+        name = self.config.dataset
+        replay = "python -m experiments.run_study --flagfile=flags.txt --workdir=..."
+        from_caller = [
+            *([] if can_load(name) else [f"the data {name} (digest {data_digest})"]),
+            *(["the networks"] if self.given else []),
+        ]
+        if from_caller:
+            replay = (
+                f"from Python alone, as {' and '.join(from_caller)} came from the "
+                "caller of ioca_jax.run_study"
+            )
+        text = "\n".join([f"# Replay: {replay}", *self._flags(), ""])
+        write_whole(self.folder / "flags.txt", lambda part: part.write_text(text))
 
     def _open(self, stack: contextlib.ExitStack, digest: str, held: list) -> bool:
         """Makes the folder, keeps others out, reads its chunks, and leaves the flags.
@@ -399,7 +470,7 @@ class _Run:
             if self.is_finished():
                 return True
             held.append(self._load_chunks(digest))
-            _write_flags(self._flags(), self.folder)
+            self._write_flags(digest)
             return False
         except BlockingIOError:
             raise
@@ -442,12 +513,6 @@ def _flag_values(lines: Sequence[str]) -> dict[str, str]:
     return {name: value.removesuffix(",") for name, _, value in pairs}
 
 
-def _write_flags(flags: Sequence[str], folder: pathlib.Path) -> None:
-    how = "# Replay: python -m experiments.run_study --flagfile=flags.txt --workdir=..."
-    text = "\n".join([how, *flags, ""])
-    write_whole(folder / "flags.txt", lambda part: part.write_text(text))
-
-
 def _write_run(
     results: xr.Dataset, variables: Any, folder: pathlib.Path, draw: bool
 ) -> None:
@@ -482,6 +547,7 @@ def load_networks(workdir: str | os.PathLike) -> tuple[MLP, Any]:
 
     Raises:
         FileNotFoundError: no finished run there.
+        ValueError: a file that has changed since it was written.
     """
     results = load_results(workdir)
     config = config_of(results)
@@ -519,8 +585,9 @@ def merge_runs(
         The results.
 
     Raises:
-        ValueError: no runs, runs of different configurations, a seed in two of them, or
-            seeds missing.
+        ValueError: no runs, runs of different configurations, data or networks, a seed
+            in two of them, seeds missing, or a file that has changed since it was
+            written.
         FileNotFoundError: a folder without a finished run.
     """
     if not folders:
@@ -549,8 +616,14 @@ def merge_runs(
         # Of shards side by side: the slowest one's.
         seconds=json.dumps({k: max(s[k] for s in seconds) for k in seconds[0]}),
     )
-    run = _Run(config, Shard(), config.seeds, pathlib.Path(workdir), None, True, ())
+    digest = results.attrs.get("variables_digest")
+    model = config.model(results.sizes["class"])
+    given = GivenNetworks(model, variables, digest) if digest else None
+    folder = pathlib.Path(workdir)
+    run = _Run(config, Shard(), config.seeds, folder, given, None, True, ())
     if run.is_finished():
+        if not (folder / "summary.txt").is_file():  # stopped while it was reported
+            return run.report(results.attrs["data_digest"])
         raise ValueError(
             f"workdir: expected a new folder, got {workdir}, which holds a finished run"
         )

@@ -201,7 +201,7 @@ def test_chunks_and_results_of_another_run_are_refused(stopped, whole, data, tmp
     with pytest.raises(ValueError, match="some of a run with other learning_rate; cho"):
         ioca.run_study(other, stopped, data=data)
     dark = ioca.Split(data.test.x * 0.5, data.test.y)
-    with pytest.raises(ValueError, match="some of a run with other data; choose anot"):
+    with pytest.raises(ValueError, match="some of a run with other dataset; choose"):
         ioca.run_study(CONFIG, stopped, data=dataclasses.replace(data, test=dark))
     (tmp_path / "bare").mkdir()
     content = (whole / "study.nc").read_bytes()
