@@ -218,7 +218,7 @@ def test_the_selective_class_is_the_first_of_equal_ones():
     with decimal.localcontext(prec=50):
         for table, bits in zip(tables, divergences, strict=True):
             near = np.flatnonzero(bits > bits.max() - 1e-9)
-            exact = [exact_divergence(table, label) for label in near]
+            exact = [exact_divergence(table, int(label)) for label in near]
             equal = [max(exact) - value < D("1e-40") for value in exact]
             tied += sum(equal) > 1
             says_nothing = max(exact) < D("1e-40")
