@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
+from jaxtyping import Array, Int
 
 _MOST_COUNTED = 2**31 - 1
 
@@ -322,3 +323,47 @@ def _check_range(name: str, array: Any, number: int, advice: str) -> None:
             f"{name}: expected values in [0, {number - 1}], got "
             f"{least if least < 0 else most}; {advice}"
         )
+
+
+def check_memory(memory_gb: float) -> None:
+    """Refuses a memory budget that is not a positive, finite number."""
+    if not (np.isfinite(memory_gb) and memory_gb > 0):
+        raise ValueError(f"memory_gb: expected a positive number, got {memory_gb}")
+
+
+def checked_groups(
+    name: str,
+    groups: ArrayLike,
+    num_neurons: int,
+    *,
+    size: int | None = None,
+    at_least: int = 1,
+) -> Int[Array, "M size"]:
+    """Groups as int32 [M, size], refused unless each lists distinct neurons."""
+    array: Any = np.asarray(groups) if is_known(groups) else groups
+    wanted = size or "size"
+    if (
+        array.ndim != 2
+        or not jnp.issubdtype(array.dtype, jnp.integer)
+        or (size is not None and array.shape[1] != size)
+        or array.shape[1] < at_least
+    ):
+        raise ValueError(
+            f"{name}: expected integers of shape [{'P' if size else 'M'}, {wanted}]"
+            f"{f' with size at least {at_least}' if at_least > 1 else ''}, neuron "
+            f"indices, got {array.dtype} of shape {list(array.shape)}"
+        )
+    if isinstance(array, np.ndarray) and array.size:
+        outside = array[(array < 0) | (array >= num_neurons)]
+        if outside.size:
+            raise ValueError(
+                f"{name}: expected neuron indices in [0, {num_neurons - 1}], got "
+                f"{int(outside[0])}"
+            )
+        ordered = np.sort(array, axis=1)
+        twice = ordered[:, 1:][ordered[:, 1:] == ordered[:, :-1]]
+        if twice.size:
+            raise ValueError(
+                f"{name}: expected every neuron once in each, got {int(twice[0])} twice"
+            )
+    return jnp.asarray(array, jnp.int32)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmark import peers
-from ioca_jax.measures.interactions import PairEffects
+from ioca_jax.ablation.pair_effects import PairEffects
 
 _BITS_TOLERANCE = 1e-5
 _LOSS_TOLERANCE = 1e-4

@@ -24,10 +24,7 @@ from experiments.benchmark.inputs import (
 )
 from experiments.benchmark.timing import Contender
 from ioca_jax.measures.information import MEASURES
-from ioca_jax.measures.interactions import (
-    PAIR_MEASURES,
-    pair_information,
-)
+from ioca_jax.measures.pairs import PAIR_MEASURES, pair_information
 
 
 class CountedNeurons(NamedTuple):

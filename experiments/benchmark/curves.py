@@ -29,7 +29,7 @@ from experiments.benchmark.inputs import (
 )
 from experiments.benchmark.timing import Contender
 from ioca_jax.ablation.curves import ENGINES, ablation_curves, default_engine
-from ioca_jax.measures.interactions import pair_effects
+from ioca_jax.ablation.pair_effects import pair_effects
 
 # What a peer is taken to reach of the peak when its sample is chosen.
 _PEER_SHARE = 0.5

@@ -1,15 +1,14 @@
 """How many examples, masks or points fit into a memory budget at once."""
 
 import jax
-import numpy as np
 
+from ioca_jax.checks import check_memory
 from ioca_jax.devices import device_mesh
 
 
 def device_budget(memory_gb: float) -> float:
     """The budget of each device; those of a CPU share one memory."""
-    if not (np.isfinite(memory_gb) and memory_gb > 0):
-        raise ValueError(f"memory_gb: expected a positive number, got {memory_gb}")
+    check_memory(memory_gb)
     on_cpu = jax.default_backend() == "cpu"
     return memory_gb / (device_mesh().size if on_cpu else 1)
 

@@ -424,7 +424,7 @@ def _epoch_of_networks(
         )
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
         penalty = sum(
-            jnp.sum(jnp.square(leaf))
+            jnp.sum(jnp.square(jnp.asarray(leaf)))
             for path, leaf in flatten_dict(params).items()
             if path[-1] == "kernel"
         )

@@ -16,20 +16,22 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from ioca_jax.measures.interactions import (
-    EXAMPLES_PER_CELL,
-    broja,
+from ioca_jax.ablation.pair_effects import pair_effects
+from ioca_jax.measures.decomposition import broja
+from ioca_jax.measures.groups import (
     information_along_order,
-    layer_information,
-    o_information,
-    pair_effects,
-    pair_information,
-    pair_null,
-    pair_tables,
     random_groups,
     redundancy_index,
 )
+from ioca_jax.measures.o_information import o_information
+from ioca_jax.measures.pairs import (
+    EXAMPLES_PER_CELL,
+    pair_information,
+    pair_null,
+    pair_tables,
+)
 from ioca_jax.measures.quantization import encode
+from ioca_jax.measures.whole_layers import layer_information
 from ioca_jax.networks.mlp import MLP
 
 PAIR_VALUES = (

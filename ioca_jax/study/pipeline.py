@@ -40,7 +40,7 @@ from ioca_jax.measures.information import (
     permuted_labels,
     selective_class,
 )
-from ioca_jax.measures.interactions import check_pairs
+from ioca_jax.measures.pairs import check_pairs
 from ioca_jax.measures.quantization import encode, parse_quantizer, quantizer_edges
 from ioca_jax.networks.mlp import MLP
 from ioca_jax.networks.training import TrainConfig, Trained, check_epochs, checked_seeds

@@ -20,7 +20,7 @@ from experiments.benchmark import (
     peers,
     timing,
 )
-from ioca_jax.measures.interactions import PairEffects
+from ioca_jax.ablation.pair_effects import PairEffects
 
 # Runs the benchmark in this process, then tells which of the barred modules came in.
 SCRIPT = """

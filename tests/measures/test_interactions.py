@@ -20,24 +20,25 @@ from hypothesis.extra import numpy as hnp
 from reference import entropy_of, information_of
 
 import ioca_jax as ioca
-from ioca_jax.measures.information import permuted_labels
-from ioca_jax.measures.interactions import (
-    EXAMPLES_PER_CELL,
-    PAIR_MEASURES,
-    broja,
-    chosen_pair_effects,
+from ioca_jax.ablation.pair_effects import chosen_pair_effects, pair_effects
+from ioca_jax.measures.decomposition import broja
+from ioca_jax.measures.groups import (
     group_information,
     information_along_order,
-    layer_information,
-    o_information,
-    pair_effects,
+    random_groups,
+    redundancy_index,
+)
+from ioca_jax.measures.information import permuted_labels
+from ioca_jax.measures.o_information import o_information
+from ioca_jax.measures.pairs import (
+    EXAMPLES_PER_CELL,
+    PAIR_MEASURES,
     pair_information,
     pair_null,
     pair_tables,
     pair_values,
-    random_groups,
-    redundancy_index,
 )
+from ioca_jax.measures.whole_layers import layer_information
 
 # The project's promise, in bits: float32 probabilities are right to 6e-8, logarithms
 # are below 20 bits, and weights sum to 1.

@@ -11,7 +11,7 @@ from reference import entropy_of, evaluate, forward, information_of
 
 import ioca_jax as ioca
 from ioca_jax.measures.information import permuted_labels
-from ioca_jax.measures.interactions import pair_null
+from ioca_jax.measures.pairs import pair_null
 from ioca_jax.study import joint
 
 CONFIG = ioca.StudyConfig(

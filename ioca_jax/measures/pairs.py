@@ -1,0 +1,391 @@
+"""All pairs of neurons: joint information with the class, and its decompositions.
+
+The partial information decomposition (P. Williams and R. Beer, arXiv 1004.2515) is
+given under two measures here, which disagree: ``i_min`` (Williams and Beer) and ``mmi``
+(the smaller of two mutual informations; A. Barrett, arXiv 1411.2832); ``decomposition``
+has BROJA. Positive co-information is redundancy, negative synergy.
+
+Joint quantities are biased upwards where cells are many and examples few. So an
+estimate is refused below ``EXAMPLES_PER_CELL`` = 5 examples for each of the ``B B C``
+cells.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
+
+from ioca_jax.checks import (
+    check_classes,
+    check_codes_and_labels,
+    check_counts,
+    check_memory,
+    check_names,
+    checked_groups,
+)
+from ioca_jax.measures.counts import EXACT_IN_FLOAT32, joint_counts, pair_counts
+from ioca_jax.measures.information import (
+    check_permutations,
+    class_divergences,
+    mutual_information,
+    mutual_information_miller_madow,
+    permuted_labels,
+    reaches,
+)
+
+EXAMPLES_PER_CELL = 5
+PAIR_MEASURES = (
+    "joint_information",
+    "co_information",
+    "redundancy_i_min",
+    "unique_i_min",
+    "synergy_i_min",
+    "redundancy_mmi",
+    "unique_mmi",
+    "synergy_mmi",
+    "joint_information_miller_madow",
+    "co_information_miller_madow",
+    "redundancy_mmi_miller_madow",
+    "unique_mmi_miller_madow",
+    "synergy_mmi_miller_madow",
+)
+
+
+def pair_values(
+    counts: Int[ArrayLike, "*batch pair_codes C"],
+) -> dict[str, Float[Array, "*batch"]]:
+    """What two neurons say of the class, alone and together.
+
+    - ``joint_information``: ``I(Ti,Tj;Y)``.
+    - ``co_information``: ``I(Ti;Y) + I(Tj;Y) - I(Ti,Tj;Y)``, redundancy less synergy
+      under any decomposition. Positive: redundancy dominates; negative: synergy does.
+    - ``redundancy_i_min``: ``sum_y P(y) min(D_i(y), D_j(y))`` with ``D_i(y)`` the
+      divergence ``D(P(Ti|Y=y) || P(Ti))``, the specific information of Williams and
+      Beer. ``redundancy_mmi``: ``min(I(Ti;Y), I(Tj;Y))``.
+    - ``unique_...``: of the first neuron, ``I(Ti;Y)`` less the redundancy.
+    - ``synergy_...``: redundancy less co-information: what only both say.
+
+    Names that end in ``miller_madow`` are made of corrected mutual informations. There
+    is none for ``i_min``: its minimum is taken class by class, and the correction is of
+    the whole. What is not used of the result, ``jit`` leaves out.
+
+    Args:
+        counts: int32 [..., B*B, C] joint counts of ``code_i * B + code_j`` and class.
+
+    Returns:
+        By name out of ``PAIR_MEASURES``, float32 [...], bits. Plug-in values but
+        co-information are not negative; corrected ones may be.
+
+    Raises:
+        ValueError: a number of pair codes that is no square.
+
+    Source:
+        P. Williams and R. Beer, arXiv 1004.2515, section 4; A. Barrett, arXiv
+        1411.2832.
+    """
+    check_counts(counts)
+    table = jnp.asarray(counts, jnp.int32)
+    first, second = tables_of_each(table)
+    bits = {}
+    for suffix, information in (
+        ("", mutual_information),
+        ("_miller_madow", mutual_information_miller_madow),
+    ):
+        of_first, of_second, joint = map(information, (first, second, table))
+        co_information = of_first + of_second - joint
+        bits["joint_information" + suffix] = joint
+        bits["co_information" + suffix] = co_information
+        redundancies = {"mmi": jnp.minimum(of_first, of_second)}
+        if not suffix:
+            redundancies["i_min"] = _i_min(first, second)
+        for name, redundancy in redundancies.items():
+            # A corrected value keeps its sign; below 0 a plug-in value is rounding.
+            least = -jnp.inf if suffix else 0.0
+            bits[f"redundancy_{name}{suffix}"] = redundancy
+            bits[f"unique_{name}{suffix}"] = jnp.maximum(of_first - redundancy, least)
+            bits[f"synergy_{name}{suffix}"] = jnp.maximum(
+                redundancy - co_information, least
+            )
+    return {name: bits[name] for name in PAIR_MEASURES}
+
+
+def tables_of_each(table: Array) -> tuple[Array, Array]:
+    """Counts [..., B, C] of the first and of the second neuron of pairs."""
+    num_codes = math.isqrt(table.shape[-2])
+    if num_codes**2 != table.shape[-2]:
+        raise ValueError(
+            "counts: expected int32 [..., B*B, C], the codes of a pair and the "
+            f"classes, got shape {list(table.shape)}"
+        )
+    both = table.reshape(*table.shape[:-2], num_codes, num_codes, table.shape[-1])
+    return both.sum(axis=-2), both.sum(axis=-3)
+
+
+def _i_min(first: Array, second: Array) -> Array:
+    """The redundancy of Williams and Beer, of counts [..., B, C]."""
+    of_class = first.sum(axis=-2).astype(jnp.float32)
+    weights = of_class / jnp.maximum(of_class.sum(axis=-1, keepdims=True), 1)
+    least = jnp.minimum(class_divergences(first), class_divergences(second))
+    return jnp.sum(weights * least, axis=-1)
+
+
+def pair_information(
+    codes: Int[ArrayLike, "N H"],
+    labels: Int[ArrayLike, " N"],
+    *,
+    num_codes: int,
+    num_classes: int,
+    measures: Sequence[str] = PAIR_MEASURES,
+    memory_gb: float = 1.0,
+) -> dict[str, Float[Array, "H H"]]:
+    """Redundancy and synergy of all pairs of neurons, within and across layers.
+
+    Args:
+        codes: int32 [N, H] in [0, B).
+        labels: int32 [N] in [0, C).
+        num_codes: B.
+        num_classes: C.
+        measures: names out of ``PAIR_MEASURES``.
+        memory_gb: bounds what is held at once; counts are ``4 H^2 B^2 C`` bytes, and
+            some copies of them are made.
+
+    Returns:
+        By measure, float32 [H, H], bits, as ``pair_values`` says; row i, column j is
+        the pair (i, j). All are symmetric but ``unique_...``, what neuron i says that
+        neuron j does not. The diagonal is a neuron with a copy of itself.
+
+    Raises:
+        ValueError: an unknown measure, too many codes for the examples or the budget, a
+            code out of range, a single class, or shapes that do not fit each other.
+    """
+    codes, labels = checked_codes(codes, labels, num_codes, num_classes)
+    check_names("measures", measures, PAIR_MEASURES)
+    _check_pairs_supported(len(labels), num_codes, num_classes)
+    rows = _rows_at_once(codes.shape[1], num_codes, num_classes, memory_gb)
+    return _pair_information(
+        codes, labels, num_codes, num_classes, tuple(measures), rows
+    )
+
+
+@partial(jax.jit, static_argnames=("num_codes", "num_classes", "names", "rows"))
+def _pair_information(codes, labels, num_codes, num_classes, names, rows):
+    counts = pair_counts(codes, labels, num_codes=num_codes, num_classes=num_classes)
+
+    def of_row(row):
+        bits = pair_values(row)
+        return {name: bits[name] for name in names}
+
+    return jax.lax.map(of_row, counts, batch_size=rows)
+
+
+class PairNull(NamedTuple):
+    """How often permuted labels give a pair of neurons a value as great.
+
+    Attributes:
+        p_value: float32 [H, H], of each pair alone: ``(b + 1) / (m + 1)`` where b of m
+            permutations give the pair as much. Never 0; NaN on the diagonal.
+        p_value_family: float32 [H, H], the same against the greatest value of *any*
+            pair in each permutation: corrected for looking at all pairs.
+        mean: float32 [H, H], bits, the mean over permutations: what chance gives.
+    """
+
+    p_value: Float[Array, "H H"]
+    p_value_family: Float[Array, "H H"]
+    mean: Float[Array, "H H"]
+
+
+def pair_null(
+    codes: Int[ArrayLike, "N H"],
+    labels: Int[ArrayLike, " N"],
+    *,
+    num_codes: int,
+    num_classes: int,
+    key: Array,
+    measures: Sequence[str] = ("co_information", "redundancy_mmi", "synergy_mmi"),
+    permutations: int = 200,
+    memory_gb: float = 1.0,
+) -> dict[str, PairNull]:
+    """Tests all pairs of neurons against chance: the labels are permuted.
+
+    One permutation serves all pairs, so their correlations are those of the data.
+    Tested is that labels say nothing of either neuron: two neurons that say independent
+    things of the class also show some redundancy by ``mmi`` and ``i_min``, and it is
+    significant. Co-information is compared by its magnitude, for it has either sign.
+
+    Args:
+        codes: int32 [N, H] in [0, B).
+        labels: int32 [N] in [0, C).
+        num_codes: B.
+        num_classes: C.
+        key: of the permutations; the same key gives the same ones.
+        measures: names out of ``PAIR_MEASURES``.
+        permutations: m, at least 1; the least p-value is 1 / (m + 1).
+        memory_gb: as in ``pair_information``.
+
+    Returns:
+        By measure, p-values and the mean under chance.
+
+    Raises:
+        ValueError: as ``pair_information``, or no permutations.
+    """
+    codes, labels = checked_codes(codes, labels, num_codes, num_classes)
+    check_names("measures", measures, PAIR_MEASURES)
+    check_permutations(permutations)
+    _check_pairs_supported(len(labels), num_codes, num_classes)
+    rows = _rows_at_once(codes.shape[1], num_codes, num_classes, memory_gb)
+    permuted = permuted_labels(labels, key, permutations)
+    return _pair_null(
+        codes, labels, permuted, num_codes, num_classes, tuple(measures), rows
+    )
+
+
+@partial(jax.jit, static_argnames=("num_codes", "num_classes", "names", "rows"))
+def _pair_null(codes, labels, permuted, num_codes, num_classes, names, rows):
+    is_pair = ~jnp.eye(codes.shape[1], dtype=bool)
+
+    # What all values are made of, and to a share of which they are right.
+    kept = (*names, "joint_information")
+
+    def measured(labels):
+        bits = _pair_information(codes, labels, num_codes, num_classes, kept, rows)
+        values = jnp.stack([bits[name] for name in names])  # [measures, H, H]
+        return values, bits["joint_information"]
+
+    signed = [name.startswith("co_information") for name in names]
+    signed = jnp.asarray(signed)[:, None, None]
+
+    def compared(bits):
+        return jnp.where(is_pair, jnp.where(signed, jnp.abs(bits), bits), -jnp.inf)
+
+    bits, joint = measured(labels)
+    observed, scale = compared(bits), jnp.abs(bits) + joint
+
+    def add(carry, shuffled):
+        bits, _ = measured(shuffled)
+        null = compared(bits)
+        most = null.max(axis=(1, 2), keepdims=True)
+        as_great = (reaches(x, observed, scale) for x in (null, most))
+        return jax.tree.map(jnp.add, carry, (*as_great, bits)), None
+
+    zeros = jnp.zeros(observed.shape, jnp.int32)
+    carry = (zeros, zeros, jnp.zeros(observed.shape))
+    (alone, family, total), _ = jax.lax.scan(add, carry, permuted)
+    number = len(permuted)
+    p_values = [
+        jnp.where(is_pair, (count + 1) / (number + 1), jnp.nan)
+        for count in (alone, family)
+    ]
+    return {
+        name: PairNull(p_values[0][index], p_values[1][index], total[index] / number)
+        for index, name in enumerate(names)
+    }
+
+
+def pair_tables(
+    codes: Int[ArrayLike, "N H"],
+    labels: Int[ArrayLike, " N"],
+    pairs: Int[ArrayLike, "P 2"],
+    *,
+    num_codes: int,
+    num_classes: int,
+) -> Int[Array, "P pair_codes C"]:
+    """Joint counts of chosen pairs, for ``pair_values`` and ``broja``.
+
+    Args:
+        codes: int32 [N, H] in [0, B).
+        labels: int32 [N] in [0, C).
+        pairs: int32 [P, 2] neurons.
+        num_codes: B.
+        num_classes: C.
+
+    Returns:
+        int32 [P, B*B, C]; the code of a pair is ``code_i * B + code_j``.
+
+    Raises:
+        ValueError: pairs out of range or of one neuron, a code out of range, a single
+            class, or shapes that do not fit each other.
+    """
+    codes, labels = checked_codes(codes, labels, num_codes, num_classes)
+    pairs = checked_groups("pairs", pairs, codes.shape[1], size=2)
+    both = codes[:, pairs[:, 0]] * num_codes + codes[:, pairs[:, 1]]
+    return joint_counts(both, labels, num_codes=num_codes**2, num_classes=num_classes)
+
+
+def checked_codes(
+    codes: ArrayLike, labels: ArrayLike, num_codes: int, num_classes: int
+) -> tuple[Array, Array]:
+    """Codes and labels on the device, of shapes and values that fit."""
+    check_codes_and_labels(codes, labels, num_codes=num_codes, num_classes=num_classes)
+    codes, labels = jnp.asarray(codes, jnp.int32), jnp.asarray(labels, jnp.int32)
+    # Counts are exact in float32, and a rank beside a code or class fits an int32.
+    most = min(EXACT_IN_FLOAT32, (2**31 - 1) // max(num_codes, num_classes))
+    if len(labels) > most:
+        raise ValueError(
+            f"expected at most {most} examples, which are counted exactly, got "
+            f"{len(labels)}; take a part of them"
+        )
+    check_classes(labels)
+    return codes, labels
+
+
+def check_pairs(
+    num_neurons: int,
+    num_examples: int,
+    *,
+    num_codes: int,
+    num_classes: int,
+    memory_gb: float = 1.0,
+) -> None:
+    """Refuses what ``pair_information`` would, before there are codes.
+
+    Args:
+        num_neurons: H.
+        num_examples: N.
+        num_codes: B.
+        num_classes: C.
+        memory_gb: as in ``pair_information``.
+
+    Raises:
+        ValueError: too many codes for the examples or the budget.
+    """
+    _check_pairs_supported(num_examples, num_codes, num_classes)
+    _rows_at_once(num_neurons, num_codes, num_classes, memory_gb)
+
+
+def _check_pairs_supported(num_examples: int, num_codes: int, num_classes: int) -> None:
+    cells = num_codes**2 * num_classes
+    if num_examples < EXAMPLES_PER_CELL * cells:
+        most = math.isqrt(num_examples // (EXAMPLES_PER_CELL * num_classes))
+        raise ValueError(
+            f"num_codes: expected at most {most} codes for pairs of neurons with "
+            f"{num_examples} examples, {EXAMPLES_PER_CELL} for each of B*B*C cells, "
+            f"got {num_codes}; quantize more coarsely, or take "
+            f"{EXAMPLES_PER_CELL * cells} examples"
+        )
+
+
+# Counting all pairs and measuring a block of rows hold about so many copies of counts.
+_COPIES_OF_COUNTS = 4
+_COPIES_OF_A_ROW = 12
+
+
+def _rows_at_once(
+    num_neurons: int, num_codes: int, num_classes: int, memory_gb: float
+) -> int:
+    """Rows of the matrix of pairs that are measured at once."""
+    check_memory(memory_gb)
+    row_gb = 4e-9 * num_neurons * num_codes**2 * num_classes
+    counts_gb = _COPIES_OF_COUNTS * num_neurons * row_gb
+    if counts_gb > memory_gb:
+        raise ValueError(
+            f"memory_gb: expected at least {counts_gb:.2g} for all pairs of "
+            f"{num_neurons} neurons with {num_codes} codes and {num_classes} classes, "
+            f"got {memory_gb:g}; raise it, quantize more coarsely, or take the neurons "
+            "of one layer at a time"
+        )
+    return max(1, min(num_neurons, int(memory_gb / (_COPIES_OF_A_ROW * row_gb))))
