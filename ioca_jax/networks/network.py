@@ -163,7 +163,8 @@ def check_ablation(ablation: Ablation, num_neurons: int) -> None:
     Raises:
         ValueError: ``keep`` is not bool [H], or the clamp not float32 [H].
     """
-    keep, clamp = ablation
+    keep: Any = ablation.keep
+    clamp: Any = ablation.clamp
     check_keep(keep, num_neurons)
     check_clamp(clamp, num_neurons, kept=keep)
     for name, array in (("keep", keep), ("clamp", clamp)):

@@ -49,8 +49,8 @@ def stopped(study):
     """A folder with the results of five combinations, and what they compiled."""
     folder, compiled, written = study.parent / "stopped", collections.Counter(), []
 
-    def listen(event: str, duration: float, **told: str | int) -> None:
-        del duration
+    def listen(event: str, duration_secs: float, **told: str | int) -> None:
+        del duration_secs
         compiled[told.get("fun_name")] += "backend_compile" in event
 
     where = (f"--study={study}", f"--workdir={folder}")

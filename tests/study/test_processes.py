@@ -49,7 +49,7 @@ def dataset(tmp_path_factory) -> pathlib.Path:
         f"x_{split}": (np.eye(16)[y[f"y_{split}"]] + rng.uniform(size=(size, 16))) / 2
         for split, size in (("train", 300), ("test", 100))
     }
-    np.savez(path, **x, **y)
+    np.savez(path, allow_pickle=False, **x, **y)
     return path
 
 

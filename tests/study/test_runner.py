@@ -6,7 +6,6 @@ import os
 import pathlib
 import resource
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -305,11 +304,11 @@ FLAGS = [
 ]
 
 
-def start(*flags: str) -> subprocess.Popen:
+def start(*flags: str) -> processes.Forked:
     return processes.start("-m", "experiments.run_study", *flags)
 
 
-def finish(process: subprocess.Popen, code: int = 0) -> tuple[str, str]:
+def finish(process: processes.Forked, code: int = 0) -> tuple[str, str]:
     out, err = process.communicate(timeout=200)
     assert process.returncode == code, err
     return out, err
