@@ -146,12 +146,14 @@ def sum_over_others(
     width = len(kernel)
     rows = jnp.where(within, rows, width)
 
+    others = jnp.ones(width, bool).at[rows].set(False, mode="drop")
+
     def product():
-        others = jnp.ones(width, bool).at[rows].set(False, mode="drop")
         return multiply(model, kernel.T, jnp.where(others[:, None], chunk.outputs, 0))
 
     if 4 * len(rows) > width:
-        return product()
+        zeros = jnp.zeros_like(chunk.total)
+        return jax.lax.cond(others.any(), product, lambda: zeros)
     taken = [
         array.at[rows].get(mode="fill", fill_value=0)
         for array in (kernel, chunk.outputs)

@@ -2,7 +2,6 @@
 
 import dataclasses
 from functools import reduce
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,15 +44,32 @@ def right_and_losses(
         y: int32 [n] classes.
 
     Returns:
-        bool [n]: the first greatest logit is the class's; float32 [n], nats. Anything
-        where the label is ``SEEN``.
+        bool [n]: the first greatest logit is the class's; float32 [n], nats. Of a label
+        that is no class, ``SEEN`` say: False, and NaN.
     """
-    classes = jnp.arange(len(logits))[:, None]
-    best = _over_classes(jnp.maximum, logits)
-    own = _over_classes(jnp.add, jnp.where(y == classes, logits, 0))
-    earlier = _over_classes(jnp.maximum, jnp.where(y > classes, logits, -jnp.inf))
-    losses = jnp.log(_over_classes(jnp.add, jnp.exp(logits - best))) + best - own
-    return (own >= best) & (own > earlier), losses
+    classes = range(len(logits))
+    if len(logits) <= _MOST_UNROLLED:
+        greatest, first = logits[0], jnp.zeros_like(y)
+        for k in classes[1:]:
+            first = jnp.where(logits[k] > greatest, k, first)
+            greatest = jnp.maximum(greatest, logits[k])
+        own = jnp.full_like(greatest, jnp.nan)
+        for k in classes:
+            own = jnp.where(y == k, logits[k], own)
+        total = reduce(jnp.add, jnp.exp(logits - greatest))
+    else:
+        greatest, first = logits.max(axis=0), logits.argmax(axis=0)
+        is_class = (y >= 0) & (y < len(logits))
+        own = jnp.take_along_axis(logits, y[None], axis=0, mode="clip")[0]
+        own = jnp.where(is_class, own, jnp.nan)
+        total = jnp.exp(logits - greatest).sum(axis=0)
+    right = (first == y) & ~jnp.isnan(greatest)
+    return right, jnp.log(total) + greatest - own
+
+
+# Over so many classes, row by row vectorises where a reduction does not. Beyond, the
+# program would grow too long.
+_MOST_UNROLLED = 64
 
 
 def score_logits(
@@ -68,16 +84,6 @@ def score_logits(
         correct.astype(jnp.int32),
         jnp.sum(jnp.where(y == SEEN, 0, losses)),
     )
-
-
-def _over_classes(combine: Any, array: Float[Array, "C n"]) -> Float[Array, " n"]:
-    """Reduces over classes row by row, which vectorises where ``jnp.sum`` does not.
-
-    Beyond some classes the program would grow too long for it.
-    """
-    if len(array) <= 64:
-        return reduce(combine, array)
-    return combine.reduce(array, axis=0)
 
 
 def zero_scores(num_classes: int, *leading: int) -> tuple[Array, Array]:

@@ -50,14 +50,20 @@ class RankOneEngine(NamedTuple):
 
     def curve(self, chunk: Chunk, order: Array, clamp: Array):
         """One order [K]: correct [K, C] and summed losses [K], points 1 to K."""
-        curve, total = _curve(self.model, self.layers, chunk, order, clamp)
+        model = self.model
+        curve, total = _curve(model, self.layers, chunk, order, clamp)
         state = _last_point(curve, chunk._replace(total=total))
-        state = _restore_in_last(curve, state)
-        if self.layers[0] < self.model.num_layers - 1:
-            state = jax.lax.while_loop(
-                lambda state: state.point > 1, partial(_restore_below, curve), state
+        logits = state.pre_activations(model.num_layers)
+        scores = zero_scores(model.num_classes, len(order))
+        scores = _record(curve, state.point, logits, scores)
+        carry = _restore_in_last(curve, state, scores)
+        if self.layers[0] < model.num_layers - 1:
+            carry = jax.lax.while_loop(
+                lambda carry: carry[0].point > 1,
+                lambda carry: _restore_below(curve, *carry),
+                carry,
             )
-        return state.scores
+        return carry[1]
 
 
 class _Curve(NamedTuple):
@@ -98,14 +104,19 @@ class _State(NamedTuple):
 
     Attributes:
         point: how many neurons are ablated.
+        constants: by layer, float32 [w]: the curve's, at this point.
         from_kept: by layer above the lowest, float32 [w, n]: what the kept neurons
             below give.
-        scores: of this point and those after it.
     """
 
     point: Array
+    constants: dict[int, Array]
     from_kept: dict[int, Array]
-    scores: tuple[Array, Array]
+
+    def pre_activations(self, layer: int, rows: Any = slice(None)) -> Array:
+        """Of some neurons of a layer, [rows, n], or of one, [n]."""
+        constant = self.constants[layer][rows]
+        return self.from_kept[layer][rows] + constant[..., None]
 
 
 def _curve(
@@ -152,38 +163,21 @@ def _last_point(curve: _Curve, chunk: Chunk) -> _State:
     model, lowest, point = curve.model, curve.layers[0], jnp.int32(len(curve.order))
     kernel, rows = curve.kernels[lowest + 1], rows_of(model, curve.order, lowest)
     others = sum_over_others(model, kernel, chunk, *rows)
-    state = _State(
-        point, {lowest + 1: others}, zero_scores(model.num_classes, len(curve.order))
-    )
-    return _with_layers_above(curve, state, lowest + 1)
+    state = _State(point, _constants_at(curve, point), {lowest + 1: others})
+    return _with_layers_above(curve, lowest + 1, state)
 
 
-def _pre_activations(
-    curve: _Curve, state: _State, layer: int, rows: Any = slice(None)
-) -> Array:
-    """Of some neurons of a layer, [rows, n], or of one, [n]."""
-    constant = curve.constants[layer][state.point][rows]
-    return state.from_kept[layer][rows] + constant[..., None]
+def _constants_at(curve: _Curve, point: Array) -> dict[int, Array]:
+    return {layer: rows[point] for layer, rows in curve.constants.items()}
 
 
-def _with_layers_above(curve: _Curve, state: _State, changed: int) -> _State:
-    """Computes all layers above one that changed, and the score."""
+def _with_layers_above(curve: _Curve, changed: int, state: _State) -> _State:
+    """Computes all layers above one that changed."""
     from_kept = dict(state.from_kept)
     for layer in range(changed, curve.model.num_layers):
-        state = state._replace(from_kept=from_kept)
         from_kept[layer + 1] = _from_kept(curve, state, layer)
-    state = state._replace(from_kept=from_kept)
-    logits = _pre_activations(curve, state, curve.model.num_layers)
-    return state._replace(scores=_record(curve, state, logits))
-
-
-def _record(curve: _Curve, state: _State, logits: Array) -> tuple[Array, Array]:
-    """The scores with those of a point, 1 or later."""
-    return jax.tree.map(
-        lambda whole, one: whole.at[state.point - 1].set(one),
-        state.scores,
-        score_logits(logits, curve.y),
-    )
+        state = state._replace(from_kept=from_kept)
+    return state
 
 
 def _from_kept(curve: _Curve, state: _State, layer: int) -> Array:
@@ -193,7 +187,7 @@ def _from_kept(curve: _Curve, state: _State, layer: int) -> Array:
 
     def outputs(rows: int) -> Array:
         """Of this layer's first neurons, 0 where they are ablated."""
-        raw = activate(model, _pre_activations(curve, state, layer, slice(rows)))
+        raw = activate(model, state.pre_activations(layer, slice(rows)))
         return jnp.where(kept[slices[layer]][:rows, None], raw, 0)
 
     is_last = layer == model.num_layers - 1
@@ -208,16 +202,19 @@ def _from_neuron(curve: _Curve, state: _State, layer: int, neuron: Array) -> Arr
     outputs = (
         curve.outputs[row]
         if layer == curve.layers[0]
-        else activate(curve.model, _pre_activations(curve, state, layer, row))
+        else activate(curve.model, state.pre_activations(layer, row))
     )
     return curve.kernels[layer + 1][row][:, None] * outputs
 
 
-def _restore_in_last(curve: _Curve, state: _State) -> _State:
-    """Restores neurons for as long as they are in the last layer."""
+def _restore_in_last(curve: _Curve, state: _State, scores) -> tuple[_State, Any]:
+    """Restores neurons for as long as they are in the last layer.
+
+    Takes and returns the scores of this point and those after it.
+    """
     last = curve.model.num_layers - 1
     if last not in curve.layers:
-        return state
+        return state, scores
     _, in_last = rows_of(curve.model, curve.order, last)
 
     class Top(NamedTuple):  # what such a step changes; it would copy the rest
@@ -232,34 +229,46 @@ def _restore_in_last(curve: _Curve, state: _State) -> _State:
         point = top.point - 1
         from_kept = top.from_kept + _from_neuron(curve, state, last, curve.order[point])
         logits = from_kept + curve.constants[last + 1][point][:, None]
-        new = _State(point, {}, top.scores)
-        return Top(point, from_kept, _record(curve, new, logits))
+        return Top(point, from_kept, _record(curve, point, logits, top.scores))
 
-    top = Top(state.point, state.from_kept[last + 1], state.scores)
+    top = Top(state.point, state.from_kept[last + 1], scores)
     point, from_kept, scores = jax.lax.while_loop(goes_on, restore, top)
-    return _State(point, state.from_kept | {last + 1: from_kept}, scores)
+    from_kept = state.from_kept | {last + 1: from_kept}
+    return _State(point, _constants_at(curve, point), from_kept), scores
 
 
-def _restore_below(curve: _Curve, state: _State) -> _State:
+def _restore_below(curve: _Curve, state: _State, scores) -> tuple[_State, Any]:
     """Restores a neuron below the last layer, and then those in the last."""
     lower = [layer for layer in curve.layers if layer < curve.model.num_layers - 1]
-    neuron = curve.order[state.point - 1]
+    point = state.point - 1
+    neuron = curve.order[point]
     layer = jnp.asarray(curve.model.layer_of_neuron)[neuron]
+    # The neuron's own layer has the same constants at both points.
+    state = _State(point, _constants_at(curve, point), state.from_kept)
     state = jax.lax.switch(
         jnp.searchsorted(jnp.asarray(lower), layer),
         [partial(_restore_in, curve, layer) for layer in lower],
         state,
         neuron,
     )
-    return _restore_in_last(curve, state)
+    logits = state.pre_activations(curve.model.num_layers)
+    return _restore_in_last(curve, state, _record(curve, point, logits, scores))
 
 
 def _restore_in(curve: _Curve, layer: int, state: _State, neuron: Array) -> _State:
     """Restores a neuron of a layer below the last."""
     new = state.from_kept[layer + 1] + _from_neuron(curve, state, layer, neuron)
-    from_kept = state.from_kept | {layer + 1: new}
-    state = _State(state.point - 1, from_kept, state.scores)
-    return _with_layers_above(curve, state, layer + 1)
+    state = state._replace(from_kept=state.from_kept | {layer + 1: new})
+    return _with_layers_above(curve, layer + 1, state)
+
+
+def _record(curve: _Curve, point: Array, logits: Array, scores) -> tuple[Array, Array]:
+    """The scores with those of a point, 1 or later."""
+    return jax.tree.map(
+        lambda whole, one: whole.at[point - 1].set(one),
+        scores,
+        score_logits(logits, curve.y),
+    )
 
 
 def _kept_product(model: MLP, kernel: Array, inputs, num_inputs, num_outputs) -> Array:

@@ -42,7 +42,7 @@ from ioca_jax.measures.information import (
 )
 from ioca_jax.measures.pairs import check_pairs
 from ioca_jax.measures.quantization import encode, parse_quantizer, quantizer_edges
-from ioca_jax.networks.mlp import MLP
+from ioca_jax.networks.mlp import MLP, check_variables
 from ioca_jax.networks.training import TrainConfig, Trained, check_epochs, checked_seeds
 from ioca_jax.results.files import make_results
 from ioca_jax.study import joint
@@ -318,8 +318,8 @@ def measure_neurons(
         Scores, means, counts and edges.
 
     Raises:
-        ValueError: an unusable quantiser, a measure that is not of joint counts, or
-            labels that are not one class for each example.
+        ValueError: an unusable quantiser, a measure that is not of joint counts, labels
+            that are not one class for each example, or variables of another network.
     """
     unknown = [name for name in as_tuple("measures", measures) if name not in MEASURES]
     if unknown:
@@ -329,6 +329,7 @@ def measure_neurons(
         )
     check_examples(x, y, model.num_classes)
     x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
+    check_variables("variables", variables, model, num_inputs=x[0].size)
     spec = parse_quantizer(quantizer, model.activation)
     fold = partial(fold_examples, y=y, chunk_size=_EXAMPLES_MEASURED_AT_ONCE)
 

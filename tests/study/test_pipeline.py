@@ -554,3 +554,12 @@ def test_folders_that_cannot_be(tmp_path):
     (tmp_path / "study.nc").write_bytes(b"not a results file")
     with pytest.raises(ValueError, match="expected a results file, got one that"):
         ioca.load_results(tmp_path)
+
+
+def test_networks_are_not_measured_without_their_batch_norm():
+    model, _ = random_network()
+    _, variables = random_network(batch_norm=True)
+    with pytest.raises(
+        ValueError, match=r"^variables: .* without batch norm, with batch_"
+    ):
+        ioca.measure_neurons(model, variables, *random_examples())
