@@ -1,0 +1,52 @@
+"""Scores of logits against NumPy: ties, infinities, NaN and labels that are none."""
+
+import warnings
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ioca_jax.ablation.evaluation import right_and_losses, score_logits
+from ioca_jax.batching import SEEN
+
+NUM_EXAMPLES = 60
+
+
+def random_logits(num_classes):
+    """Few values, so that there are ties; some infinite, some NaN."""
+    rng = np.random.default_rng(num_classes)
+    values = [-1.0, 0.0, 0.5, np.inf, -np.inf, np.nan]
+    logits = rng.choice(values, p=[0.3, 0.3, 0.3, 0.05, 0.03, 0.02], size=(7, 60))
+    logits = np.tile(logits, (-(-num_classes // 7), 1))[:num_classes]
+    return logits.astype(np.float32), rng.integers(num_classes, size=NUM_EXAMPLES)
+
+
+# Beyond 64 classes the sums are made otherwise.
+@pytest.mark.parametrize("num_classes", [2, 5, 70])
+def test_scores_are_numpys(num_classes):
+    logits, y = random_logits(num_classes)
+    is_nan = np.isnan(logits).any(axis=0)
+    assert 0 < is_nan.sum() < NUM_EXAMPLES
+    first = np.where(is_nan, -2, np.nan_to_num(logits, nan=-9).argmax(axis=0))
+    own = logits[y, np.arange(NUM_EXAMPLES)].astype(np.float64)
+    with warnings.catch_warnings(action="ignore"):
+        best = logits.max(axis=0).astype(np.float64)
+        losses = np.log(np.exp(logits - best).sum(axis=0)) + best - own
+    arrays = jnp.asarray(logits), jnp.asarray(y, jnp.int32)
+    right, found = right_and_losses(*arrays)
+    np.testing.assert_array_equal(right, first == y)
+    np.testing.assert_allclose(found, losses, rtol=1e-5)
+    correct, _ = score_logits(*arrays)
+    expected = np.bincount(y[first == y], minlength=num_classes)
+    np.testing.assert_array_equal(correct, expected)
+
+
+@pytest.mark.parametrize("num_classes", [5, 70])
+def test_labels_that_are_no_classes_are_never_right_and_have_no_loss(num_classes):
+    logits = jnp.ones((num_classes, 3))
+    right, losses = right_and_losses(logits, jnp.array([SEEN, num_classes, 0]))
+    np.testing.assert_array_equal(right, [False, False, True])
+    np.testing.assert_allclose(losses, [np.nan, np.nan, np.log(num_classes)], rtol=1e-6)
+    # Those that an earlier chunk has accounted for are left out of the sum.
+    _, loss = score_logits(logits, jnp.array([SEEN, SEEN, 0]))
+    np.testing.assert_allclose(loss, np.log(num_classes), rtol=1e-6)
