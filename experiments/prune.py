@@ -48,13 +48,8 @@ import ioca_jax as ioca
 from experiments import config_flags
 from ioca_jax.ablation.pruning import kept_by_score, num_parameters, prune_networks
 from ioca_jax.plots import pruning_curves, save_figure
-from ioca_jax.results.files import (
-    RESULTS_FILE,
-    converged,
-    intact_accuracy,
-    write_results,
-    write_whole,
-)
+from ioca_jax.results.files import RESULTS_FILE, write_results, write_whole
+from ioca_jax.results.selection import converged, intact_accuracy
 from ioca_jax.study.chunks import locked, signals_deferred
 from ioca_jax.study.metadata import source_revision, versions
 from ioca_jax.study.runner import config_of

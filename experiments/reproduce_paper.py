@@ -36,7 +36,8 @@ from ioca_jax.inference import claims, families, hypotheses
 from ioca_jax.inference.comparisons import independent_test
 from ioca_jax.inference.statistics import false_discovery
 from ioca_jax.plots import save_figure
-from ioca_jax.results.files import converged, intact_accuracy, mean_curve, write_whole
+from ioca_jax.results.files import write_whole
+from ioca_jax.results.selection import converged, intact_accuracy, mean_curve
 from ioca_jax.study import events
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/paper", "Where everything goes.")

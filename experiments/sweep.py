@@ -37,7 +37,8 @@ import ioca_jax as ioca
 from experiments import config_flags
 from ioca_jax.inference.areas import areas_by_order
 from ioca_jax.plots import compare_runs, save_figure
-from ioca_jax.results.files import RESULTS_FILE, converged, intact_accuracy, write_whole
+from ioca_jax.results.files import RESULTS_FILE, write_whole
+from ioca_jax.results.selection import converged, intact_accuracy
 from ioca_jax.study.events import duration
 from ioca_jax.study.resources import check_fits, count_needs
 from ioca_jax.study.runner import is_of_configuration

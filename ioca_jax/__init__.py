@@ -55,6 +55,7 @@ from ioca_jax.measures.information import (
     mutual_information,
     permutation_null,
 )
+from ioca_jax.measures.neurons import NeuronStatistics, measure_neurons
 from ioca_jax.measures.quantization import encode, quantize, quantizer_edges
 from ioca_jax.networks.mlp import MLP
 from ioca_jax.networks.network import Ablation, Layer, Network
@@ -62,7 +63,7 @@ from ioca_jax.networks.traced import trace_network
 from ioca_jax.networks.training import TrainConfig, Trained, train
 from ioca_jax.report.summary import summarize
 from ioca_jax.results.files import load_results
-from ioca_jax.study.pipeline import NeuronStatistics, StudyConfig, measure_neurons
+from ioca_jax.study.config import StudyConfig
 from ioca_jax.study.runner import Shard, load_networks, merge_runs, run_study
 
 __all__ = [

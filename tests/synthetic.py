@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from ioca_jax import Dataset, Split, StudyConfig
-from ioca_jax.results.files import make_results
+from ioca_jax.results.variables import make_results
 from ioca_jax.study.joint import PAIR_VALUES
 
 

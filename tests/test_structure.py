@@ -17,7 +17,7 @@ PACKAGES: dict[str, set[str]] = {
     "data": {"checks"},
     "networks": {"checks", "batching", "devices", "data"},
     "ablation": {"checks", "batching", "devices", "networks"},
-    "measures": {"checks", "batching", "devices", "networks", "ablation"},
+    "measures": {"checks", "batching", "devices", "networks"},
     "results": set(),
     "inference": {"results", "measures"},
     "plots": {"results", "inference"},

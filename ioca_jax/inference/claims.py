@@ -31,9 +31,7 @@ from ioca_jax.inference.statistics import (
     kendall_tau,
     significant,
 )
-from ioca_jax.results.files import (
-    neurons_of,
-)
+from ioca_jax.results.selection import neurons_of
 
 
 class Claim(NamedTuple):

@@ -16,10 +16,7 @@ from ioca_jax.inference.statistics import (
     correlation_interval,
     mean_interval,
 )
-from ioca_jax.results.files import (
-    converged,
-    intact_accuracy,
-)
+from ioca_jax.results.selection import converged, intact_accuracy
 
 ALPHA = 0.05
 # Of normalised area: what is less than this is as good as nothing.

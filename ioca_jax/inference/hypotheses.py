@@ -23,9 +23,7 @@ from ioca_jax.inference.families import (
 from ioca_jax.inference.statistics import (
     significant,
 )
-from ioca_jax.results.files import (
-    in_words,
-)
+from ioca_jax.results.selection import in_words
 
 
 def form_hypotheses(

@@ -18,9 +18,7 @@ from ioca_jax.inference.statistics import (
     significant,
     spearman,
 )
-from ioca_jax.results.files import (
-    neurons_of,
-)
+from ioca_jax.results.selection import neurons_of
 
 DIRECTIONS = ("redundant", "synergistic")
 JUDGED_EXAMPLES_PER_CELL = 25

@@ -17,9 +17,7 @@ from ioca_jax.inference.statistics import (
     significant,
     spearman,
 )
-from ioca_jax.results.files import (
-    neurons_of,
-)
+from ioca_jax.results.selection import neurons_of
 
 
 def compare_variants(results: xr.Dataset) -> pd.DataFrame:

@@ -23,11 +23,7 @@ from ioca_jax.inference.statistics import (
     simultaneous_band,
     spearman,
 )
-from ioca_jax.results.files import (
-    mean_curve,
-    neurons_of,
-    summed_curve,
-)
+from ioca_jax.results.selection import mean_curve, neurons_of, summed_curve
 
 # More measures' bands than these no figure holds.
 _MEASURES_WITH_BANDS = 5

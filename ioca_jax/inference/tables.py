@@ -25,9 +25,7 @@ from ioca_jax.inference.order_tests import (
 )
 from ioca_jax.inference.trajectories import trajectory_table, trends_of_training
 from ioca_jax.inference.verdicts import conclude, test_hypotheses
-from ioca_jax.results.files import (
-    converged,
-)
+from ioca_jax.results.selection import converged
 
 
 def tabulate(results: xr.Dataset) -> dict[str, pd.DataFrame]:

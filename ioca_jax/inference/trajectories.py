@@ -7,11 +7,7 @@ from jaxtyping import Float
 
 from ioca_jax.inference.families import ALPHA, test_family
 from ioca_jax.inference.interactions import direction_shown
-from ioca_jax.results.files import (
-    converged,
-    neurons_of,
-    num_test_examples,
-)
+from ioca_jax.results.selection import converged, neurons_of, num_test_examples
 
 
 def trajectory_table(results: xr.Dataset) -> pd.DataFrame:

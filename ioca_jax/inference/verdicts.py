@@ -42,11 +42,7 @@ from ioca_jax.inference.statistics import (
     significant,
 )
 from ioca_jax.measures.information import mutual_information_miller_madow
-from ioca_jax.results.files import (
-    in_words,
-    neurons_of,
-    orderings_of,
-)
+from ioca_jax.results.selection import in_words, neurons_of, orderings_of
 
 INFORMATIONAL = ("co-information", "groups")
 INTERVENTIONAL = ("pair effects in loss", "pair effects in accuracy")

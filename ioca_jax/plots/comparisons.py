@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 from ioca_jax.plots import selection, style
-from ioca_jax.results.files import in_words
+from ioca_jax.results.selection import in_words
 
 
 def claims_overview(

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from ioca_jax.inference.families import ALPHA
 from ioca_jax.inference.statistics import significant
 from ioca_jax.plots import selection, style
-from ioca_jax.results.files import in_words, mean_curve, orderings_of
+from ioca_jax.results.selection import in_words, mean_curve, orderings_of
 
 
 def ablation_curves(

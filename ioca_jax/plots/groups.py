@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ioca_jax.plots import selection, style
-from ioca_jax.results.files import mean_curve, orderings_of
+from ioca_jax.results.selection import mean_curve, orderings_of
 
 _NULL: style.Look = {"color": "0.5", "linestyle": ":", "linewidth": 0.8}
 _SHADE = "0.92"

@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from ioca_jax.plots import selection, style
-from ioca_jax.results.files import in_words, layers_of, neurons_of
+from ioca_jax.results.selection import in_words, layers_of, neurons_of
 
 MEASURES_IN_A_FIGURE = 5  # more lines or panels are not legible
 

@@ -13,7 +13,7 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
 from ioca_jax.plots import selection, style
-from ioca_jax.results.files import layers_of, neurons_of
+from ioca_jax.results.selection import layers_of, neurons_of
 
 _CO_INFORMATION = "co_information_miller_madow"
 # More points than these would hide each other: they are counted in bins instead.

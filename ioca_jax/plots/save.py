@@ -10,7 +10,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from ioca_jax.plots import curves, groups, neurons, pairs, selection, training
-from ioca_jax.results.files import converged, write_whole
+from ioca_jax.results.files import write_whole
+from ioca_jax.results.selection import converged
 
 _DOTS_PER_INCH = 150
 _METADATA = {"png": {}, "pdf": {"CreationDate": None}}

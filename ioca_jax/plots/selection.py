@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ioca_jax.results.files import converged, dataset_in_words, in_words, neurons_of
+from ioca_jax.results.selection import converged, dataset_in_words, in_words, neurons_of
 
 _UNITS = {"bit": "bits", "nat": "nats", "1": "no unit"}
 _INTERACTIONS = "run the study with interactions"

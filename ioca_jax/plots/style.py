@@ -26,7 +26,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import AsinhLocator, MaxNLocator, NullLocator
 
 from ioca_jax.plots import selection
-from ioca_jax.results.files import in_words, layers_of
+from ioca_jax.results.selection import in_words, layers_of
 
 Look = dict[str, Any]  # properties of a line: colour, marker, style, label
 

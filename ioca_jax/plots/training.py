@@ -12,7 +12,7 @@ from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 
 from ioca_jax.plots import selection, style
-from ioca_jax.results.files import converged, neurons_of
+from ioca_jax.results.selection import converged, neurons_of
 
 _EPOCHS = "epochs of training (0: untrained)"
 _FIRST_EPOCH = 0.4  # width of the first epoch on the scale, in decades

@@ -13,7 +13,7 @@ from ioca_jax.inference import interactions
 from ioca_jax.inference.areas import areas_by_order
 from ioca_jax.inference.claims import CLAIMS, VERDICTS
 from ioca_jax.inference.tables import tabulate
-from ioca_jax.results.files import (
+from ioca_jax.results.selection import (
     converged,
     dataset_in_words,
     intact_accuracy,

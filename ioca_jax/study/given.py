@@ -16,7 +16,7 @@ import numpy as np
 from ioca_jax.data import Dataset, can_load
 from ioca_jax.networks.mlp import MLP, check_variables
 from ioca_jax.networks.training import Trained
-from ioca_jax.study.pipeline import StudyConfig
+from ioca_jax.study.config import StudyConfig
 
 _OF_THE_NETWORK = (
     *("hidden", "activation", "dropout_rate", "batch_norm", "matmul_precision"),

@@ -18,9 +18,10 @@ from ioca_jax.data import Dataset
 from ioca_jax.devices import device_mesh
 from ioca_jax.networks.mlp import MLP
 from ioca_jax.networks.training import bytes_per_seed
-from ioca_jax.results.files import VARIABLES
+from ioca_jax.results.variables import VARIABLES
 from ioca_jax.study import joint
-from ioca_jax.study.pipeline import StudyConfig, variants
+from ioca_jax.study.config import StudyConfig
+from ioca_jax.study.pipeline import variants
 
 # Results and networks of all seeds: those of the chunks, joined, and being written.
 _COPIES = 3

@@ -41,7 +41,6 @@ from ioca_jax.results.files import (
     RESULTS_FILE,
     decode_results,
     encode_results,
-    intact_accuracy,
     join_seeds,
     load_results,
     read_networks,
@@ -49,6 +48,7 @@ from ioca_jax.results.files import (
     save_results,
     write_whole,
 )
+from ioca_jax.results.selection import intact_accuracy
 from ioca_jax.study.chunks import (
     Chunk,
     count_finished,
@@ -58,10 +58,12 @@ from ioca_jax.study.chunks import (
     save_chunk,
     signals_deferred,
 )
+from ioca_jax.study.config import StudyConfig
 from ioca_jax.study.events import EVENTS_FILE, Listener, json_lines
 from ioca_jax.study.given import GivenNetworks, accept_networks, describe_data
 from ioca_jax.study.metadata import Stopwatch
-from ioca_jax.study.pipeline import StudyConfig, scopes_of, study_networks
+from ioca_jax.study.orders import scopes_of
+from ioca_jax.study.pipeline import study_networks
 from ioca_jax.study.resources import Needs, check_fits, count_needs
 
 # Seeds on a device at a time: enough that what a chunk costs beside is little, few

@@ -16,7 +16,8 @@ from sklearn.metrics import mutual_info_score
 import ioca_jax as ioca
 from ioca_jax.ablation import effects as importance
 from ioca_jax.networks.training import HISTORY
-from ioca_jax.study import pipeline as study
+from ioca_jax.study import pipeline
+from ioca_jax.study.config import UNITS
 
 CONFIG = ioca.StudyConfig(
     seeds=(3, 0),
@@ -306,20 +307,20 @@ def test_every_measure_flows_through_a_study(data, monkeypatch):
     """Scores of all kinds are stored, ordered by, and the same as computed alone."""
     config = dataclasses.replace(
         CONFIG,
-        measures=tuple(study.UNITS),
+        measures=tuple(UNITS),
         seeds=(0,),
         epochs=1,
         robustness=True,
         activation="relu",
     )
-    several = study.variants(config, len(data.validation.y))
+    several = pipeline.variants(config, len(data.validation.y))
     assert len(several) == 10
     few = {name: several[name] for name in ("uniform:2", "first half")}
-    monkeypatch.setattr(study, "variants", lambda *_: few)
+    monkeypatch.setattr(pipeline, "variants", lambda *_: few)
     model = config.model(num_classes=10)
     trained = ioca.train(model, data, config.train_config(), config.seeds)
-    results = study.study_networks(config, model, data, trained)
-    assert results["unit"].values.tolist() == list(study.UNITS.values())
+    results = pipeline.study_networks(config, model, data, trained)
+    assert results["unit"].values.tolist() == list(UNITS.values())
     assert results["score"].attrs["units"] == "as the coordinate unit says"
     assert np.isfinite(results["score"]).all()
     networks = trained.variables
@@ -457,13 +458,13 @@ def test_one_compilation_serves_all_orderings_and_seeds(networks, data, compiled
     history = {name: jnp.zeros((2, CONFIG.epochs)) for name in HISTORY}
     jax.clear_caches()
     trained = ioca.Trained(variables, np.array([3, 0]), history)
-    study.study_networks(CONFIG, model, data, trained)
+    pipeline.study_networks(CONFIG, model, data, trained)
     # One for each scope's curves, and one for each layer's single ablations.
     assert compiled.count("jit(_sum)") == 3 + 2
     compiled.clear()
     other = jax.tree.map(lambda leaf: leaf[::-1], variables)
     trained = ioca.Trained(other, np.array([8, 5]), history)
-    study.study_networks(CONFIG, model, data, trained)
+    pipeline.study_networks(CONFIG, model, data, trained)
     assert not compiled
 
 

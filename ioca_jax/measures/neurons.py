@@ -1,0 +1,115 @@
+"""Measures of all neurons of a network, streaming over examples."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
+
+from ioca_jax.batching import SEEN, fold_examples
+from ioca_jax.checks import as_tuple, check_examples
+from ioca_jax.measures.counts import joint_counts
+from ioca_jax.measures.information import (
+    MEASURES,
+    PAPER_MEASURES,
+)
+from ioca_jax.measures.quantization import encode, parse_quantizer, quantizer_edges
+from ioca_jax.networks.mlp import MLP, check_variables
+
+# Examples measured at a time. Fixed, so that clamp means do not depend on a budget.
+_EXAMPLES_MEASURED_AT_ONCE = 1000
+
+
+class NeuronStatistics(NamedTuple):
+    """What the measuring split says of every hidden neuron of one network.
+
+    Attributes:
+        scores: by measure, float32 [H], bits.
+        activation_mean: float32 [H], the mean clamp.
+        joint_counts: int32 [H, B, C].
+        edges: float32 [H, B-1], the quantiser's.
+    """
+
+    scores: dict[str, Float[Array, " H"]]
+    activation_mean: Float[Array, " H"]
+    joint_counts: Int[Array, "H B C"]
+    edges: Float[Array, "H edges"]
+
+
+def measure_neurons(
+    model: MLP,
+    variables: Any,
+    x: Float[ArrayLike, "N D"],
+    y: Int[ArrayLike, " N"],
+    *,
+    quantizer: str = "threshold",
+    measures: Sequence[str] = tuple(PAPER_MEASURES),
+) -> NeuronStatistics:
+    """Measures every hidden neuron, streaming over examples.
+
+    Args:
+        model: the network's shape.
+        variables: the variables of one network (``vmap`` or ``jax.lax.map`` for
+            several).
+        x: float32 [N, D] images that the network was not trained on.
+        y: int32 [N] classes.
+        quantizer: as in ``parse_quantizer``. ``quantile:B`` holds all activations of
+            the network at once, [N, H]; the others hold a chunk.
+        measures: names out of ``information.MEASURES``.
+
+    Returns:
+        Scores, means, counts and edges.
+
+    Raises:
+        ValueError: an unusable quantiser, a measure that is not of joint counts, labels
+            that are not one class for each example, or variables of another network.
+    """
+    unknown = [name for name in as_tuple("measures", measures) if name not in MEASURES]
+    if unknown:
+        raise ValueError(
+            f"measures: expected names out of {', '.join(MEASURES)}, got "
+            f"{unknown[0]!r}; run_study computes other scores"
+        )
+    check_examples(x, y, model.num_classes)
+    x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
+    check_variables("variables", variables, model, num_inputs=x[0].size)
+    spec = parse_quantizer(quantizer, model.activation)
+    fold = partial(fold_examples, y=y, chunk_size=_EXAMPLES_MEASURED_AT_ONCE)
+
+    def summarise(carry, x_chunk, y_chunk):
+        total, low, high = carry
+        _, outputs = model.apply(variables, x_chunk)
+        weights = (y_chunk != SEEN).astype(outputs.dtype)
+        return (
+            total + jnp.matmul(weights, outputs, precision="highest"),
+            jnp.minimum(low, outputs.min(axis=0)),
+            jnp.maximum(high, outputs.max(axis=0)),
+        )
+
+    start = jnp.full(model.num_neurons, jnp.inf)
+    first = (jnp.zeros(model.num_neurons), start, -start)
+    total, low, high = fold(summarise, first, x=x)
+    is_held = spec.kind == "quantile"
+    if is_held:
+        # Once: made again, they may round to the other side of an edge.
+        outputs = jax.lax.optimization_barrier(model.apply(variables, x)[1])
+    else:  # a quantiser of the other kinds needs no more than the range
+        outputs = jnp.stack([low, high])
+    edges = quantizer_edges(outputs, quantizer, model.activation)
+
+    sizes = {"num_codes": spec.num_codes, "num_classes": model.num_classes}
+
+    def count(carry, x_chunk, y_chunk):
+        chunk = x_chunk if is_held else model.apply(variables, x_chunk)[1]
+        return carry + joint_counts(encode(chunk, edges), y_chunk, **sizes)
+
+    counts = fold(
+        count,
+        jnp.zeros((model.num_neurons, spec.num_codes, model.num_classes), jnp.int32),
+        x=outputs if is_held else x,
+    )
+    scores = {name: MEASURES[name](counts) for name in measures}
+    return NeuronStatistics(scores, total / len(y), counts, edges)

@@ -1,0 +1,246 @@
+"""The configuration of a study; the command line's flags are its fields."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from ioca_jax.ablation.effects import (
+    ABLATION_SCORES,
+    SCORES,
+)
+from ioca_jax.checks import as_tuple
+from ioca_jax.data import Dataset, check_label_noise
+from ioca_jax.measures.information import (
+    MEASURES,
+    PAPER_MEASURES,
+)
+from ioca_jax.measures.pairs import check_pairs
+from ioca_jax.measures.quantization import parse_quantizer
+from ioca_jax.networks.mlp import MLP
+from ioca_jax.networks.training import TrainConfig, check_epochs, checked_seeds
+from ioca_jax.study import joint
+
+CLAMPS = ("zero", "mean")
+UNITS = (
+    dict.fromkeys(MEASURES, "bit")
+    | {name: score.unit for name, score in SCORES.items()}
+    | {f"{n}_{clamp}": unit for n, unit in ABLATION_SCORES.items() for clamp in CLAMPS}
+)
+"""Everything that neurons can be ranked by, with the unit of its values."""
+_LEAST_PERMUTATIONS = 19  # the least p-value is then 0.05
+
+
+def _field(default: Any, help_text: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help_text})
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyConfig:
+    """Everything that decides a run's results; the command line's flags are its fields.
+
+    Each field's meaning is its help text, ``field.metadata["help"]``.
+    """
+
+    dataset: str = _field(
+        "mnist5k",
+        "mnist5k (5,000 MNIST digits, no download), mnist, fashion_mnist, cifar10 "
+        "(TensorFlow Datasets), or the path of an .npz file with x_train, y_train, "
+        "x_test, y_test.",
+    )
+    data_dir: str | None = _field(
+        None, "TensorFlow Datasets' directory; its own default if not given."
+    )
+    num_validation: int | None = _field(
+        None,
+        "Examples moved from training to validation; 10,000 for the TFDS datasets and "
+        "1,000 for mnist5k if not given.",
+    )
+    split_seed: int = _field(
+        0, "Seed of the cut between training and validation, and of --label_noise."
+    )
+    label_noise: float = _field(
+        0.0,
+        "Share of the training labels replaced by classes drawn uniformly, in [0, 1]; "
+        "those of validation and test stay true.",
+    )
+    seeds: tuple[int, ...] = _field(
+        (0, 1, 2, 3, 4),
+        "Networks to train: seeds as a list 0,1,2 or a range 0:5; seed 5 alone is 5,.",
+    )
+    hidden: tuple[int, ...] = _field((100, 100), "Widths of the hidden layers.")
+    activation: str = _field("relu", "relu, sigmoid or tanh.")
+    dropout_rate: float = _field(
+        0.0, "Share of hidden outputs dropped in training, in [0, 1)."
+    )
+    batch_norm: bool = _field(False, "Normalise pre-activations by batch norm.")
+    l2: float = _field(
+        1e-5, "Weight of the sum of squared kernel entries in the training loss."
+    )
+    optimizer: str = _field("adam", "adam, momentum (SGD with momentum 0.9) or sgd.")
+    learning_rate: float = _field(1e-3, "Learning rate of the optimiser.")
+    batch_size: int = _field(32, "Examples a training step.")
+    epochs: int = _field(10, "Passes over the training split.")
+    quantizer: str = _field(
+        "threshold",
+        "threshold:t (one bit, output > t), uniform:B or quantile:B (B codes); "
+        "threshold alone is at 0 for relu and tanh, at 0.5 for sigmoid.",
+    )
+    measures: tuple[str, ...] = _field(
+        tuple(PAPER_MEASURES), f"What neurons are ranked by: {', '.join(UNITS)}."
+    )
+    clamps: tuple[str, ...] = _field(
+        CLAMPS, "What an ablated neuron outputs: zero, or its validation mean."
+    )
+    random_orders: int = _field(10, "Random orders for each network and scope.")
+    permutations: int = _field(
+        200,
+        "Permutations of the labels that measures are tested against; 0 tests none. "
+        f"With --interactions pairs take {joint.PERMUTATIONS} of them at most, groups "
+        f"and orders {joint.PERMUTATIONS_OF_GROUPS}.",
+    )
+    interactions: bool = _field(
+        False,
+        "Measure and ablate neurons together too: all pairs, random groups, and what "
+        "those ablated so far say jointly.",
+    )
+    trajectory_epochs: tuple[int, ...] = _field(
+        (),
+        "Epochs after which to measure neurons and layers, ascending; 0 is before "
+        "training.",
+    )
+    robustness: bool = _field(
+        False,
+        "Measure information also by other quantisers and on parts of the validation "
+        "split, to see whether neurons rank the same.",
+    )
+    memory_gb: float = _field(
+        4.0, "About how much memory to use at once beside the data, in GB."
+    )
+    matmul_precision: str = _field(
+        "highest",
+        "Of matrix products: highest (float32 everywhere), high, or default (the "
+        "backend's own).",
+    )
+
+    def __post_init__(self):
+        """Checks the fields, but for what only the dataset can tell."""
+        object.__setattr__(self, "seeds", tuple(checked_seeds(self.seeds).tolist()))
+        for name, known in (("measures", tuple(UNITS)), ("clamps", CLAMPS)):
+            given = as_tuple(name, getattr(self, name))
+            object.__setattr__(self, name, given)
+            unknown = [value for value in given if value not in known]
+            if unknown or not given or len(set(given)) < len(given):
+                raise ValueError(
+                    f"{name}: expected one or more of {', '.join(known)}, each once, "
+                    f"got {','.join(map(str, given))!r}"
+                )
+        for name in ("random_orders", "permutations"):
+            if getattr(self, name) < 0:
+                raise ValueError(
+                    f"{name}: expected a number not negative, got {getattr(self, name)}"
+                )
+        if not self.random_orders and any("shapley" in n for n in self.measures):
+            raise ValueError(
+                "random_orders: expected at least 1, from which Shapley values are "
+                "estimated, got 0; give more, or measures without them"
+            )
+        if self.interactions and self.permutations < _LEAST_PERMUTATIONS:
+            raise ValueError(
+                f"permutations: expected at least {_LEAST_PERMUTATIONS} with "
+                "interactions, whose pairs are tested at 5 %, got "
+                f"{self.permutations}"
+            )
+        check_label_noise(self.label_noise)
+        epochs = check_epochs("trajectory_epochs", self.trajectory_epochs, self.epochs)
+        object.__setattr__(self, "trajectory_epochs", epochs)
+        if not (np.isfinite(self.memory_gb) and self.memory_gb > 0):
+            raise ValueError(
+                f"memory_gb: expected a positive number, got {self.memory_gb}"
+            )
+        object.__setattr__(self, "hidden", self.model(num_classes=2).hidden)
+        self.train_config()
+        parse_quantizer(self.quantizer, self.activation)
+
+    def model(self, num_classes: int) -> MLP:
+        """The network that this configuration describes.
+
+        Args:
+            num_classes: C, of the dataset.
+
+        Returns:
+            The network's shape.
+        """
+        return MLP(
+            hidden=self.hidden,
+            num_classes=num_classes,
+            activation=self.activation,
+            dropout_rate=self.dropout_rate,
+            batch_norm=self.batch_norm,
+            matmul_precision=self.matmul_precision,
+        )
+
+    def train_config(self) -> TrainConfig:
+        """How this configuration trains.
+
+        Returns:
+            The training's own part of the configuration.
+        """
+        names = [field.name for field in dataclasses.fields(TrainConfig)]
+        return TrainConfig(**{name: getattr(self, name) for name in names})
+
+    @property
+    def num_codes(self) -> int:
+        """B, of the quantiser."""
+        return parse_quantizer(self.quantizer, self.activation).num_codes
+
+    def data_arguments(self) -> dict[str, Any]:
+        """What ``load_dataset`` takes to load this configuration's dataset.
+
+        Returns:
+            By argument.
+        """
+        return {
+            "name": self.dataset,
+            "data_dir": self.data_dir,
+            "num_validation": self.num_validation,
+            "seed": self.split_seed,
+            "label_noise": self.label_noise,
+        }
+
+    def check_interactions(self, model: MLP, data: Dataset) -> None:
+        """Refuses interactions that the data cannot support, before any training.
+
+        Args:
+            model: the networks' shape.
+            data: the dataset.
+
+        Raises:
+            ValueError: too many codes for all pairs of neurons.
+        """
+        if self.interactions:
+            check_pairs(
+                model.num_neurons,
+                len(data.validation.y),
+                num_codes=self.num_codes,
+                num_classes=model.num_classes,
+                memory_gb=self.memory_gb,
+            )
+
+    def flags(self) -> list[str]:
+        """This configuration as command-line flags.
+
+        Returns:
+            ``--name=value`` for every field that is not None.
+        """
+        lines = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple):
+                text = ",".join(str(item) for item in value)
+                # One seed without its comma would be taken for a number of networks.
+                alone = field.name == "seeds" and len(value) == 1
+                value = f"{text}," if alone else text
+            if value is not None:
+                lines.append(f"--{field.name}={value}")
+        return lines

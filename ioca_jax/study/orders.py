@@ -1,0 +1,112 @@
+"""The orders that a study ablates in: scopes, measures and directions, random draws."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from ioca_jax.ablation.orderings import DIRECTIONS, order_neurons, random_order
+from ioca_jax.networks.mlp import MLP
+from ioca_jax.study.config import UNITS, StudyConfig
+
+
+class Ordering(NamedTuple):
+    """A way to order neurons.
+
+    Attributes:
+        ranked_by: a measure, or ``random``.
+        direction: ``ascending``, ``descending``, or ``random``.
+        draw: counts random orders; 0 for the others.
+    """
+
+    ranked_by: str
+    direction: str
+    draw: int
+
+    @property
+    def label(self) -> str:
+        """Its name on the axis ``ordering``."""
+        if self.ranked_by == "random":
+            return f"random_{self.draw}"
+        return f"{self.ranked_by}_{self.direction}"
+
+
+def orderings_of_study(config: StudyConfig) -> list[Ordering]:
+    """Two orders for each measure, then the random ones."""
+    ranked = [
+        Ordering(measure, direction, 0)
+        for measure in config.measures
+        for direction in DIRECTIONS
+    ]
+    drawn = [Ordering("random", "random", d) for d in range(config.random_orders)]
+    return ranked + drawn
+
+
+def scopes_of(model: MLP) -> dict[str, np.ndarray]:
+    """By name, the neurons that each scope orders.
+
+    Args:
+        model: the network's shape.
+
+    Returns:
+        ``network``, ``layer_1``, ...: int32 neuron indices.
+    """
+    everything = np.arange(model.num_neurons, dtype=np.int32)
+    layers = {
+        f"layer_{index + 1}": everything[where]
+        for index, where in enumerate(model.layer_slices)
+    }
+    return {"network": everything, **layers}
+
+
+def _key_of_scope(seed: Array, scope_index: int) -> Array:
+    """An order's key depends on its seed, scope and ordering alone.
+
+    So it is the same whatever else a run computes.
+    """
+    return jax.random.fold_in(jax.random.key(seed), 1 + scope_index)
+
+
+def _key_of_ties(key: Array, measure: str, direction: str) -> Array:
+    key = jax.random.fold_in(key, 1 + list(UNITS).index(measure))
+    return jax.random.fold_in(key, DIRECTIONS.index(direction))
+
+
+@partial(jax.jit, static_argnames=("draws", "scope_index"))
+def random_orders(seeds, neurons, draws, scope_index) -> Int[Array, "S draws K"]:
+    """The random orders of one scope, for every network."""
+
+    def of_network(seed):
+        key = jax.random.fold_in(_key_of_scope(seed, scope_index), 0)
+        drawn = [
+            random_order(neurons, key=jax.random.fold_in(key, draw))
+            for draw in range(draws)
+        ]
+        return jnp.stack(drawn) if drawn else jnp.zeros((0, len(neurons)), jnp.int32)
+
+    return jax.vmap(of_network)(seeds)
+
+
+@partial(jax.jit, static_argnames=("orderings", "scope_index"))
+def ranked_orders(
+    scores, seeds, neurons, orderings, scope_index
+) -> Int[Array, "S O K"]:
+    """The orders of one scope that measures give, for every network."""
+
+    def of_network(scores, seed):
+        key = _key_of_scope(seed, scope_index)
+        ranked = [
+            order_neurons(
+                scores[ordering.ranked_by],
+                neurons,
+                ordering.direction,
+                key=_key_of_ties(key, ordering.ranked_by, ordering.direction),
+            )
+            for ordering in orderings
+        ]
+        return jnp.stack(ranked)
+
+    return jax.vmap(of_network)(scores, seeds)
