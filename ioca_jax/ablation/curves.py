@@ -29,14 +29,12 @@ from ioca_jax.ablation.prefix_sums import prefix_sums_engine
 from ioca_jax.ablation.rank_one import rank_one_engine
 from ioca_jax.checks import check_clamp, check_examples, check_keep, is_known
 from ioca_jax.devices import sum_over_examples
-from ioca_jax.networks.mlp import (
-    MLP,
-    check_variables,
-)
+from ioca_jax.networks.mlp import MLP, check_variables
+from ioca_jax.networks.network import StagedNetwork
 
 
 def evaluate_masks(
-    model: MLP,
+    model: StagedNetwork,
     variables: Any,
     masks: Bool[ArrayLike, "*masks H"],
     clamp: Float[ArrayLike, "*clamps H"],
@@ -48,7 +46,7 @@ def evaluate_masks(
     """Evaluates a network under each of many masks.
 
     Args:
-        model: the network's shape.
+        model: the network, ``MLP`` or any that ``trace_network`` found.
         variables: the variables of one network (``vmap`` for several).
         masks: bool [..., H]; True keeps a neuron, False ablates it.
         clamp: float32 [H], or [..., H] broadcast against ``masks``: the constant output
@@ -68,7 +66,7 @@ def evaluate_masks(
     memory_gb = device_budget(memory_gb)
     check_keep(masks, model.num_neurons, name="masks")
     check_clamp(clamp, model.num_neurons)
-    check_variables("variables", variables, model, num_inputs=x.shape[1])
+    check_variables("variables", variables, model, num_inputs=_num_inputs(x))
     clamp = jnp.asarray(clamp, jnp.float32)
     shape = _broadcast_shapes("masks", jnp.shape(masks), clamp.shape)
     flat_masks, flat_clamps = (
@@ -83,18 +81,24 @@ def evaluate_masks(
 ENGINES = ("rank_one", "prefix_sums", "masks")
 
 
-def default_engine() -> str:
+def default_engine(model: StagedNetwork | None = None) -> str:
     """The engine that ``ablation_curve`` takes unless told otherwise.
+
+    Args:
+        model: the network; None is an ``MLP``.
 
     Returns:
         ``rank_one`` on a CPU, where it was measured to be the fastest at every size;
-        ``prefix_sums`` elsewhere, where a loop of small steps is mostly waiting.
+        ``prefix_sums`` elsewhere, where a loop of small steps is launch-bound;
+        ``masks`` for networks that are no chain of affine maps.
     """
+    if model is not None and not isinstance(model, MLP):
+        return "masks"
     return "rank_one" if jax.default_backend() == "cpu" else "prefix_sums"
 
 
 def ablation_curve(
-    model: MLP,
+    model: StagedNetwork,
     variables: Any,
     order: Int[ArrayLike, "*orders K"],
     clamp: Float[ArrayLike, "*clamps H"],
@@ -110,7 +114,7 @@ def ablation_curve(
     Gives the figures of ``evaluate_masks`` for ``cumulative_masks(order)``.
 
     Args:
-        model: the network's shape.
+        model: the network, ``MLP`` or any that ``trace_network`` found.
         variables: the variables of one network (``ablation_curves`` takes several).
         order: int32 [K], or [..., K] for several curves, neuron indices.
         clamp: float32 [H], or [..., H] broadcast against ``order``: the constant output
@@ -153,7 +157,7 @@ def ablation_curve(
 
 
 def ablation_curves(
-    model: MLP,
+    model: StagedNetwork,
     variables: Any,
     order: Int[ArrayLike, "S *orders K"],
     clamp: Float[ArrayLike, "S *clamps H"],
@@ -167,7 +171,7 @@ def ablation_curves(
     """Evaluates many networks, each ablated in orders of its own, in one program.
 
     Args:
-        model: the networks' shape.
+        model: the networks' shape, as in ``ablation_curve``.
         variables: the networks' variables; leaves begin with S.
         order: int32 [S, ..., K] neuron indices; [S, K] is one order for each network,
             under all its clamps.
@@ -185,7 +189,7 @@ def ablation_curves(
     Raises:
         ValueError: as ``ablation_curve``.
     """
-    engine = default_engine() if engine is None else engine
+    engine = default_engine(model) if engine is None else engine
     if engine not in ENGINES:
         raise ValueError(
             f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}"
@@ -202,16 +206,20 @@ def ablation_curves(
     layers = _checked_layers(layers, model, order)
     check_clamp(clamp, model.num_neurons)
     orders, clamps, shape = _of_networks(order, jnp.asarray(clamp, jnp.float32))
-    check_variables("variables", variables, model, shape[0], x.shape[1])
-    num_inputs, num_steps = x.shape[1], order.shape[-1]
-    if engine == "rank_one":
-        run = rank_one_engine(model, layers, len(y), num_inputs, memory_gb)
-    elif engine == "prefix_sums":
-        run = prefix_sums_engine(
-            model, layers[0], len(y), num_inputs, num_steps, memory_gb
-        )
-    else:
+    num_inputs, num_steps = _num_inputs(x), order.shape[-1]
+    check_variables("variables", variables, model, shape[0], num_inputs)
+    if engine == "masks":
         run = CumulativeEngine(masks_engine(model, layers[0], len(y), memory_gb))
+    elif not isinstance(model, MLP):
+        raise ValueError(
+            f"engine: expected masks, got {engine}, which needs affine layers in a "
+            f"row, as MLP has; this network is a {type(model).__name__}"
+        )
+    elif engine == "rank_one":
+        run = rank_one_engine(model, layers, len(y), num_inputs, memory_gb)
+    else:
+        sizes = (len(y), num_inputs, num_steps)
+        run = prefix_sums_engine(model, layers[0], *sizes, memory_gb)
     sums = sum_over_examples(run, (variables, orders, clamps), x, y)
     if not is_known_order:
         sums = _without_numbers(sums, ~_are_orders(model, layers, orders))
@@ -247,7 +255,7 @@ def _of_networks(order: Array, clamp: Array) -> tuple[Array, Array, tuple[int, .
 
 
 def _are_orders(
-    model: MLP, layers: tuple[int, ...], orders: Int[Array, "*batch K"]
+    model: StagedNetwork, layers: tuple[int, ...], orders: Int[Array, "*batch K"]
 ) -> Bool[Array, "*batch"]:
     """Whether each lists neurons of the layers, every one once."""
     ordered = jnp.sort(orders, axis=-1)
@@ -269,46 +277,50 @@ def _without_numbers(sums, where: Bool[Array, "S M"]):
     )
 
 
-def _lowest_ablated_layer(model: MLP, masks: ArrayLike) -> int:
+def _lowest_ablated_layer(model: StagedNetwork, masks: ArrayLike) -> int:
     """The first layer that a mask touches; 0 where that is not known yet."""
     if not is_known(masks):
         return 0
     ablated = ~np.asarray(masks).reshape(-1, model.num_neurons).all(axis=0)
     touched = model.layer_of_neuron[ablated]
-    return int(touched.min()) if touched.size else model.num_layers - 1
+    return int(touched.min()) if touched.size else len(model.layers) - 1
 
 
-def _layers_of_order(model: MLP, order: ArrayLike) -> tuple[int, ...]:
+def _layers_of_order(model: StagedNetwork, order: ArrayLike) -> tuple[int, ...]:
     """The layers that an order touches; all where that is not known yet."""
     if not is_known(order):
-        return tuple(range(model.num_layers))
+        return tuple(range(len(model.layers)))
     touched = np.unique(model.layer_of_neuron[np.asarray(order).ravel()]).tolist()
-    return tuple(touched) or (model.num_layers - 1,)
+    return tuple(touched) or (len(model.layers) - 1,)
 
 
 def _checked_layers(
-    layers: Sequence[int] | None, model: MLP, order: ArrayLike
+    layers: Sequence[int] | None, model: StagedNetwork, order: ArrayLike
 ) -> tuple[int, ...]:
     """The layers to look at, ascending; refused unless they hold the order."""
     touched = _layers_of_order(model, order)
     if layers is None:
         return touched
     given = tuple(sorted(set(layers)))
-    within = given and given[0] >= 0 and given[-1] < model.num_layers
+    within = given and given[0] >= 0 and given[-1] < len(model.layers)
     known = is_known(order) and np.size(order)
     if not within or (known and not set(touched) <= set(given)):
         raise ValueError(
-            f"layers: expected layers out of 0 to {model.num_layers - 1}, those of the "
+            f"layers: expected layers from 0 to {len(model.layers) - 1}, those of the "
             f"order among them, got {list(layers)}"
         )
     return given
 
 
-def _checked_examples(model: MLP, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
-    """Examples float32 [N, D] and labels int32 [N]."""
+def _checked_examples(
+    model: StagedNetwork, x: ArrayLike, y: ArrayLike
+) -> tuple[Array, Array]:
+    """Examples and labels int32 [N]; an MLP's examples are float32 [N, D]."""
     check_examples(x, y, model.num_classes)
-    x = jnp.asarray(x, jnp.float32)
-    return x.reshape(len(x), -1), jnp.asarray(y, jnp.int32)
+    x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
+    if isinstance(model, MLP):
+        x = x.astype(jnp.float32).reshape(len(x), -1)
+    return x, y
 
 
 def _num_inputs(x: ArrayLike) -> int:

@@ -3,6 +3,7 @@
 What lies below the first layer that a mask touches is computed once, not once per mask.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -12,16 +13,13 @@ from ioca_jax.ablation.budget import FLOATS_PER_STEP, number_that_fits
 from ioca_jax.ablation.evaluation import score_logits, zero_scores
 from ioca_jax.ablation.orderings import cumulative_masks
 from ioca_jax.batching import fold_examples
-from ioca_jax.networks.mlp import (
-    MLP,
-)
-from ioca_jax.networks.network import Ablation
+from ioca_jax.networks.network import Ablation, StagedNetwork
 
 
 class MasksEngine(NamedTuple):
     """Sums over examples for masks [M, H] and clamps [M, H] of one network."""
 
-    model: MLP
+    model: StagedNetwork
     lowest: int
     examples: int
     masks_at_once: int
@@ -29,19 +27,13 @@ class MasksEngine(NamedTuple):
     def __call__(self, arrays, x, y):
         """Correct [M, C] and summed losses [M]."""
         variables, masks, clamps = arrays
-        where = self.model.layer_slices[self.lowest]
 
         def chunk(carry, x_chunk, y_chunk):
-            _, activations = self.model.apply(variables, x_chunk)
+            values = self.model.prefix(variables, x_chunk, self.lowest)
 
             def one_mask(mask_and_clamp):
-                logits, _ = self.model.apply(
-                    variables,
-                    self.lowest,
-                    activations[:, where],
-                    Ablation(*mask_and_clamp),
-                    method="run_above",
-                )
+                ablation = Ablation(*mask_and_clamp)
+                logits, _ = self.model.above(variables, self.lowest, values, ablation)
                 return score_logits(logits.T, y_chunk)
 
             sums = jax.lax.map(one_mask, (masks, clamps), batch_size=self.masks_at_once)
@@ -74,16 +66,17 @@ class CumulativeEngine(NamedTuple):
 
 
 def masks_engine(
-    model: MLP, lowest: int, num_examples: int, memory_gb: float
+    model: StagedNetwork, lowest: int, num_examples: int, memory_gb: float
 ) -> MasksEngine:
     """The engine with chunks that keep to the budget.
 
     A chunk of examples holds all its activations once; each mask and example then hold
     two copies of the widest layer above, and of the logits.
     """
-    above = 2 * (max((*model.hidden[lowest:], model.num_classes)) + model.num_classes)
+    sizes = [math.prod(layer.shape) for layer in model.layers]
+    above = 2 * (max((*sizes[lowest:], model.num_classes)) + model.num_classes)
     most = min(num_examples, 1000)
-    examples = number_that_fits(memory_gb / 2, above + 2 * model.num_neurons, most)
+    examples = number_that_fits(memory_gb / 2, above + 2 * sum(sizes), most)
     at_once = FLOATS_PER_STEP // (examples * above) + 1
     return MasksEngine(
         model,

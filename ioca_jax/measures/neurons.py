@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from ioca_jax.batching import SEEN, fold_examples
 from ioca_jax.checks import as_tuple, check_examples
@@ -17,7 +17,8 @@ from ioca_jax.measures.information import (
     PAPER_MEASURES,
 )
 from ioca_jax.measures.quantization import encode, parse_quantizer, quantizer_edges
-from ioca_jax.networks.mlp import MLP, check_variables
+from ioca_jax.networks.mlp import check_variables
+from ioca_jax.networks.network import Network
 
 # Examples measured at a time. Fixed, so that clamp means do not depend on a budget.
 _EXAMPLES_MEASURED_AT_ONCE = 1000
@@ -40,9 +41,9 @@ class NeuronStatistics(NamedTuple):
 
 
 def measure_neurons(
-    model: MLP,
+    model: Network,
     variables: Any,
-    x: Float[ArrayLike, "N D"],
+    x: Num[ArrayLike, "N *features"],
     y: Int[ArrayLike, " N"],
     *,
     quantizer: str = "threshold",
@@ -51,10 +52,10 @@ def measure_neurons(
     """Measures every hidden neuron, streaming over examples.
 
     Args:
-        model: the network's shape.
+        model: the network, ``MLP`` or any that ``trace_network`` found.
         variables: the variables of one network (``vmap`` or ``jax.lax.map`` for
             several).
-        x: float32 [N, D] images that the network was not trained on.
+        x: [N, ...] examples that the network was not trained on.
         y: int32 [N] classes.
         quantizer: as in ``parse_quantizer``. ``quantile:B`` holds all activations of
             the network at once, [N, H]; the others hold a chunk.
@@ -76,7 +77,9 @@ def measure_neurons(
     check_examples(x, y, model.num_classes)
     x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
     check_variables("variables", variables, model, num_inputs=x[0].size)
-    spec = parse_quantizer(quantizer, model.activation)
+    # Neurons of other networks are active above 0, as with ReLU.
+    activation = getattr(model, "activation", "relu")
+    spec = parse_quantizer(quantizer, activation)
     fold = partial(fold_examples, y=y, chunk_size=_EXAMPLES_MEASURED_AT_ONCE)
 
     def summarise(carry, x_chunk, y_chunk):
@@ -98,7 +101,7 @@ def measure_neurons(
         outputs = jax.lax.optimization_barrier(model.apply(variables, x)[1])
     else:  # a quantiser of the other kinds needs no more than the range
         outputs = jnp.stack([low, high])
-    edges = quantizer_edges(outputs, quantizer, model.activation)
+    edges = quantizer_edges(outputs, quantizer, activation)
 
     sizes = {"num_codes": spec.num_codes, "num_classes": model.num_classes}
 

@@ -23,6 +23,7 @@ from ioca_jax.checks import as_tuple, check_num_classes
 from ioca_jax.networks.network import (
     Ablation,
     Layer,
+    Network,
     Values,
     check_ablation,
     slices_of,
@@ -274,11 +275,13 @@ def _named_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 def check_variables(
     what: str,
     variables: Any,
-    model: MLP,
+    model: Network,
     num_networks: int | None = None,
     num_inputs: int | None = None,
 ) -> None:
-    """Refuses variables that are not those of a network, or of so many networks.
+    """Refuses variables that are not those of an MLP, or of so many of them.
+
+    Networks of other kinds check their variables when they run.
 
     Args:
         what: what the caller calls them.
@@ -290,6 +293,8 @@ def check_variables(
     Raises:
         ValueError: a variable that is missing, not the network's, or of another shape.
     """
+    if not isinstance(model, MLP):
+        return
     given = _named_shapes(variables)
     if num_inputs is None:
         num_inputs = (1, 1, *given.get("params/dense_0/kernel", ()))[-2]

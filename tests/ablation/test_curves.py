@@ -280,9 +280,7 @@ def test_layers_that_do_not_hold_the_order_are_refused(layers):
     model, variables = random_network()
     x, y = random_examples()
     order = np.arange(18, dtype=np.int32)
-    with pytest.raises(
-        ValueError, match="^layers: expected layers out of 0 to 2, those"
-    ):
+    with pytest.raises(ValueError, match="^layers: expected layers from 0 to 2, those"):
         ioca.ablation_curve(
             model, variables, order, np.zeros(18, np.float32), x, y, layers=layers
         )
