@@ -37,7 +37,7 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(plots, "save_figures", lambda *_: [])  # most of the time
     namespace: dict = {}
     examples = blocks("python")
-    assert len(examples) == 2
+    assert len(examples) == 3
     for example in examples:
         exec(compile(example, "README.md", "exec"), namespace)
     assert "area under the curve 0." in capsys.readouterr().out
