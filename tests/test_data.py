@@ -153,7 +153,8 @@ def test_unknown_names(name):
         ioca.load_dataset(name)
     assert str(error.value) == (
         "dataset: expected one of mnist5k, mnist, fashion_mnist, cifar10, or the path "
-        f"of an .npz file, got {name!r}"
+        f"of an .npz file, got {name!r}; own data is passed from Python, "
+        "run_study(data=...)"
     )
 
 
