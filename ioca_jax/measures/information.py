@@ -224,7 +224,7 @@ def _difference_of_products(a: Array, b: Array, c: Array, d: Array) -> Array:
     The products have 64 bits: a word of the high ones and a word of the low ones.
     """
     a, b, c, d = (x.astype(jnp.uint32) for x in jnp.broadcast_arrays(a, b, c, d))
-    first, second = (jax.lax.mulhi(a, b), a * b), (jax.lax.mulhi(c, d), c * d)
+    first, second = (_high_word(a, b), a * b), (_high_word(c, d), c * d)
     is_less = (first[0] < second[0]) | (first[0] == second[0]) & (first[1] < second[1])
     (high, low), (high_less, low_less) = (
         tuple(jnp.where(is_less, *pair) for pair in zip(x, y, strict=True))
@@ -233,6 +233,18 @@ def _difference_of_products(a: Array, b: Array, c: Array, d: Array) -> Array:
     high = high - high_less - (low < low_less)
     size = high.astype(jnp.float32) * 2.0**32 + (low - low_less).astype(jnp.float32)
     return jnp.where(is_less, -size, size)
+
+
+def _high_word(a: Array, b: Array) -> Array:
+    """The upper 32 bits of products of uint32.
+
+    By halves of 16 bits: ``jax.lax.mulhi`` does not compile for several devices.
+    """
+    half = 0xFFFF
+    a_high, a_low, b_high, b_low = a >> 16, a & half, b >> 16, b & half
+    across, back = a_high * b_low, a_low * b_high
+    carry = (a_low * b_low >> 16) + (across & half) + (back & half)
+    return a_high * b_high + (across >> 16) + (back >> 16) + (carry >> 16)
 
 
 def _miller_madow(table: Array, excess: Array) -> Array:

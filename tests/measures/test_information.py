@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import mutual_info_score
 
+from ioca_jax.measures import information
 from ioca_jax.measures.counts import joint_counts
 from ioca_jax.measures.information import (
     MEASURES,
@@ -501,3 +502,12 @@ def test_what_no_null_can_be_made_of(change, message):
     right = {"labels": labels, "num_codes": 2, "num_classes": 4}
     with pytest.raises(ValueError, match=f"^{message}$"):
         permutation_null(codes, key=jax.random.key(0), **right | change)
+
+
+def test_products_of_words_are_whole():
+    rng = np.random.default_rng(0)
+    ends = np.array([0, 1, 0xFFFF, 0x10000, 0x7FFFFFFF, 0xFFFF0000, 0xFFFFFFFF])
+    a, b = (np.append(rng.integers(2**32, size=500), e) for e in (ends, ends[::-1]))
+    words = information._high_word(jnp.uint32(a), jnp.uint32(b))
+    expected = [int(x) * int(y) >> 32 for x, y in zip(a, b, strict=True)]
+    assert np.asarray(words).tolist() == expected

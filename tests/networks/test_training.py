@@ -239,17 +239,6 @@ def test_unusable_seeds(data, seeds, message):
         ioca.train(MODEL, data, CONFIG, seeds)
 
 
-def test_examples_that_no_mlp_takes(data):
-    images = [ioca.Split(x.reshape(-1, 3, 4), y) for x, y in (data.train, data.test)]
-    shaped = ioca.Dataset("images", images[0], images[1], images[1], 2)
-    with pytest.raises(ValueError, match="images: expected") as error:
-        ioca.train(MODEL, shaped, CONFIG, (0,))
-    assert str(error.value) == (
-        "images: expected examples of shape [N, D], which an MLP takes, got [203, 3, 4]"
-        "; Dataset.from_arrays flattens them"
-    )
-
-
 def test_labels_counted_from_1_are_refused(data):
     """Such a training once ended with 75 % accuracy and a loss that was no number."""
     x, y = data.train
