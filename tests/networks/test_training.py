@@ -89,7 +89,7 @@ def test_one_step_of_sgd_is_the_gradient_of_the_documented_loss(data):
         epochs=1, batch_size=203, learning_rate=0.5, l2=0.05, optimizer="sgd"
     )
     model = ioca.MLP(hidden=(3,), num_classes=2, activation="tanh")
-    state = training._initial_states(model, config, 12, jnp.array([7], jnp.uint32))
+    state = training._initial_states(model, config, (12,), jnp.array([7], jnp.uint32))
     before = jax.tree.map(lambda leaf: np.float64(leaf[0]), state.variables["params"])
     trained = ioca.train(model, data, config, (7,))
     after = jax.tree.map(lambda leaf: np.float64(leaf[0]), trained.variables["params"])
