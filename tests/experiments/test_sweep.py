@@ -216,7 +216,7 @@ def test_names_and_order_and_every_refusal():
             "top/quantizer=uniform-8,dataset=..-a-b.npz"
         ],
     }
-    answers = plans(*map(list, [*refused, *planned, [f"seeds=0:100;{'1' * 9}"]]))
+    answers = plans(*map(list, [*refused, *planned, [f"seeds=0:100;{'1' * 9},"]]))
     for answer, expected in zip(answers, refused.values(), strict=False):
         assert answer.startswith("grid: expected ")
         assert expected in answer
