@@ -1,5 +1,6 @@
 """Shape annotations are checked while the tests run, and randomness is fixed."""
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -74,8 +75,8 @@ def unchecked_shapes() -> Iterator[None]:
     config.update("jaxtyping_disable", False)
 
 
-@pytest.fixture
-def compiled() -> Iterator[list[str]]:
+@contextlib.contextmanager
+def compilations() -> Iterator[list[str]]:
     """The names of the programs that XLA compiles, as they come."""
     names: list[str] = []
 
@@ -87,6 +88,13 @@ def compiled() -> Iterator[list[str]]:
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield names
     jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.fixture
+def compiled() -> Iterator[list[str]]:
+    """The programs that are compiled in a test."""
+    with compilations() as names:
+        yield names
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """The pruning job: what it finds, goes on with, and refuses."""
 
-import collections
 import shutil
 from functools import partial
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 import processes
 import pytest
+from conftest import compilations
 from reference import forward
 
 import ioca_jax as ioca
@@ -47,12 +47,7 @@ def study(tmp_path_factory):
 @pytest.fixture(scope="module")
 def stopped(study):
     """A folder with the results of five combinations, and what they compiled."""
-    folder, compiled, written = study.parent / "stopped", collections.Counter(), []
-
-    def listen(event: str, duration_secs: float, **told: str | int) -> None:
-        del duration_secs
-        compiled[told.get("fun_name")] += "backend_compile" in event
-
+    folder, written = study.parent / "stopped", []
     where = (f"--study={study}", f"--workdir={folder}")
     with command_line.loaded("experiments.prune", *FLAGS, *where) as prune_job:
         write = prune_job._write
@@ -64,10 +59,8 @@ def stopped(study):
                 raise Killed
 
         prune_job._write = write_and_stop
-        jax.monitoring.register_event_duration_secs_listener(listen)
-        with pytest.raises(Killed):
+        with compilations() as compiled, pytest.raises(Killed):
             prune_job.main()
-        jax.monitoring.unregister_event_duration_listener(listen)
     assert not (folder / "pruning.nc").exists()
     return folder, compiled
 
@@ -90,7 +83,7 @@ def test_measures_clamps_and_seeds_share_programs(stopped):
         *("_first_of_every_layer", "_without_the_others", "_initial_states"),
         *("_train_epoch", "_sum"),
     ):
-        assert compiled[f"jit({name})"] == 1, compiled
+        assert compiled.count(f"jit({name})") == 1, compiled
 
 
 def test_what_was_finished_is_not_computed_again(stopped, pruned):

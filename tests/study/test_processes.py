@@ -44,12 +44,11 @@ def free_port() -> int:
 def dataset(tmp_path_factory) -> pathlib.Path:
     """Three classes that pixels tell apart."""
     path, rng = tmp_path_factory.mktemp("data") / "small.npz", np.random.default_rng(0)
-    y = {"y_train": np.arange(300) % 3, "y_test": np.arange(100) % 3}
-    x = {
-        f"x_{split}": (np.eye(16)[y[f"y_{split}"]] + rng.uniform(size=(size, 16))) / 2
-        for split, size in (("train", 300), ("test", 100))
-    }
-    np.savez(path, allow_pickle=False, **x, **y)
+    y_train, y_test = np.arange(300) % 3, np.arange(100) % 3
+    x_train, x_test = (
+        (np.eye(16)[y] + rng.uniform(size=(len(y), 16))) / 2 for y in (y_train, y_test)
+    )
+    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     return path
 
 
