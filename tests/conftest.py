@@ -27,6 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import settings
+from jax._src import pjit
+from jax._src.interpreters import pxla
 from jaxtyping import config, install_import_hook
 
 with install_import_hook("ioca_jax", "beartype.beartype"):
@@ -50,21 +52,29 @@ settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.load_profile("fixed")
 
 
-# A worker's memory grows by two megabytes with every program that is compiled, however
-# small, as XLA holds them; beyond so many bytes they are forgotten.
-MOST_RESIDENT = 1.5e9
+# A process grows by two megabytes with every program that JAX compiles, however
+# small. Two thirds are the text that it was compiled from, which JAX keeps and which is
+# forgotten first, beyond so many bytes; then the programs.
+MOST_RESIDENT = 1.4e9
 
 
 @pytest.fixture(autouse=True)
 def bounded_memory() -> Iterator[None]:
     """Keeps a process that runs tests below 2 GB."""
     yield
+    lowered = (pjit._pjit_lower, pxla._cached_lowering_to_hlo)
+    for forget in (*(cache.cache_clear for cache in lowered), jax.clear_caches):
+        if resident_bytes() > MOST_RESIDENT:
+            forget()
+            gc.collect()
+            ctypes.CDLL(None).malloc_trim(0)  # the C library keeps what is freed
+
+
+def resident_bytes() -> int:
+    """What this process holds of the machine's memory; 0 where Linux does not say."""
     statm = pathlib.Path("/proc/self/statm")
     pages = int(statm.read_text().split()[1]) if statm.exists() else 0
-    if pages * os.sysconf("SC_PAGE_SIZE") > MOST_RESIDENT:
-        jax.clear_caches()
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # the C library keeps what is freed
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from reference import evaluate
 import ioca_jax as ioca
 from ioca_jax.ablation.curves import ENGINES
 
+SLOW = pytest.mark.slow
 SCOPES = {"network": slice(0, 18), "first": slice(0, 7), "last": slice(12, 18)}
 
 
@@ -36,7 +37,12 @@ def assert_agrees(model, variables, masks, clamps, x, y, evaluation):
 @pytest.mark.parametrize(
     ("activation", "batch_norm", "scope"),
     [
-        *itertools.product(["relu", "sigmoid", "tanh"], [False, True], ["network"]),
+        ("relu", False, "network"),
+        ("tanh", True, "network"),
+        pytest.param("relu", True, "network", marks=SLOW),
+        pytest.param("sigmoid", False, "network", marks=SLOW),
+        pytest.param("sigmoid", True, "network", marks=SLOW),
+        pytest.param("tanh", False, "network", marks=SLOW),
         ("sigmoid", True, "first"),
         ("relu", True, "last"),
     ],
@@ -64,10 +70,10 @@ def test_curves_and_masks_agree_with_an_independent_network(
     ("hidden", "activation", "batch_norm", "neurons"),
     [
         ((260, 130, 200), "sigmoid", True, slice(0, 590)),
-        ((260, 130, 200), "relu", False, slice(0, 590)),
+        pytest.param((260, 130, 200), "relu", False, slice(0, 590), marks=SLOW),
         # No step recomputes anything here: all updates add up.
         ((1500, 40), "sigmoid", True, slice(0, 1500)),
-        ((40, 1500), "relu", True, slice(40, 1540)),
+        pytest.param((40, 1500), "relu", True, slice(40, 1540), marks=SLOW),
     ],
 )
 @pytest.mark.parametrize("engine", ["rank_one", "prefix_sums"])
@@ -205,31 +211,32 @@ def test_ends_of_a_curve():
     np.testing.assert_array_equal(curve.correct[-1], expected)
 
 
-def test_budgets_change_no_count():
+# Down to one example, or one mask, at a time; 53 examples divide into few sizes.
+@pytest.mark.parametrize(
+    "memory_gb",
+    [1e-9, 5e-6, pytest.param(2e-6, marks=SLOW), pytest.param(3e-5, marks=SLOW)],
+)
+def test_budgets_change_no_count(memory_gb):
     model, variables = random_network(batch_norm=True)
     x, y = random_examples()
     order = np.random.default_rng(1).permutation(18).astype(np.int32)
     masks = ioca.cumulative_masks(order, 18)
     clamp = np.full(18, 0.5, np.float32)
     whole = ioca.evaluate_masks(model, variables, masks, clamp, x, y)
-    # Down to one example, or one mask, at a time; 53 examples divide into few sizes.
-    for memory_gb in (1e-9, 2e-6, 5e-6, 3e-5):
-        for chunked in (
-            ioca.evaluate_masks(
-                model, variables, masks, clamp, x, y, memory_gb=memory_gb
-            ),
-            *(
-                ioca.ablation_curve(
-                    *(model, variables, order, clamp, x, y),
-                    memory_gb=memory_gb,
-                    engine=engine,
-                )
-                for engine in ENGINES
-            ),
-        ):
-            np.testing.assert_array_equal(chunked.correct, whole.correct)
-            # sums of 53 in another order
-            np.testing.assert_allclose(chunked.loss, whole.loss, rtol=1e-5)
+    for chunked in (
+        ioca.evaluate_masks(model, variables, masks, clamp, x, y, memory_gb=memory_gb),
+        *(
+            ioca.ablation_curve(
+                *(model, variables, order, clamp, x, y),
+                memory_gb=memory_gb,
+                engine=engine,
+            )
+            for engine in ENGINES
+        ),
+    ):
+        np.testing.assert_array_equal(chunked.correct, whole.correct)
+        # sums of 53 in another order
+        np.testing.assert_allclose(chunked.loss, whole.loss, rtol=1e-5)
 
 
 def test_many_orders_and_clamps_at_once():
