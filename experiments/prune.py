@@ -48,7 +48,7 @@ import ioca_jax as ioca
 from experiments import config_flags
 from ioca_jax.ablation.pruning import kept_by_score, num_parameters, prune_networks
 from ioca_jax.plots import pruning_curves, save_figure
-from ioca_jax.results.files import RESULTS_FILE, write_results, write_whole
+from ioca_jax.results.files import RESULTS_FILE, atomic_write, write_results
 from ioca_jax.results.selection import converged, intact_accuracy
 from ioca_jax.study.chunks import locked, signals_deferred
 from ioca_jax.study.metadata import source_revision, versions
@@ -640,9 +640,9 @@ def report(results: xr.Dataset, folder: pathlib.Path) -> str:
         The summary.
     """
     text, table = summary(results), tidy(results)
-    write_whole(folder / "pruning.csv", lambda part: table.to_csv(part, index=False))
+    atomic_write(folder / "pruning.csv", lambda part: table.to_csv(part, index=False))
     save_figure(pruning_curves(results), folder / "pruning")
-    write_whole(folder / "summary.txt", lambda part: part.write_text(text + "\n"))
+    atomic_write(folder / "summary.txt", lambda part: part.write_text(text + "\n"))
     return text
 
 

@@ -36,7 +36,7 @@ from ioca_jax.inference import claims, families, hypotheses
 from ioca_jax.inference.comparisons import independent_test
 from ioca_jax.inference.statistics import false_discovery
 from ioca_jax.plots import save_figure
-from ioca_jax.results.files import write_whole
+from ioca_jax.results.files import atomic_write
 from ioca_jax.results.selection import converged, intact_accuracy, mean_curve
 from ioca_jax.study import events
 
@@ -298,7 +298,7 @@ def main() -> None:
     tables = _tables(runs)
     for name, table in tables.items():
         file = folder / f"{name}.csv"
-        write_whole(file, partial(table.to_csv, index=False))
+        atomic_write(file, partial(table.to_csv, index=False))
     save_figure(
         plots.claims_overview(tables["claims"], claims.CLAIMS), folder / "claims"
     )
@@ -306,7 +306,7 @@ def main() -> None:
         drawn = plots.published_points(runs[_PUBLISHED_SETTING], tables["published"])
         save_figure(drawn, folder / "published")
     text = _report(runs, tables)
-    write_whole(folder / "results.md", lambda part: part.write_text(text))
+    atomic_write(folder / "results.md", lambda part: part.write_text(text))
     print(text)
 
 

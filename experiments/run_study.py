@@ -73,7 +73,7 @@ def main() -> None:
         draw=FIGURES.value,
         listeners=listeners,
     )
-    if parallel.is_first():
+    if parallel.is_primary():
         print((pathlib.Path(WORKDIR.value) / "summary.txt").read_text(), end="")
         drawn = " figures," if FIGURES.value else ""
         print(

@@ -37,7 +37,7 @@ import ioca_jax as ioca
 from experiments import config_flags
 from ioca_jax.inference.areas import areas_by_order
 from ioca_jax.plots import compare_runs, save_figure
-from ioca_jax.results.files import RESULTS_FILE, write_whole
+from ioca_jax.results.files import RESULTS_FILE, atomic_write
 from ioca_jax.results.selection import converged, intact_accuracy
 from ioca_jax.study.events import duration
 from ioca_jax.study.resources import check_fits, count_needs
@@ -356,8 +356,8 @@ def _found(results: xr.Dataset) -> dict[str, Any]:
 
 
 def _write_table(table: pd.DataFrame, workdir: pathlib.Path) -> None:
-    write_whole(workdir / "runs.csv", lambda part: table.to_csv(part, index=False))
-    write_whole(
+    atomic_write(workdir / "runs.csv", lambda part: table.to_csv(part, index=False))
+    atomic_write(
         workdir / "runs.parquet",
         lambda part: table.to_parquet(part, engine="pyarrow", index=False),
     )

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 Carry = TypeVar("Carry")
 
-SEEN = -1  # the label of an example that an earlier chunk has accounted for
+IGNORE_LABEL = -1  # the label of an example that an earlier chunk has accounted for
 
 
 def fold_examples(
@@ -30,7 +30,7 @@ def fold_examples(
 
     Args:
         step: takes the carry, the chunk's examples [n, ...] and labels [n], and returns
-            the carry. It must leave out examples whose label is ``SEEN``.
+            the carry. It must leave out examples whose label is ``IGNORE_LABEL``.
         carry: the first carry, a pytree of arrays.
         x: examples [N, ...].
         y: labels [N], none negative.
@@ -48,6 +48,6 @@ def fold_examples(
         x_chunk = jax.lax.dynamic_slice_in_dim(x, start, size)
         y_chunk = jax.lax.dynamic_slice_in_dim(y, start, size)
         is_new = start + jnp.arange(size) >= first_new
-        return step(carry, x_chunk, jnp.where(is_new, y_chunk, SEEN)), None
+        return step(carry, x_chunk, jnp.where(is_new, y_chunk, IGNORE_LABEL)), None
 
     return jax.lax.scan(body, carry, jnp.arange(-(-num_examples // size)))[0]

@@ -6,7 +6,7 @@ a CPU the devices are virtual: ``use_all_cores`` makes one of each core, which k
 cores busy where XLA would run a chain of small operations on one.
 
 Of several processes each works on seeds of its own, on its own devices; they meet where
-results are gathered (``gather``) and where one decides for all (``on_first``).
+results are gathered (``gather``) and where one decides for all (``on_primary``).
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from ioca_jax.batching import SEEN
+from ioca_jax.batching import IGNORE_LABEL
 
 AXIS = "device"
 
@@ -165,11 +165,11 @@ def _padding(x: ArrayLike, missing: int) -> list[tuple[int, int]]:
 
 
 def _split_over_devices(x: Array, y: Array) -> tuple[Array, Array]:
-    """A share on every device, filled up by examples labelled ``SEEN``."""
+    """A share on every device, filled up by examples labelled ``IGNORE_LABEL``."""
     missing = -len(y) % device_mesh().size
     if missing:
         x = jnp.pad(x, _padding(x, missing))
-        y = jnp.pad(y, (0, missing), constant_values=SEEN)
+        y = jnp.pad(y, (0, missing), constant_values=IGNORE_LABEL)
     return place_examples(x, y)
 
 
@@ -183,8 +183,8 @@ def sum_over_examples(
 
     Args:
         function: takes arrays, images and labels, and returns a pytree of sums over the
-            examples whose label is not ``SEEN``. Equal functions share a compilation,
-            so it should compare by value.
+            examples whose label is not ``IGNORE_LABEL``. Equal functions share a
+            compilation, so it should compare by value.
         arrays: what every device needs whole.
         x: examples [N, ...].
         y: labels [N].
@@ -312,12 +312,12 @@ def is_started() -> bool:
     return jax.distributed.is_initialized()
 
 
-def is_first() -> bool:
+def is_primary() -> bool:
     """Whether this process is the one that writes: the only one, or number 0."""
     return jax.process_index() == 0
 
 
-def on_first(function: Callable[[], Any]) -> Any:
+def on_primary(function: Callable[[], Any]) -> Any:
     """Calls a function in the first process, and tells all what it gave.
 
     Args:
@@ -333,12 +333,12 @@ def on_first(function: Callable[[], Any]) -> Any:
         return function()
     problem = None
     answer: Any = None
-    if is_first():
+    if is_primary():
         try:
             answer = function()
         except Exception as error:
             problem = error
-    told = tell(json.dumps([answer, problem and str(problem)]).encode())
+    told = broadcast(json.dumps([answer, problem and str(problem)]).encode())
     answer, message = json.loads(told)
     if problem is not None:
         raise problem
@@ -347,7 +347,7 @@ def on_first(function: Callable[[], Any]) -> Any:
     return answer
 
 
-def tell(content: bytes) -> bytes:
+def broadcast(content: bytes) -> bytes:
     """Tells all processes what the first one has.
 
     Args:
@@ -391,7 +391,7 @@ def check_agreement(what: Mapping[str, str]) -> None:
     Raises:
         ValueError: something differs; in every process.
     """
-    of_first = json.loads(tell(json.dumps(dict(what)).encode()))
+    of_first = json.loads(broadcast(json.dumps(dict(what)).encode()))
     differ = np.array([what[name] != of_first.get(name) for name in what])
     anywhere = gather(differ[None]).any(axis=0)
     if anywhere.any():

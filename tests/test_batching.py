@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ioca_jax.batching import SEEN, fold_examples
+from ioca_jax.batching import IGNORE_LABEL, fold_examples
 from ioca_jax.measures.counts import joint_counts
 
 NUM_EXAMPLES = 13  # prime: only 1 and 13 divide it
@@ -21,7 +21,7 @@ START = {
 
 def tally(carry, x, y):
     """Adds up the new examples; an image's first pixel tells which example it is."""
-    is_new = y != SEEN
+    is_new = y != IGNORE_LABEL
     identity = (x[:, 0] / 2).astype(jnp.int32)
     return {
         "times_seen": carry["times_seen"].at[identity].add(is_new.astype(jnp.int32)),

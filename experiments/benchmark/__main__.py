@@ -44,7 +44,7 @@ from experiments.benchmark.cases import CASES
 from experiments.benchmark.curves import CurveWork, curve_case
 from experiments.benchmark.inputs import DEFAULT, PRESETS, Case, Preset, Settings
 from ioca_jax.ablation.curves import ENGINES
-from ioca_jax.results.files import write_whole
+from ioca_jax.results.files import atomic_write
 from ioca_jax.study.metadata import source_revision, versions
 
 _PACKAGES = (
@@ -378,7 +378,7 @@ def _print_peak(config: BenchmarkConfig) -> None:
 
 def _save(report: Mapping[str, Any], path: pathlib.Path) -> None:
     text = json.dumps(report, indent=1)
-    write_whole(path, lambda part: part.write_text(text + "\n"))
+    atomic_write(path, lambda part: part.write_text(text + "\n"))
 
 
 def _run_cases(config: BenchmarkConfig, path: pathlib.Path) -> None:

@@ -21,7 +21,7 @@ import ioca_jax as ioca
 from experiments.benchmark import costs, curves, inputs, learning
 from experiments.benchmark.timing import Contender, check_then_time
 from ioca_jax.ablation.curves import ENGINES
-from ioca_jax.results.files import write_whole
+from ioca_jax.results.files import atomic_write
 
 _REPEATS = 3
 _TOLERANCE = 1e-3
@@ -317,4 +317,4 @@ def save_figure(figure: Figure, path: pathlib.Path) -> None:
         figure: what to write.
         path: where.
     """
-    write_whole(path, lambda part: figure.savefig(part, format="png", dpi=150))
+    atomic_write(path, lambda part: figure.savefig(part, format="png", dpi=150))

@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Int
 from ioca_jax.ablation.curves import ablation_curves
 from ioca_jax.ablation.evaluation import Evaluation
 from ioca_jax.ablation.orderings import random_order
-from ioca_jax.batching import SEEN, fold_examples
+from ioca_jax.batching import IGNORE_LABEL, fold_examples
 from ioca_jax.checks import (
     check_classes,
     check_examples,
@@ -112,7 +112,7 @@ def activation_variance(
 
     def add(total, x_chunk, y_chunk):
         _, outputs = model.apply(variables, x_chunk)
-        weights = (y_chunk != SEEN).astype(outputs.dtype)
+        weights = (y_chunk != IGNORE_LABEL).astype(outputs.dtype)
         squares = jnp.square(outputs - mean)
         return total + jnp.matmul(weights, squares, precision="highest")
 
@@ -188,7 +188,9 @@ def taylor(
         labels = jnp.maximum(y_chunk, 0)
         gradient, outputs = jax.grad(losses, has_aux=True)(still, x_chunk, labels)
         change = jnp.abs(gradient * (clamp - outputs))
-        return total + jnp.where((y_chunk != SEEN)[:, None], change, 0).sum(axis=0)
+        return total + jnp.where((y_chunk != IGNORE_LABEL)[:, None], change, 0).sum(
+            axis=0
+        )
 
     return _fold(model, add, jnp.zeros(model.num_neurons), x, y) / np.shape(y)[0]
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ioca_jax.batching import SEEN
+from ioca_jax.batching import IGNORE_LABEL
 
 
 @jax.tree_util.register_dataclass
@@ -45,7 +45,7 @@ def right_and_losses(
 
     Returns:
         bool [n]: the first greatest logit is the class's; float32 [n], nats. Of a label
-        that is no class, ``SEEN`` say: False, and NaN.
+        that is no class, ``IGNORE_LABEL`` say: False, and NaN.
     """
     classes = range(len(logits))
     if len(logits) <= _MOST_UNROLLED:
@@ -82,7 +82,7 @@ def score_logits(
     correct = jnp.matmul(is_label, right.astype(logits.dtype), precision="highest")
     return (
         correct.astype(jnp.int32),
-        jnp.sum(jnp.where(y == SEEN, 0, losses)),
+        jnp.sum(jnp.where(y == IGNORE_LABEL, 0, losses)),
     )
 
 

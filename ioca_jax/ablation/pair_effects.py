@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from ioca_jax.ablation.budget import FLOATS_PER_STEP
 from ioca_jax.ablation.curves import ablation_curves
 from ioca_jax.ablation.evaluation import right_and_losses
-from ioca_jax.batching import SEEN, fold_examples
+from ioca_jax.batching import IGNORE_LABEL, fold_examples
 from ioca_jax.checks import (
     check_clamp,
     check_examples,
@@ -169,14 +169,16 @@ class _PairEngine(NamedTuple):
                 for weights in affine[self.layer + 2 :]:
                     inputs = pre_activations(model, weights, activate(model, inputs))
                 right, losses = right_and_losses(inputs, y_chunk)
-                return jnp.sum(right & (y_chunk != SEEN), dtype=jnp.int32), losses
+                return jnp.sum(
+                    right & (y_chunk != IGNORE_LABEL), dtype=jnp.int32
+                ), losses
 
             def alone(neuron):
                 return scored(without(intact, neuron))
 
             right_intact, losses_intact = scored(intact)
             right_alone, losses_alone = jax.lax.map(alone, jnp.arange(width))
-            gains = jnp.where(y_chunk == SEEN, 0, losses_alone - losses_intact)
+            gains = jnp.where(y_chunk == IGNORE_LABEL, 0, losses_alone - losses_intact)
 
             def of_first(first, sums):
                 inputs = without(intact, first)
@@ -185,7 +187,7 @@ class _PairEngine(NamedTuple):
                 def of_second(second, sums):
                     right, losses = scored(without(inputs, second))
                     beyond = jnp.where(
-                        y_chunk == SEEN, 0, losses - fixed - gains[second]
+                        y_chunk == IGNORE_LABEL, 0, losses - fixed - gains[second]
                     )
                     return (
                         sums[0].at[second].add(right),

@@ -23,7 +23,7 @@ from ioca_jax.inference.families import (
 from ioca_jax.inference.statistics import (
     significant,
 )
-from ioca_jax.results.selection import in_words
+from ioca_jax.results.selection import readable
 
 
 def form_hypotheses(
@@ -94,7 +94,7 @@ def form_hypotheses(
 
 def _sentence(row: Mapping[Hashable, Any], networks: int, margin: float) -> str:
     """A hypothesis as a researcher could quote it."""
-    measure = in_words(row["measure"])
+    measure = readable(row["measure"])
     less = "less" if row["effect"] >= 0 else "more"
     numbers = (
         f"normalised area {abs(row['effect']):.3f} {less} than in random order, 95 % "

@@ -42,7 +42,7 @@ from ioca_jax.inference.statistics import (
     significant,
 )
 from ioca_jax.measures.information import mutual_information_miller_madow
-from ioca_jax.results.selection import in_words, neurons_of, orderings_of
+from ioca_jax.results.selection import neurons_of, orderings_of, readable
 
 INFORMATIONAL = ("co-information", "groups")
 INTERVENTIONAL = ("pair effects in loss", "pair effects in accuracy")
@@ -237,7 +237,7 @@ def _sentence(
     verdict: str,
 ) -> str:
     """A hypothesis and what became of it, as a researcher could quote it."""
-    which = f"the neurons of {about['end']} {in_words(about['measure'])}"
+    which = f"the neurons of {about['end']} {readable(about['measure'])}"
     suggests = (
         f"that {which} are {about['suggested']}"
         if about["suggested"] in DIRECTIONS

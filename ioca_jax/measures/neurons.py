@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
 
-from ioca_jax.batching import SEEN, fold_examples
+from ioca_jax.batching import IGNORE_LABEL, fold_examples
 from ioca_jax.checks import as_tuple, check_examples
 from ioca_jax.measures.counts import joint_counts
 from ioca_jax.measures.information import (
@@ -85,7 +85,7 @@ def measure_neurons(
     def summarise(carry, x_chunk, y_chunk):
         total, low, high = carry
         _, outputs = model.apply(variables, x_chunk)
-        weights = (y_chunk != SEEN).astype(outputs.dtype)
+        weights = (y_chunk != IGNORE_LABEL).astype(outputs.dtype)
         return (
             total + jnp.matmul(weights, outputs, precision="highest"),
             jnp.minimum(low, outputs.min(axis=0)),

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 from ioca_jax.plots import selection, style
-from ioca_jax.results.selection import in_words
+from ioca_jax.results.selection import readable
 
 
 def claims_overview(
@@ -92,7 +92,7 @@ def pruning_curves(results: xr.Dataset) -> Figure:
     shared = {"sharex": True, "sharey": "col"}
     figure, panels = style.clamp_panels(results, title, stages, clamps, **shared)
     looks = {
-        name: style.dashed_look(index, label=in_words(name))
+        name: style.dashed_look(index, label=readable(name))
         for index, name in enumerate(selection.labels_of(results, "ranked_by"))
     }
     if "random" in looks:

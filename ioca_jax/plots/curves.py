@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from ioca_jax.inference.families import ALPHA
 from ioca_jax.inference.statistics import significant
 from ioca_jax.plots import selection, style
-from ioca_jax.results.selection import in_words, mean_curve, orderings_of
+from ioca_jax.results.selection import mean_curve, orderings_of, readable
 
 
 def ablation_curves(
@@ -135,7 +135,7 @@ def order_effects(results: xr.Dataset, table: pd.DataFrame) -> Figure:
     size = (1.6 / len(scopes) + 2.6, 0.9 + 0.27 * len(measures))
     shared = {"sharex": True, "sharey": True, "size": size}
     figure, panels = style.clamp_panels(results, title, scopes, clamps, **shared)
-    names = [in_words(name) for name in measures]
+    names = [readable(name) for name in measures]
     by_panel = dict(list(table.groupby(["clamp", "scope", "direction"])))
     for (clamp, scope), axes in panels.items():
         for index, direction in enumerate(style.DIRECTIONS):

@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from ioca_jax.plots import selection, style
-from ioca_jax.results.selection import in_words, layers_of, neurons_of
+from ioca_jax.results.selection import layers_of, neurons_of, readable
 
 MEASURES_IN_A_FIGURE = 5  # more lines or panels are not legible
 
@@ -140,6 +140,6 @@ def class_costs(results: xr.Dataset, measure: str, clamp: str | None = None) -> 
         axes.set_ylabel("class")
         axes.set_yticks(np.arange(len(values)), one["class"].values)
         axes.tick_params(axis="y", labelsize="x-small")
-        axes.set_xlabel(f"neurons of the layer, lowest {in_words(measure)} first")
+        axes.set_xlabel(f"neurons of the layer, lowest {readable(measure)} first")
         style.set_integer_ticks(axes)
     return figure

@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from ioca_jax.plots import curves, groups, neurons, pairs, selection, training
-from ioca_jax.results.files import write_whole
+from ioca_jax.results.files import atomic_write
 from ioca_jax.results.selection import converged
 
 _DOTS_PER_INCH = 150
@@ -61,7 +61,7 @@ def save_figure(figure: Figure, stem: pathlib.Path) -> list[pathlib.Path]:
     for kind, metadata in _METADATA.items():
         path = stem.with_name(f"{stem.name}.{kind}")
         options = {"format": kind, "dpi": _DOTS_PER_INCH, "metadata": metadata}
-        write_whole(path, partial(figure.savefig, **options))
+        atomic_write(path, partial(figure.savefig, **options))
         paths.append(path)
         figure.set_layout_engine("none")  # the first file has laid the figure out
     return paths

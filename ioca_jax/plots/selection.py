@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ioca_jax.results.selection import converged, dataset_in_words, in_words, neurons_of
+from ioca_jax.results.selection import converged, describe_dataset, neurons_of, readable
 
 _UNITS = {"bit": "bits", "nat": "nats", "1": "no unit"}
 _INTERACTIONS = "run the study with interactions"
@@ -117,7 +117,7 @@ def neurons_in_order(network: xr.Dataset, measure: str, layer: Any) -> np.ndarra
 def measure_label(results: xr.Dataset, measure: str) -> str:
     """A measure and its unit, for an axis."""
     unit = str(results["unit"].sel(measure=measure).values)
-    return f"{in_words(measure)} ({_UNITS.get(unit, unit)})"
+    return f"{readable(measure)} ({_UNITS.get(unit, unit)})"
 
 
 def random_label(results: xr.Dataset) -> str:
@@ -137,6 +137,6 @@ def subject(results: xr.Dataset) -> str:
     elif kept < seeds:
         networks += f" ({seeds - kept} diverged, left out)"
     return (
-        f"{dataset_in_words(config)}, {results.attrs['network']}, "
+        f"{describe_dataset(config)}, {results.attrs['network']}, "
         f"quantiser {results.attrs['quantizer']}, {networks}"
     )

@@ -26,7 +26,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import AsinhLocator, MaxNLocator, NullLocator
 
 from ioca_jax.plots import selection
-from ioca_jax.results.selection import in_words, layers_of
+from ioca_jax.results.selection import layers_of, readable
 
 Look = dict[str, Any]  # properties of a line: colour, marker, style, label
 
@@ -75,7 +75,7 @@ def order_label(ranked_by: str, direction: str) -> str:
     """An order's name for legends and titles."""
     if ranked_by == "random":
         return "random order"
-    return f"{in_words(ranked_by)}, {DIRECTIONS[direction]}"
+    return f"{readable(ranked_by)}, {DIRECTIONS[direction]}"
 
 
 def order_looks(measures: Sequence[str]) -> dict[tuple[str, str], Look]:

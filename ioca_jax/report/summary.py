@@ -15,7 +15,7 @@ from ioca_jax.inference.claims import CLAIMS, VERDICTS
 from ioca_jax.inference.tables import tabulate
 from ioca_jax.results.selection import (
     converged,
-    dataset_in_words,
+    describe_dataset,
     intact_accuracy,
     layers_of,
     neurons_of,
@@ -73,7 +73,7 @@ def _overview(results: xr.Dataset) -> list[str]:
         if moment in seconds  # work that a resumed run found finished has no time
     )
     lines = [
-        f"{dataset_in_words(config)}: {results.sizes['seed']} networks "
+        f"{describe_dataset(config)}: {results.sizes['seed']} networks "
         f"{results.attrs['network']}, {trained}, quantiser "
         f"{results.attrs['quantizer']}",
         f"Data {times}; of this, compilation took {seconds['compiling']:.3g} s",

@@ -58,7 +58,7 @@ def write_results(
     notes = json.dumps(dict(digests or {})).encode()
     sealed = content + notes + b"%016x" % len(notes)
     sealed += sha256(sealed).encode() + _MAGIC
-    write_whole(path, lambda part: part.write_bytes(sealed))
+    atomic_write(path, lambda part: part.write_bytes(sealed))
 
 
 def _read_sealed(path: pathlib.Path) -> tuple[bytes, dict[str, str] | None]:
@@ -277,7 +277,7 @@ def _checkpointer() -> Any:
     )
 
 
-def write_whole(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
+def atomic_write(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
     """Writes a file beside its place, syncs it, and renames it into place.
 
     Args:

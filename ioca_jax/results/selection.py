@@ -107,7 +107,7 @@ def mean_curve(
     return counts / examples
 
 
-def in_words(name: str) -> str:
+def readable(name: str) -> str:
     """A stored name as a reader would write it.
 
     Args:
@@ -134,7 +134,7 @@ def orderings_of(results: xr.Dataset, ranked_by: str, direction: str) -> np.ndar
     return np.flatnonzero(chosen & (results["direction"].values == direction))
 
 
-def dataset_in_words(configuration: Mapping[str, Any]) -> str:
+def describe_dataset(configuration: Mapping[str, Any]) -> str:
     """What networks were trained on, for titles.
 
     Args:

@@ -117,7 +117,7 @@ def group_sizes(num_examples: int, num_codes: int, num_classes: int) -> tuple[in
 
 
 def coordinates(model: MLP, num_examples: int, num_codes: int) -> dict[str, Any]:
-    """Labels of the axes of ``ask_together``'s arrays.
+    """Labels of the axes of ``measure_interactions``'s arrays.
 
     Args:
         model: the networks' shape.
@@ -149,7 +149,7 @@ def coordinates(model: MLP, num_examples: int, num_codes: int) -> dict[str, Any]
 
 
 def permutations_made(permutations: int) -> dict[str, int]:
-    """How many permutations of the labels ``ask_together`` makes of those asked for.
+    """How many permutations of the labels ``measure_interactions`` makes.
 
     Args:
         permutations: asked for.
@@ -163,7 +163,7 @@ def permutations_made(permutations: int) -> dict[str, int]:
     }
 
 
-def ask_together(
+def measure_interactions(
     networks: Quantised,
     validation: tuple[ArrayLike, ArrayLike],
     test: tuple[ArrayLike, ArrayLike],

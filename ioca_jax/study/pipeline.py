@@ -267,7 +267,7 @@ def study_networks(
     arrays["single_loss"] = np.array(single.loss)
     arrays |= _measured(config, model, validation, trained, statistics, scores)
     if config.interactions:
-        arrays |= joint.ask_together(
+        arrays |= joint.measure_interactions(
             _quantised(config, model, trained.variables, statistics),
             *(validation, test, clamps, ordered_by_scope, trained.seeds.tolist()),
             permutations=config.permutations,

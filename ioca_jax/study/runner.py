@@ -26,12 +26,12 @@ from ioca_jax import plots
 from ioca_jax.checks import check_classes
 from ioca_jax.data import Dataset, can_load, load_dataset
 from ioca_jax.devices import (
+    broadcast,
     check_agreement,
     device_mesh,
     gather,
-    is_first,
-    on_first,
-    tell,
+    is_primary,
+    on_primary,
 )
 from ioca_jax.inference.tables import tabulate
 from ioca_jax.networks.mlp import MLP
@@ -39,6 +39,7 @@ from ioca_jax.networks.training import Trained, check_fit, seeds_that_fit, train
 from ioca_jax.report.summary import summarize
 from ioca_jax.results.files import (
     RESULTS_FILE,
+    atomic_write,
     decode_results,
     encode_results,
     join_seeds,
@@ -46,7 +47,6 @@ from ioca_jax.results.files import (
     read_networks,
     save_networks,
     save_results,
-    write_whole,
 )
 from ioca_jax.results.selection import intact_accuracy
 from ioca_jax.study.chunks import (
@@ -184,18 +184,18 @@ def run_study(
     seeds = shard.seeds(config)
     run = _Run(config, shard, seeds, folder, given, seeds_at_once, draw, listeners)
     check_agreement(run.identity())
-    if on_first(run.is_finished):
-        return _told_to_all(lambda: run.report(data and data.digest))
+    if on_primary(run.is_finished):
+        return _broadcast_result(lambda: run.report(data and data.digest))
     return run.compute(data)
 
 
-def _told_to_all(function: Callable[[], xr.Dataset]) -> xr.Dataset:
+def _broadcast_result(function: Callable[[], xr.Dataset]) -> xr.Dataset:
     """Calls a function in the first process, and gives its results to all."""
     if jax.process_count() == 1:
         return function()
     made: list[xr.Dataset] = []
-    on_first(lambda: made.append(function()))
-    return decode_results(tell(encode_results(made[0]) if made else b""))
+    on_primary(lambda: made.append(function()))
+    return decode_results(broadcast(encode_results(made[0]) if made else b""))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,15 +228,15 @@ class _Run:
         else:
             check_fit(model, data, config.train_config())
         needs = count_needs(config, model, data, trains=self.given is None)
-        on_first(lambda: self._check_fits(needs))
+        on_primary(lambda: self._check_fits(needs))
         check_classes(data.validation.y)
         config.check_interactions(model, data)
         check_agreement({"data": data.digest})
         with contextlib.ExitStack() as stack:
             held: list[tuple[list[Chunk], list[pathlib.Path]]] = []
-            if on_first(lambda: self._open(stack, data.digest, held)):
+            if on_primary(lambda: self._open(stack, data.digest, held)):
                 # Somebody finished it meanwhile.
-                return _told_to_all(lambda: self.report(data.digest))
+                return _broadcast_result(lambda: self.report(data.digest))
             watch.mark("loaded")
             with watch.listening():
                 chunks, damaged = held[0] if held else ([], [])  # the first has them
@@ -244,7 +244,7 @@ class _Run:
                     self._emit(event="damaged", file=str(file))
                 chunks += self._compute_chunks(model, data, chunks, needs, watch)
             watch.mark("computed")
-            return _told_to_all(lambda: self._finish(chunks, watch))
+            return _broadcast_result(lambda: self._finish(chunks, watch))
 
     def _check_fits(self, needs: Needs) -> None:
         finished = count_finished(self.folder)
@@ -275,7 +275,7 @@ class _Run:
         return results
 
     def _emit(self, **event: Any) -> None:
-        if is_first():
+        if is_primary():
             for listener in (json_lines(self.folder / EVENTS_FILE), *self.listeners):
                 listener(event)
 
@@ -315,7 +315,7 @@ class _Run:
     ) -> list[Chunk]:
         """The chunks of those seeds that no chunk has yet."""
         chunks = []
-        finished = on_first(
+        finished = on_primary(
             lambda: [s for c in there for s in c.results["seed"].values.tolist()]
         )
         missing = [seed for seed in self.seeds if seed not in finished]
@@ -347,7 +347,7 @@ class _Run:
             chunk = self._compute_chunk(seeds, own, number, model, data, watch)
             finished += seeds
             chunks.append(chunk)
-            if is_first():
+            if is_primary():
                 save_chunk(chunk, self.folder)
             accuracy = intact_accuracy(chunk.results)  # NaN where training diverged
             self._emit(
@@ -459,7 +459,7 @@ class _Run:
                 "caller of ioca_jax.run_study"
             )
         text = "\n".join([f"# Replay: {replay}", *self._flags(), ""])
-        write_whole(self.folder / "flags.txt", lambda part: part.write_text(text))
+        atomic_write(self.folder / "flags.txt", lambda part: part.write_text(text))
 
     def _open(self, stack: contextlib.ExitStack, digest: str, held: list) -> bool:
         """Makes the folder, keeps others out, reads its chunks, and leaves the flags.
@@ -531,11 +531,11 @@ def _write_report(results: xr.Dataset, folder: pathlib.Path, draw: bool) -> None
     (folder / "tables").mkdir(exist_ok=True)
     for name, table in tables.items():
         file = folder / "tables" / f"{name}.csv"
-        write_whole(file, partial(table.to_csv, index=False))
+        atomic_write(file, partial(table.to_csv, index=False))
     if draw:
         plots.save_figures(results, folder / "figures", tables)
     text = summarize(results, tables) + "\n"
-    write_whole(folder / "summary.txt", lambda part: part.write_text(text))
+    atomic_write(folder / "summary.txt", lambda part: part.write_text(text))
 
 
 def load_networks(workdir: str | os.PathLike) -> tuple[MLP, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ioca_jax.ablation.evaluation import right_and_losses, score_logits
-from ioca_jax.batching import SEEN
+from ioca_jax.batching import IGNORE_LABEL
 
 NUM_EXAMPLES = 60
 
@@ -44,9 +44,9 @@ def test_scores_are_numpys(num_classes):
 @pytest.mark.parametrize("num_classes", [5, 70])
 def test_labels_that_are_no_classes_are_never_right_and_have_no_loss(num_classes):
     logits = jnp.ones((num_classes, 3))
-    right, losses = right_and_losses(logits, jnp.array([SEEN, num_classes, 0]))
+    right, losses = right_and_losses(logits, jnp.array([IGNORE_LABEL, num_classes, 0]))
     np.testing.assert_array_equal(right, [False, False, True])
     np.testing.assert_allclose(losses, [np.nan, np.nan, np.log(num_classes)], rtol=1e-6)
     # Those that an earlier chunk has accounted for are left out of the sum.
-    _, loss = score_logits(logits, jnp.array([SEEN, SEEN, 0]))
+    _, loss = score_logits(logits, jnp.array([IGNORE_LABEL, IGNORE_LABEL, 0]))
     np.testing.assert_allclose(loss, np.log(num_classes), rtol=1e-6)
