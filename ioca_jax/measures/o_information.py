@@ -1,7 +1,7 @@
 """O-information of groups: positive is redundancy, negative synergy.
 
-F. Rosas et al., arXiv 1902.11239. It is biased towards synergy when examples are few,
-so each value has a null of permuted codes beside it.
+F. Rosas et al., arXiv 1902.11239. Few examples bias it towards synergy, so each value
+has a null distribution of permuted codes beside it.
 """
 
 from functools import partial
@@ -13,9 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from ioca_jax.checks import (
-    checked_groups,
-)
+from ioca_jax.checks import checked_groups
 from ioca_jax.measures.groups import (
     check_groups_supported,
     count_cells,
@@ -39,25 +37,25 @@ class OInformation(NamedTuple):
     Attributes:
         of_neurons: float32 [M], bits, of the neurons among themselves.
         of_neurons_miller_madow: float32 [M], bits.
-        null_of_neurons: float32 [M], bits, the mean with every neuron's codes permuted
-            on their own: what neurons that know nothing of each other would give.
-        p_value_of_neurons: float32 [M], how often those are as far from 0.
+        null_of_neurons: float32 [M], bits, the mean with each neuron's codes permuted
+            separately, which makes the neurons independent.
+        p_value_of_neurons: float32 [M], the share of these at least as far from 0.
         with_class: float32 [M], bits, of the neurons and the class.
         with_class_miller_madow: float32 [M], bits.
-        null_with_class: float32 [M], bits, the mean under permuted labels, which leave
-            it at ``of_neurons`` but for bias.
-        p_value_with_class: float32 [M], how often those are as far from
+        null_with_class: float32 [M], bits, the mean under permuted labels, which is
+            ``of_neurons`` apart from bias.
+        p_value_with_class: float32 [M], the share of these at least as far from
             ``of_neurons``.
     """
 
-    of_neurons: Float[Array, " M"]
-    of_neurons_miller_madow: Float[Array, " M"]
-    null_of_neurons: Float[Array, " M"]
-    p_value_of_neurons: Float[Array, " M"]
-    with_class: Float[Array, " M"]
-    with_class_miller_madow: Float[Array, " M"]
-    null_with_class: Float[Array, " M"]
-    p_value_with_class: Float[Array, " M"]
+    of_neurons: Float[Array, "*batch"]
+    of_neurons_miller_madow: Float[Array, "*batch"]
+    null_of_neurons: Float[Array, "*batch"]
+    p_value_of_neurons: Float[Array, "*batch"]
+    with_class: Float[Array, "*batch"]
+    with_class_miller_madow: Float[Array, "*batch"]
+    null_with_class: Float[Array, "*batch"]
+    p_value_with_class: Float[Array, "*batch"]
 
 
 def o_information(
@@ -70,30 +68,14 @@ def o_information(
     key: Array,
     permutations: int = 100,
 ) -> OInformation:
-    """O-information of groups of neurons, alone and with the class.
+    """O-information of groups of two or more neurons, alone and with the class.
 
     ``(n - 2) H(X_1..X_n) + sum_j (H(X_j) - H(all but X_j))``. Positive: redundancy
     dominates; negative: synergy does; 0 for two variables. Of two neurons and the class
     it is their co-information.
 
-    Args:
-        codes: int32 [N, H] in [0, B).
-        labels: int32 [N] in [0, C).
-        groups: int32 [M, size] neurons, two or more in each.
-        num_codes: B.
-        num_classes: C.
-        key: of the permutations.
-        permutations: m, at least 1.
-
-    Returns:
-        The values, and those of permuted codes and labels.
-
-    Raises:
-        ValueError: groups of one neuron; otherwise as ``group_information``.
-
-    Source:
-        F. Rosas et al., "Quantifying high-order interdependencies via multivariate
-        extensions of the mutual information", arXiv 1902.11239, equation 5.
+    Source: F. Rosas et al., "Quantifying high-order interdependencies via multivariate
+    extensions of the mutual information", arXiv 1902.11239, equation 5.
     """
     codes, labels = checked_codes(codes, labels, num_codes, num_classes)
     groups = checked_groups("groups", groups, codes.shape[1], at_least=2)
@@ -107,90 +89,141 @@ def o_information(
 
 @partial(jax.jit, static_argnames=("num_codes", "num_classes", "permutations"))
 def _o_information(codes, labels, groups, key, num_codes, num_classes, permutations):
-    number = groups.shape[1]
-    classes = jnp.concatenate(
-        [labels[None], permuted_labels(labels, key, permutations)]
+    size = groups.shape[1]
+    draws = _Draws(
+        labels=permuted_labels(labels, key, permutations),
+        examples=_permuted_examples(len(labels), size, key, permutations),
     )
-    # Where each neuron of a group finds its codes: at first its own, then permuted.
-    keys = jax.random.split(jax.random.fold_in(key, permutations), number)
-    positions = jnp.arange(len(labels), dtype=jnp.int32)
-    apart = [permuted_labels(positions, key, permutations) for key in keys]
-    own = jnp.broadcast_to(positions[:, None], (1, len(labels), number))
-    places = jnp.concatenate([own, jnp.stack(apart, axis=-1)])
-    # Codes permuted on their own may make as many joint ones as there are examples.
-    size = possible_codes(num_codes, number, len(labels))
-    gains = [_gain(k, number) for k in range(number + 1)]
-
-    def informations(code, others, num_others):
-        table = joint_table(code, others, size, num_others)
-        return mutual_information(table), mutual_information_miller_madow(table)
-
-    def added_up(weights, bits):
-        """Plain, corrected, and what their rounding is a share of."""
-        plain, corrected = (weights * each for each in bits)
-        return plain.sum(), corrected.sum(), jnp.abs(plain).sum()
-
-    def of_neurons(members):
-        def term(kept_and_neuron):
-            kept, neuron = kept_and_neuron
-            code = joint_code(jnp.where(kept, members, 0), num_codes)
-            return informations(code, members[:, neuron], num_codes)
-
-        kept, weights = (np.concatenate(part) for part in zip(*gains[:-1], strict=True))
-        neurons = np.repeat(np.arange(number), [len(gain[0]) for gain in gains[:-1]])
-        return added_up(weights, jax.lax.map(term, (kept, neurons)))
+    # Codes permuted separately may form as many joint codes as there are examples.
+    sizes = _Sizes(num_codes, num_classes, possible_codes(num_codes, size, len(labels)))
 
     def of_group(group):
         members = codes[:, group]
         cells = count_cells(joint_code(members, num_codes), labels, num_classes)
-        supported = cells * EXAMPLES_PER_CELL <= len(labels)
-        plain, corrected, scale = jax.lax.map(
-            lambda place: of_neurons(jnp.take_along_axis(members, place, axis=0)),
-            places,
-        )
-        kept, weights = gains[-1]
-        subsets = jax.lax.map(
-            lambda kept: joint_code(jnp.where(kept, members, 0), num_codes), kept
-        )
-
-        def of_class(classes):
-            term = partial(informations, others=classes, num_others=num_classes)
-            return added_up(weights, jax.lax.map(term, subsets))
-
-        gain, gain_corrected, gain_scale = jax.lax.map(of_class, classes)
-        bits = OInformation(
-            plain[0],
-            corrected[0],
-            plain[1:].mean(),
-            _p_value_of_size(plain, scale[0]),
-            plain[0] + gain[0],
-            corrected[0] + gain_corrected[0],
-            plain[0] + gain[1:].mean(),
-            _p_value_of_size(gain, gain_scale[0]),
-        )
-        return jax.tree.map(
-            lambda leaf: jnp.where(supported, leaf, jnp.nan), bits
-        ), cells
+        is_supported = cells * EXAMPLES_PER_CELL <= len(labels)
+        bits = _of_group(members, labels, draws, sizes)
+        bits = jax.tree.map(lambda leaf: jnp.where(is_supported, leaf, jnp.nan), bits)
+        return bits, cells
 
     return jax.lax.map(of_group, groups)
 
 
-def _gain(k: int, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """What a variable adds to the O-information of k others, of a group of ``number``.
+class _Draws(NamedTuple):
+    """The null distributions: permuted labels, and for each neuron its own order."""
 
-    ``(1 - k) I(X_1..X_k; Y) + sum_j I(all but X_j; Y)``, what equation 5 of Rosas
-    et al. with Y is more than without:
-    sets bool [terms, number] and weights [terms]; nothing for k below 2.
+    labels: Int[Array, "permutations N"]
+    examples: Int[Array, "permutations N size"]
+
+
+class _Sizes(NamedTuple):
+    """B, C, and how many joint codes a table has room for."""
+
+    num_codes: int
+    num_classes: int
+    joint_codes: int
+
+
+class _Bits(NamedTuple):
+    """A sum of mutual informations: plug-in, corrected, and of absolute terms.
+
+    The rounding of the plug-in value is a share of the last.
     """
-    before = np.arange(number) < k
-    sets = np.concatenate([before[None], before & ~np.eye(number, dtype=bool)[:k]])
+
+    plain: Float[Array, "*batch"]
+    corrected: Float[Array, "*batch"]
+    scale: Float[Array, "*batch"]
+
+
+def _permuted_examples(num_examples: int, size: int, key: Array, permutations: int):
+    """Examples in an order of its own for each neuron of a group, [m, N, size]."""
+    keys = jax.random.split(jax.random.fold_in(key, permutations), size)
+    examples = jnp.arange(num_examples, dtype=jnp.int32)
+    orders = [permuted_labels(examples, key, permutations) for key in keys]
+    return jnp.stack(orders, axis=-1)
+
+
+def _of_group(members, labels, draws: _Draws, sizes: _Sizes) -> OInformation:
+    """The values of one group's codes [N, size]."""
+
+    def permuted(examples):
+        return _of_neurons(jnp.take_along_axis(members, examples, axis=0), sizes)
+
+    subsets = _subset_codes(members, sizes)
+    of_class = partial(_class_gain, subsets, members.shape[1], sizes)
+    own, gain = _of_neurons(members, sizes), of_class(labels)
+    null = jax.lax.map(permuted, draws.examples).plain
+    null_gain = jax.lax.map(of_class, draws.labels).plain
+    return OInformation(
+        of_neurons=own.plain,
+        of_neurons_miller_madow=own.corrected,
+        null_of_neurons=null.mean(),
+        p_value_of_neurons=_two_sided_p_value(own, null),
+        with_class=own.plain + gain.plain,
+        with_class_miller_madow=own.corrected + gain.corrected,
+        null_with_class=own.plain + null_gain.mean(),
+        p_value_with_class=_two_sided_p_value(gain, null_gain),
+    )
+
+
+def _gain_terms(k: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a variable Y adds to the O-information of k others, of a group of ``size``.
+
+    By equation 5 of Rosas et al. it is
+    ``(1 - k) I(X_1..X_k; Y) + sum_j I(all but X_j; Y)``, and 0 for k below 2.
+    Returns the sets of variables, bool [terms, size], and weights [terms].
+    """
+    before = np.arange(size) < k
+    sets = np.concatenate([before[None], before & ~np.eye(size, dtype=bool)[:k]])
     weights = np.array([1 - k, *[1] * k], np.float32)
-    there = k >= 2
-    return sets[: there * len(sets)], weights[: there * len(weights)]
+    number = k + 1 if k >= 2 else 0
+    return sets[:number], weights[:number]
 
 
-def _p_value_of_size(bits: Float[Array, " draws"], scale: Array) -> Float[Array, ""]:
-    """How often draws are as far from 0 as the first of them, the observed one."""
-    size = jnp.abs(bits)
-    as_great = jnp.sum(reaches(size[1:], size[0], scale))
-    return (as_great + 1) / jnp.float32(len(bits))
+def _of_neurons(members: Int[Array, "N size"], sizes: _Sizes) -> _Bits:
+    """O-information of the neurons: each one's gain over those before it, added up."""
+    size = members.shape[1]
+    gains = [_gain_terms(k, size) for k in range(size)]
+    sets, weights = (np.concatenate(part) for part in zip(*gains, strict=True))
+    neurons = np.repeat(np.arange(size), [len(terms) for _, terms in gains])
+
+    def term(set_and_neuron):
+        chosen, neuron = set_and_neuron
+        code = joint_code(jnp.where(chosen, members, 0), sizes.num_codes)
+        table_sizes = sizes.joint_codes, sizes.num_codes
+        return _informations(joint_table(code, members[:, neuron], *table_sizes))
+
+    return _weighted_sum(weights, *jax.lax.map(term, (sets, neurons)))
+
+
+def _subset_codes(members: Int[Array, "N size"], sizes: _Sizes) -> Array:
+    """Joint codes [terms, N] of the sets in the class's gain."""
+    sets, _ = _gain_terms(members.shape[1], members.shape[1])
+    return jax.lax.map(
+        lambda chosen: joint_code(jnp.where(chosen, members, 0), sizes.num_codes), sets
+    )
+
+
+def _class_gain(subsets: Array, size: int, sizes: _Sizes, labels: Array) -> _Bits:
+    """What the class adds to the O-information of a group of ``size`` neurons."""
+    _, weights = _gain_terms(size, size)
+
+    def term(code):
+        table = joint_table(code, labels, sizes.joint_codes, sizes.num_classes)
+        return _informations(table)
+
+    return _weighted_sum(weights, *jax.lax.map(term, subsets))
+
+
+def _informations(table: Array) -> tuple[Array, Array]:
+    return mutual_information(table), mutual_information_miller_madow(table)
+
+
+def _weighted_sum(weights: np.ndarray, plain: Array, corrected: Array) -> _Bits:
+    terms = jnp.asarray(weights) * plain
+    return _Bits(terms.sum(), (weights * corrected).sum(), jnp.abs(terms).sum())
+
+
+def _two_sided_p_value(observed: _Bits, null: Float[Array, " draws"]) -> Array:
+    """``(b + 1) / (m + 1)`` where b of m draws are at least as far from 0."""
+    as_far = reaches(jnp.abs(null), jnp.abs(observed.plain), observed.scale)
+    return (as_far.sum() + 1) / jnp.float32(len(null) + 1)
