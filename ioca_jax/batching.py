@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int, Num
 
 Carry = TypeVar("Carry")
 
@@ -19,9 +19,9 @@ IGNORE_LABEL = -1  # the label of an example that an earlier chunk has accounted
 
 
 def fold_examples(
-    step: Callable[[Carry, Float[Array, "n *shape"], Int[Array, " n"]], Carry],
+    step: Callable[[Carry, Num[Array, "n *shape"], Int[Array, " n"]], Carry],
     carry: Carry,
-    x: Float[Array, "N *shape"],
+    x: Num[Array, "N *shape"],
     y: Int[Array, " N"],
     *,
     chunk_size: int,

@@ -26,7 +26,7 @@ from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int, Num
 
 from ioca_jax.batching import IGNORE_LABEL
 
@@ -106,8 +106,8 @@ def replicated(tree: Any) -> Any:
 
 
 def place_examples(
-    x: Float[ArrayLike, "N *shape"], y: Int[ArrayLike, " N"]
-) -> tuple[Float[Array, "N *shape"], Int[Array, " N"]]:
+    x: Num[ArrayLike, "N *shape"], y: Int[ArrayLike, " N"]
+) -> tuple[Num[Array, "N *shape"], Int[Array, " N"]]:
     """Puts examples where many evaluations will want them, once.
 
     Args:
@@ -123,7 +123,7 @@ def place_examples(
     return jax.device_put((x, y), NamedSharding(mesh, P(AXIS)))
 
 
-def spread_examples(x: Float[ArrayLike, "N *shape"]) -> Float[Array, "n *shape"]:
+def spread_examples(x: Num[ArrayLike, "N *shape"]) -> Num[Array, "n *shape"]:
     """Puts a share of the images on every device, for ``fetch_examples``.
 
     Args:
@@ -139,8 +139,8 @@ def spread_examples(x: Float[ArrayLike, "N *shape"]) -> Float[Array, "n *shape"]
 
 
 def fetch_examples(
-    own: Float[Array, "n *shape"], wanted: Int[Array, " b"]
-) -> Float[Array, "b *shape"]:
+    own: Num[Array, "n *shape"], wanted: Int[Array, " b"]
+) -> Num[Array, "b *shape"]:
     """Images from whichever device has them, under ``shard_map``.
 
     Args:
@@ -174,34 +174,38 @@ def _split_over_devices(x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def sum_over_examples(
-    function: Callable[[Any, Float[Array, "n *shape"], Int[Array, " n"]], Any],
+    function: Callable[..., Any],
+    engine: Any,
     arrays: Any,
-    x: Float[Array, "N *shape"],
+    x: Num[Array, "N *shape"],
     y: Int[Array, " N"],
 ) -> Any:
     """Applies a function to every device's share of the examples and adds up.
 
+    While tracing, the function is applied where it stands: the caller decides what
+    runs where.
+
     Args:
-        function: takes arrays, images and labels, and returns a pytree of sums over the
-            examples whose label is not ``IGNORE_LABEL``. Equal functions share a
-            compilation, so it should compare by value.
-        arrays: what every device needs whole.
+        function: takes the engine, arrays, examples and labels, and returns a pytree of
+            sums over the examples whose label is not ``IGNORE_LABEL``.
+        engine: hashable; equal engines share a compilation.
+        arrays: needed whole on every device.
         x: examples [N, ...].
         y: labels [N].
 
     Returns:
-        The sums. While tracing, the function is applied where it stands: whoever traces
-        decides what runs where.
+        The sums.
     """
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((arrays, x, y))):
-        return function(arrays, x, y)
-    return _sum(function, device_mesh(), arrays, *_split_over_devices(x, y))
+        return function(engine, arrays, x, y)
+    examples = _split_over_devices(x, y)
+    return _sum(function, engine, device_mesh(), arrays, *examples)
 
 
-@partial(jax.jit, static_argnames=("function", "mesh"))
-def _sum(function, mesh, arrays, x, y):
+@partial(jax.jit, static_argnames=("function", "engine", "mesh"))
+def _sum(function, engine, mesh, arrays, x, y):
     def local(arrays, x, y):
-        return jax.lax.psum(function(arrays, x, y), AXIS)
+        return jax.lax.psum(function(engine, arrays, x, y), AXIS)
 
     return jax.shard_map(
         local,

@@ -12,7 +12,7 @@ way.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -23,18 +23,18 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from ioca_jax.ablation.budget import device_budget
 from ioca_jax.ablation.evaluation import Evaluation, make_evaluation
-from ioca_jax.ablation.masks import CumulativeEngine, masks_engine
+from ioca_jax.ablation.masks import MasksEngine, masks_engine
 from ioca_jax.ablation.orderings import checked_neurons
-from ioca_jax.ablation.prefix_sums import prefix_sums_engine
-from ioca_jax.ablation.rank_one import rank_one_engine
+from ioca_jax.ablation.prefix_sums import PrefixSumsEngine, prefix_sums_engine
+from ioca_jax.ablation.rank_one import RankOneEngine, rank_one_engine
 from ioca_jax.checks import check_clamp, check_examples, check_keep, is_known
 from ioca_jax.devices import sum_over_examples
 from ioca_jax.networks.mlp import MLP, check_variables
-from ioca_jax.networks.network import StagedNetwork
+from ioca_jax.networks.network import Network
 
 
 def evaluate_masks(
-    model: StagedNetwork,
+    model: Network,
     variables: Any,
     masks: Bool[ArrayLike, "*masks H"],
     clamp: Float[ArrayLike, "*clamps H"],
@@ -73,15 +73,17 @@ def evaluate_masks(
         jnp.broadcast_to(jnp.asarray(array), shape).reshape(-1, shape[-1])
         for array in (masks, clamp)
     )
-    run = masks_engine(model, _lowest_ablated_layer(model, masks), len(y), memory_gb)
-    sums = sum_over_examples(run, (variables, flat_masks, flat_clamps), x, y)
+    lowest = _lowest_ablated_layer(model, masks)
+    engine = masks_engine(model, lowest, len(y), memory_gb)
+    arrays = (variables, flat_masks, flat_clamps)
+    sums = sum_over_examples(MasksEngine.masks, engine, arrays, x, y)
     return make_evaluation(sums, shape[:-1], len(y))
 
 
 ENGINES = ("rank_one", "prefix_sums", "masks")
 
 
-def default_engine(model: StagedNetwork | None = None) -> str:
+def default_engine(model: Network | None = None) -> str:
     """The engine that ``ablation_curve`` takes unless told otherwise.
 
     Args:
@@ -98,7 +100,7 @@ def default_engine(model: StagedNetwork | None = None) -> str:
 
 
 def ablation_curve(
-    model: StagedNetwork,
+    model: Network,
     variables: Any,
     order: Int[ArrayLike, "*orders K"],
     clamp: Float[ArrayLike, "*clamps H"],
@@ -157,7 +159,7 @@ def ablation_curve(
 
 
 def ablation_curves(
-    model: StagedNetwork,
+    model: Network,
     variables: Any,
     order: Int[ArrayLike, "S *orders K"],
     clamp: Float[ArrayLike, "S *clamps H"],
@@ -208,22 +210,40 @@ def ablation_curves(
     orders, clamps, shape = _of_networks(order, jnp.asarray(clamp, jnp.float32))
     num_inputs, num_steps = _num_inputs(x), order.shape[-1]
     check_variables("variables", variables, model, shape[0], num_inputs)
-    if engine == "masks":
-        run = CumulativeEngine(masks_engine(model, layers[0], len(y), memory_gb))
-    elif not isinstance(model, MLP):
-        raise ValueError(
-            f"engine: expected masks, got {engine}, which needs affine layers in a "
-            f"row, as MLP has; this network is a {type(model).__name__}"
-        )
-    elif engine == "rank_one":
-        run = rank_one_engine(model, layers, len(y), num_inputs, memory_gb)
-    else:
-        sizes = (len(y), num_inputs, num_steps)
-        run = prefix_sums_engine(model, layers[0], *sizes, memory_gb)
-    sums = sum_over_examples(run, (variables, orders, clamps), x, y)
+    function, run = _engine(
+        engine, model, layers, len(y), num_inputs, num_steps, memory_gb
+    )
+    sums = sum_over_examples(function, run, (variables, orders, clamps), x, y)
     if not is_known_order:
         sums = _without_numbers(sums, ~_are_orders(model, layers, orders))
     return make_evaluation(sums, (*shape, num_steps + 1), len(y))
+
+
+def _engine(
+    name: str,
+    model: Network,
+    layers: tuple[int, ...],
+    num_examples: int,
+    num_inputs: int,
+    num_steps: int,
+    memory_gb: float,
+) -> tuple[Callable[..., Any], Any]:
+    """An engine's function of orders, and the engine with its chunks."""
+    if name == "masks":
+        engine = masks_engine(model, layers[0], num_examples, memory_gb)
+        return MasksEngine.orders, engine
+    if not isinstance(model, MLP):
+        raise ValueError(
+            f"engine: expected masks, got {name}, which needs affine layers in a row, "
+            f"as MLP has; this network is a {type(model).__name__}"
+        )
+    if name == "rank_one":
+        engine = rank_one_engine(model, layers, num_examples, num_inputs, memory_gb)
+        return RankOneEngine.orders, engine
+    engine = prefix_sums_engine(
+        model, layers[0], num_examples, num_inputs, num_steps, memory_gb
+    )
+    return PrefixSumsEngine.orders, engine
 
 
 def _of_networks(order: Array, clamp: Array) -> tuple[Array, Array, tuple[int, ...]]:
@@ -255,7 +275,7 @@ def _of_networks(order: Array, clamp: Array) -> tuple[Array, Array, tuple[int, .
 
 
 def _are_orders(
-    model: StagedNetwork, layers: tuple[int, ...], orders: Int[Array, "*batch K"]
+    model: Network, layers: tuple[int, ...], orders: Int[Array, "*batch K"]
 ) -> Bool[Array, "*batch"]:
     """Whether each lists neurons of the layers, every one once."""
     ordered = jnp.sort(orders, axis=-1)
@@ -277,7 +297,7 @@ def _without_numbers(sums, where: Bool[Array, "S M"]):
     )
 
 
-def _lowest_ablated_layer(model: StagedNetwork, masks: ArrayLike) -> int:
+def _lowest_ablated_layer(model: Network, masks: ArrayLike) -> int:
     """The first layer that a mask touches; 0 where that is not known yet."""
     if not is_known(masks):
         return 0
@@ -286,7 +306,7 @@ def _lowest_ablated_layer(model: StagedNetwork, masks: ArrayLike) -> int:
     return int(touched.min()) if touched.size else len(model.layers) - 1
 
 
-def _layers_of_order(model: StagedNetwork, order: ArrayLike) -> tuple[int, ...]:
+def _layers_of_order(model: Network, order: ArrayLike) -> tuple[int, ...]:
     """The layers that an order touches; all where that is not known yet."""
     if not is_known(order):
         return tuple(range(len(model.layers)))
@@ -295,7 +315,7 @@ def _layers_of_order(model: StagedNetwork, order: ArrayLike) -> tuple[int, ...]:
 
 
 def _checked_layers(
-    layers: Sequence[int] | None, model: StagedNetwork, order: ArrayLike
+    layers: Sequence[int] | None, model: Network, order: ArrayLike
 ) -> tuple[int, ...]:
     """The layers to look at, ascending; refused unless they hold the order."""
     touched = _layers_of_order(model, order)
@@ -313,7 +333,7 @@ def _checked_layers(
 
 
 def _checked_examples(
-    model: StagedNetwork, x: ArrayLike, y: ArrayLike
+    model: Network, x: ArrayLike, y: ArrayLike
 ) -> tuple[Array, Array]:
     """Examples and labels int32 [N]; an MLP's examples are float32 [N, D]."""
     check_examples(x, y, model.num_classes)

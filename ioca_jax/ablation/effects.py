@@ -1,17 +1,19 @@
-"""Other people's scores of a neuron, to stand beside the three information measures.
+"""Published scores of a neuron, to compare the three information measures with.
 
-What needs no ablation: class selectivity (A. Morcos et al., arXiv 1803.06959), norms of
+Without ablation: class selectivity (A. Morcos et al., arXiv 1803.06959), norms of
 incoming and outgoing weights, mean and variance of the output, and the first-order
-Taylor criterion (P. Molchanov et al., arXiv 1611.06440). What ablation itself says: the
-loss that ablating one neuron costs, the Shapley value that random orders estimate
-(A. Ghorbani and J. Zou, "Neuron Shapley", arXiv 2002.09815), and a greedy order, the
-oracle that bounds all others.
+Taylor criterion (P. Molchanov et al., arXiv 1611.06440). By ablation: the loss that
+ablating one neuron costs, the Shapley value estimated from random orders (A. Ghorbani
+and J. Zou, "Neuron Shapley", arXiv 2002.09815), and a greedy order, an oracle that
+bounds all others.
 
-All come from the measuring split, never from the one that curves are read on. Batch
-norm is folded into the weights. What depends on the clamp has its name in its own:
-``taylor_zero``, ``taylor_mean``.
+All are computed on the measuring split, never on the one that curves are evaluated on.
+All take any network; weight norms need an ``MLP``, whose batch norm is folded into its
+weights. Scores that depend on the clamp carry its name: ``taylor_zero``.
 """
 
+import dataclasses
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,24 +23,29 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
+from ioca_jax.ablation.budget import device_budget, number_that_fits
 from ioca_jax.ablation.curves import ablation_curves
-from ioca_jax.ablation.evaluation import Evaluation
+from ioca_jax.ablation.evaluation import Evaluation, make_evaluation, score_logits
+from ioca_jax.ablation.masks import MasksEngine, fit_budget, masks_engine, staged
 from ioca_jax.ablation.orderings import random_order
 from ioca_jax.batching import IGNORE_LABEL, fold_examples
-from ioca_jax.checks import (
-    check_classes,
-    check_examples,
-    is_known,
-)
+from ioca_jax.checks import check_clamp, check_classes, check_examples, is_known
+from ioca_jax.devices import sum_over_examples
 from ioca_jax.networks.mlp import (
     MLP,
-    Affine,
     activate,
+    check_mlp,
     folded_layers,
-    multiply,
     pre_activations,
+)
+from ioca_jax.networks.network import (
+    Ablation,
+    Layer,
+    Network,
+    StagedNetwork,
+    slices_of,
 )
 
 _EXAMPLES_AT_ONCE = 1000
@@ -46,39 +53,29 @@ _CANDIDATES_AT_ONCE = 8
 
 
 def class_selectivity(
-    model: MLP, variables: Any, x: Float[ArrayLike, "N D"], y: Int[ArrayLike, " N"]
+    network: Network,
+    variables: Any,
+    x: Num[ArrayLike, "N *features"],
+    y: Int[ArrayLike, " N"],
 ) -> Float[Array, " H"]:
-    """How much more a neuron outputs for its favourite class than for the others.
+    """How much more a neuron outputs for its preferred class than for the others.
 
     ``(m - o) / (|m| + |o|)`` with m the greatest of the class means of its output and o
-    the mean of the other classes' means; absent classes have none.
-
-    Args:
-        model: the network's shape.
-        variables: the variables of one network.
-        x: float32 [N, D] images that the network was not trained on.
-        y: int32 [N] classes.
-
-    Returns:
-        float32 [H], in [0, 1] for outputs that are not negative; 0 for a dead neuron;
-        NaN where a single class occurs, of labels that are traced.
-
-    Raises:
-        ValueError: labels that are not classes of the network, or of a single one.
-
-    Source:
-        A. Morcos et al., arXiv 1803.06959, section 2.3.
+    the mean of the other classes' means; absent classes have none. In [0, 1] for
+    outputs that are not negative; 0 for a dead neuron; NaN where a single class occurs
+    among labels that are traced. Source: A. Morcos et al., arXiv 1803.06959, section
+    2.3.
     """
     check_classes(y)
 
     def add(total, x_chunk, y_chunk):
-        _, outputs = model.apply(variables, x_chunk)
-        is_class = jax.nn.one_hot(y_chunk, model.num_classes)
+        _, outputs = network.apply(variables, x_chunk)
+        is_class = jax.nn.one_hot(y_chunk, network.num_classes)
         return total + jnp.matmul(is_class.T, outputs, precision="highest")
 
-    zeros = jnp.zeros((model.num_classes, model.num_neurons))
-    total = _fold(model, add, zeros, x, y)
-    sizes = jnp.zeros(model.num_classes).at[jnp.asarray(y)].add(1)[:, None]
+    zeros = jnp.zeros((network.num_classes, network.num_neurons))
+    total = _fold(network, add, zeros, x, y)
+    sizes = jnp.zeros(network.num_classes).at[jnp.asarray(y)].add(1)[:, None]
     present = sizes > 0
     means = total / jnp.maximum(sizes, 1)
     most = jnp.max(jnp.where(present, means, -jnp.inf), axis=0)
@@ -90,175 +87,174 @@ def class_selectivity(
 
 
 def activation_variance(
-    model: MLP,
+    network: Network,
     variables: Any,
     mean: Float[ArrayLike, " H"],
-    x: Float[ArrayLike, "N D"],
+    x: Num[ArrayLike, "N *features"],
     y: Int[ArrayLike, " N"],
 ) -> Float[Array, " H"]:
-    """Variance of the output over examples.
-
-    Args:
-        model: the network's shape.
-        variables: the variables of one network.
-        mean: float32 [H], of the output over the same examples.
-        x: float32 [N, D] images.
-        y: int32 [N] classes.
-
-    Returns:
-        float32 [H], not negative.
-    """
+    """Variance of the output over examples; ``mean`` is over the same examples."""
     mean = jnp.asarray(mean)
 
     def add(total, x_chunk, y_chunk):
-        _, outputs = model.apply(variables, x_chunk)
+        _, outputs = network.apply(variables, x_chunk)
         weights = (y_chunk != IGNORE_LABEL).astype(outputs.dtype)
         squares = jnp.square(outputs - mean)
         return total + jnp.matmul(weights, squares, precision="highest")
 
-    return _fold(model, add, jnp.zeros(model.num_neurons), x, y) / np.shape(y)[0]
+    return _fold(network, add, jnp.zeros(network.num_neurons), x, y) / np.shape(y)[0]
 
 
-def incoming_weight_norm(model: MLP, variables: Any) -> Float[Array, " H"]:
-    """Euclidean norm of the weights into each neuron.
-
-    Args:
-        model: the network's shape.
-        variables: the variables of one network.
-
-    Returns:
-        float32 [H], not negative.
-    """
-    layers = folded_layers(model, variables)[:-1]
-    return jnp.concatenate([jnp.linalg.norm(layer.kernel, axis=0) for layer in layers])
+def incoming_weight_norm(network: Network, variables: Any) -> Float[Array, " H"]:
+    """Euclidean norm of the weights into each neuron of an ``MLP``."""
+    layers = folded_layers(check_mlp("incoming_weight_norm", network), variables)
+    kernels = [layer.kernel for layer in layers[:-1]]
+    return jnp.concatenate([jnp.linalg.norm(kernel, axis=0) for kernel in kernels])
 
 
-def outgoing_weight_norm(model: MLP, variables: Any) -> Float[Array, " H"]:
-    """Euclidean norm of the weights out of each neuron, into the next layer.
-
-    Args:
-        model: the network's shape.
-        variables: the variables of one network.
-
-    Returns:
-        float32 [H], not negative.
-    """
-    layers = folded_layers(model, variables)[1:]
-    return jnp.concatenate([jnp.linalg.norm(layer.kernel, axis=1) for layer in layers])
+def outgoing_weight_norm(network: Network, variables: Any) -> Float[Array, " H"]:
+    """Euclidean norm of the weights out of each neuron of an ``MLP``."""
+    layers = folded_layers(check_mlp("outgoing_weight_norm", network), variables)
+    kernels = [layer.kernel for layer in layers[1:]]
+    return jnp.concatenate([jnp.linalg.norm(kernel, axis=1) for kernel in kernels])
 
 
 def taylor(
-    model: MLP,
+    network: Network,
     variables: Any,
     clamp: Float[ArrayLike, " H"],
-    x: Float[ArrayLike, "N D"],
+    x: Num[ArrayLike, "N *features"],
     y: Int[ArrayLike, " N"],
 ) -> Float[Array, " H"]:
-    """What a neuron's ablation changes in an example's loss, to first order.
+    """First-order estimate of how a neuron's ablation changes an example's loss, nats.
 
-    The mean over examples of ``|dL/dt (c - t)|``: its output t moves to the clamp c.
-
-    Args:
-        model: the network's shape.
-        variables: the variables of one network.
-        clamp: float32 [H].
-        x: float32 [N, D] images.
-        y: int32 [N] classes.
-
-    Returns:
-        float32 [H], nats, not negative.
-
-    Source:
-        P. Molchanov et al., arXiv 1611.06440, equation 8, for one output.
+    The mean over examples of ``|sum dL/dt (c - t)|``, the sum over the positions at
+    which its output t moves to the clamp c. Source: P. Molchanov et al., arXiv
+    1611.06440, equation 8.
     """
-    layers = folded_layers(model, variables)
+    if not isinstance(network, StagedNetwork):
+        raise ValueError(
+            "taylor: needs gradients at the layers, as MLP and networks of "
+            f"trace_network have; this network is a {type(network).__name__}"
+        )
     clamp = jnp.asarray(clamp)
+    layers = network.layers
+    clamps = [
+        _at_positions(layer, clamp[where])
+        for layer, where in zip(layers, slices_of(layers), strict=True)
+    ]
 
-    def losses(moves, x_chunk, y_chunk):
-        inputs, outputs = x_chunk, []
-        for layer, where in zip(layers, model.layer_slices, strict=False):
-            inputs = activate(model, _affine(model, layer, inputs)) + moves[:, where]
-            outputs.append(inputs)
-        logits = _affine(model, layers[-1], inputs)
+    def losses(shifts, x_chunk, y_chunk):
+        values, outputs = network.prefix(variables, x_chunk, 0), []
+        for index, shift in enumerate(shifts):
+            if index:
+                values = network.advance(variables, index - 1, values)
+            outputs.append(values.outputs)
+            shifted = values.outputs + shift.astype(values.outputs.dtype)
+            values = dataclasses.replace(values, outputs=shifted)
+        logits, _ = network.above(variables, len(layers) - 1, values)
         each = optax.softmax_cross_entropy_with_integer_labels(logits, y_chunk)
-        return each.sum(), jnp.concatenate(outputs, axis=1)
+        return each.sum(), outputs
 
     def add(total, x_chunk, y_chunk):
-        still = jnp.zeros((len(y_chunk), model.num_neurons))
+        shifts = [jnp.zeros((len(y_chunk), *layer.shape)) for layer in layers]
         labels = jnp.maximum(y_chunk, 0)
-        gradient, outputs = jax.grad(losses, has_aux=True)(still, x_chunk, labels)
-        change = jnp.abs(gradient * (clamp - outputs))
-        return total + jnp.where((y_chunk != IGNORE_LABEL)[:, None], change, 0).sum(
-            axis=0
-        )
+        gradients, outputs = jax.grad(losses, has_aux=True)(shifts, x_chunk, labels)
+        changes = [
+            jnp.abs(_sum_positions(layer, gradient * (constant - output)))
+            for layer, gradient, constant, output in zip(
+                layers, gradients, clamps, outputs, strict=True
+            )
+        ]
+        counted = (y_chunk != IGNORE_LABEL)[:, None]
+        change = jnp.where(counted, jnp.concatenate(changes, axis=1), 0)
+        return total + change.sum(axis=0)
 
-    return _fold(model, add, jnp.zeros(model.num_neurons), x, y) / np.shape(y)[0]
+    return _fold(network, add, jnp.zeros(network.num_neurons), x, y) / np.shape(y)[0]
+
+
+def _at_positions(layer: Layer, values: Float[Array, " n"]) -> Array:
+    """A value per neuron, broadcast against ``layer.shape``."""
+    positions, vector = (1,) * len(layer.positions), (1,) * len(layer.vector)
+    return values.reshape(*positions, -1, *vector)
+
+
+def _sum_positions(layer: Layer, values: Array) -> Float[Array, "N n"]:
+    """Sums of [N, *layer.shape] over positions and a neuron's vector."""
+    shape = (len(values), math.prod(layer.positions), layer.num_neurons, -1)
+    return values.reshape(shape).sum(axis=(1, 3))
 
 
 class SingleAblations(NamedTuple):
-    """Networks with each neuron ablated alone, and with none.
-
-    Attributes:
-        alone: [S, ..., H].
-        intact: [S, ...].
-    """
+    """Networks with each neuron ablated alone, [S, ..., H], and intact, [S, ...]."""
 
     alone: Evaluation
     intact: Evaluation
 
 
 def single_ablations(
-    model: MLP,
+    network: Network,
     variables: Any,
     clamp: Float[ArrayLike, "S *clamps H"],
-    x: Float[ArrayLike, "N D"],
+    x: Num[ArrayLike, "N *features"],
     y: Int[ArrayLike, " N"],
     *,
     memory_gb: float = 1.0,
 ) -> SingleAblations:
-    """Evaluates many networks with each neuron ablated alone.
+    """Evaluates many networks with each neuron ablated alone; ``variables`` has S."""
+    clamp = jnp.asarray(clamp, jnp.float32)
+    evaluate = _singles_of_mlp if isinstance(network, MLP) else _singles
+    parts = [
+        evaluate(network, variables, clamp, x, y, layer, memory_gb)
+        for layer in range(len(network.layers))
+    ]
+    axis = clamp.ndim - 1
+    alone = jax.tree.map(
+        lambda *leaves: jnp.concatenate(leaves, axis=axis),
+        *(part.alone for part in parts),
+    )
+    return SingleAblations(alone, parts[0].intact)
 
-    Args:
-        model: the networks' shape.
-        variables: the networks' variables; leaves begin with S.
-        clamp: float32 [S, ..., H].
-        x: float32 [N, D] images.
-        y: int32 [N] classes.
-        memory_gb: as in ``ablation_curves``.
 
-    Returns:
-        The evaluations.
-    """
-    clamp = jnp.asarray(clamp)
-    num_seeds, *clamps = clamp.shape[:-1]
-    parts = []
-    for layer, where in enumerate(model.layer_slices):
-        neurons = np.arange(where.start, where.stop, dtype=np.int32)[:, None]
-        evaluation = ablation_curves(
-            model,
-            variables,
-            np.broadcast_to(neurons, (num_seeds, *[1] * len(clamps), *neurons.shape)),
-            clamp[..., None, :],
-            *(x, y),
-            layers=(layer,),
-            memory_gb=memory_gb,
-        )
-        parts.append(evaluation)
-    axis = 1 + len(clamps)
-
-    def point(step: int, *leaves: Array) -> Array:
-        there = [jnp.take(leaf, step, axis=axis + 1) for leaf in leaves]
-        return jnp.concatenate(there, axis=axis)
-
-    alone = jax.tree.map(partial(point, 1), *parts)
-    intact = jax.tree.map(partial(point, 0), parts[0])
+def _singles_of_mlp(model, variables, clamp, x, y, layer, memory_gb) -> SingleAblations:
+    """Each neuron of a layer is a curve of one step."""
+    neurons = np.flatnonzero(model.layer_of_neuron == layer).astype(np.int32)[:, None]
+    num_seeds, *clamps, _ = clamp.shape
+    orders = np.broadcast_to(neurons, (num_seeds, *[1] * len(clamps), *neurons.shape))
+    curves = ablation_curves(
+        model,
+        variables,
+        orders,
+        clamp[..., None, :],
+        x,
+        y,
+        layers=(layer,),
+        memory_gb=memory_gb,
+    )
+    number = curves.num_examples
     return SingleAblations(
-        alone, jax.tree.map(lambda leaf: jnp.take(leaf, 0, axis=axis), intact)
+        Evaluation(curves.correct[..., 1, :], curves.loss[..., 1], number),
+        Evaluation(curves.correct[..., 0, 0, :], curves.loss[..., 0, 0], number),
+    )
+
+
+def _singles(network, variables, clamp, x, y, layer, memory_gb) -> SingleAblations:
+    check_examples(x, y, network.num_classes)
+    check_clamp(clamp, network.num_neurons)
+    x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
+    clamps = clamp.reshape(len(clamp), -1, clamp.shape[-1])
+    engine = masks_engine(network, layer, len(y), device_budget(memory_gb))
+    sums = sum_over_examples(MasksEngine.singles, engine, (variables, clamps), x, y)
+    width = network.layers[layer].num_neurons
+    found = make_evaluation(sums, (*clamp.shape[:-1], 1 + width), len(y))
+    return SingleAblations(
+        Evaluation(found.correct[..., 1:, :], found.loss[..., 1:], len(y)),
+        Evaluation(found.correct[..., 0, :], found.loss[..., 0], len(y)),
     )
 
 
 class ShapleyValues(NamedTuple):
-    """What random orders say a neuron is worth.
+    """Shapley values of neurons, estimated from random orders.
 
     Attributes:
         value: float32 [H], share of accuracy; NaN for a neuron in no order. The values
@@ -332,128 +328,157 @@ def _check_orders(accuracy: ArrayLike, orders: ArrayLike, num_neurons: int) -> N
         )
 
 
-@partial(jax.jit, static_argnames=("model", "neurons"))
-def _greedy(model, variables, clamp, x, y, keys, neurons):
+@partial(jax.jit, static_argnames=("network", "neurons", "memory_gb"))
+def _greedy(network, variables, clamp, x, y, keys, neurons, memory_gb):
     """The greedy orders [S, K] of all networks."""
+    losses_of = _losses_of_mlp if isinstance(network, MLP) else _losses
 
     def of_network(arrays):
         variables, clamp, key = arrays
-        return _greedy_order(model, variables, clamp, key, x, y, neurons)
+        losses = losses_of(network, variables, clamp, x, y, neurons, memory_gb)
+        # Equal losses: the first in a random order goes.
+        shuffled = random_order(jnp.asarray(neurons, jnp.int32), key=key)
+
+        def step(kept, _):
+            costs = jnp.where(kept, losses(kept), jnp.inf)[shuffled]
+            chosen = shuffled[jnp.argmin(costs)]
+            return kept.at[chosen].set(False), chosen
+
+        everything = jnp.ones(network.num_neurons, bool)
+        return jax.lax.scan(step, everything, None, length=len(neurons))[1]
 
     return jax.lax.map(of_network, (variables, clamp, keys))
 
 
 def greedy_orders(
-    model: MLP,
+    network: Network,
     variables: Any,
     clamp: Float[ArrayLike, "S H"],
-    x: Float[ArrayLike, "N D"],
+    x: Num[ArrayLike, "N *features"],
     y: Int[ArrayLike, " N"],
     neurons: Int[ArrayLike, " K"],
     *,
     keys: Array,
+    memory_gb: float = 1.0,
 ) -> Int[Array, "S K"]:
-    """Orders that ablate, at every step, the neuron whose loss is felt least.
+    """Orders that ablate, at every step, the neuron that costs the least loss.
 
-    An oracle: it looks at the loss itself, of all candidates at all steps, K (K+1) / 2
-    evaluations of part of the network. Give it some hundreds of examples.
-
-    Args:
-        model: the networks' shape.
-        variables: the networks' variables; leaves begin with S.
-        clamp: float32 [S, H].
-        x: float32 [N, D] images of the measuring split.
-        y: int32 [N] classes.
-        neurons: int32 [K] the neurons to order; not traced.
-        keys: [S], break ties at random.
-
-    Returns:
-        int32 [S, K], the neuron that matters least first.
+    An oracle: it evaluates the loss of all candidates at all steps, K (K+1) / 2
+    evaluations of part of the network. Give it some hundreds of examples. ``neurons``
+    must not be traced; ``keys`` [S] break ties at random.
     """
-    check_examples(x, y, model.num_classes)
+    check_examples(x, y, network.num_classes)
     chosen = tuple(np.asarray(neurons).tolist())
-    return _greedy(
-        model, variables, jnp.asarray(clamp), jnp.asarray(x), jnp.asarray(y), keys,
-        chosen,
-    )  # fmt: skip
+    clamp, x, y = jnp.asarray(clamp), jnp.asarray(x), jnp.asarray(y, jnp.int32)
+    return _greedy(network, variables, clamp, x, y, keys, chosen, memory_gb)
 
 
-def _greedy_order(model, variables, clamp, key, x, y, neurons):
-    """One network's; arrays are feature-major, [width, n]."""
-    affine = folded_layers(model, variables)
-    slices, last = model.layer_slices, model.num_layers - 1
-    layers = sorted(set(model.layer_of_neuron[list(neurons)].tolist()))
+def _layers_of(network: Network, neurons: tuple[int, ...]) -> list[int]:
+    return np.unique(network.layer_of_neuron[list(neurons)]).tolist()
+
+
+def _losses_of_kept(
+    kept: Bool[Array, " w"], size: int, losses: Callable[[Array], Array]
+) -> Float[Array, " w"]:
+    """Losses without each kept neuron of a layer, by blocks of rows [size].
+
+    Kept neurons come first, so that blocks beyond them need not be evaluated; the last
+    block is filled up with others, whose losses are of no use.
+    """
+    rows = jnp.argsort(~kept, stable=True)
+    rows = jnp.pad(rows, (0, -len(rows) % size), mode="edge")
+
+    def block(index, costs):
+        some = jax.lax.dynamic_slice_in_dim(rows, index * size, size)
+        return costs.at[some].set(losses(some))
+
+    number = -(-kept.sum() // size)
+    return jax.lax.fori_loop(0, number, block, jnp.zeros(len(kept)))
+
+
+def _losses(network, variables, clamp, x, y, neurons, memory_gb) -> Callable:
+    """Of any network: a function of the kept neurons [H] to losses [H] without each."""
+    slices, layers = slices_of(network.layers), _layers_of(network, neurons)
+    at_once = fit_budget(network, layers[0], len(y), memory_gb)
+    network = staged(network)
+
+    def of_kept(kept):
+        def chunk(total, x_chunk, y_chunk):
+            values = network.prefix(variables, x_chunk, layers[0])
+            for layer in range(layers[0], layers[-1] + 1):
+                if layer > layers[0]:
+                    ablation = Ablation(kept, clamp)
+                    values = network.advance(variables, layer - 1, values, ablation)
+                if layer in layers:
+                    losses = partial(losses_without, layer, values, y_chunk)
+                    size = min(at_once.ablations, network.layers[layer].num_neurons)
+                    found = _losses_of_kept(kept[slices[layer]], size, losses)
+                    total = total.at[slices[layer]].add(found)
+            return total
+
+        @partial(jax.vmap, in_axes=(None, None, None, 0))
+        def losses_without(layer, values, y_chunk, row):
+            ablation = Ablation(kept.at[slices[layer].start + row].set(False), clamp)
+            logits, _ = network.above(variables, layer, values, ablation)
+            return score_logits(logits.T, y_chunk)[1]
+
+        zeros = jnp.zeros(len(kept))
+        return fold_examples(chunk, zeros, x, y, chunk_size=at_once.examples)
+
+    return of_kept
+
+
+def _losses_of_mlp(model, variables, clamp, x, y, neurons, memory_gb) -> Callable:
+    """As ``_losses``, by rank-one updates; arrays are feature-major, [width, n]."""
+    del memory_gb
+    affine, slices = folded_layers(model, variables), model.layer_slices
+    layers, last = _layers_of(model, neurons), model.num_layers - 1
     lowest = layers[0]
-    raw = x
+    raw = x.reshape(len(x), -1).T
     for layer in affine[: lowest + 1]:
-        raw = activate(model, _affine(model, layer, raw))
-    raw = raw.T
-    # Equal losses: the first in a random order goes.
-    shuffled = random_order(jnp.asarray(neurons, jnp.int32), key=key)
+        raw = activate(model, pre_activations(model, layer, raw))
 
     def losses(logits: Float[Array, "*batch C n"]) -> Float[Array, "*batch"]:
         own = jnp.take_along_axis(logits, y[(None,) * (logits.ndim - 1)], axis=-2)
         total = jax.nn.logsumexp(logits, axis=-2)
         return jnp.sum(total - own[..., 0, :], axis=-1)
 
-    def above(layer, inputs, kept):
-        """What a layer's pre-activations [..., width, n] make the next layer's."""
+    def above(layer, outputs, kept):
+        """A layer's outputs [..., width, n] to the next layer's pre-activations."""
         where = slices[layer]
-        outputs = jnp.where(
-            kept[where, None], activate(model, inputs), clamp[where, None]
-        )
+        outputs = jnp.where(kept[where, None], outputs, clamp[where, None])
         return pre_activations(model, affine[layer + 1], outputs)
 
-    def of_candidates(layer, rows, outputs, inputs, kept):
+    def without_each(kept, layer, outputs, inputs, rows):
         """Losses [b] without each of some neurons; ``inputs`` of the next layer."""
-        where = slices[layer]
-        change = clamp[where][rows][:, None] - outputs[rows]
+        change = clamp[slices[layer]][rows][:, None] - outputs[rows]
         weights = affine[layer + 1].kernel[rows]
-        moved = inputs + weights[:, :, None] * change[:, None, :]
+        inputs = inputs + weights[:, :, None] * change[:, None, :]
         for upper in range(layer + 1, last + 1):
-            moved = above(upper, moved, kept)
-        return losses(moved)
+            inputs = above(upper, activate(model, inputs), kept)
+        return losses(inputs)
 
-    def step(kept, _):
-        outputs = jnp.where(
-            kept[slices[lowest], None], raw, clamp[slices[lowest], None]
-        )
-        inputs = {lowest + 1: pre_activations(model, affine[lowest + 1], outputs)}
-        for layer in range(lowest + 1, last + 1):
-            inputs[layer + 1] = above(layer, inputs[layer], kept)
-        costs = jnp.full(model.num_neurons, jnp.inf)
-        for layer in layers:
+    def of_kept(kept):
+        costs, outputs = jnp.zeros(model.num_neurons), raw
+        for layer in range(lowest, layers[-1] + 1):
             where = slices[layer]
-            width = where.stop - where.start
-            size = min(_CANDIDATES_AT_ONCE, width)
-            here = raw if layer == lowest else activate(model, inputs[layer])
-            # Those that are there still come first, so that blocks beyond them need not
-            # be looked at; the last block is filled up with some that are not.
-            rows = jnp.argsort(~kept[where], stable=True)
-            rows = jnp.pad(rows, (0, -width % size), mode="edge")
+            inputs = above(layer, outputs, kept)
+            if layer in layers:
+                of_rows = partial(without_each, kept, layer, outputs, inputs)
+                size = min(_CANDIDATES_AT_ONCE, model.hidden[layer])
+                found = _losses_of_kept(kept[where], size, of_rows)
+                costs = costs.at[where].set(found)
+            outputs = activate(model, inputs)
+        return costs
 
-            def block(index, costs, layer=layer, here=here, rows=rows, size=size):
-                some = jax.lax.dynamic_slice_in_dim(rows, index * size, size)
-                found = of_candidates(layer, some, here, inputs[layer + 1], kept)
-                return costs.at[slices[layer].start + some].set(found)
-
-            number = -(-kept[where].sum() // size)
-            costs = jax.lax.fori_loop(0, number, block, costs)
-        costs = jnp.where(kept, costs, jnp.inf)[shuffled]
-        chosen = shuffled[jnp.argmin(costs)]
-        return kept.at[chosen].set(False), chosen
-
-    everything = jnp.ones(model.num_neurons, bool)
-    return jax.lax.scan(step, everything, None, length=len(neurons))[1]
+    return of_kept
 
 
 class Score(NamedTuple):
     """A score that needs no ablation.
 
-    Attributes:
-        unit: of its values.
-        function: takes a network's shape and variables, its mean outputs [H], images
-            and classes; returns float32 [H].
+    ``function`` takes a network, its variables, its mean outputs [H], examples and
+    classes; it returns float32 [H].
     """
 
     unit: str
@@ -463,33 +488,38 @@ class Score(NamedTuple):
 SCORES = {
     "class_selectivity": Score(
         "1",
-        lambda model, variables, mean, x, y: class_selectivity(model, variables, x, y),
+        lambda network, variables, mean, x, y: class_selectivity(
+            network, variables, x, y
+        ),
     ),
-    "activation_mean": Score("1", lambda model, variables, mean, x, y: mean),
+    "activation_mean": Score("1", lambda network, variables, mean, x, y: mean),
     "activation_variance": Score("1", activation_variance),
     "incoming_weight_norm": Score(
-        "1", lambda model, variables, mean, x, y: incoming_weight_norm(model, variables)
+        "1",
+        lambda network, variables, mean, x, y: incoming_weight_norm(network, variables),
     ),
     "outgoing_weight_norm": Score(
-        "1", lambda model, variables, mean, x, y: outgoing_weight_norm(model, variables)
+        "1",
+        lambda network, variables, mean, x, y: outgoing_weight_norm(network, variables),
     ),
     "taylor_zero": Score(
         "nat",
-        lambda model, variables, mean, x, y: taylor(
-            model, variables, jnp.zeros_like(mean), x, y
+        lambda network, variables, mean, x, y: taylor(
+            network, variables, jnp.zeros_like(mean), x, y
         ),
     ),
     "taylor_mean": Score("nat", taylor),
 }
-# What ablation itself says, under each clamp; the unit of its values.
+# Scores by ablation, under each clamp, and their units.
 ABLATION_SCORES = {"ablation_loss": "nat", "shapley": "1", "greedy": "rank"}
 
 
-def _fold(model: MLP, step: Callable, carry: Any, x: ArrayLike, y: ArrayLike) -> Any:
-    check_examples(x, y, model.num_classes)
+def _fold(
+    network: Network, step: Callable, carry: Any, x: ArrayLike, y: ArrayLike
+) -> Any:
+    """Folds over chunks of examples whose activations fit in about 1 GB."""
+    check_examples(x, y, network.num_classes)
     x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
-    return fold_examples(step, carry, x, y, chunk_size=_EXAMPLES_AT_ONCE)
-
-
-def _affine(model: MLP, layer: Affine, inputs: Float[Array, "n v"]) -> Array:
-    return multiply(model, inputs, layer.kernel) + layer.bias
+    floats = 4 * sum(math.prod(layer.shape) for layer in network.layers)
+    size = number_that_fits(1.0, floats, _EXAMPLES_AT_ONCE)
+    return fold_examples(step, carry, x, y, chunk_size=size)

@@ -1,86 +1,173 @@
-"""The reference engine: the network is run for each mask, as a ``vmap`` over masks.
+"""The reference engine: any network is run for each mask, as a ``vmap`` over masks.
 
 What lies below the first layer that a mask touches is computed once, not once per mask.
 """
 
+import dataclasses
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
 
 from ioca_jax.ablation.budget import FLOATS_PER_STEP, number_that_fits
 from ioca_jax.ablation.evaluation import score_logits, zero_scores
-from ioca_jax.ablation.orderings import cumulative_masks
 from ioca_jax.batching import fold_examples
-from ioca_jax.networks.network import Ablation, StagedNetwork
+from ioca_jax.networks.network import Ablation, Layer, Network, StagedNetwork, Values
 
 
-class MasksEngine(NamedTuple):
-    """Sums over examples for masks [M, H] and clamps [M, H] of one network."""
+@dataclasses.dataclass(frozen=True)
+class _Unstaged:
+    """Any network, run from its examples every time."""
 
-    model: StagedNetwork
-    lowest: int
+    network: Network
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        return self.network.layers
+
+    @property
+    def num_classes(self) -> int:
+        return self.network.num_classes
+
+    def prefix(self, variables: Any, x: Array, layer: int) -> Values:
+        del variables, layer
+        return Values(x, (), len(x))
+
+    def advance(self, variables: Any, layer: int, values: Values, ablation: Ablation):
+        del variables, layer, ablation
+        return values
+
+    def above(self, variables: Any, layer: int, values: Values, ablation: Ablation):
+        del layer
+        return self.network.apply(variables, values.outputs, ablation)
+
+
+def staged(network: Network) -> Any:
+    """A network with ``prefix`` and ``above``, which then takes all of an ablation."""
+    return network if isinstance(network, StagedNetwork) else _Unstaged(network)
+
+
+class AtOnce(NamedTuple):
+    """How many examples, and how many ablations of them, fit into the budget."""
+
     examples: int
-    masks_at_once: int
+    ablations: int
 
-    def __call__(self, arrays, x, y):
-        """Correct [M, C] and summed losses [M]."""
+
+def fit_budget(
+    network: Network, lowest: int, num_examples: int, memory_gb: float
+) -> AtOnce:
+    """Chunks of examples and ablations, for ablations of no layer below ``lowest``.
+
+    A chunk of examples holds all its activations once; each ablation and example then
+    hold two copies of the widest layer above, and of the logits.
+    """
+    sizes = [math.prod(layer.shape) for layer in network.layers]
+    above = 2 * (max((*sizes[lowest:], network.num_classes)) + network.num_classes)
+    most = min(num_examples, 1000)
+    examples = number_that_fits(memory_gb / 2, above + 2 * sum(sizes), most)
+    at_once = FLOATS_PER_STEP // (examples * above) + 1
+    ablations = number_that_fits(memory_gb / 2, above * examples, at_once)
+    return AtOnce(examples, ablations)
+
+
+def without(neurons: Int[Array, " k"], num_neurons: int) -> Bool[Array, " H"]:
+    """A mask that ablates some neurons; indices of H ablate none."""
+    return jnp.ones(num_neurons, bool).at[neurons].set(False, mode="drop")
+
+
+@dataclasses.dataclass(frozen=True)
+class MasksEngine:
+    """Runs a network once for each ablation.
+
+    Attributes:
+        network: the networks' shape.
+        lowest: no ablation touches a layer below it.
+        at_once: sizes of chunks.
+    """
+
+    network: Network
+    lowest: int
+    at_once: AtOnce
+
+    def masks(self, arrays, x, y):
+        """Correct [M, C] and summed losses [M] for masks and clamps [M, H]."""
         variables, masks, clamps = arrays
 
-        def chunk(carry, x_chunk, y_chunk):
-            values = self.model.prefix(variables, x_chunk, self.lowest)
+        def ablation_of(index):
+            return Ablation(masks[index], clamps[index])
 
-            def one_mask(mask_and_clamp):
-                ablation = Ablation(*mask_and_clamp)
-                logits, _ = self.model.above(variables, self.lowest, values, ablation)
-                return score_logits(logits.T, y_chunk)
+        return self._sums(variables, ablation_of, masks.shape[:1], x, y)
 
-            sums = jax.lax.map(one_mask, (masks, clamps), batch_size=self.masks_at_once)
-            return jax.tree.map(jnp.add, carry, sums)
-
-        zeros = zero_scores(self.model.num_classes, len(masks))
-        return fold_examples(chunk, zeros, x, y, chunk_size=self.examples)
-
-
-class CumulativeEngine(NamedTuple):
-    """``MasksEngine`` for the cumulative masks of orders [S, M, K]."""
-
-    engine: MasksEngine
-
-    def __call__(self, arrays, x, y):
-        """Correct [S, M, K+1, C] and summed losses [S, M, K+1]."""
+    def orders(self, arrays, x, y):
+        """Correct [S, M, K+1, C] and summed losses [S, M, K+1] for orders [S, M, K]."""
+        num_neurons, (num_orders, num_steps) = (
+            self.network.num_neurons,
+            arrays[1].shape[1:],
+        )
 
         def of_network(network):
             variables, orders, clamps = network
 
-            def of_order(order_and_clamp):
-                order, clamp = order_and_clamp
-                masks = cumulative_masks(order, len(clamp))
-                clamps = jnp.broadcast_to(clamp, masks.shape)
-                return self.engine((variables, masks, clamps), x, y)
+            def ablation_of(index, point):
+                within = jnp.arange(num_steps) < point
+                ablated = jnp.where(within, orders[index], num_neurons)
+                return Ablation(without(ablated, num_neurons), clamps[index])
 
-            return jax.lax.map(of_order, (orders, clamps))
+            return self._sums(variables, ablation_of, (num_orders, num_steps + 1), x, y)
 
         return jax.lax.map(of_network, arrays)
 
+    def singles(self, arrays, x, y):
+        """Each neuron of layer ``lowest`` alone, after no neuron.
+
+        Correct [S, A, 1+w, C] and summed losses [S, A, 1+w] for clamps [S, A, H].
+        """
+        num_neurons = self.network.num_neurons
+        (neurons,) = np.nonzero(self.network.layer_of_neuron == self.lowest)
+        ablated = jnp.array([[num_neurons], *neurons[:, None]])
+
+        def of_network(network):
+            variables, clamps = network
+
+            def ablation_of(index, neuron):
+                return Ablation(without(ablated[neuron], num_neurons), clamps[index])
+
+            return self._sums(variables, ablation_of, (len(clamps), len(ablated)), x, y)
+
+        return jax.lax.map(of_network, arrays)
+
+    def _sums(self, variables, ablation_of: Callable[..., Ablation], shape, x, y):
+        """Scores of one network, of the ablation of each index into a shape."""
+        network, lowest = staged(self.network), self.lowest
+        indices = jnp.indices(shape).reshape(len(shape), -1)
+
+        def chunk(carry, x_chunk, y_chunk):
+            values = network.prefix(variables, x_chunk, lowest)
+
+            def one_ablation(index):
+                logits, _ = network.above(
+                    variables, lowest, values, ablation_of(*index)
+                )
+                return score_logits(logits.T, y_chunk)
+
+            scores = jax.lax.map(
+                one_ablation, tuple(indices), batch_size=self.at_once.ablations
+            )
+            return jax.tree.map(jnp.add, carry, scores)
+
+        zeros = zero_scores(network.num_classes, indices.shape[1])
+        sums = fold_examples(chunk, zeros, x, y, chunk_size=self.at_once.examples)
+        return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), sums)
+
 
 def masks_engine(
-    model: StagedNetwork, lowest: int, num_examples: int, memory_gb: float
+    network: Network, lowest: int, num_examples: int, memory_gb: float
 ) -> MasksEngine:
-    """The engine with chunks that keep to the budget.
-
-    A chunk of examples holds all its activations once; each mask and example then hold
-    two copies of the widest layer above, and of the logits.
-    """
-    sizes = [math.prod(layer.shape) for layer in model.layers]
-    above = 2 * (max((*sizes[lowest:], model.num_classes)) + model.num_classes)
-    most = min(num_examples, 1000)
-    examples = number_that_fits(memory_gb / 2, above + 2 * sum(sizes), most)
-    at_once = FLOATS_PER_STEP // (examples * above) + 1
-    return MasksEngine(
-        model,
-        lowest,
-        examples,
-        number_that_fits(memory_gb / 2, above * examples, at_once),
-    )
+    """The engine with chunks that keep to the budget."""
+    at_once = fit_budget(network, lowest, num_examples, memory_gb)
+    return MasksEngine(network, lowest, at_once)

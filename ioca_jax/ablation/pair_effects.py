@@ -5,6 +5,7 @@ effects in loss are slightly positive even for unrelated neurons: compare pairs 
 pairs.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +19,7 @@ from jaxtyping import Array, Float, Int, Num
 
 from ioca_jax.ablation.budget import FLOATS_PER_STEP, number_that_fits
 from ioca_jax.ablation.evaluation import right_and_losses
+from ioca_jax.ablation.masks import staged
 from ioca_jax.batching import IGNORE_LABEL, fold_examples
 from ioca_jax.checks import check_clamp, check_examples, check_memory
 from ioca_jax.devices import sum_over_examples
@@ -28,7 +30,7 @@ from ioca_jax.networks.mlp import (
     multiply,
     pre_activations,
 )
-from ioca_jax.networks.network import Ablation, StagedNetwork, slices_of
+from ioca_jax.networks.network import Ablation, Network, slices_of
 
 
 class PairEffects(NamedTuple):
@@ -52,7 +54,7 @@ class PairEffects(NamedTuple):
 
 
 def pair_effects(
-    network: StagedNetwork,
+    network: Network,
     variables: Any,
     clamp: Float[ArrayLike, "S *clamps H"],
     x: Num[ArrayLike, "N *features"],
@@ -87,13 +89,11 @@ def pair_effects(
     examples = _examples_at_once(network, layer, x, memory_gb)
     clamps = clamp.reshape(len(clamp), -1, clamp.shape[-1])
     engine = _PairEngine(network, layer, examples)
-    sums = sum_over_examples(engine, (variables, clamps), x, y)
+    sums = sum_over_examples(_PairEngine.sums, engine, (variables, clamps), x, y)
     return _effects(sums, clamp.shape[:-1], len(y))
 
 
-def _examples_at_once(
-    network: StagedNetwork, layer: int, x: Array, memory_gb: float
-) -> int:
+def _examples_at_once(network: Network, layer: int, x: Array, memory_gb: float) -> int:
     """Inputs, two copies of the outputs below, four of the layer, three above."""
     sizes = [math.prod(layer.shape) for layer in network.layers]
     above = [*sizes[layer + 1 :], network.num_classes]
@@ -138,20 +138,21 @@ def _effects(sums: _PairSums, leading: tuple[int, ...], num_examples: int):
     )
 
 
-class _PairEngine(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _PairEngine:
     """Sums over examples for all pairs of a layer, of networks and clamps."""
 
-    network: StagedNetwork
+    network: Network
     layer: int
     examples: int
 
-    def __call__(self, arrays, x, y) -> _PairSums:
+    def sums(self, arrays, x, y) -> _PairSums:
         """Sums [S, A, ...] of variables [S, ...] and clamps [S, A, H]."""
 
         def of_network(network):
             variables, clamps = network
-            sums = partial(self._sums, self._ablate_of(variables), x, y)
-            return jax.lax.map(sums, clamps)
+            of_clamp = partial(self._of_clamp, self._ablate_of(variables), x, y)
+            return jax.lax.map(of_clamp, clamps)
 
         return jax.lax.map(of_network, arrays)
 
@@ -162,7 +163,7 @@ class _PairEngine(NamedTuple):
             return partial(_rank_one, self.network, layers, self.layer)
         return partial(_run_above, self.network, variables, self.layer)
 
-    def _sums(self, ablate_of, x, y, clamp) -> _PairSums:
+    def _of_clamp(self, ablate_of, x, y, clamp) -> _PairSums:
         """Sums of one network and one clamp [H]."""
         width = self.network.layers[self.layer].num_neurons
 
@@ -212,16 +213,16 @@ def _rank_one(model: MLP, layers, layer: int, clamp, x) -> _Ablated:
     return _Ablated(pre_activations(model, layers[layer + 1], outputs), ablate, logits)
 
 
-def _run_above(network: StagedNetwork, variables, layer: int, clamp, x) -> _Ablated:
+def _run_above(network: Network, variables, layer: int, clamp, x) -> _Ablated:
     """States are masks, bool [H], of the neurons kept."""
-    values = network.prefix(variables, x, layer)
-    start = slices_of(network.layers)[layer].start
+    start, parts = slices_of(network.layers)[layer].start, staged(network)
+    values = parts.prefix(variables, x, layer)
 
     def ablate(keep, neuron):
         return keep.at[start + neuron].set(False)
 
     def logits(keep):
-        return network.above(variables, layer, values, Ablation(keep, clamp))[0].T
+        return parts.above(variables, layer, values, Ablation(keep, clamp))[0].T
 
     return _Ablated(jnp.ones(network.num_neurons, bool), ablate, logits)
 

@@ -4,8 +4,8 @@ For devices on which a loop of small steps is launch-bound: the rank-one terms o
 block of points are summed by one product.
 """
 
+import dataclasses
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,8 @@ from ioca_jax.networks.mlp import (
 )
 
 
-class PrefixSumsEngine(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class PrefixSumsEngine:
     """``RankOneEngine``, many points at once: for launch-bound loops.
 
     The next layer's pre-activations at all points of a block are prefix sums of the
@@ -41,7 +42,7 @@ class PrefixSumsEngine(NamedTuple):
     sizes: ExamplesAtOnce
     steps_at_once: int
 
-    def __call__(self, arrays, x, y):
+    def orders(self, arrays, x, y):
         """Correct [S, M, K+1, C] and summed losses [S, M, K+1]."""
         return sum_curves(self, self.lowest, arrays, x, y)
 

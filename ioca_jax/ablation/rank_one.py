@@ -12,6 +12,7 @@ Rounding: a layer's sum gains at most one term for each neuron of the layer bene
 with an error of about ``6e-8 sqrt(width)`` of its size at that point.
 """
 
+import dataclasses
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -37,14 +38,15 @@ from ioca_jax.networks.mlp import (
 )
 
 
-class RankOneEngine(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class RankOneEngine:
     """Sums over examples for orders [S, M, K] that touch ``layers`` only."""
 
     model: MLP
     layers: tuple[int, ...]
     sizes: ExamplesAtOnce
 
-    def __call__(self, arrays, x, y):
+    def orders(self, arrays, x, y):
         """Correct [S, M, K+1, C] and summed losses [S, M, K+1]."""
         return sum_curves(self, self.layers[0], arrays, x, y)
 

@@ -321,6 +321,16 @@ def check_variables(
     )
 
 
+def check_mlp(what: str, network: Network) -> MLP:
+    """Refuses networks that are no chain of affine maps."""
+    if isinstance(network, MLP):
+        return network
+    raise ValueError(
+        f"{what}: needs affine layers in a row, as MLP has; this network is a "
+        f"{type(network).__name__}"
+    )
+
+
 class Affine(NamedTuple):
     """One layer's map before the activation: ``outputs = inputs @ kernel + bias``."""
 

@@ -1,0 +1,258 @@
+"""Networks of other kinds against copies with masks written into them, and loops."""
+
+import functools
+from typing import Any, NamedTuple
+
+import frameworks
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import random_examples, random_network
+
+import ioca_jax as ioca
+from ioca_jax.ablation import effects
+from ioca_jax.ablation.pair_effects import pair_effects
+from ioca_jax.networks.network import Layer, split_by_layer
+
+NUM_EXAMPLES = 23
+CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
+
+
+class Scores(NamedTuple):
+    correct: np.ndarray  # [M, C]
+    losses: np.ndarray  # [M, N], float64
+
+
+class Written(NamedTuple):
+    """A network, and the same one written with cuts."""
+
+    case: frameworks.Case
+    network: ioca.Network
+    x: np.ndarray
+    y: np.ndarray
+    clamp: np.ndarray
+    by_hand: Any  # of masks [M, H]: logits [M, N, C]
+
+    def scores(self, masks: np.ndarray) -> Scores:
+        logits = np.asarray(self.by_hand(masks), np.float64)
+        best = np.sort(logits, axis=-1)
+        assert (best[..., -1] - best[..., -2] > 1e-4).all(), "near a tie: other seeds"
+        shifted = logits - best[..., -1:]
+        own = np.take_along_axis(shifted, self.y[None, :, None], axis=-1)[..., 0]
+        right = logits.argmax(axis=-1) == self.y
+        of_class = self.y[:, None] == np.arange(logits.shape[-1])
+        losses = np.log(np.exp(shifted).sum(axis=-1)) - own
+        return Scores(right.astype(int) @ of_class, losses)
+
+    def keeping(self, *ablated: tuple[int, ...]) -> np.ndarray:
+        keep = np.ones((len(ablated), self.network.num_neurons), bool)
+        for row, neurons in enumerate(ablated):
+            keep[row, list(neurons)] = False
+        return keep
+
+    @property
+    def arguments(self) -> Any:
+        return self.network, self.case.variables, self.clamp, self.x, self.y
+
+    @property
+    def of_one_seed(self) -> Any:
+        variables = jax.tree.map(lambda leaf: leaf[None], self.case.variables)
+        return self.network, variables, self.clamp[None], self.x, self.y
+
+
+CASES = {
+    "cnn": (frameworks.linen_cnn, ["one", "skip", "hidden"]),
+    "transformer": (
+        frameworks.scanned_transformer,
+        ["blocks/0/mlp/up", "blocks/1/attn/o:input", "blocks/1/mlp/down"],
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def written(request: pytest.FixtureRequest) -> Written:
+    make, layers = CASES[request.param]
+    case = make()
+    network = ioca.trace_network(case.apply, case.variables, case.x, layers)
+    rng = np.random.default_rng(0)
+    shape = (NUM_EXAMPLES, *case.x.shape[1:])
+    if np.issubdtype(case.x.dtype, np.integer):
+        x = rng.integers(frameworks.TOKENS, size=shape).astype(case.x.dtype)
+    else:
+        x = rng.normal(size=shape).astype(case.x.dtype)
+    y = rng.integers(network.num_classes, size=NUM_EXAMPLES).astype(np.int32)
+    clamp = rng.normal(size=network.num_neurons).astype(np.float32)
+
+    @jax.jit
+    def by_hand(masks):
+        def of_mask(keep):
+            parts = (split_by_layer(network.layers, a) for a in (keep, clamp))
+            return case.by_hand(frameworks.clamping(*parts), case.variables, x)
+
+        return jax.lax.map(of_mask, masks)
+
+    return Written(case, network, x, y, clamp, by_hand)
+
+
+def equal(found: ioca.Evaluation, expected: Scores) -> None:
+    np.testing.assert_array_equal(found.correct, expected.correct)
+    np.testing.assert_allclose(found.loss, expected.losses.mean(axis=-1), **CLOSE)
+
+
+@pytest.mark.parametrize("memory_gb", [1.0, 2e-5])
+def test_masks_and_curves(written, memory_gb):
+    network, variables, clamp, x, y = written.arguments
+    rng = np.random.default_rng(1)
+    masks = rng.random((6, network.num_neurons)) < 0.7
+    found = ioca.evaluate_masks(
+        network, variables, masks, clamp, x, y, memory_gb=memory_gb
+    )
+    equal(found, written.scores(masks))
+    order = rng.permutation(network.num_neurons).astype(np.int32)
+    found = ioca.ablation_curve(
+        network, variables, order, clamp, x, y, memory_gb=memory_gb
+    )
+    masks = np.asarray(ioca.cumulative_masks(order, network.num_neurons))
+    equal(found, written.scores(masks))
+
+
+def test_single_ablations(written):
+    found = effects.single_ablations(*written.of_one_seed, memory_gb=2e-5)
+    expected = written.scores(~np.eye(written.network.num_neurons, dtype=bool))
+    equal(jax.tree.map(lambda leaf: leaf[0], found.alone), expected)
+    intact = written.scores(written.keeping(()))
+    np.testing.assert_array_equal(found.intact.correct, intact.correct)
+
+
+def test_greedy_orders_are_brute_force(written):
+    network = written.network
+    # Of the first layer and the last, not of that between.
+    neurons = np.array([1, 4, 0, *range(network.num_neurons - 3, network.num_neurons)])
+    (order,) = effects.greedy_orders(
+        *written.of_one_seed,
+        neurons,
+        keys=jax.random.split(jax.random.key(0), 1),
+        memory_gb=2e-5,
+    )
+    assert sorted(order.tolist()) == sorted(neurons.tolist())
+    ablated: list[int] = []
+    for chosen in order.tolist():
+        candidates = [n for n in neurons.tolist() if n not in ablated]
+        keep = written.keeping(*[(*ablated, n) for n in candidates])
+        costs = written.scores(keep).losses.mean(axis=-1)
+        assert costs[candidates.index(chosen)] <= costs.min() * (1 + 1e-5)
+        ablated.append(chosen)
+
+
+def outputs_by_hand(written: Written, shifts: Any = None) -> tuple[Any, dict]:
+    """Logits and each layer's outputs [N, ..., neurons] plus shifts."""
+    seen = {}
+
+    def cut(name, value, axis=-1):
+        del axis
+        if shifts is not None and name in shifts:
+            value = value + shifts[name]
+        seen[name] = value
+        return value
+
+    logits = written.case.by_hand(cut, written.case.variables, written.x)
+    return logits, {layer.name: seen[layer.name] for layer in written.network.layers}
+
+
+def neurons_first(layer: Layer, values: Any) -> np.ndarray:
+    """[N, neurons, positions and vector]."""
+    axis = 1 + len(layer.positions)
+    moved = np.moveaxis(np.asarray(values, np.float64), axis, 1)
+    return moved.reshape(*moved.shape[:2], -1)
+
+
+def test_taylor_is_the_gradient_of_the_copy(written):
+    network, *_, y = written.arguments
+    _, outputs = outputs_by_hand(written)
+
+    def loss(shifts):
+        logits, _ = outputs_by_hand(written, shifts)
+        return -jax.nn.log_softmax(logits)[np.arange(len(y)), y].sum()
+
+    gradients = jax.grad(loss)(jax.tree.map(jnp.zeros_like, outputs))
+    clamps = split_by_layer(network.layers, written.clamp)
+    expected = []
+    for layer in network.layers:
+        gradient, output = (
+            neurons_first(layer, values[layer.name]) for values in (gradients, outputs)
+        )
+        change = np.asarray(clamps[layer.name])[None, :, None] - output
+        expected.append(np.abs((gradient * change).sum(axis=2)).mean(axis=0))
+    found = effects.taylor(*written.arguments)
+    np.testing.assert_allclose(found, np.concatenate(expected), rtol=1e-3, atol=1e-5)
+
+
+def test_scores_of_activations_are_numpys(written):
+    network, variables, _, x, y = written.arguments
+    _, outputs = outputs_by_hand(written)
+    pooled = [
+        neurons_first(layer, outputs[layer.name]).mean(axis=2)
+        for layer in network.layers
+    ]
+    activations = np.concatenate(pooled, axis=1)
+    mean = activations.mean(axis=0).astype(np.float32)
+    found = effects.activation_variance(network, variables, mean, x, y)
+    np.testing.assert_allclose(found, activations.var(axis=0), **CLOSE)
+    means = np.stack([activations[y == c].mean(axis=0) for c in range(3)])
+    most = means.max(axis=0)
+    others = (means.sum(axis=0) - most) / 2
+    expected = (most - others) / (np.abs(most) + np.abs(others))
+    found = effects.class_selectivity(network, variables, x, y)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("score", ["incoming_weight_norm", "outgoing_weight_norm"])
+def test_weight_norms_need_affine_layers(written, score):
+    with pytest.raises(
+        ValueError,
+        match=f"^{score}: needs affine layers in a row, as MLP has; this network is a "
+        "TracedNetwork$",
+    ):
+        getattr(effects, score)(written.network, written.case.variables)
+
+
+class Whole:
+    """The least that a network is."""
+
+    def __init__(self):
+        self._model, _ = random_network()
+        self.layers = self._model.layers
+        self.num_neurons = self._model.num_neurons
+        self.layer_of_neuron = self._model.layer_of_neuron
+        self.num_classes = self._model.num_classes
+
+    def apply(self, variables, x, ablation=None):
+        return self._model.apply(variables, x, ablation)
+
+
+NEURONS = np.array([3, 8, 1, 15])
+
+
+def test_a_network_need_not_run_in_parts():
+    model, variables = random_network()
+    whole, (x, y) = Whole(), random_examples()
+    variables = jax.tree.map(lambda leaf: leaf[None], variables)
+    clamp = np.random.default_rng(0).uniform(size=(1, 18)).astype(np.float32)
+    common = (variables, clamp, x, y)
+    keys = jax.random.split(jax.random.key(0), 1)
+    for function in (
+        effects.single_ablations,
+        functools.partial(effects.greedy_orders, neurons=NEURONS, keys=keys),
+        functools.partial(pair_effects, layer=1),
+    ):
+        found, expected = (function(network, *common) for network in (whole, model))
+        pairs = zip(*map(jax.tree.leaves, (found, expected)), strict=True)
+        for one, other in pairs:
+            np.testing.assert_allclose(one, other, **CLOSE)
+    with pytest.raises(
+        ValueError,
+        match="^taylor: needs gradients at the layers, as MLP and networks of "
+        "trace_network have; this network is a Whole$",
+    ):
+        effects.taylor(whole, variables, clamp[0], x, y)
