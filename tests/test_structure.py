@@ -15,6 +15,7 @@ PACKAGES: dict[str, set[str]] = {
     "batching": set(),
     "devices": {"batching"},
     "data": {"checks"},
+    "sources": {"data"},
     "networks": {"checks", "batching", "devices", "data"},
     "ablation": {"checks", "batching", "devices", "networks"},
     "measures": {"checks", "batching", "devices", "networks"},

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ioca_jax.data import Dataset, can_load
+from ioca_jax.data import Dataset
 from ioca_jax.networks.mlp import MLP, check_variables
 from ioca_jax.networks.training import Trained
 from ioca_jax.study.config import StudyConfig
@@ -47,8 +47,7 @@ def describe_data(config: StudyConfig, data: Dataset) -> StudyConfig:
             f"label_noise: expected 0 with data of your own, got {config.label_noise}; "
             "corrupt their training labels with corrupt_labels"
         )
-    # Never a name that would load others.
-    name = f"{data.name}, given by the caller" if can_load(data.name) else data.name
+    name = f"{data.name}, given by the caller"  # a name that loads no other data
     return dataclasses.replace(config, dataset=name, num_validation=None, split_seed=0)
 
 

