@@ -71,7 +71,7 @@ def load_dataset(
         arrays = _read_npz(pathlib.Path(name))
     elif name == "mnist5k":
         arrays = _read_mnist5k()
-    elif can_load(name):
+    elif _TFDS_NAME.fullmatch(name):
         arrays = _read_tfds(name, data_dir)
     else:
         raise _unknown(name)
@@ -96,8 +96,13 @@ def load_dataset(
 
 
 def can_load(name: str) -> bool:
-    """Whether a name is of a form that ``load_dataset`` takes."""
-    return name.endswith(".npz") or bool(_TFDS_NAME.fullmatch(name))
+    """Whether ``load_dataset`` takes a name, wherever its directory is."""
+    if name == "mnist5k" or name.endswith(".npz"):
+        return True
+    import tensorflow_datasets as tfds
+
+    known = tfds.list_builders(with_community_datasets=False)
+    return re.split("[/:]", name)[0] in known
 
 
 def _unknown(name: str) -> ValueError:

@@ -420,8 +420,8 @@ def test_arrays_are_what_their_file_is(tmp_path):
         assert_same(getattr(data, name), getattr(same, name))
     assert_usable(data, (24, 7, 8), (2, 3))
     assert str(data) == (
-        "mine: 24 training, 7 validation and 8 test examples of shape [2, 3] with values "
-        f"in [0, {max(x.max() for x in (data.test.x, data.train.x)):g}], 3 classes"
+        "mine: 24 training, 7 validation and 8 test examples of shape [2, 3] with "
+        f"values in [0, {max(data.test.x.max(), data.train.x.max()):g}], 3 classes"
     )
 
 
@@ -690,7 +690,8 @@ def write_tfds(
     name, version = folder.parts[-2:]
     folder.mkdir(parents=True)
     features.save_config(str(folder))
-    serializer = ExampleSerializer(features.get_serialized_info())
+    specs: Any = features.get_serialized_info()
+    serializer = ExampleSerializer(specs)
     entries = []
     for split, examples in splits.items():
         path = folder / f"{name}-{split}.array_record-00000-of-00001"

@@ -335,7 +335,7 @@ def _checked_layers(
 def _checked_examples(
     model: Network, x: ArrayLike, y: ArrayLike
 ) -> tuple[Array, Array]:
-    """Examples and labels int32 [N]; an MLP's examples are float32 [N, D]."""
+    """Examples and labels int32 [N]."""
     check_examples(x, y, model.num_classes)
     x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
     if isinstance(model, MLP):

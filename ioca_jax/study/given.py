@@ -16,6 +16,7 @@ import numpy as np
 from ioca_jax.data import Dataset
 from ioca_jax.networks.mlp import MLP, check_variables
 from ioca_jax.networks.training import Trained
+from ioca_jax.sources import can_load
 from ioca_jax.study.config import StudyConfig
 
 _OF_THE_NETWORK = (
@@ -47,8 +48,11 @@ def describe_data(config: StudyConfig, data: Dataset) -> StudyConfig:
             f"label_noise: expected 0 with data of your own, got {config.label_noise}; "
             "corrupt their training labels with corrupt_labels"
         )
-    name = f"{data.name}, given by the caller"  # a name that loads no other data
-    return dataclasses.replace(config, dataset=name, num_validation=None, split_seed=0)
+    # Never a name that would load others.
+    name = f"{data.name}, given by the caller" if can_load(data.name) else data.name
+    return dataclasses.replace(
+        config, dataset=name, data_dir=None, num_validation=None, split_seed=0
+    )
 
 
 @dataclasses.dataclass(frozen=True)

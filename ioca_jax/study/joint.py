@@ -81,12 +81,12 @@ class Quantised:
     edges: Float[ArrayLike, "S H edges"]
     num_codes: int
 
-    def map(self, function: Callable, x: Float[ArrayLike, "N D"], *more: Any) -> Any:
+    def map(self, function: Callable, x: Float[ArrayLike, "N ..."], *more: Any) -> Any:
         """Calls a function with the codes [N, H] of each network, one after another.
 
         Args:
             function: of codes and of what else each network has.
-            x: float32 [N, D] images.
+            x: float32 [N, ...] examples.
             more: arrays or pytrees whose leaves begin with S.
 
         Returns:
@@ -178,7 +178,7 @@ def measure_interactions(
 
     Args:
         networks: which.
-        validation: images [N, D] and classes [N] that information is measured on.
+        validation: examples [N, ...] and classes [N] that information is measured on.
         test: images and classes that ablation is evaluated on.
         clamps: float32 [S, A, H], the constant outputs of ablated neurons.
         orders: by scope, the network's first, int32 [S, O, K].
@@ -395,7 +395,7 @@ def ask_layers(
 
     Args:
         networks: which.
-        validation: images [N, D] and classes [N].
+        validation: examples [N, ...] and classes [N].
         seeds: int [S]; they decide which groups are drawn.
 
     Returns:

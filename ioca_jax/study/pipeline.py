@@ -439,7 +439,7 @@ def _attributes(config: StudyConfig, model: MLP, data: Dataset) -> dict[str, Any
     quantizer = config.quantizer
     if spec.kind == "threshold":
         quantizer = f"threshold:{spec.threshold:g}"
-    widths = (data.train.x.shape[1], *model.hidden, model.num_classes)
+    widths = (data.train.x[0].size, *model.hidden, model.num_classes)
     parts = [
         "-".join(str(width) for width in widths),
         model.activation,

@@ -450,8 +450,9 @@ class _Run:
     def _write_flags(self, data_digest: str) -> None:
         name = self.config.dataset
         replay = "python -m experiments.run_study --flagfile=flags.txt --workdir=..."
+        loads = can_load(name) or self.config.data_dir
         from_caller = [
-            *([] if can_load(name) else [f"the data {name} (digest {data_digest})"]),
+            *([] if loads else [f"the data {name} (digest {data_digest})"]),
             *(["the networks"] if self.given else []),
         ]
         if from_caller:

@@ -91,7 +91,7 @@ def test_changed_data_do_not_bear_a_name_that_loads(mnist5k):
     describe = given_to_runs.describe_data
     told = describe(TINY, dark)
     assert told.dataset == "mnist5k, given by the caller"
-    with pytest.raises(ValueError, match="^dataset: expected one of"):
+    with pytest.raises(ValueError, match="^dataset: expected mnist5k, a dataset of"):
         ioca.load_dataset(told.dataset)
     # Loaded data tell how, whatever the configuration asks for.
     other = dataclasses.replace(TINY, dataset="mnist", split_seed=4)
