@@ -1,6 +1,7 @@
 """Results of the shapes that a run gives, without a run."""
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
@@ -387,3 +388,11 @@ def binomial_tolerance(share: float, *sizes: int) -> float:
     Several sizes: each is a source of error of its own (data sets; shared resamples).
     """
     return 3 * np.sqrt(share * (1 - share) * sum(1 / size for size in sizes))
+
+
+def with_layer_names(results: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
+    """The same of a network whose layers have names, which are the scopes' too."""
+    of_neuron = np.asarray(names, str)[results["layer"].values - 1]
+    return results.assign_coords(
+        layer_name=("neuron", of_neuron), scope=["network", *names]
+    )

@@ -31,7 +31,7 @@ from ioca_jax.inference.statistics import (
     kendall_tau,
     significant,
 )
-from ioca_jax.results.selection import neurons_of
+from ioca_jax.results.selection import layers_of, neurons_of, scope_of
 
 
 class Claim(NamedTuple):
@@ -170,11 +170,11 @@ def _within_layers(results: xr.Dataset, margin: float) -> list[_Comparison]:
     areas, found = normalized_areas(results), []
     rise = results["single_loss"] - intact_loss(results)
     for layer, measure, (index, clamp) in itertools.product(
-        np.unique(results["layer"].values),
+        layers_of(results),
         [name for name in rankings(results) if name in CLAIMED],
         enumerate(results["clamp"].values),
     ):
-        scope = f"layer_{layer}"
+        scope = scope_of(layer)
         about = comparison_of(scope, clamp, measure)
         random = areas[scope, "random", "random"][:, index]
         of_layer = neurons_of(results, layer)
@@ -196,9 +196,9 @@ def _within_layers(results: xr.Dataset, margin: float) -> list[_Comparison]:
 def _between_layers(results: xr.Dataset, margin: float) -> list[_Comparison]:
     del margin
     areas, found = normalized_areas(results), []
-    layers = np.unique(results["layer"].values).tolist()
+    layers = layers_of(results)
     for upper, lower in zip(layers[1:], layers, strict=False):
-        where = f"layer_{upper} over layer_{lower}"
+        where = f"{scope_of(upper)} over {scope_of(lower)}"
         for measure in rankings(results):
             medians = [
                 np.median(
@@ -215,7 +215,7 @@ def _between_layers(results: xr.Dataset, margin: float) -> list[_Comparison]:
             found.append(_Comparison(claim, about, medians[0] - medians[1]))
         for index, clamp in enumerate(results["clamp"].values):
             upper_area, lower_area = (
-                areas[f"layer_{layer}", "random", "random"][:, index]
+                areas[scope_of(layer), "random", "random"][:, index]
                 for layer in (upper, lower)
             )
             about = comparison_of(where, clamp, "random")

@@ -23,7 +23,7 @@ from ioca_jax.inference.families import (
 from ioca_jax.inference.statistics import (
     significant,
 )
-from ioca_jax.results.selection import readable
+from ioca_jax.results.selection import layer_of_scope, layer_title, readable
 
 
 def form_hypotheses(
@@ -74,7 +74,7 @@ def form_hypotheses(
             harm = areas[scope, "random", "random"][:, index] - area[:, index]
             rows.append(
                 {
-                    "layer": int(scope.removeprefix("layer_")),
+                    "layer": layer_of_scope(scope),
                     "clamp": str(clamp),
                     "measure": ranked,
                     "end": "highest" if highest else "lowest",
@@ -101,9 +101,7 @@ def _sentence(row: Mapping[Hashable, Any], networks: int, margin: float) -> str:
         f"interval of the harm {row['low']:.3f} to {row['high']:.3f}, corrected p = "
         f"{row['p_corrected']:.2g}, {networks} networks"
     )
-    which = (
-        f"In layer {row['layer']}, clamped to {row['clamp']}, ablating the neurons of"
-    )
+    where = f"In {layer_title(row['layer'])}, clamped to {row['clamp']}"
     harm = {
         "redundant": f"does no more harm than random ones, to within {margin:g}",
         "synergistic": "does more harm than random ones",
@@ -119,4 +117,7 @@ def _sentence(row: Mapping[Hashable, Any], networks: int, margin: float) -> str:
         "synergistic": "they carry information jointly with others",
     }
     conclusion = follows.get(row["verdict"], "nothing is suggested")
-    return f"{which} {row['end']} {measure} {said} ({numbers}): {conclusion}."
+    return (
+        f"{where}, ablating the neurons of {row['end']} {measure} {said} ({numbers}): "
+        f"{conclusion}."
+    )

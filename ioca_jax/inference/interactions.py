@@ -18,7 +18,7 @@ from ioca_jax.inference.statistics import (
     significant,
     spearman,
 )
-from ioca_jax.results.selection import neurons_of
+from ioca_jax.results.selection import Layer, layers_of, neurons_of, scope_of
 
 DIRECTIONS = ("redundant", "synergistic")
 JUDGED_EXAMPLES_PER_CELL = 25
@@ -60,7 +60,7 @@ def correlate_pairs(results: xr.Dataset) -> pd.DataFrame:
     measures = kept["pair_measure"].values
     columns = [(str(c), name) for c in kept["clamp"].values for name in EFFECTS]
     rows, values = [], []
-    for layer in np.unique(kept["layer"].values):
+    for layer in layers_of(kept):
         pairs = pairs_of(kept, layer)
         informational = pairs.take(kept["pair_value"], "pair_measure")
         effects = [pairs.take(kept[f"pair_effect_{name}"], "clamp") for name in EFFECTS]
@@ -72,7 +72,7 @@ def correlate_pairs(results: xr.Dataset) -> pd.DataFrame:
                 of_networks = rho[:, index, column]
                 rows.append(
                     {
-                        "layer": int(layer),
+                        "layer": layer,
                         "clamp": clamp,
                         "pair_measure": str(measure),
                         "effect_in": effect_in,
@@ -125,7 +125,7 @@ def joint_behaviour(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataFram
         ValueError: a run without interactions, or too few networks for an interval.
     """
     kept = above_chance_with_interactions(results)
-    layers = np.unique(kept["layer"].values).tolist()
+    layers = layers_of(kept)
     compared = [(str(layer), [layer]) for layer in layers]
     if len(layers) > 1:
         compared.append((LAST_LESS_FIRST, [layers[0], layers[-1]]))
@@ -146,7 +146,7 @@ def joint_behaviour(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataFram
 
 
 def _quantities(
-    results: xr.Dataset, layer: int, together: Sequence[int]
+    results: xr.Dataset, layer: Layer, together: Sequence[Layer]
 ) -> Iterable[_Quantity]:
     """Of one layer; groups are of a size that all layers ``together`` have."""
     pairs = pairs_of(results, layer)
@@ -181,7 +181,7 @@ def _quantities(
 
 
 def _median_of_groups(
-    results: xr.Dataset, name: str, layer: int, together: Sequence[int]
+    results: xr.Dataset, name: str, layer: Layer, together: Sequence[Layer]
 ) -> Float[np.ndarray, " S"]:
     """Over groups of the greatest size that is judged in all networks and layers.
 
@@ -195,12 +195,12 @@ def _median_of_groups(
         for size in values["group_size"].values.tolist()
         if num_codes**size * num_classes <= most_cells
     ]
-    scopes = [f"layer_{number}" for number in together]
+    scopes = [scope_of(number) for number in together]
     has = values.sel(scope=scopes).notnull().any("group").all(("seed", "scope"))
     usable = [size for size in sizes if bool(has.sel(group_size=size))]
     if not usable:
         return np.full(values.sizes["seed"], np.nan)
-    of_layer = values.sel(scope=f"layer_{layer}", group_size=max(usable))
+    of_layer = values.sel(scope=scope_of(layer), group_size=max(usable))
     return of_layer.astype(np.float64).median("group").transpose("seed").values
 
 
@@ -220,7 +220,7 @@ class _Pairs(NamedTuple):
         return square[..., self.first, self.second].astype(np.float64)
 
 
-def pairs_of(results: xr.Dataset, layer: int | np.integer) -> _Pairs:
+def pairs_of(results: xr.Dataset, layer: Layer) -> _Pairs:
     """All pairs of neurons of a layer."""
     of_layer = neurons_of(results, layer)
     first, second = np.triu_indices(len(of_layer), 1)

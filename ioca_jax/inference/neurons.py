@@ -17,7 +17,7 @@ from ioca_jax.inference.statistics import (
     significant,
     spearman,
 )
-from ioca_jax.results.selection import neurons_of
+from ioca_jax.results.selection import layers_of, neurons_of
 
 
 def compare_variants(results: xr.Dataset) -> pd.DataFrame:
@@ -46,7 +46,7 @@ def compare_variants(results: xr.Dataset) -> pd.DataFrame:
     for variant, measure, layer in itertools.product(
         kept["variant"].values,
         kept["measure"].values[informative],
-        np.unique(kept["layer"].values),
+        layers_of(kept),
     ):
         of_layer = neurons_of(kept, layer)
         own = kept["score"].sel(measure=measure)
@@ -62,7 +62,7 @@ def compare_variants(results: xr.Dataset) -> pd.DataFrame:
             {
                 "variant": str(variant),
                 "measure": str(measure),
-                "layer": int(layer),
+                "layer": layer,
                 "spearman": finite_mean(found),
                 "low": low,
                 "high": high,
@@ -105,11 +105,11 @@ def count_neurons(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataFrame:
     for label in kept["class"].values if "selective_class" in kept else ():
         census[f"selective_for_{label}"] = kept["selective_class"] == label
     rows = []
-    for layer in np.unique(kept["layer"].values):
+    for layer in layers_of(kept):
         of_layer = neurons_of(kept, layer)
         means = {
             name: float(flags.isel(neuron=of_layer).sum("neuron").mean("seed"))
             for name, flags in census.items()
         }
-        rows.append({"layer": int(layer), "neurons": len(of_layer), **means})
+        rows.append({"layer": layer, "neurons": len(of_layer), **means})
     return pd.DataFrame(rows)

@@ -23,7 +23,12 @@ from ioca_jax.inference.statistics import (
     simultaneous_band,
     spearman,
 )
-from ioca_jax.results.selection import mean_curve, neurons_of, summed_curve
+from ioca_jax.results.selection import (
+    layers_of,
+    mean_curve,
+    neurons_of,
+    summed_curve,
+)
 
 # More measures' bands than these no figure holds.
 _MEASURES_WITH_BANDS = 5
@@ -147,7 +152,7 @@ def correlate_effects(results: xr.Dataset) -> pd.DataFrame:
     rise = kept["single_loss"] - intact_loss(kept)
     rows, values = [], []
     for layer, clamp, measure in itertools.product(
-        np.unique(kept["layer"].values), kept["clamp"].values, kept["measure"].values
+        layers_of(kept), kept["clamp"].values, kept["measure"].values
     ):
         of_layer = neurons_of(kept, layer)
         scores = kept["score"].sel(measure=measure).isel(neuron=of_layer).values
@@ -155,7 +160,7 @@ def correlate_effects(results: xr.Dataset) -> pd.DataFrame:
         tau = kendall_tau(scores, effects)
         rows.append(
             {
-                "layer": int(layer),
+                "layer": layer,
                 "clamp": str(clamp),
                 "measure": str(measure),
                 "spearman": finite_mean(spearman(scores, effects)),

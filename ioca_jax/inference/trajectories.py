@@ -7,7 +7,14 @@ from jaxtyping import Float
 
 from ioca_jax.inference.families import ALPHA, test_family
 from ioca_jax.inference.interactions import direction_shown
-from ioca_jax.results.selection import converged, neurons_of, num_test_examples
+from ioca_jax.results.selection import (
+    Layer,
+    converged,
+    hidden_layer_of,
+    layers_of,
+    neurons_of,
+    num_test_examples,
+)
 
 
 def trajectory_table(results: xr.Dataset) -> pd.DataFrame:
@@ -30,12 +37,12 @@ def trajectory_table(results: xr.Dataset) -> pd.DataFrame:
     """
     kept = _converged_with_trajectories(results)
     rows = []
-    for layer in kept["hidden_layer"].values:
+    for layer in layers_of(kept):
         courses = {"test_error": _test_errors(kept)}
         courses |= {name: course for name, (course, _) in _courses(kept, layer).items()}
         for index, epoch in enumerate(kept["trajectory_epoch"].values):
             means = {n: float(course[:, index].mean()) for n, course in courses.items()}
-            rows.append({"layer": int(layer), "trajectory_epoch": int(epoch), **means})
+            rows.append({"layer": layer, "trajectory_epoch": int(epoch), **means})
     return pd.DataFrame(rows)
 
 
@@ -72,7 +79,7 @@ def trends_of_training(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataF
         ("all", "test_error"): (_test_errors(kept), "1"),
         **{
             (str(layer), name): course
-            for layer in kept["hidden_layer"].values
+            for layer in layers_of(kept)
             for name, course in _courses(kept, layer).items()
         },
     }
@@ -90,7 +97,7 @@ def trends_of_training(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataF
 
 
 def _courses(
-    results: xr.Dataset, layer: int | np.integer
+    results: xr.Dataset, layer: Layer
 ) -> dict[str, tuple[Float[np.ndarray, "S epochs"], str]]:
     """By name, a layer's quantities at every epoch looked at, and their units."""
     of_neurons = results["trajectory_score"].isel(neuron=neurons_of(results, layer))
@@ -99,7 +106,7 @@ def _courses(
         scores = of_neurons.sel(measure=measure)
         if np.isfinite(scores).any():
             found[f"median_{measure}"] = _by_epoch(scores.median("neuron")), "bit"
-    of_layer = results.sel(hidden_layer=layer)
+    of_layer = hidden_layer_of(results, layer)
     for name in ("layer_entropy", "layer_information", "layer_information_decoded"):
         found[name] = _by_epoch(of_layer[name]), "bit"
     index = of_layer["layer_redundancy_index"].median("group")

@@ -42,7 +42,14 @@ from ioca_jax.inference.statistics import (
     significant,
 )
 from ioca_jax.measures.information import mutual_information_miller_madow
-from ioca_jax.results.selection import neurons_of, orderings_of, readable
+from ioca_jax.results.selection import (
+    Layer,
+    layer_title,
+    neurons_of,
+    orderings_of,
+    readable,
+    scope_of,
+)
 
 INFORMATIONAL = ("co-information", "groups")
 INTERVENTIONAL = ("pair effects in loss", "pair effects in accuracy")
@@ -164,11 +171,11 @@ def _group_of(
 
 
 def _redundancy_along(
-    results: xr.Dataset, layer: int, ranked_by: str, direction: str, alone: np.ndarray
+    results: xr.Dataset, layer: Layer, ranked_by: str, direction: str, alone: np.ndarray
 ) -> Float[np.ndarray, "S orderings points"]:
     """Redundancy of the first k neurons, bits, NaN where it is not judged."""
     where = orderings_of(results, ranked_by, direction)
-    scope = f"layer_{layer}"
+    scope = scope_of(layer)
     joint = results["joint_information_miller_madow"].sel(side="ablated", scope=scope)
     joint = joint.isel(ordering=where).transpose("seed", "ordering", "step").values
     cells = results["joint_cells"].sel(side="ablated", scope=scope).isel(ordering=where)
@@ -264,13 +271,14 @@ def _sentence(
         verb = ("says" if is_one else "say") if words else ("has" if is_one else "have")
         parts.append(f"{listed} {verb} {words or 'no estimate'}")
     return (
-        f"In layer {about['layer']}, clamped to {about['clamp']}, the curves suggest "
-        f"{suggests}; of {len(instruments)} instruments {'; '.join(parts)}: {verdict}."
+        f"In {layer_title(about['layer'])}, clamped to {about['clamp']}, the curves "
+        f"suggest {suggests}; of {len(instruments)} instruments {'; '.join(parts)}: "
+        f"{verdict}."
     )
 
 
 def _order_of(
-    results: xr.Dataset, layer: int, measure: str, end: str
+    results: xr.Dataset, layer: Layer, measure: str, end: str
 ) -> Int[np.ndarray, "S K"]:
     """The layer's neurons, those meant first."""
     where = orderings_of(results, measure, _direction(end))
@@ -279,7 +287,7 @@ def _order_of(
             f"hypotheses: expected orders that the run has, got {end} {measure}; form "
             "them from the same results"
         )
-    order = results["order"].sel(scope=f"layer_{layer}").isel(ordering=where[0])
+    order = results["order"].sel(scope=scope_of(layer)).isel(ordering=where[0])
     width = len(neurons_of(results, layer))
     return order.transpose("seed", "position").values[:, :width]
 

@@ -219,8 +219,7 @@ def _run_panels(
         title += "; empty where a run lacks the layer, or no network converged"
     style.add_title(figure, title)
     titles = [
-        [f"{selection.scope_name(scope)}, clamped to {clamp}" for scope in scopes]
-        for clamp in clamps
+        [selection.panel_title(scope, clamp) for scope in scopes] for clamp in clamps
     ]
     mosaic: list[Any] = [["intact networks"] * len(scopes), *titles]
     named = figure.subplot_mosaic(mosaic, sharey=True)

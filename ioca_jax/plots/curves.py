@@ -97,7 +97,7 @@ def difference_curves(results: xr.Dataset, table: pd.DataFrame) -> Figure:
         A row of panels per clamp, a column per scope; a line per measure and direction,
         with a 95 % band that is simultaneous over all steps.
     """
-    scopes, clamps = _scopes_and_clamps(results)
+    scopes, clamps = _scopes_and_clamps(selection.with_few_layers(results))
     title = "Accuracy difference from random orders"
     figure, panels = _accuracy_panels(results, title, scopes, clamps)
     looks = style.order_looks(list(dict.fromkeys(table["ranked_by"])))
@@ -130,7 +130,7 @@ def order_effects(results: xr.Dataset, table: pd.DataFrame) -> Figure:
         significant at 5 % are filled.
     """
     measures = list(dict.fromkeys(table["ranked_by"]))
-    scopes, clamps = _scopes_and_clamps(results)
+    scopes, clamps = _scopes_and_clamps(selection.with_few_layers(results))
     title = "Normalised area under the accuracy curve, difference from random orders"
     size = (1.6 / len(scopes) + 2.6, 0.9 + 0.27 * len(measures))
     shared = {"sharex": True, "sharey": True, "size": size}

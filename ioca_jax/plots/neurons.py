@@ -31,8 +31,10 @@ def measure_distributions(results: xr.Dataset) -> Figure:
             scores = selection.scores_of(kept, measure, layer)
             style.draw_distribution(axes, position, scores, look)
         names = [look["label"] for look in looks.values()]
-        rotation = 0 if len(names) <= 4 and max(map(len, names)) <= 8 else 30
-        axes.set_xticks(range(len(names)), names, rotation=rotation)
+        axes.set_xticks(range(len(names)), names)
+        if len(names) > 4 or max(map(len, names)) > style.LONG_NAME:
+            aslant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+            axes.set_xticks(range(len(names)), names, fontsize="small", **aslant)
         axes.set_ylabel(selection.measure_label(kept, measure))
     entries = style.distribution_entries(
         "one neuron of one network", "density of the neurons"

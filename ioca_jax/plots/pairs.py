@@ -41,7 +41,10 @@ def pair_matrices(results: xr.Dataset, clamp: str | None = None) -> Figure:
         "Redundancy and synergy of pairs of neurons, network of seed "
         f"{int(one['seed'])}; neurons of a layer clustered by co-information"
     )
-    figure, panels = style.make_panels(results, title, 4, 2, size=(4.4, 3.7))
+    names = [selection.layer_name(layer) for layer in layers_of(one)]
+    are_long = max(map(len, names)) > style.LONG_NAME
+    size = (5.6 if are_long else 4.4, 3.7)
+    figure, panels = style.make_panels(results, title, 4, 2, size=size)
     pairs = one["pair_value"]
     shared, redundancy, synergy = (
         pairs.sel(pair_measure=name)
@@ -53,7 +56,6 @@ def pair_matrices(results: xr.Dataset, clamp: str | None = None) -> Figure:
     arranged = np.concatenate(parts)
     ends = np.cumsum([len(part) for part in parts])
     centres = [end - (len(part) + 1) / 2 for part, end in zip(parts, ends, strict=True)]
-    names = [selection.layer_name(layer) for layer in layers_of(one)]
     matrices = {
         "co-information, Miller-Madow": (shared, "diverging", "bits"),
         "redundancy, I_min, plug-in": (redundancy, "redundancy", "bits"),
@@ -71,9 +73,14 @@ def pair_matrices(results: xr.Dataset, clamp: str | None = None) -> Figure:
         for end in ends[:-1] - 0.5:
             axes.axvline(end, color="black", linewidth=0.8)
             axes.axhline(end, color="black", linewidth=0.8)
-        axes.set_xticks(centres, names)
-        axes.set_yticks(centres, names, rotation=90, va="center")
         axes.tick_params(length=0, labelsize="small")
+        if not are_long:
+            axes.set_xticks(centres, names)
+            axes.set_yticks(centres, names, rotation=90, va="center")
+        else:  # beside the left panels only; columns are in the same order
+            beside = names if axes in panels[::2] else [""] * len(names)
+            axes.set_xticks([])
+            axes.set_yticks(centres, beside)
     label = "not a pair, or no value (effects: pairs within a layer only)"
     style.add_legend(figure, {label: style.UNKNOWN})
     return figure

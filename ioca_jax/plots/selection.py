@@ -6,8 +6,19 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ioca_jax.results.selection import converged, describe_dataset, neurons_of, readable
+from ioca_jax.results.selection import (
+    converged,
+    describe_dataset,
+    layer_of_scope,
+    layer_title,
+    layers_of,
+    neurons_of,
+    readable,
+    scope_of,
+)
 
+MOST_LAYERS = 6  # more panels or lines are not legible
+_LONGEST_NAME = 28  # characters, of layers in titles and legends
 _UNITS = {"bit": "bits", "nat": "nats", "1": "no unit"}
 _INTERACTIONS = "run the study with interactions"
 _TRAJECTORY_EPOCHS = "run the study with trajectory epochs"
@@ -62,7 +73,7 @@ def check_label(results: xr.Dataset, figure: str, axis: str, label: str) -> None
 def select_converged(
     results: xr.Dataset, figure: str, **labels: str | None
 ) -> xr.Dataset:
-    """The networks that converged, once results have all that a figure needs.
+    """The networks that converged and at most ``MOST_LAYERS`` of their layers.
 
     Raises ValueError if they lack a required variable, a network that converged, or a
     label that is given by its axis (None is not checked).
@@ -77,7 +88,20 @@ def select_converged(
     for axis, label in labels.items():
         if label is not None:
             check_label(kept, figure, axis, label)
-    return kept
+    return with_few_layers(kept)
+
+
+def with_few_layers(results: xr.Dataset) -> xr.Dataset:
+    """Results of at most ``MOST_LAYERS`` layers, evenly spaced, first and last too."""
+    layers = layers_of(results)
+    if len(layers) <= MOST_LAYERS:
+        return results
+    places = np.linspace(0, len(layers) - 1, MOST_LAYERS).round().astype(int)
+    chosen = [layers[place] for place in places]
+    neurons = np.concatenate([neurons_of(results, layer) for layer in chosen])
+    axes = {"neuron": neurons, "other": neurons, "hidden_layer": places}
+    scopes = ["network", *map(scope_of, chosen)]
+    return results.sel(scope=scopes).isel(axes, missing_dims="ignore")
 
 
 def labels_of(results: xr.Dataset, axis: str) -> list[str]:
@@ -86,13 +110,21 @@ def labels_of(results: xr.Dataset, axis: str) -> list[str]:
 
 
 def layer_name(layer: Any) -> str:
-    """A layer's name; layers that are numbered are named as their scope."""
-    return f"layer_{layer}" if isinstance(layer, int) else str(layer)
+    """A layer's name for legends and titles, long ones shortened in the middle."""
+    name = layer_title(layer)
+    if len(name) <= _LONGEST_NAME:
+        return name
+    end = _LONGEST_NAME // 2
+    return f"{name[: end - 1]}\N{HORIZONTAL ELLIPSIS}{name[-end:]}"
 
 
-def scope_name(scope: str) -> str:
-    """A scope's name for a title."""
-    return "whole network" if scope == "network" else scope
+def panel_title(scope: str, clamp: str = "") -> str:
+    """A scope, and to what its neurons are clamped, on two lines if they are long."""
+    name = "whole network" if scope == "network" else layer_name(layer_of_scope(scope))
+    if not clamp:
+        return name
+    separator = ",\n" if len(name) > _LONGEST_NAME // 2 else ", "
+    return f"{name}{separator}clamped to {clamp}"
 
 
 def scope_size(results: xr.Dataset, scope: str) -> int:
@@ -136,7 +168,11 @@ def subject(results: xr.Dataset) -> str:
         networks += ", diverged"
     elif kept < seeds:
         networks += f" ({seeds - kept} diverged, left out)"
+    layers = len(layers_of(results)) if "layer" in results.coords else 0
+    left_out = (
+        f", {MOST_LAYERS} of {layers} layers drawn" if layers > MOST_LAYERS else ""
+    )
     return (
         f"{describe_dataset(config)}, {results.attrs['network']}, "
-        f"quantiser {results.attrs['quantizer']}, {networks}"
+        f"quantiser {results.attrs['quantizer']}, {networks}{left_out}"
     )

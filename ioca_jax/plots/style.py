@@ -44,6 +44,7 @@ _MAPS = {"diverging": "PuOr", "redundancy": "Purples", "synergy": "Oranges"}
 UNKNOWN = "0.75"  # the grey of matrix entries without a value
 BAND = "0.8"  # the grey that stands for bands in legends
 REFERENCE: Look = {"color": "black", "linestyle": ":", "linewidth": 1}
+LONG_NAME = 8  # characters; longer names do not fit side by side
 _PANEL = (3.3, 2.7)  # inches
 LEAST_WIDTH = 6.0  # inches, for titles and legends
 _PANELS_IN_A_ROW = 4
@@ -136,8 +137,7 @@ def clamp_panels(
     figure, panels = make_panels(results, title, count, len(scopes), **options)
     named = dict(zip(itertools.product(clamps, scopes), panels, strict=True))
     for (clamp, scope), axes in named.items():
-        clamped = f", clamped to {clamp}" if clamp else ""
-        axes.set_title(f"{selection.scope_name(scope)}{clamped}", fontsize="medium")
+        axes.set_title(selection.panel_title(scope, clamp), fontsize="medium")
     return figure, named
 
 

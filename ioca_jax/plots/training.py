@@ -12,7 +12,7 @@ from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 
 from ioca_jax.plots import selection, style
-from ioca_jax.results.selection import converged, neurons_of
+from ioca_jax.results.selection import converged, hidden_layer_of, neurons_of
 
 _EPOCHS = "epochs of training (0: untrained)"
 _FIRST_EPOCH = 0.4  # width of the first epoch on the scale, in decades
@@ -35,7 +35,9 @@ def training_history(results: xr.Dataset) -> Figure:
     selection.check_variables(results, "training_history")
     kept = converged(results)
     kept = kept if kept.sizes["seed"] else results
-    figure, panels = style.make_panels(results, "Training history", 2)
+    figure, panels = style.make_panels(
+        results.drop_dims("neuron"), "Training history", 2
+    )
     labels = {"loss": "loss (nats)", "accuracy": "accuracy"}
     splits = {
         "train": "training, mean over the epoch (loss with penalty)",
@@ -98,7 +100,7 @@ def trajectories(results: xr.Dataset) -> Figure:
         axes.set_title(f"{thing}{spread}", fontsize="small")
     error.set_title(f"networks{spread}", fontsize="small")
     curves = [
-        (kept["layer_entropy"].sel(hidden_layer=layer), look)
+        (hidden_layer_of(kept, layer)["layer_entropy"], look)
         for layer, look in looks.items()
     ]
     style.draw_curves(layer_panel, curves)
@@ -138,7 +140,7 @@ def _draw_layer_information(
     """Decoded information, and estimates where there are any: legend entries then."""
     estimated = False
     for layer, look in looks.items():
-        of_layer = results.sel(hidden_layer=layer)
+        of_layer = hidden_layer_of(results, layer)
         estimate = of_layer["layer_information"].dropna("step")
         estimated |= estimate.size > 0
         dashed = look | {"linestyle": "--", "mfc": "white"}
@@ -162,7 +164,7 @@ def _draw_layer_redundancy(
     axes.set_title(known if size else "groups: too few examples", fontsize="small")
     axes.set_ylabel("redundancy index\n(above 1: redundancy)")
     for layer, look in looks.items():
-        of_layer = results["layer_redundancy_index"].sel(hidden_layer=layer)
+        of_layer = hidden_layer_of(results, layer)["layer_redundancy_index"]
         _draw_quartiles(axes, of_layer, "group", look)
     axes.axhline(1, **style.REFERENCE)
 
@@ -221,7 +223,7 @@ def information_plane(results: xr.Dataset) -> Figure:
     points = None
     for index, (layer, look) in enumerate(style.layer_looks(kept).items()):
         x, y = (
-            kept[name].sel(hidden_layer=layer).transpose("seed", "trajectory_epoch")
+            hidden_layer_of(kept, layer)[name].transpose("seed", "trajectory_epoch")
             for name in ("layer_entropy", "layer_information_decoded")
         )
         marker = look["marker"]

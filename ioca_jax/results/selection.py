@@ -1,4 +1,8 @@
-"""Selections from results: curves, orders, layers, networks that converged."""
+"""Selections from results: curves, orders, layers, networks that converged.
+
+Layers are labelled by their names; where a network's layers are only numbered (scopes
+``layer_1``, ...), and in files without the coordinate ``layer_name``, by their numbers.
+"""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -7,16 +11,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+Layer = int | np.integer | str
+
 
 def compact(numbers: Sequence[int]) -> str:
-    """Numbers as the command line takes them, ``0:3,7``.
-
-    Args:
-        numbers: integers, ascending.
-
-    Returns:
-        The text.
-    """
+    """Ascending integers as the command line takes them, ``0:3,7``."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][1]:
@@ -27,39 +26,20 @@ def compact(numbers: Sequence[int]) -> str:
 
 
 def intact_accuracy(results: xr.Dataset) -> np.ndarray:
-    """Test accuracy before anything is ablated.
-
-    Args:
-        results: a run's results.
-
-    Returns:
-        float32 [S].
-    """
+    """Test accuracy of every network without ablation, float32 [S]."""
     return results["accuracy"].isel(clamp=0, scope=0, ordering=0, step=0).values
 
 
 def num_test_examples(results: xr.Dataset) -> int:
-    """How many examples accuracies are shares of.
-
-    Args:
-        results: a run's results.
-
-    Returns:
-        The size of the test split.
-    """
+    """The size of the test split."""
     return int(results["class_size"].sum())
 
 
 def count_correct(correct: np.ndarray) -> np.ndarray:
-    """Test examples classified correctly, over all classes.
+    """Counts by class [..., C], -1 past a scope's end, as float64 totals [...], NaN.
 
-    Accuracies are compared as these counts, of which sums and differences are exact.
-
-    Args:
-        correct: int32 [..., C], by true class, -1 past a scope's end.
-
-    Returns:
-        Whole numbers, float64 [...]; NaN past a scope's end.
+    Accuracies are compared as these whole numbers: their sums and differences are
+    exact.
     """
     return np.where(correct[..., 0] < 0, np.nan, correct.sum(axis=-1))
 
@@ -67,17 +47,9 @@ def count_correct(correct: np.ndarray) -> np.ndarray:
 def summed_curve(
     results: xr.Dataset, clamp: str, scope: str, ranked_by: str, direction: str
 ) -> tuple[xr.DataArray, int]:
-    """Correct classifications [seed, step] to the scope's end, of all random draws.
+    """Correct classifications [seed, step] summed over draws, and of how many.
 
-    Args:
-        results: a run's results.
-        clamp: which.
-        scope: which.
-        ranked_by: a measure, or ``random``.
-        direction: ``ascending``, ``descending``, or ``random``.
-
-    Returns:
-        The counts, whole numbers as float64, and how many examples they are out of.
+    Steps end with the scope; the counts are whole numbers in float64.
     """
     where = orderings_of(results, ranked_by, direction)
     correct = results["correct"].sel(clamp=clamp, scope=scope).isel(ordering=where)
@@ -91,95 +63,70 @@ def summed_curve(
 def mean_curve(
     results: xr.Dataset, clamp: str, scope: str, ranked_by: str, direction: str
 ) -> xr.DataArray:
-    """Accuracy [seed, step] to the scope's end, mean over random draws.
-
-    Args:
-        results: a run's results.
-        clamp: which.
-        scope: which.
-        ranked_by: a measure, or ``random``.
-        direction: ``ascending``, ``descending``, or ``random``.
-
-    Returns:
-        The curves, float64.
-    """
+    """Accuracy [seed, step] to the scope's end, float64, mean over random draws."""
     counts, examples = summed_curve(results, clamp, scope, ranked_by, direction)
     return counts / examples
 
 
 def readable(name: str) -> str:
-    """A stored name as a reader would write it.
-
-    Args:
-        name: of a measure, a scope, ...
-
-    Returns:
-        The same with spaces.
-    """
+    """A stored name, of a measure say, with spaces."""
     return name.replace("_", " ").replace("kl ", "KL ")
 
 
 def orderings_of(results: xr.Dataset, ranked_by: str, direction: str) -> np.ndarray:
-    """Where orders of one kind lie on the axis ``ordering``.
-
-    Args:
-        results: a run's results.
-        ranked_by: a measure, or ``random``.
-        direction: ``ascending``, ``descending``, or ``random``.
-
-    Returns:
-        int [orders]: one, or all random draws; none if the run lacks it.
-    """
+    """Positions on the axis ``ordering``: of one order, or of all random draws."""
     chosen = results["ranked_by"].values == ranked_by
     return np.flatnonzero(chosen & (results["direction"].values == direction))
 
 
 def describe_dataset(configuration: Mapping[str, Any]) -> str:
-    """What networks were trained on, for titles.
-
-    Args:
-        configuration: of a run, by field.
-
-    Returns:
-        The dataset's name, and its label noise if there is any.
-    """
+    """The name of a configuration's dataset, and its label noise if there is any."""
     name = pathlib.Path(configuration["dataset"]).name
     noise = configuration.get("label_noise", 0.0)
     return f"{name} with label noise {noise:g}" if noise else name
 
 
-def neurons_of(results: xr.Dataset, layer: int | np.integer | str) -> np.ndarray:
-    """Where a layer's neurons lie on the neuron axis.
-
-    Args:
-        results: a run's results.
-        layer: as the coordinate ``layer`` has it.
-
-    Returns:
-        int [width].
-    """
-    return np.flatnonzero(results["layer"].values == layer)
+def neurons_of(results: xr.Dataset, layer: Layer) -> np.ndarray:
+    """Positions of a layer's neurons on the neuron axis."""
+    return np.flatnonzero(_layer_of_neuron(results) == layer)
 
 
 def layers_of(results: xr.Dataset) -> list[Any]:
-    """The layers as the coordinate ``layer`` has them.
+    """The labels of the layers, first layer first."""
+    return list(dict.fromkeys(_layer_of_neuron(results).tolist()))
 
-    Args:
-        results: a run's results.
 
-    Returns:
-        A label per layer, first layer first.
-    """
-    return list(dict.fromkeys(results["layer"].values.tolist()))
+def hidden_layer_of(results: xr.Dataset, layer: Layer) -> xr.Dataset:
+    """Results of whole layers, of one layer."""
+    return results.isel(hidden_layer=layers_of(results).index(layer))
+
+
+def scope_of(layer: Layer) -> str:
+    """The scope of a layer's own curves."""
+    return layer if isinstance(layer, str) else f"layer_{layer}"
+
+
+def layer_of_scope(scope: str) -> Layer:
+    """The layer whose scope this is."""
+    number = scope.removeprefix("layer_")
+    return int(number) if scope != number and number.isdecimal() else scope
+
+
+def layer_title(layer: Layer) -> str:
+    """A layer in a sentence or a title."""
+    return layer if isinstance(layer, str) else f"layer {layer}"
+
+
+def _layer_of_neuron(results: xr.Dataset) -> np.ndarray:
+    """A label for each neuron."""
+    numbers = results["layer"].values
+    if "layer_name" not in results.coords:
+        return numbers
+    names = results["layer_name"].values
+    labels = [layer_of_scope(str(name)) for name in names]
+    return numbers if labels == numbers.tolist() else names
 
 
 def converged(results: xr.Dataset) -> xr.Dataset:
-    """The seeds whose training did not diverge.
-
-    Args:
-        results: a run's results.
-
-    Returns:
-        The same without the diverged seeds.
-    """
+    """The results without the seeds whose training diverged."""
     return results.isel(seed=np.flatnonzero(~results["diverged"].values.astype(bool)))

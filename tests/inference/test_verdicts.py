@@ -14,6 +14,7 @@ from synthetic import (
     joint_results,
     planted_joint_results,
     planted_results,
+    with_layer_names,
 )
 
 import ioca_jax as ioca
@@ -521,6 +522,25 @@ def test_hypotheses_of_curves_are_followed_to_the_summary():
     )
     assert f"{row['effect']:+.3g}" in line
     assert line.endswith("redundant")
+
+
+def test_tables_of_named_layers_are_those_of_numbered_ones():
+    numbered = joint_results(hidden=(3, 2), seeds=5)
+    counts = np.random.default_rng(0).integers(9, 99, (5, 5, 2, 2))
+    numbered["joint_count"] = (("seed", "neuron", "code", "class"), counts)
+    expected = tabulate(numbered)
+    assert {"effects", "hypotheses", "pairs", "joint", "trends"} <= set(expected)
+    same = tabulate(with_layer_names(numbered, ["layer_1", "layer_2"]))
+    found = tabulate(with_layer_names(numbered, ["a/b:input", "0"]))
+    named = {1: "a/b:input", 2: "0", "1": "a/b:input", "2": "0"}
+    named |= {"layer_1": "a/b:input", "layer_2": "0"}
+    for name, table in expected.items():
+        pd.testing.assert_frame_equal(same[name], table)
+        for column in {"layer", "scope"} & set(table):
+            table[column] = [named.get(label, label) for label in table[column]]
+        columns = [column for column in table if column != "sentence"]
+        pd.testing.assert_frame_equal(found[name][columns], table[columns])
+    assert found["hypotheses"]["sentence"].str.contains("In a/b:input, clamped").any()
 
 
 @pytest.mark.parametrize(

@@ -46,9 +46,9 @@ def test_compare_runs_draws_a_line_per_run_that_has_results():
     assert [axes.get_title() for axes in figure.axes] == [
         "intact networks",
         "whole network, clamped to zero",
-        "layer_1, clamped to zero",
+        "layer 1, clamped to zero",
         "whole network, clamped to mean",
-        "layer_1, clamped to mean",
+        "layer 1, clamped to mean",
     ]
     top = figure.axes[0]
     assert top.get_xlabel() == (
@@ -70,7 +70,7 @@ def test_compare_runs_draws_a_line_per_run_that_has_results():
         np.testing.assert_allclose(
             np.asarray(ends.vertices)[:, 0], [mean - spread, mean + spread], rtol=1e-12
         )
-    axes = panel(figure, "layer_1, clamped to mean")
+    axes = panel(figure, "layer 1, clamped to mean")
     assert axes.get_xlabel() == "area (mean accuracy)"
     for measure in THREE:
         for direction, described in (

@@ -26,12 +26,12 @@ def test_ablation_curves_are_means_over_networks_to_the_end_of_the_scope():
     assert [axes.get_title() for axes in figure.axes] == [
         f"{scope}, clamped to {clamp}"
         for clamp in ("zero", "mean")
-        for scope in ("whole network", "layer_1", "layer_2")
+        for scope in ("whole network", "layer 1", "layer 2")
     ]
     accuracy = small()["accuracy"].values.astype(np.float64)
     for clamp, clamp_name in enumerate(("zero", "mean")):
         for scope, (name, size) in enumerate(
-            (("whole network", 7), ("layer_1", 4), ("layer_2", 3))
+            (("whole network", 7), ("layer 1", 4), ("layer 2", 3))
         ):
             axes = panel(figure, f"{name}, clamped to {clamp_name}")
             assert len(axes.get_lines()) == 7
@@ -48,7 +48,7 @@ def test_ablation_curves_are_means_over_networks_to_the_end_of_the_scope():
 
 def test_random_is_the_mean_over_draws_and_networks_black_and_dotted():
     curve = line(
-        panel(drawn("ablation_curves"), "layer_1, clamped to mean"),
+        panel(drawn("ablation_curves"), "layer 1, clamped to mean"),
         "random order, mean of 2 draws",
     )
     expected = small()["accuracy"].values[:, 1, 1, 6:, :5].mean(axis=(0, 1))
@@ -63,7 +63,7 @@ def test_bands_are_one_standard_deviation_over_networks():
     of_seed = np.column_stack([of_seed[:, :6], of_seed[:, 6:].mean(axis=1)])
     mean, spread = of_seed.mean(axis=0), of_seed.std(axis=0, ddof=1)
     expected = np.stack([mean - spread, mean + spread], axis=1)
-    ends = bands(panel(figure, "layer_1, clamped to zero"))
+    ends = bands(panel(figure, "layer 1, clamped to zero"))
     np.testing.assert_allclose(ends, expected, rtol=1e-6)
     assert legend_texts(figure)[-1] == "band: ± standard deviation over 3 networks"
 
@@ -98,9 +98,9 @@ def test_no_random_orders_no_random_line():
 @pytest.mark.parametrize("measure", ["mutual_information", "entropy"])
 def test_bias_balancing_draws_measure_and_random_under_both_clamps(measure):
     figure = draw("bias_balancing", small(), measure=measure)
-    assert [axes.get_title() for axes in figure.axes] == ["layer_1", "layer_2"]
+    assert [axes.get_title() for axes in figure.axes] == ["layer 1", "layer 2"]
     accuracy = small()["accuracy"].values
-    axes = panel(figure, "layer_2")
+    axes = panel(figure, "layer 2")
     ascending = {"entropy": 0, "mutual_information": 2}[measure]
     for clamp, name in enumerate(("zero", "mean")):
         for label, orderings in (
@@ -145,7 +145,7 @@ def test_axes_of_curves_have_labels(name):
 def test_class_curves_are_shares_of_each_class():
     figure = draw("class_curves", small(), ranked_by="random", direction="random")
     assert "Accuracy of each class: random order" in title(figure)
-    axes = panel(figure, "layer_2, clamped to mean")
+    axes = panel(figure, "layer 2, clamped to mean")
     for label in (0, 1):
         correct = small()["correct"].values[:, 1, 2, 6:, :4, label]
         expected = correct.mean(axis=(0, 1)) / 20
@@ -161,7 +161,7 @@ def test_class_curves_need_an_order_of_the_results():
 
 def test_difference_curves_draw_the_table():
     figure = drawn("difference_curves")
-    axes = panel(figure, "layer_1, clamped to mean")
+    axes = panel(figure, "layer 1, clamped to mean")
     here = tables()["difference_curves"]
     here = here.query("scope == 'layer_1' and clamp == 'mean'")
     order = here.query("ranked_by == 'kl_selectivity' and direction == 'descending'")
@@ -177,7 +177,7 @@ def test_order_effects_are_filled_where_they_are_significant():
     figure = drawn("order_effects")
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert names == ["entropy", "mutual information", "KL selectivity"]
-    axes = panel(figure, "layer_2, clamped to zero")
+    axes = panel(figure, "layer 2, clamped to zero")
     filled, hollow = axes.get_lines()[:2]  # of the ascending orders
     here = tables()["order_effects"]
     here = here.query("scope == 'layer_2' and clamp == 'zero'")
@@ -204,13 +204,13 @@ def test_published_points_are_drawn_beside_the_curves():
     )
     figure = draw("published_points", small(), points=points)
     accuracy = small()["accuracy"].values[:, :, 1, :, :5]
-    axes = panel(figure, "layer_1, clamped to zero")
+    axes = panel(figure, "layer 1, clamped to zero")
     own = accuracy[:, 0, 0].mean(axis=0)
     np.testing.assert_allclose(heights(line(axes, "entropy, lowest first")), own, 1e-6)
     published = line(axes, "published, entropy, lowest first")
     np.testing.assert_array_equal(published.get_xydata(), [[0, 0.9], [3, 0.5]])
     assert not len(heights(line(axes, "published, random order")))
-    axes = panel(figure, "layer_1, clamped to mean")
+    axes = panel(figure, "layer 1, clamped to mean")
     published = line(axes, "published, random order")
     np.testing.assert_array_equal(published.get_xydata(), [[2, 0.7]])
     own = accuracy[:, 1, 6:].mean(axis=(0, 1))

@@ -14,7 +14,7 @@ def test_joint_information_is_drawn_where_every_network_has_an_estimate():
     information = results["joint_information_miller_madow"]
     information.values[1, 0, 1, 3, 2] = np.nan
     figure = draw("joint_information_curves", results, clamp="zero")
-    above = panel(figure, "layer_1")
+    above = panel(figure, "layer 1")
     below = figure.axes[figure.axes.index(above) + 3]
     values = information.values[:, :, 1]
     curves = [curve for curve in above.get_lines() if curve.get_marker() != "None"]
@@ -41,7 +41,7 @@ def test_joint_information_is_drawn_where_every_network_has_an_estimate():
         assert (end - start) < axes.get_window_extent().width / 3
     assert [text.get_text() for text in above.texts] == ["too few\nexamples"]
     assert any("compressed" in text for text in legend_texts(figure))
-    assert not panel(figure, "layer_2").patches
+    assert not panel(figure, "layer 2").patches
 
 
 def test_outliers_of_the_redundancy_index_are_counted():
@@ -49,7 +49,7 @@ def test_outliers_of_the_redundancy_index_are_counted():
     index = results["redundancy_index"]
     index.values[0, 1, 0, 0], index.values[1, 1, 0, :] = 1e6, np.nan
     figure = draw("redundancy_indices", results)
-    axes = panel(figure, "layer_1")
+    axes = panel(figure, "layer 1")
     for points, place in zip(offsets(axes), (0, 1), strict=True):
         medians = np.median(index.values[:, 1, place], axis=-1)
         expected = medians[np.isfinite(medians)]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from synthetic import synthetic_results
+from synthetic import synthetic_results, with_layer_names
 
 from ioca_jax import plots
 from plots.drawn import draw, drawn, labelled, legend_texts, offsets, panel, small
@@ -23,12 +23,11 @@ def test_distributions_show_every_neuron_of_every_network_in_its_layer():
             expected = small()["score"].values[:, index, neurons].ravel()
             np.testing.assert_allclose(y, expected, rtol=0, atol=1e-9)  # rounded
         names = [text.get_text() for text in axes.get_xticklabels()]
-        assert names == ["layer_1", "layer_2"]
+        assert names == ["layer 1", "layer 2"]
 
 
 def test_layers_with_names_keep_them():
-    names = np.repeat(["conv1", "layers/0/mlp"], [4, 3])
-    results = small().assign_coords(layer=("neuron", names))
+    results = with_layer_names(small(), ["conv1", "layers/0/mlp"])
     axes = draw("measure_distributions", results).axes[0]
     ticks = [text.get_text() for text in axes.get_xticklabels()]
     assert ticks == ["conv1", "layers/0/mlp"]
@@ -69,7 +68,7 @@ def test_scatter_has_a_panel_per_pair_and_a_colour_and_marker_per_layer():
     assert not np.array_equal(colours[0], colours[1])
     outlines = [np.asarray(one.get_paths()[0].vertices) for one in (first, second)]
     assert len(outlines[0]) != len(outlines[1])
-    assert legend_texts(figure) == ["layer_1", "layer_2"]
+    assert legend_texts(figure) == ["layer 1", "layer 2"]
 
 
 def test_scatter_needs_two_measures():
@@ -107,7 +106,7 @@ def test_ticks_of_effects_are_apart():
 def test_class_costs_are_of_neurons_in_ascending_order_of_the_measure():
     figure = draw("class_costs", small(), measure="entropy", clamp="mean")
     for layer, neurons in ((1, np.arange(4)), (2, np.arange(4, 7))):
-        name = f"layer_{layer}, clamped to mean, network of seed 0"
+        name = f"layer {layer}, clamped to mean, network of seed 0"
         (image,) = panel(figure, name).get_images()
         scores = small()["score"].values[0, 0, neurons]
         arranged = neurons[np.argsort(scores)]

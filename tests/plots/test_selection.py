@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from synthetic import THREE, joint_results, synthetic_results
+from synthetic import THREE, joint_results, synthetic_results, with_layer_names
 
 from ioca_jax import plots
 from plots.drawn import (
@@ -113,3 +113,30 @@ def test_figures_of_the_fewest_neurons_groups_and_epochs(hidden, fill):
         figure = draw(name, results)
         figure.draw_without_rendering()
         assert "1 network (1 diverged" in title(figure)
+
+
+def test_figures_of_many_layers_with_long_names_draw_some_of_them():
+    names = [f"backbone/stage_{n}/block/Conv_1:input" for n in range(20)]
+    results = joint_results(hidden=(2,) * 20, seeds=2, measures=THREE[1:])
+    results = with_layer_names(results, names)
+    drawn_layers = [0, 4, 8, 11, 15, 19]
+    scopes = ["whole network"] + [
+        f"backbone/stag\N{HORIZONTAL ELLIPSIS}{names[n][-14:]}" for n in drawn_layers
+    ]
+    for name in sorted({*PLAIN, *INTERACTIONS, *TRAJECTORIES} - {"training_history"}):
+        figure = draw(name, results)
+        assert "2 networks, 6 of 20 layers drawn" in title(figure)
+        assert len(figure.axes) <= 14
+    figure = draw("ablation_curves", results)
+    assert [axes.get_title() for axes in figure.axes] == [
+        f"{scope},\nclamped to {clamp}" if n else f"{scope}, clamped to {clamp}"
+        for clamp in ("zero", "mean")
+        for n, scope in enumerate(scopes)
+    ]
+    # What is drawn is what the whole results have for that scope.
+    lines = figure.axes[2].get_lines()
+    expected = results["accuracy"].sel(scope=names[4], clamp="zero").mean("seed")
+    np.testing.assert_allclose(
+        np.asarray(lines[0].get_ydata()), expected.values[0, :3], rtol=1e-6
+    )
+    assert "layers drawn" not in title(draw("training_history", results))

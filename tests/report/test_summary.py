@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from synthetic import THREE, synthetic_results
+from synthetic import THREE, synthetic_results, with_layer_names
 
 from ioca_jax.report.summary import summarize
 
@@ -53,8 +53,7 @@ def test_networks_that_all_diverged_have_no_more_lines(results):
 
 
 def test_ranges_of_measures_are_by_layer_as_the_results_name_it(results):
-    names = np.repeat(["conv1", "layers/0/mlp"], [4, 3])
-    results = results.assign_coords(layer=("neuron", names))
+    results = with_layer_names(results, ["conv1", "layers/0/mlp"])
     text = summarize(results, {})
     rows = text.split("networks\n  layer ")[1].split("\n\n")[0].splitlines()[1:]
     for index, row in enumerate(rows):
