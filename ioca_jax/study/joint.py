@@ -32,7 +32,7 @@ from ioca_jax.measures.pairs import (
 )
 from ioca_jax.measures.quantization import encode
 from ioca_jax.measures.whole_layers import layer_information
-from ioca_jax.networks.mlp import MLP
+from ioca_jax.networks.network import Network, slices_of
 
 PAIR_VALUES = (
     "joint_information",
@@ -63,20 +63,20 @@ _SIZE_IN_LAYERS = 3
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=("variables", "edges"),
-    meta_fields=("model", "num_codes"),
+    meta_fields=("network", "num_codes"),
 )
 @dataclasses.dataclass(frozen=True)
 class Quantised:
     """Networks and how their outputs become codes.
 
     Attributes:
-        model: the networks' shape.
+        network: their shape.
         variables: the networks' variables; leaves begin with S.
         edges: float32 [S, H, B-1], the quantisers'.
         num_codes: B.
     """
 
-    model: MLP
+    network: Network
     variables: Any
     edges: Float[ArrayLike, "S H edges"]
     num_codes: int
@@ -95,7 +95,7 @@ class Quantised:
 
         def of_network(network: Any) -> Any:
             variables, edges, *own = network
-            _, outputs = self.model.apply(variables, x)
+            _, outputs = self.network.apply(variables, x)
             return function(encode(outputs, edges), *own)
 
         return jax.lax.map(of_network, (self.variables, self.edges, *more))
@@ -116,30 +116,32 @@ def group_sizes(num_examples: int, num_codes: int, num_classes: int) -> tuple[in
     return tuple(n for n in _GROUP_SIZES if num_codes**n * num_classes <= cells)
 
 
-def coordinates(model: MLP, num_examples: int, num_codes: int) -> dict[str, Any]:
+def coordinates(network: Network, num_examples: int, num_codes: int) -> dict[str, Any]:
     """Labels of the axes of ``measure_interactions``'s arrays.
 
     Args:
-        model: the networks' shape.
+        network: the networks' shape.
         num_examples: of the measuring split.
         num_codes: B.
 
     Returns:
         By axis.
     """
-    sizes = group_sizes(num_examples, num_codes, model.num_classes)
+    sizes = group_sizes(num_examples, num_codes, network.num_classes)
     return {
-        "other": np.arange(model.num_neurons),
+        "other": np.arange(network.num_neurons),
         "pair_measure": list(PAIR_VALUES),
         "member_of_pair": ["first", "second"],
         "part": list(_PARTS),
         "chosen_layer": (
             "chosen",
-            np.repeat(np.arange(model.num_layers) + 1, len(_CHOSEN) * _CHOSEN_OF_EACH),
+            np.repeat(
+                np.arange(len(network.layers)) + 1, len(_CHOSEN) * _CHOSEN_OF_EACH
+            ),
         ),
         "chosen_for": (
             "chosen",
-            np.tile(np.repeat(_CHOSEN, _CHOSEN_OF_EACH), model.num_layers).tolist(),
+            np.tile(np.repeat(_CHOSEN, _CHOSEN_OF_EACH), len(network.layers)).tolist(),
         ),
         "side": ["ablated", "left"],
         "group": np.arange(_GROUPS),
@@ -209,8 +211,8 @@ def _key_of_groups(seed: Array) -> Array:
 
 @partial(jax.jit, static_argnames=("permutations", "memory_gb"))
 def _pairs(networks, x, y, key, permutations, memory_gb) -> dict[str, Array]:
-    model, num_codes = networks.model, networks.num_codes
-    sizes = {"num_codes": num_codes, "num_classes": model.num_classes}
+    network, num_codes = networks.network, networks.num_codes
+    sizes = {"num_codes": num_codes, "num_classes": network.num_classes}
 
     def of_network(codes):
         values = pair_information(
@@ -225,7 +227,7 @@ def _pairs(networks, x, y, key, permutations, memory_gb) -> dict[str, Array]:
             permutations=permutations,
             memory_gb=memory_gb,
         )
-        chosen = _choose_pairs(model, values["co_information_miller_madow"])
+        chosen = _choose_pairs(network, values["co_information_miller_madow"])
         tables = pair_tables(codes, y, chosen, **sizes)
         there = (chosen[:, 0] != chosen[:, 1])[:, None, None]
         return {
@@ -239,14 +241,14 @@ def _pairs(networks, x, y, key, permutations, memory_gb) -> dict[str, Array]:
 
 
 def _choose_pairs(
-    model: MLP, co_information: Float[Array, "H H"]
+    network: Network, co_information: Float[Array, "H H"]
 ) -> Int[Array, "chosen 2"]:
     """Of each layer the pairs of greatest, then of least co-information.
 
     Where a layer has too few pairs, a neuron with itself.
     """
     chosen = []
-    for where in model.layer_slices:
+    for where in slices_of(network.layers):
         width = where.stop - where.start
         first, second = np.triu_indices(width, 1)
         of_pair = co_information[where, where][first, second]
@@ -274,14 +276,14 @@ def _decompose(tables: np.ndarray) -> np.ndarray:
 
 
 def _effects(networks, clamps, test, memory_gb) -> dict[str, np.ndarray]:
-    model = networks.model
-    shape = (*clamps.shape[:-1], model.num_neurons, model.num_neurons)
+    network = networks.network
+    shape = (*clamps.shape[:-1], network.num_neurons, network.num_neurons)
     names = ("accuracy", "loss")
     found = {f"pair_effect_{n}": np.full(shape, np.nan, np.float32) for n in names}
     x, y = test
-    for layer, where in enumerate(model.layer_slices):
+    for layer, where in enumerate(slices_of(network.layers)):
         effects = pair_effects(
-            *(model, networks.variables, clamps, x, y, layer), memory_gb=memory_gb
+            *(network, networks.variables, clamps, x, y, layer), memory_gb=memory_gb
         )
         for name in names:
             found[f"pair_effect_{name}"][..., where, where] = getattr(effects, name)
@@ -314,7 +316,10 @@ def _orders(networks, orders, validation, key, permutations) -> dict[str, np.nda
 
 @partial(jax.jit, static_argnames=("permutations",))
 def _along(networks, orders, x, y, key, permutations):
-    sizes = {"num_codes": networks.num_codes, "num_classes": networks.model.num_classes}
+    sizes = {
+        "num_codes": networks.num_codes,
+        "num_classes": networks.network.num_classes,
+    }
 
     def of_network(codes, order):
         return information_along_order(
@@ -326,7 +331,7 @@ def _along(networks, orders, x, y, key, permutations):
 
 def _groups(networks, scopes, validation, keys, permutations) -> dict[str, np.ndarray]:
     """Groups drawn at random [S, scope, size, group], of the neurons of each scope."""
-    num_examples, num_classes = len(validation[1]), networks.model.num_classes
+    num_examples, num_classes = len(validation[1]), networks.network.num_classes
     sizes = group_sizes(num_examples, networks.num_codes, num_classes)
     shape = (len(keys), len(scopes), len(sizes), _GROUPS)
     blank = np.full(shape, np.nan, np.float32)
@@ -368,7 +373,10 @@ def _draw_groups(neurons, keys, size) -> Int[Array, "S M size"]:
 
 @partial(jax.jit, static_argnames=("permutations",))
 def _of_groups(networks, groups, x, y, keys, permutations):
-    sizes = {"num_codes": networks.num_codes, "num_classes": networks.model.num_classes}
+    sizes = {
+        "num_codes": networks.num_codes,
+        "num_classes": networks.network.num_classes,
+    }
 
     def of_network(codes, groups, key):
         o_values = None
@@ -386,7 +394,7 @@ def _of_groups(networks, groups, x, y, keys, permutations):
     return networks.map(of_network, x, groups, keys)
 
 
-def ask_layers(
+def measure_layers(
     networks: Quantised,
     validation: tuple[ArrayLike, ArrayLike],
     seeds: Sequence[int],
@@ -407,8 +415,8 @@ def ask_layers(
 
 @jax.jit
 def _of_layers(networks, x, y, keys) -> dict[str, Array]:
-    model = networks.model
-    sizes = {"num_codes": networks.num_codes, "num_classes": model.num_classes}
+    network = networks.network
+    sizes = {"num_codes": networks.num_codes, "num_classes": network.num_classes}
 
     def of_layer(codes, key, where):
         whole = layer_information(codes[:, where], y, **sizes)
@@ -430,14 +438,14 @@ def _of_layers(networks, x, y, keys) -> dict[str, Array]:
         }
 
     def of_network(codes, key):
-        layers = [of_layer(codes, key, where) for where in model.layer_slices]
+        layers = [of_layer(codes, key, where) for where in slices_of(network.layers)]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
 
     return networks.map(of_network, x, keys)
 
 
 def group_size_in_layers(num_examples: int, num_codes: int, num_classes: int) -> int:
-    """Neurons in the groups of ``ask_layers``, the most of 2 and 3 that N supports.
+    """Neurons in the groups of ``measure_layers``, the most of 2 and 3 that N supports.
 
     Args:
         num_examples: N.

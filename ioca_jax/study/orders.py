@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from ioca_jax.ablation.orderings import DIRECTIONS, order_neurons, random_order
-from ioca_jax.networks.mlp import MLP
+from ioca_jax.networks.network import Network, slices_of
 from ioca_jax.study.config import UNITS, StudyConfig
 
 
@@ -45,19 +45,12 @@ def orderings_of_study(config: StudyConfig) -> list[Ordering]:
     return ranked + drawn
 
 
-def scopes_of(model: MLP) -> dict[str, np.ndarray]:
-    """By name, the neurons that each scope orders.
-
-    Args:
-        model: the network's shape.
-
-    Returns:
-        ``network``, ``layer_1``, ...: int32 neuron indices.
-    """
-    everything = np.arange(model.num_neurons, dtype=np.int32)
+def scopes_of(network: Network) -> dict[str, np.ndarray]:
+    """By name, the neurons int32 [K] of each scope: ``network``, then each layer."""
+    everything = np.arange(network.num_neurons, dtype=np.int32)
     layers = {
-        f"layer_{index + 1}": everything[where]
-        for index, where in enumerate(model.layer_slices)
+        layer.name: everything[where]
+        for layer, where in zip(network.layers, slices_of(network.layers), strict=True)
     }
     return {"network": everything, **layers}
 

@@ -21,7 +21,7 @@ from ioca_jax.networks.training import bytes_per_seed
 from ioca_jax.results.variables import VARIABLES
 from ioca_jax.study import joint
 from ioca_jax.study.config import StudyConfig
-from ioca_jax.study.pipeline import variants
+from ioca_jax.study.labels import variants
 
 # Results and networks of all seeds: those of the chunks, joined, and being written.
 _COPIES = 3
@@ -114,7 +114,7 @@ def _bytes_of_results(
         "epoch": epochs,
     }
     if config.robustness:
-        sizes["variant"] = len(variants(config, 1))
+        sizes["variant"] = len(variants(config, model, 1))
     if looked_at:
         sizes |= {"trajectory_epoch": looked_at, "hidden_layer": model.num_layers}
     if config.interactions:

@@ -282,7 +282,7 @@ def test_layers_too_narrow_for_a_group_or_a_pair_have_none(data):
     assert pairs == [[1, 2], [-1, -1], [1, 2], [-1, -1]]
     assert np.isnan(found["redundancy_index"]).all()
     assert (found["group_member"] == -1).all()
-    layers = joint.ask_layers(networks, data.validation, (0,))
+    layers = joint.measure_layers(networks, data.validation, (0,))
     assert np.isnan(layers["layer_redundancy_index"]).all()
 
 

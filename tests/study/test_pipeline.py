@@ -16,6 +16,7 @@ from sklearn.metrics import mutual_info_score
 import ioca_jax as ioca
 from ioca_jax.ablation import effects as importance
 from ioca_jax.networks.training import HISTORY
+from ioca_jax.study import labels as study_labels
 from ioca_jax.study import pipeline
 from ioca_jax.study.config import UNITS
 
@@ -109,6 +110,7 @@ def test_schema(results, mnist5k):
     assert labels["scope"] == ["network", "layer_1", "layer_2"]
     assert labels["clamp"] == ["zero", "mean"]
     assert labels["layer"] == [1] * 12 + [2] * 9
+    assert labels["layer_name"] == ["layer_1"] * 12 + ["layer_2"] * 9
     assert labels["index_in_layer"] == [*range(12), *range(9)]
     assert labels["step"] == list(range(22))
     assert labels["ordering"][:3] == [
@@ -326,11 +328,11 @@ def test_every_measure_flows_through_a_study(clamp, data, monkeypatch):
         robustness=True,
         activation="relu",
     )
-    several = pipeline.variants(config, len(data.validation.y))
+    model = config.model(num_classes=10)
+    several = study_labels.variants(config, model, len(data.validation.y))
     assert len(several) == 10
     few = {name: several[name] for name in ("uniform:2", "first half")}
-    monkeypatch.setattr(pipeline, "variants", lambda *_: few)
-    model = config.model(num_classes=10)
+    monkeypatch.setattr(study_labels, "variants", lambda *_: few)
     trained = ioca.train(model, data, config.train_config(), config.seeds)
     results = pipeline.study_networks(config, model, data, trained)
     assert results["unit"].values.tolist() == [UNITS[name] for name in measures]

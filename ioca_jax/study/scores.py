@@ -1,0 +1,162 @@
+"""Scores of the neurons of many networks: from counts, and from ablation.
+
+Ablation takes place on the validation split, on which scores are measured, never on the
+test split, on which curves are read.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ioca_jax.ablation.curves import ablation_curves
+from ioca_jax.ablation.effects import (
+    SCORES,
+    greedy_orders,
+    shapley_values,
+    single_ablations,
+)
+from ioca_jax.devices import place_examples
+from ioca_jax.measures.neurons import NeuronStatistics
+from ioca_jax.study.config import CLAMPS
+from ioca_jax.study.inputs import Examples, Inputs
+
+# The first examples of the validation split: greedy orders are costly, and these are
+# enough to find the neuron whose ablation costs least.
+_EXAMPLES_OF_GREEDY = 1000
+
+
+class Scores(NamedTuple):
+    """By measure, float32 [S, H].
+
+    Scores that depend on which other neurons are ablated differ between the two:
+    ``of_layers`` are among the neurons of a layer, ``of_network`` among all.
+    """
+
+    of_layers: dict[str, Float[Array, "S H"]]
+    of_network: dict[str, Float[Array, "S H"]]
+
+
+class _Ablated(NamedTuple):
+    """What scores from ablation are computed from."""
+
+    inputs: Inputs
+    examples: Examples
+    clamp: Float[Array, "S H"]
+    random_orders: Mapping[str, Int[Array, "S draws K"]]
+
+
+def score_neurons(
+    inputs: Inputs,
+    statistics: NeuronStatistics,
+    clamps: Mapping[str, Float[Array, "S H"]],
+    random_orders: Mapping[str, Int[Array, "S draws K"]],
+) -> Scores:
+    """All measures of the configuration; clamps are by name, orders by scope."""
+    config = inputs.config
+    of_layers, of_network = dict(statistics.scores), {}
+    names = tuple(name for name in config.measures if name in SCORES)
+    of_layers |= _scores_without_ablation(
+        inputs.network,
+        inputs.trained.variables,
+        statistics.activation_mean,
+        inputs.validation,
+        names,
+    )
+    examples = Examples(*place_examples(*inputs.validation))
+    for name in config.measures:
+        if name not in _SCORES_OF_ABLATION:
+            continue
+        score, clamp = _SCORES_OF_ABLATION[name]
+        by_scope = score(_Ablated(inputs, examples, clamps[clamp], random_orders))
+        if "network" in by_scope:
+            of_network[name] = by_scope.pop("network")
+        # A neuron's score is NaN in the scopes of other layers.
+        of_layers[name] = jnp.nansum(jnp.stack(list(by_scope.values())), axis=0)
+    return Scores(of_layers, of_network)
+
+
+@partial(jax.jit, static_argnames=("network", "names"))
+def _scores_without_ablation(network, variables, means, split, names):
+    """By name, float32 [S, H], one network after another."""
+
+    def of_network(one):
+        variables, mean = one
+        return {
+            name: SCORES[name].function(network, variables, mean, *split)
+            for name in names
+        }
+
+    return jax.lax.map(of_network, (variables, means))
+
+
+def _ablation_loss(ablated: _Ablated) -> dict[str, Float[Array, "S H"]]:
+    """The loss that ablating each neuron alone costs; the same in every scope."""
+    inputs = ablated.inputs
+    single = single_ablations(
+        inputs.network,
+        inputs.trained.variables,
+        ablated.clamp,
+        *ablated.examples,
+        memory_gb=inputs.config.memory_gb,
+    )
+    return {"every layer": single.alone.loss - single.intact.loss[:, None]}
+
+
+def _shapley(ablated: _Ablated) -> dict[str, Float[Array, "S H"]]:
+    """Shapley values estimated from the random orders of each scope."""
+    inputs, found = ablated.inputs, {}
+    values_of = partial(shapley_values, num_neurons=inputs.network.num_neurons)
+    for scope, orders in ablated.random_orders.items():
+        curves = ablation_curves(
+            inputs.network,
+            inputs.trained.variables,
+            orders,
+            ablated.clamp[:, None],
+            *ablated.examples,
+            layers=inputs.layers_of(scope),
+            memory_gb=inputs.config.memory_gb,
+        )
+        found[scope] = jax.vmap(values_of)(curves.accuracy, orders).value
+    return found
+
+
+def _greedy(ablated: _Ablated) -> dict[str, Float[Array, "S H"]]:
+    """The places of neurons in the greedy order of each scope."""
+    inputs, found = ablated.inputs, {}
+    x, y = (array[:_EXAMPLES_OF_GREEDY] for array in ablated.examples)
+    keys = jax.vmap(jax.random.key)(inputs.seeds)
+    places_of = partial(_places, inputs.network.num_neurons)
+    for index, (scope, neurons) in enumerate(inputs.scopes.items()):
+        orders = greedy_orders(
+            inputs.network,
+            inputs.trained.variables,
+            ablated.clamp,
+            x,
+            y,
+            neurons,
+            keys=jax.vmap(partial(jax.random.fold_in, data=index))(keys),
+        )
+        found[scope] = jax.vmap(places_of)(orders)
+    return found
+
+
+def _places(num_neurons: int, order: Int[Array, " K"]) -> Float[Array, " H"]:
+    """The position of each neuron in an order; NaN for neurons that are not in it."""
+    places = jnp.arange(len(order), dtype=jnp.float32)
+    return jnp.full(num_neurons, jnp.nan).at[order].set(places)
+
+
+_Score = Callable[[_Ablated], dict[str, Float[Array, "S H"]]]
+_SCORES_OF_ABLATION: dict[str, tuple[_Score, str]] = {
+    f"{name}_{clamp}": (score, clamp)
+    for name, score in (
+        ("ablation_loss", _ablation_loss),
+        ("shapley", _shapley),
+        ("greedy", _greedy),
+    )
+    for clamp in CLAMPS
+}
