@@ -139,6 +139,7 @@ def _greedy(ablated: _Ablated) -> dict[str, Float[Array, "S H"]]:
             y,
             neurons,
             keys=jax.vmap(partial(jax.random.fold_in, data=index))(keys),
+            memory_gb=inputs.config.memory_gb,
         )
         found[scope] = jax.vmap(places_of)(orders)
     return found
