@@ -49,17 +49,8 @@ def normalized_area(
     """Area under a curve as a share of what the intact network has above chance.
 
     ``(area - chance) / (intact - chance)``: 1 where ablation costs nothing, 0 for a
-    network that is at chance from the first neuron on. It makes networks of unequal
-    accuracy comparable.
-
-    Args:
-        area: [...], out of ``area_under_curve``.
-        intact: [...], accuracy of the intact network; the two broadcast.
-        chance: accuracy of a classifier that ignores its input, in [0, 1).
-
-    Returns:
-        float64 [...]; below 0 where ablated networks do worse than chance, above 1
-        where ablation helps; NaN where the intact network is not above chance.
+    network that is at chance from the first neuron on, NaN where the intact network is
+    not above chance. It makes networks of unequal accuracy comparable.
     """
     intact = np.asarray(intact, np.float64)
     above = np.where(intact > chance, intact - chance, np.nan)
@@ -70,24 +61,13 @@ def ablated_at_loss(
     accuracy: Float[ArrayLike, "*batch points"],
     points: tuple[float, ...] = (0.01, 0.05, 0.10),
 ) -> Float[np.ndarray, "*batch losses"]:
-    """How many neurons go before so much accuracy has gone.
+    """The least k with ``accuracy[0] - accuracy[k] >= point``, for each point; NaN if
+    none.
 
-    The least k with ``accuracy[0] - accuracy[k] >= point``; that the curve may rise
-    again does not count. A loss that falls short of its point by 1e-6 or less (a tenth
-    of the point where that is less) counts as reached: accuracies are counts / N in
-    float32, and 0.98 - 0.97 is not 0.01 there.
-
-    Args:
-        accuracy: float32 [..., K+1]; NaN past a shorter scope's end.
-        points: losses of accuracy, shares of all examples (0.01 is one percentage
-            point), each in (0, 1].
-
-    Returns:
-        float64 [..., len(points)], numbers of neurons, whole, in [1, K]; NaN where the
-        loss is never reached.
-
-    Raises:
-        ValueError: a loss outside (0, 1].
+    Losses are shares of all examples (0.01 is one percentage point), in (0, 1]. A loss
+    that falls short of its point by 1e-6 or less (a tenth of the point where that is
+    less) counts as reached: accuracies are counts / N in float32, and 0.98 - 0.97 is
+    not 0.01 there.
     """
     losses = np.asarray(points, np.float64)
     if not ((losses > 0) & (losses <= 1)).all():
@@ -105,17 +85,10 @@ def ablated_at_loss(
 def areas_by_order(
     results: xr.Dataset,
 ) -> dict[tuple[str, str, str], Float[np.ndarray, "S clamps"]]:
-    """Areas under the accuracy curves, mean over random draws.
+    """Areas under the accuracy curves [S, clamps], by scope, ranking and direction.
 
-    As ``area_under_curve``, from counts of examples: a whole number divided once, so
-    that orders with equal areas have equal numbers here.
-
-    Args:
-        results: a run's results, of networks that converged.
-
-    Returns:
-        By scope, what neurons are ranked by, and direction: float64 [S, clamps], in the
-        order of ``results["clamp"]``.
+    As ``area_under_curve``, mean over random draws, but from counts of examples: a
+    whole number divided once, so that orders with equal areas have equal numbers.
     """
     correct = results["correct"].transpose(
         "scope", "seed", "clamp", "ordering", "step", "class"

@@ -1,8 +1,8 @@
 """The paper's claims, judged: each holds, fails or stays undecided.
 
 A claim is a family of comparisons, one for each scope, clamp and measure. A comparison
-is one number for each network; sign-flip tests over networks, corrected for the
-family, give the verdict.
+is one number for each network; sign-flip tests over networks, corrected for the family,
+give the verdict.
 """
 
 import itertools
@@ -35,12 +35,7 @@ from ioca_jax.results.selection import layers_of, neurons_of, scope_of
 
 
 class Claim(NamedTuple):
-    """A claim of arXiv 1804.06679, as a test.
-
-    Attributes:
-        text: what is claimed.
-        effect: what is compared, and in what unit.
-    """
+    """A claim of arXiv 1804.06679: its text, and what is compared, in which unit."""
 
     text: str
     effect: str
@@ -48,48 +43,48 @@ class Claim(NamedTuple):
 
 CLAIMS = {
     "1": Claim(
-        "over the whole network, lowest first is no better than random",
-        "lowest first less random, normalised area",
+        "over the whole network, ascending order is no better than random order",
+        "ascending minus random order, normalised area",
     ),
     "1, first version": Claim(
-        "over the whole network, lowest first is worse than random",
-        "lowest first less random, normalised area",
+        "over the whole network, ascending order is worse than random order",
+        "ascending minus random order, normalised area",
     ),
     "2, lowest first": Claim(
-        "within a layer, lowest first is better than random",
-        "lowest first less random, normalised area",
+        "within a layer, ascending order is better than random order",
+        "ascending minus random order, normalised area",
     ),
     "2, highest first": Claim(
-        "within a layer, highest first is worse than random",
-        "random less highest first, normalised area",
+        "within a layer, descending order is worse than random order",
+        "random minus descending order, normalised area",
     ),
     "2, single neurons": Claim(
-        "within a layer, a neuron's value ranks with the loss that its ablation alone "
-        "costs",
+        "within a layer, a neuron's value correlates in rank with the loss increase "
+        "when it alone is ablated",
         "Kendall's tau-b",
     ),
     "3": Claim(
         "mutual information and KL selectivity are higher in deeper layers",
-        "median less that of the layer below, bits",
+        "median minus that of the layer below, bits",
     ),
     "4": Claim(
         "ablation in deeper layers does less harm",
-        "random orders, less the layer below, normalised area",
+        "random orders, layer minus the layer below, normalised area",
     ),
     "5": Claim(
         "clamping to the mean does less harm than clamping to zero",
-        "mean less zero, random orders, normalised area",
+        "mean minus zero clamp, random orders, normalised area",
     ),
     "7, depth": Claim(
         "the entropy of a neuron is higher in deeper layers",
-        "median less that of the layer below, bits",
+        "median minus that of the layer below, bits",
     ),
 }
 VERDICTS = ("holds", "fails", "undecided")
 
 
 class _Comparison(NamedTuple):
-    """A claim made a number for every network: above the threshold, or below it."""
+    """A claim as a number for every network, above a threshold or below."""
 
     claim: str
     about: dict[str, str]
@@ -101,10 +96,11 @@ class _Comparison(NamedTuple):
 def judge_claims(
     results: xr.Dataset, *, margin: float = MARGIN, alpha: float = ALPHA
 ) -> pd.DataFrame:
-    """Holds the paper's claims against a run.
+    """Tests the paper's claims on a run.
 
     A claim *holds* where a two-sided sign-flip test over networks, corrected for all
-    rows, says so; it *fails* where that says the opposite; else it is *undecided*.
+    rows, rejects in its favour; it *fails* where the test rejects in the other
+    direction; otherwise it is *undecided*.
 
     Args:
         results: a run's results, with random orders.
@@ -129,9 +125,10 @@ def judge_claims(
             f"claims are about, got one with {', '.join(kept['measure'].values)}"
         )
     comparisons = [
-        comparison
-        for compare in (_over_all_layers, _within_layers, _between_layers, _of_clamps)
-        for comparison in compare(kept, margin)
+        *_over_all_layers(kept, margin),
+        *_within_layers(kept),
+        *_between_layers(kept),
+        *_of_clamps(kept),
     ]
     rows = [{"claim": c.claim, **c.about} for c in comparisons]
     table = test_family(
@@ -165,8 +162,7 @@ def _over_all_layers(results: xr.Dataset, margin: float) -> list[_Comparison]:
     return found
 
 
-def _within_layers(results: xr.Dataset, margin: float) -> list[_Comparison]:
-    del margin
+def _within_layers(results: xr.Dataset) -> list[_Comparison]:
     areas, found = normalized_areas(results), []
     rise = results["single_loss"] - intact_loss(results)
     for layer, measure, (index, clamp) in itertools.product(
@@ -187,14 +183,13 @@ def _within_layers(results: xr.Dataset, margin: float) -> list[_Comparison]:
         found += [
             _Comparison("2, lowest first", about, lowest - random),
             _Comparison("2, highest first", about, random - highest),
-            # A layer of equal neurons has no ranks: it says nothing either way.
+            # A layer of equal neurons has no ranks: that is evidence for neither.
             _Comparison("2, single neurons", about, np.nan_to_num(tau)),
         ]
     return found
 
 
-def _between_layers(results: xr.Dataset, margin: float) -> list[_Comparison]:
-    del margin
+def _between_layers(results: xr.Dataset) -> list[_Comparison]:
     areas, found = normalized_areas(results), []
     layers = layers_of(results)
     for upper, lower in zip(layers[1:], layers, strict=False):
@@ -223,8 +218,7 @@ def _between_layers(results: xr.Dataset, margin: float) -> list[_Comparison]:
     return found
 
 
-def _of_clamps(results: xr.Dataset, margin: float) -> list[_Comparison]:
-    del margin
+def _of_clamps(results: xr.Dataset) -> list[_Comparison]:
     return [
         _Comparison("5", comparison_of(scope, "mean", "random"), gain)
         for scope, gain in gains_of_the_mean(results).items()
@@ -232,14 +226,9 @@ def _of_clamps(results: xr.Dataset, margin: float) -> list[_Comparison]:
 
 
 def gains_of_the_mean(results: xr.Dataset) -> dict[str, Float[np.ndarray, " S"]]:
-    """What clamping to the mean saves over clamping to zero, in random order.
+    """Normalised area gained by clamping to the mean instead of zero, in random order.
 
-    Args:
-        results: a run's results, of networks that above_chance.
-
-    Returns:
-        By scope, the difference of normalised areas of every network; empty for a run
-        without both clamps.
+    By scope, a number for every network; empty for a run without both clamps.
     """
     clamps = results["clamp"].values.tolist()
     if not {"zero", "mean"} <= set(clamps):

@@ -34,15 +34,10 @@ _THRESHOLD_TIE = 1e-4
 
 
 class PairedTest(NamedTuple):
-    """Result of a test of M planned comparisons over networks.
+    """Result of a test of M planned comparisons over networks, float64 [M] each.
 
-    Attributes:
-        mean: float64 [M], mean difference over networks, in the unit of the
-            differences.
-        p_value: float64 [M], in (0, 1], of each comparison by itself.
-        p_corrected: float64 [M], in (0, 1], not below ``p_value``, corrected for all M:
-            rejecting where it is at most alpha makes any false rejection with a
-            probability of at most alpha.
+    ``p_corrected`` is corrected for all M: rejecting where it is at most alpha makes
+    any false rejection with a probability of at most alpha. P-values are never 0.
     """
 
     mean: Float[np.ndarray, " M"]
@@ -59,7 +54,7 @@ def sign_flip_test(
     resamples: int = 2**14 - 1,
     seed: int = 0,
 ) -> PairedTest:
-    """Paired test of M planned comparisons against random signs.
+    """Paired test of M planned comparisons [S, M] against random signs.
 
     A network's difference keeps its size and takes a random sign; the statistic is
     ``sum_s d_s / sqrt(sum_s d_s^2)``, free of scale and monotone in Student's t. The
@@ -67,32 +62,13 @@ def sign_flip_test(
     the largest statistic among those that are no clearer than itself, under flips that
     all comparisons of a network share, so that correlated comparisons cost little.
 
-    Differences have to be symmetric around the threshold where it is met. They are
-    where two exchangeable curves are subtracted; where they may be skewed, see
-    ``bootstrap_test``, whose docstring shows how far the error rate rises.
-
-    All 2^S flips where they are at most ``resamples + 1``; otherwise ``resamples``
-    random ones, and the observed signs count as one more, so that p is never 0.
-
-    Args:
-        differences: [S, M], a network's difference in each planned comparison; S is the
-            number of seeds. For other directions in one family, negate columns.
-        threshold: what the mean difference is tested against, in its unit. A difference
-            within 1e-4 of the threshold's size counts as equal to it: accuracies are
-            float32, and all of one sign by rounding would be significant.
-        alternative: ``two-sided``, ``greater`` (than the threshold) or ``less``.
-        alpha: the level at which the caller means to reject; if given, too few seeds
-            for any rejection are an error.
-        resamples: number of random flips at most.
-        seed: of the random flips.
-
-    Returns:
-        Means and p-values, [M] each; a comparison all of whose differences are at the
-        threshold has p = 1.
-
-    Raises:
-        ValueError: another shape, NaN, an unknown alternative, or fewer seeds than
-            ``alpha`` takes.
+    Differences have to be symmetric around the threshold where it is met, as when two
+    exchangeable curves are subtracted; for skewed ones see ``bootstrap_test``. A
+    difference within 1e-4 of the threshold's size counts as equal to it: accuracies are
+    float32, and all of one sign by rounding would be significant. All 2^S flips where
+    they are at most ``resamples + 1``; otherwise ``resamples`` random ones, and the
+    observed signs count as one more. ``alpha`` refuses too few seeds for any rejection
+    at that level.
     """
     observed = _checked_differences(differences)
     _check_alternative(alternative)
@@ -153,12 +129,13 @@ def bootstrap_test(
     resamples: int = 1_999,
     seed: int = 0,
 ) -> PairedTest:
-    """Paired test of M planned comparisons whose differences may be skewed.
+    """Paired test of M planned comparisons [S, M] whose differences may be skewed.
 
     Student's t of each comparison is compared with those of networks drawn again with
     replacement (bootstrap-t), corrected by the step-down maximum as in
-    ``sign_flip_test``; two-sided is twice the lesser tail. It keeps its level where the
-    sign-flip test does not, and finds less where differences are symmetric.
+    ``sign_flip_test``; two-sided is twice the lesser tail; p is 1 where all networks
+    have one value. It keeps its level where the sign-flip test does not, and finds less
+    where differences are symmetric.
 
     Share of 1,000 data sets with any false rejection at 5 %, of 40 independent
     comparisons of ten networks, and share in which one added effect of 1.5 standard
@@ -173,24 +150,8 @@ def bootstrap_test(
     found by bootstrap    0.218  0.244  0.298  0.415  0.464
     ====================  =====  =====  =====  =====  =====
 
-    Of comparisons correlated by 0.5 before the exponential: at skewness 1.8 an error
-    of 0.14 by sign flips and 0.02 by the bootstrap (300 data sets).
-
-    Args:
-        differences: [S, M], a network's difference in each planned comparison; S is at
-            least 3.
-        threshold: what the mean difference is tested against, in its unit.
-        alternative: ``two-sided``, ``greater`` (than the threshold) or ``less``.
-        resamples: number of bootstrap samples.
-        seed: of the resampling.
-
-    Returns:
-        Means and p-values, [M] each; p is 1 where all networks have one value: without
-        spread t is undefined.
-
-    Raises:
-        ValueError: another shape, NaN, an unknown alternative, or fewer than 3
-            networks.
+    Of comparisons correlated by 0.5 before the exponential: at skewness 1.8 an error of
+    0.14 by sign flips and 0.02 by the bootstrap (300 data sets).
     """
     observed = _checked_differences(differences)
     _check_alternative(alternative)
@@ -215,20 +176,10 @@ def bootstrap_test(
 
 
 def seeds_needed(alpha: float, *, two_sided: bool = True) -> int:
-    """The fewest seeds with which ``sign_flip_test`` can reject at all.
+    """The fewest seeds with which ``sign_flip_test`` can reject at a level.
 
     The least S with ``2 / 2^S <= alpha``, or ``1 / 2^S`` for one side: among all flips
     are the observed signs (and, for two sides, their opposite), which are as extreme.
-
-    Args:
-        alpha: level of the test, in (0, 1).
-        two_sided: whether differences of either sign count.
-
-    Returns:
-        S, a number of networks; a seed without a difference does not count as one.
-
-    Raises:
-        ValueError: a level outside (0, 1).
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha: expected a level in (0, 1), got {alpha}; 0.05 is 5 %")
@@ -236,11 +187,8 @@ def seeds_needed(alpha: float, *, two_sided: bool = True) -> int:
 
 
 class IndependentTest(NamedTuple):
-    """What ``independent_test`` says of two settings.
-
-    Attributes:
-        difference: float64 [...], mean of the first less mean of the second.
-        p_value: float64 [...], in (0, 1].
+    """Result of ``independent_test``: mean of the first less mean of the second, and
+    p.
     """
 
     difference: Float[np.ndarray, "*batch"]
@@ -255,26 +203,13 @@ def independent_test(
     resamples: int = 2**14 - 1,
     seed: int = 0,
 ) -> IndependentTest:
-    """Permutation test of two settings whose networks are not paired.
+    """Permutation test of two settings [S1, ...] and [S2, ...] that are not paired.
 
     Networks change places between the settings; the statistic is the difference of the
     means (``scipy.stats.permutation_test``). The null hypothesis is that both settings
     have one law, spread included. All divisions into S1 and S2 networks where they are
-    at most ``resamples``, random ones otherwise; p is never 0. Two-sided is twice the
-    lesser tail.
-
-    Args:
-        first: [S1, ...], a number of each network of one setting.
-        second: [S2, ...], the same of the other.
-        alternative: ``two-sided``, or the first is ``greater`` or ``less``.
-        resamples: number of divisions at most.
-        seed: of the random divisions.
-
-    Returns:
-        Difference and p-value, [...] each, not corrected for their number.
-
-    Raises:
-        ValueError: fewer than 2 networks of a setting, NaN, or an unknown alternative.
+    at most ``resamples``, random ones otherwise; p is never 0 and not corrected.
+    Two-sided is twice the lesser tail.
     """
     samples = [np.asarray(first, np.float64), np.asarray(second, np.float64)]
     for name, sample in zip(("first", "second"), samples, strict=True):
@@ -309,13 +244,9 @@ def _step_down(
 ) -> tuple[Int[np.ndarray, " M"], Int[np.ndarray, " M"]]:
     """How many draws reach each statistic, alone and by Westfall and Young's maximum.
 
-    Args:
-        observed: the statistics, great where clear.
-        drawn: statistics under the null hypothesis, in blocks.
-
-    Returns:
-        Counts of draws: of those whose own statistic is as great, and of those whose
-        greatest among the comparisons that are no clearer is, made monotone.
+    Statistics are great where clear; draws come in blocks. The second counts draws
+    whose greatest statistic among the comparisons that are no clearer is as great, made
+    monotone.
     """
     clearest_first = np.argsort(-observed, kind="stable")
     alone, together = np.zeros((2, len(observed)), np.int64)
@@ -352,7 +283,7 @@ def _check_numbers(values: np.ndarray, name: str) -> None:
 
 
 def _check_alternative(alternative: str) -> None:
-    """Refuses what is none of ``ALTERNATIVES``."""
+    """Refuses an unknown alternative."""
     if alternative not in ALTERNATIVES:
         raise ValueError(
             f"alternative: expected one of {', '.join(ALTERNATIVES)}, got "

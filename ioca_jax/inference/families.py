@@ -26,16 +26,9 @@ PAPER_MEASURES = ("entropy", *CLAIMED)
 
 
 def above_chance(results: xr.Dataset) -> xr.Dataset:
-    """The networks that there is something to say of: better than chance when intact.
+    """The networks that converged and are better than chance when intact.
 
-    Args:
-        results: a run's results.
-
-    Returns:
-        The same without diverged networks and those at chance.
-
-    Raises:
-        ValueError: none is left.
+    Raises ValueError if there is none.
     """
     kept = converged(results)
     better = intact_accuracy(kept) > _chance(kept) + 0.01
@@ -50,48 +43,62 @@ def above_chance(results: xr.Dataset) -> xr.Dataset:
 def test_family(
     rows: Sequence[dict],
     values: Sequence[np.ndarray],
-    shown: np.ndarray | None = None,
+    *,
+    threshold: float | Sequence[float] = 0.0,
+    interval: Callable = mean_interval,
+) -> pd.DataFrame:
+    """Means of the rows' values over networks, their intervals, and two-sided tests.
+
+    The rows are one family: ``effect_table`` with ``add_tests`` of the same values.
+    """
+    table = effect_table(rows, values, interval=interval)
+    return add_tests(table, values, threshold=threshold)
+
+
+def effect_table(
+    rows: Sequence[dict],
+    values: Sequence[np.ndarray],
+    *,
+    interval: Callable = mean_interval,
+) -> pd.DataFrame:
+    """Rows with ``effect``, the mean of their values [S], and its interval.
+
+    The 95 % interval is ``low`` to ``high``; NaN where a network has no value.
+    """
+    together = np.stack(values, axis=1)
+    whole = np.isfinite(together).all(axis=0)
+    columns = np.full((3, len(rows)), np.nan)
+    if whole.any():
+        together = together[:, whole]
+        columns[:, whole] = np.stack([together.mean(axis=0), *interval(together)])
+    return pd.DataFrame(rows).assign(effect=columns[0], low=columns[1], high=columns[2])
+
+
+def add_tests(
+    table: pd.DataFrame,
+    values: Sequence[np.ndarray],
     *,
     threshold: float | Sequence[float] = 0.0,
     alternative: str = "two-sided",
-    interval: Callable = mean_interval,
 ) -> pd.DataFrame:
-    """Rows with the mean of their values over networks, its interval, and tests.
+    """The table with tests over networks of each row's values [S] against a threshold.
 
-    Args:
-        rows: what each is about, at least one.
-        values: for each, [S], a number for every network.
-        shown: what to test instead of the values, [S, rows].
-        threshold: that the tests are against, one for all rows or one for each.
-        alternative: of the tests.
-        interval: ``statistics.mean_interval``, or ``correlation_interval`` for values
-            in [-1, 1].
-
-    Returns:
-        The rows with ``effect``, its 95 % interval ``low`` to ``high``; ``p_value`` of
-        the sign-flip test and ``p_corrected``, for all rows; and ``p_bootstrap``,
-        corrected likewise, of ``comparisons.bootstrap_test``, which allows for skewed
-        differences. NaN where a network has no value.
-
-    Raises:
-        ValueError: fewer networks than an interval takes, three.
+    ``p_value`` of the sign-flip test and ``p_corrected`` for all rows; ``p_bootstrap``,
+    corrected likewise, of ``bootstrap_test``, which allows for skewed differences. NaN
+    where a network has no value.
     """
-    table, together = pd.DataFrame(rows), np.stack(values, axis=1)
-    shown = together if shown is None else shown
+    together = np.stack(values, axis=1)
     whole = np.isfinite(together).all(axis=0)
-    names = ["effect", "low", "high", "p_value", "p_corrected", "p_bootstrap"]
-    for name in names:
-        table[name] = np.nan
+    columns = np.full((3, len(table)), np.nan)
     if whole.any():
-        bounds = np.broadcast_to(np.asarray(threshold, np.float64), len(rows))
+        bounds = np.broadcast_to(np.asarray(threshold, np.float64), len(table))
         about = {"threshold": bounds[whole], "alternative": alternative}
-        low, high = interval(together[:, whole])
-        test = sign_flip_test(shown[:, whole], **about)
-        robust = bootstrap_test(shown[:, whole], **about)
-        columns = (together[:, whole].mean(axis=0), low, high)
-        columns += (test.p_value, test.p_corrected, robust.p_corrected)
-        table.loc[whole, names] = np.stack(columns, axis=1)
-    return table
+        test = sign_flip_test(together[:, whole], **about)
+        robust = bootstrap_test(together[:, whole], **about)
+        p_values = [test.p_value, test.p_corrected, robust.p_corrected]
+        columns[:, whole] = np.stack(p_values)
+    names = ("p_value", "p_corrected", "p_bootstrap")
+    return table.assign(**dict(zip(names, columns, strict=True)))
 
 
 def normalized_areas(results: xr.Dataset) -> dict[tuple[str, str, str], np.ndarray]:
@@ -125,7 +132,7 @@ def rankings(results: xr.Dataset) -> list[str]:
 
 
 def comparison_of(scope: object, clamp: object, measure: str) -> dict[str, str]:
-    """The columns that say what a comparison is of."""
+    """Columns that name what is compared."""
     return {"scope": str(scope), "clamp": str(clamp), "measure": measure}
 
 
@@ -153,15 +160,8 @@ def need_random_orders(results: xr.Dataset) -> None:
 
 
 def need_seeds(results: xr.Dataset, alpha: float, *, two_sided: bool) -> None:
-    """Refuses fewer networks than a sign-flip test needs to reject anything.
-
-    Args:
-        results: a run's results, of networks that above_chance.
-        alpha: the level.
-        two_sided: whether differences of either sign count.
-
-    Raises:
-        ValueError: too few.
+    """Refuses fewer networks than a sign-flip test needs to reject anything at a
+    level.
     """
     least = seeds_needed(alpha, two_sided=two_sided)
     if results.sizes["seed"] < least:

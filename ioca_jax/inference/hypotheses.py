@@ -15,10 +15,11 @@ from ioca_jax.inference.families import (
     ALPHA,
     MARGIN,
     above_chance,
+    add_tests,
+    effect_table,
     need_random_orders,
     need_seeds,
     normalized_areas,
-    test_family,
 )
 from ioca_jax.inference.statistics import (
     significant,
@@ -82,7 +83,7 @@ def form_hypotheses(
             )
             harms.append(harm)
             shown.append(margin - harm if highest else harm)
-    table = test_family(rows, harms, np.stack(shown, axis=1), alternative="greater")
+    table = add_tests(effect_table(rows, harms), shown, alternative="greater")
     is_shown = significant(table["p_corrected"].to_numpy(), alpha)
     suggested = np.where(table["end"] == "highest", "redundant", "synergistic")
     table["verdict"] = np.where(is_shown, suggested, "undecided")

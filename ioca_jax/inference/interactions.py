@@ -3,6 +3,7 @@
 Positive values are redundancy, negative values synergy.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -12,7 +13,13 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 
 from ioca_jax.inference.comparisons import seeds_needed
-from ioca_jax.inference.families import ALPHA, above_chance, test_family
+from ioca_jax.inference.families import (
+    ALPHA,
+    above_chance,
+    add_tests,
+    effect_table,
+    test_family,
+)
 from ioca_jax.inference.statistics import (
     correlation_interval,
     significant,
@@ -39,22 +46,12 @@ INTERACTIONS = (
 
 
 def correlate_pairs(results: xr.Dataset) -> pd.DataFrame:
-    """Does information know what intervention shows? Ranks pairs by both.
+    """Correlates each pair measure with the effect of ablating the pair.
 
-    Over the pairs of each layer of each network; then over networks.
-
-    Args:
-        results: a run's results, with interactions.
-
-    Returns:
-        A row per layer, clamp, ``pair_measure`` and ``effect_in`` (``loss``,
-        ``accuracy``): ``effect``, the mean over networks of Spearman's rank correlation
-        between the measure and the pair effect, in [-1, 1], with its interval ``low``
-        to ``high``, ``p_value`` and ``p_corrected`` for all rows; and ``networks``,
-        those whose pairs are not all alike. Rows without all of them have NaN.
-
-    Raises:
-        ValueError: a run without interactions, or too few networks.
+    Spearman's rank correlation over the pairs of each layer of each network; a row per
+    ``layer``, ``clamp``, ``pair_measure`` and ``effect_in`` (``loss``, ``accuracy``)
+    with the mean over networks and tests as in ``compare_orders``, and ``networks``,
+    those whose pairs are not all alike. Rows without all of them have NaN.
     """
     kept = above_chance_with_interactions(results)
     measures = kept["pair_measure"].values
@@ -84,7 +81,7 @@ def correlate_pairs(results: xr.Dataset) -> pd.DataFrame:
 
 
 class _Quantity(NamedTuple):
-    """One number of every network that says something of a layer."""
+    """One number of a layer for every network."""
 
     instrument: str
     unit: str
@@ -94,35 +91,24 @@ class _Quantity(NamedTuple):
 
 
 def joint_behaviour(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataFrame:
-    """What dominates in each layer, redundancy or synergy, and how that changes.
+    """Whether redundancy or synergy dominates in each layer, and how that changes.
 
-    Args:
-        results: a run's results, with interactions.
-        alpha: the level of the tests, of all together.
+    A row per ``layer`` (text; ``last less first`` is the difference of these two),
+    ``instrument`` and ``clamp`` (empty where there is none), with ``unit``, mean and
+    tests as in ``compare_orders``, and ``finding``: ``redundant``, ``synergistic``,
+    ``neither``, or nothing where there is no test. The instruments:
 
-    Returns:
-        A row per ``layer``, ``instrument`` and ``clamp`` (empty where there is none),
-        with ``unit``, the mean over networks ``effect``, its interval ``low`` to
-        ``high``, ``p_value``, ``p_corrected`` and ``says``: ``redundant``,
-        ``synergistic``, ``neither``, or nothing where there is no test: no values, a
-        description, or fewer networks than can show anything. Layers are text, and the
-        last is ``last less first``, that difference: ``redundant`` is more so than in
-        the first. The instruments:
-
-        * ``co-information``: mean over pairs, Miller-Madow, bits;
-        * ``significant pairs``: the share of pairs that are significantly redundant
-          less that of those significantly synergistic, at 5 % of any in the network;
-        * ``redundancy_i_min``, ``synergy_i_min``: means over pairs, bits, plug-in, not
-          negative, descriptions without a test (their difference is co-information);
-        * ``groups``: the redundancy index less 1, median over random groups of the
-          greatest size that has one in every network (and in both layers of a
-          difference) and ``JUDGED_EXAMPLES_PER_CELL`` for each of its cells;
-        * ``O-information with class``: median over groups, likewise, bits;
-        * ``pair effects in loss`` and ``in accuracy``: means over pairs, nats and share
-          of the test split.
-
-    Raises:
-        ValueError: a run without interactions, or too few networks for an interval.
+    * ``co-information``: mean over pairs, Miller-Madow, bits;
+    * ``significant pairs``: the share of significantly redundant pairs less that of
+      significantly synergistic ones, at 5 % of any in the network;
+    * ``redundancy_i_min``, ``synergy_i_min``: means over pairs, bits, plug-in, not
+      negative, descriptions without a test (their difference is co-information);
+    * ``groups``: the redundancy index less 1, median over random groups of the greatest
+      size that has one in every network (and in both layers of a difference) and
+      ``JUDGED_EXAMPLES_PER_CELL`` for each of its cells;
+    * ``O-information with class``: median over groups, likewise, bits;
+    * ``pair effects in loss`` and ``in accuracy``: means over pairs, nats and share of
+      the test split.
     """
     kept = above_chance_with_interactions(results)
     layers = layers_of(kept)
@@ -140,8 +126,10 @@ def joint_behaviour(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataFram
                 other.values - one.values if len(together) > 1 else one.values
             )
             judged.append(one.is_judged)
-    table = test_where(judged, rows, values)
-    table["says"] = direction_shown(table, alpha, kept.sizes["seed"])
+    table = effect_table(rows, values)
+    tested = add_tests(table[judged], list(itertools.compress(values, judged)))
+    table = table.join(tested[tested.columns.difference(table.columns)])
+    table["finding"] = direction_shown(table, alpha, kept.sizes["seed"])
     return table
 
 
@@ -185,7 +173,7 @@ def _median_of_groups(
 ) -> Float[np.ndarray, " S"]:
     """Over groups of the greatest size that is judged in all networks and layers.
 
-    An index is a ratio: a mean would be that of the group that says least.
+    An index is a ratio: a mean would be dominated by the least informative group.
     """
     values = results[name]
     most_cells = results.attrs["num_validation"] // JUDGED_EXAMPLES_PER_CELL
@@ -242,33 +230,18 @@ def above_chance_with_interactions(results: xr.Dataset) -> xr.Dataset:
     return above_chance(results)
 
 
-def test_where(
-    judged: Sequence[bool], rows: Sequence[dict], values: Sequence[np.ndarray]
-) -> pd.DataFrame:
-    """As ``test_family``; rows that are not judged take no part in the correction."""
-    tables = []
-    for is_judged in set(judged):
-        chosen = [n for n, this in enumerate(judged) if this == is_judged]
-        table = test_family([rows[n] for n in chosen], [values[n] for n in chosen])
-        if not is_judged:
-            table[["p_value", "p_corrected", "p_bootstrap"]] = np.nan
-        tables.append(table.set_index(np.array(chosen)))
-    return pd.concat(tables).sort_index()
-
-
 def direction_shown(
     table: pd.DataFrame,
     alpha: float,
     networks: int,
     words: tuple[str, str] = DIRECTIONS,
 ) -> np.ndarray:
-    """What a two-sided test says, and nothing where it could not have said anything."""
-    is_tested = table["p_corrected"].notna() & (networks >= seeds_needed(alpha))
-    untold = np.where(is_tested, "neither", "")
-    said = np.where(table["effect"] > 0, *words)
-    return np.where(
-        is_tested & significant(table["p_corrected"].to_numpy(), alpha), said, untold
-    )
+    """The direction that a two-sided test shows, ``neither``, or empty: no test."""
+    p_values = table["p_corrected"].to_numpy()
+    is_tested = ~np.isnan(p_values) & (networks >= seeds_needed(alpha))
+    direction = np.where(table["effect"] > 0, *words)
+    shown = np.where(significant(p_values, alpha), direction, "neither")
+    return np.where(is_tested, shown, "")
 
 
 def finite_mean_where(

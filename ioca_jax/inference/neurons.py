@@ -23,17 +23,10 @@ from ioca_jax.results.selection import layers_of, neurons_of
 def compare_variants(results: xr.Dataset) -> pd.DataFrame:
     """Whether neurons rank the same by another quantiser, or on other examples.
 
-    Args:
-        results: a run's results, with ``robustness``.
-
-    Returns:
-        A row per variant, measure and layer: ``spearman``, the mean over networks of
-        Spearman's rank correlation with the run's own values, with its interval
-        ``low`` to ``high`` (NaN with fewer than three networks); the row "second half"
-        is against "first half", examples that it shares none with.
-
-    Raises:
-        ValueError: a run without ``robustness``.
+    A row per variant, measure and layer: ``spearman``, the mean over networks of
+    Spearman's rank correlation with the run's own values, with its interval ``low`` to
+    ``high`` (NaN with fewer than three networks); the row "second half" is against
+    "first half", examples that it shares none with.
     """
     if "variant_score" not in results:
         raise ValueError(
@@ -72,19 +65,14 @@ def compare_variants(results: xr.Dataset) -> pd.DataFrame:
 
 
 def count_neurons(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataFrame:
-    """Counts each layer's neurons that say nothing, or no more than chance.
+    """Counts each layer's dead, always active and significantly informative neurons.
 
-    Args:
-        results: a run's results.
-        alpha: the level.
-
-    Returns:
-        A row per layer, means over networks: ``neurons``; ``dead``, whose code is never
-        but the lowest; ``always_on``, whose code is always the highest;
-        ``family_MEASURE``, those above what any neuron shows in ``1 - alpha`` of the
-        permutations; ``discovered_MEASURE``, those found at a false discovery rate of
-        ``alpha`` (Benjamini-Hochberg), both for measures that were test_family;
-        ``selective_for_CLASS``, those whose KL selectivity that class attains.
+    A row per layer, means over networks: ``neurons``; ``dead``, whose code is always
+    the lowest; ``always_on``, whose code is always the highest; ``family_MEASURE``,
+    those above the maximum over neurons in ``1 - alpha`` of the permutations;
+    ``discovered_MEASURE``, those found at a false discovery rate of ``alpha``, both for
+    measures that were tested; ``selective_for_CLASS``, those whose KL selectivity that
+    class attains.
     """
     kept = above_chance(results)
     by_code = kept["joint_count"].sum("class")

@@ -77,18 +77,11 @@ def compare_orders(results: xr.Dataset) -> pd.DataFrame:
 
 
 def difference_curves(results: xr.Dataset) -> pd.DataFrame:
-    """By how much each order's accuracy is above that of random ones, at every step.
+    """Accuracy of each order less that of random ones, at every step.
 
-    Args:
-        results: a run's results, with random orders.
-
-    Returns:
-        A row per scope, clamp, ``ranked_by`` (the first five measures), ``direction``
-        and ``step``: ``mean`` over networks, and ``low`` and ``high`` of a band that
-        holds the whole curve of expected differences with 95 % confidence.
-
-    Raises:
-        ValueError: fewer networks than a band takes, or no random orders.
+    A row per scope, clamp, ``ranked_by`` (the first five measures), ``direction`` and
+    ``step``: ``mean`` over networks, and ``low`` and ``high`` of a band that holds the
+    whole curve of expected differences with 95 % confidence.
     """
     kept = above_chance(results)
     need_random_orders(kept)
@@ -130,23 +123,14 @@ def _difference(
 
 
 def correlate_effects(results: xr.Dataset) -> pd.DataFrame:
-    """Correlates each measure with what ablating single neurons costs in test loss.
+    """Correlates each measure with the rise of the test loss when one neuron is
+    ablated.
 
     Within each layer of each network, since pooling layers would make correlation of
-    their levels; then over networks.
-
-    Args:
-        results: a run's results.
-
-    Returns:
-        A row per layer, clamp and measure: ``effect``, the mean of Kendall's tau-b
-        between the measure and the rise of the loss, with its interval and tests as in
-        ``compare_orders``; ``spearman``, the mean of Spearman's rank correlation; and
-        ``networks``, those whose neurons of the layer are not all alike. Rows without
-        enough of them have NaN.
-
-    Raises:
-        ValueError: too few networks.
+    their levels; then over networks. A row per layer, clamp and measure: ``effect``,
+    the mean of Kendall's tau-b, with its interval and tests as in ``compare_orders``;
+    ``spearman``, the mean of Spearman's rank correlation; and ``networks``, those whose
+    neurons of the layer are not all alike. Rows without enough of them have NaN.
     """
     kept = above_chance(results)
     rise = kept["single_loss"] - intact_loss(kept)

@@ -29,19 +29,14 @@ from ioca_jax.results.selection import converged
 
 
 def tabulate(results: xr.Dataset) -> dict[str, pd.DataFrame]:
-    """All tables for which a run has enough networks, orders and interactions.
+    """All tables for which a run has enough networks, orders and interactions, by name.
 
-    Args:
-        results: a run's results.
-
-    Returns:
-        By name: ``neurons``; ``variants`` with robustness; with random orders and three
-        networks ``orders``, ``differences`` and ``effects``, with five also
-        ``hypotheses``, with six and the paper's measures ``claims``. With interactions
-        and three networks ``pairs`` and ``joint``, with hypotheses and six also
-        ``verdicts`` (a row per hypothesis and instrument) and ``conclusions`` (a row
-        per hypothesis). With trajectories ``trajectories``, with three networks and two
-        epochs also ``trends``.
+    ``neurons``; ``variants`` with robustness; with random orders and three networks
+    ``orders``, ``differences`` and ``effects``, with five also ``hypotheses``, with six
+    and the paper's measures ``claims``. With interactions and three networks ``pairs``
+    and ``joint``, with hypotheses and six also ``verdicts`` (a row per hypothesis and
+    instrument) and ``conclusions`` (a row per hypothesis). With trajectories
+    ``trajectories``, with three networks and two epochs also ``trends``.
     """
     tables = order_tables(results)
     return tables | interaction_tables(results, tables)

@@ -18,22 +18,14 @@ from ioca_jax.results.selection import (
 
 
 def trajectory_table(results: xr.Dataset) -> pd.DataFrame:
-    """What layers say of the class as they are trained.
+    """Measures of each layer at every epoch, means over networks, NaN if one has no
+    value.
 
     Of all networks that did not diverge: those at chance too, which may have memorised.
-
-    Args:
-        results: a run's results, with trajectories.
-
-    Returns:
-        A row per ``layer`` and ``trajectory_epoch``, means over networks:
-        ``test_error`` (share), the median over the layer's neurons of each measure of
-        information (``median_MEASURE``, bits), ``layer_entropy``, ``layer_information``
-        and ``layer_information_decoded`` (bits), and the median over groups of the
-        ``redundancy_index``. NaN where not every network has a value.
-
-    Raises:
-        ValueError: a run without trajectories, or whose networks all diverged.
+    A row per ``layer`` and ``trajectory_epoch``: ``test_error`` (share), the median
+    over the layer's neurons of each measure of information (``median_MEASURE``, bits),
+    ``layer_entropy``, ``layer_information`` and ``layer_information_decoded`` (bits),
+    and the median over groups of the ``redundancy_index``.
     """
     kept = _converged_with_trajectories(results)
     rows = []
@@ -47,23 +39,12 @@ def trajectory_table(results: xr.Dataset) -> pd.DataFrame:
 
 
 def trends_of_training(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataFrame:
-    """Whether what ``trajectory_table`` lists grows or shrinks to the last epoch.
+    """Whether the quantities of ``trajectory_table`` grow or shrink to the last epoch.
 
-    Args:
-        results: a run's results, with trajectories.
-        alpha: the level of the tests, of all together.
-
-    Returns:
-        A row per ``layer`` (text, ``all`` for the test error), ``quantity``,
-        ``from_epoch`` (the first looked at after 0, and 0 where it was) and
-        ``to_epoch``: ``unit``; ``effect``, the mean over networks of the difference,
-        with its interval ``low`` to ``high``, ``p_value``, ``p_corrected``; and
-        ``trend``: ``grows``, ``shrinks``, ``neither``, or nothing where there is no
-        test.
-
-    Raises:
-        ValueError: a run without trajectories or with a single epoch, or too few
-            networks for an interval.
+    A row per ``layer`` (text, ``all`` for the test error), ``quantity``, ``from_epoch``
+    (the first after 0, and 0 where it was looked at) and ``to_epoch``: ``unit``, mean
+    difference and tests as in ``compare_orders``, and ``trend``: ``grows``,
+    ``shrinks``, ``neither``, or nothing where there is no test.
     """
     kept = _converged_with_trajectories(results)
     epochs = kept["trajectory_epoch"].values.tolist()
@@ -99,7 +80,7 @@ def trends_of_training(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataF
 def _courses(
     results: xr.Dataset, layer: Layer
 ) -> dict[str, tuple[Float[np.ndarray, "S epochs"], str]]:
-    """By name, a layer's quantities at every epoch looked at, and their units."""
+    """By name, a layer's quantities at every epoch, and their units."""
     of_neurons = results["trajectory_score"].isel(neuron=neurons_of(results, layer))
     found = {}
     for measure in results["measure"].values:

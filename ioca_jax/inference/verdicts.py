@@ -58,36 +58,23 @@ INTERVENTIONAL = ("pair effects in loss", "pair effects in accuracy")
 def test_hypotheses(
     results: xr.Dataset, hypotheses: pd.DataFrame, *, alpha: float = ALPHA
 ) -> pd.DataFrame:
-    """Holds what pairs and groups show against what the curves suggest.
+    """Tests the hypotheses of ``form_hypotheses`` with pairs and groups of neurons.
 
     A hypothesis is about the neurons of highest or lowest value of a measure: here the
-    quarter of the layer that goes first in that order (at least two neurons). Pairs are
-    of such a neuron with any other of its layer. The group is the first k neurons of
-    the order, k from 2 to the quarter the greatest that has in every network
-    ``JUDGED_EXAMPLES_PER_CELL`` for each cell; its redundancy is what the k say alone,
-    summed, less what they say jointly (Miller-Madow, both).
+    quarter of the layer that is ablated first in that order (at least two neurons).
+    Pairs are of such a neuron with any other of its layer. The group is the first k
+    neurons of the order, k from 2 to the quarter the greatest that has in every network
+    ``JUDGED_EXAMPLES_PER_CELL`` for each cell; its redundancy is the sum of the
+    neurons' information less their joint information (Miller-Madow, both).
 
-    Args:
-        results: a run's results, with interactions.
-        hypotheses: out of ``claims.form_hypotheses`` of the same results.
-        alpha: the level of the tests, of all together.
-
-    Returns:
-        A row per hypothesis (``layer``, ``clamp``, ``measure``, ``end``, ``suggested``,
-        which is its verdict) and ``instrument``: ``co-information`` (mean over pairs,
-        Miller-Madow, bits), ``groups`` (redundancy, bits),
-        ``pair effects in loss`` (nats) and ``in accuracy`` (share) at that clamp; with
-        ``unit``; ``neurons``, the size of the quarter or the group (0: none);
-        ``effect``, its interval ``low`` to ``high``, ``p_value``, ``p_corrected`` and
-        ``says`` as in ``joint_behaviour``; ``beside_others``, the effect less that of
-        the layer's pairs without a neuron of the quarter, or, of groups, that of the
-        first k of random orders; and ``p_beside_others``, corrected for all rows.
-        Pair effects say a direction only where they are further in it than those of the
-        others, at the same level.
-
-    Raises:
-        ValueError: a run without interactions, too few networks for the level, or a
-            hypothesis about an order that the run does not have.
+    A row per hypothesis (``layer``, ``clamp``, ``measure``, ``end``, ``suggested``) and
+    ``instrument``: ``co-information`` and ``groups`` (bits), ``pair effects in loss``
+    (nats) and ``in accuracy`` (share) at that clamp; ``neurons``, the size of the
+    quarter or the group (0: none); mean, tests and ``finding``
+    as in ``joint_behaviour``; ``beside_others``, the effect less that of the layer's
+    pairs without a neuron of the quarter or, for groups, of the first k of random
+    orders; and ``p_beside_others``, corrected for all rows. Pair effects show a
+    direction only where they also differ significantly from those of the others in it.
     """
     kept = above_chance_with_interactions(results)
     need_seeds(kept, alpha, two_sided=True)
@@ -107,13 +94,15 @@ def test_hypotheses(
             effects.append(effect)
             others.append(effect - other)
     table = test_family(rows, effects)
-    table["says"] = direction_shown(table, alpha, kept.sizes["seed"])
+    table["finding"] = direction_shown(table, alpha, kept.sizes["seed"])
     beside = test_family(rows, others)
     table["beside_others"] = beside["effect"]
     table["p_beside_others"] = beside["p_corrected"]
     apart = np.sign(table["beside_others"]) == np.sign(table["effect"])
     apart &= significant(table["p_beside_others"].to_numpy(), alpha)
-    speaks = table["says"].isin(DIRECTIONS) & table["instrument"].isin(INTERVENTIONAL)
+    speaks = table["finding"].isin(DIRECTIONS) & table["instrument"].isin(
+        INTERVENTIONAL
+    )
     table.loc[speaks & ~apart, "says"] = "neither"
     return table
 
@@ -124,7 +113,9 @@ _Evidence = tuple[str, str, int, Float[np.ndarray, " S"], Float[np.ndarray, " S"
 def _test_one(
     results: xr.Dataset, about: Mapping[str, Any], alone: Float[np.ndarray, "S H"]
 ) -> Iterable[_Evidence]:
-    """By instrument, its unit and neurons, and its values here and elsewhere."""
+    """By instrument, its unit and neurons, and its values for these and for other
+    neurons.
+    """
     layer = about["layer"]
     ordered = _order_of(results, layer, about["measure"], about["end"])
     pairs = pairs_of(results, layer)
@@ -156,7 +147,7 @@ def _group_of(
     quarter: int,
     alone: Float[np.ndarray, "S H"],
 ) -> tuple[int, Float[np.ndarray, " S"], Float[np.ndarray, " S"]]:
-    """Size of the group that goes first, its redundancy, that of random ones."""
+    """Size of the group ablated first, its redundancy, that of random ones."""
     in_order = (about["measure"], _direction(about["end"]))
     bits = _redundancy_along(results, about["layer"], *in_order, alone)[:, 0]
     usable = np.flatnonzero(np.isfinite(bits).all(axis=0))
@@ -189,49 +180,36 @@ def _redundancy_along(
     return np.concatenate([known[..., :1] * np.nan, summed - known[..., 1:]], axis=-1)
 
 
-def conclude(weighed: pd.DataFrame) -> pd.DataFrame:
-    """What the instruments together say of each hypothesis.
+def conclude(tested: pd.DataFrame) -> pd.DataFrame:
+    """Combines the instruments of ``test_hypotheses`` into a verdict on each
+    hypothesis.
 
     A direction is *agreed* on where at least one informational and one interventional
-    instrument say it, and none says the opposite.
-
-    * *confirmed*: what the curves suggest is agreed on;
-    * *contradicted*: its opposite is;
-    * *mixed*: some instruments say the one, some the other;
-    * *open*: anything else.
-
-    Where the curves suggest nothing, the verdict is the direction agreed on, or
-    ``mixed``, or ``open``.
-
-    Args:
-        weighed: out of ``test_hypotheses``.
-
-    Returns:
-        A row per hypothesis: ``layer``, ``clamp``, ``measure``, ``end``,
-        ``suggested``; ``redundant``, ``synergistic``, ``neither``: how many instruments
-        say so; ``verdict``; ``sentence``.
+    instrument show it, and none shows the opposite. ``confirmed``: what the curves
+    suggest is agreed on; ``contradicted``: its opposite is; ``mixed``: instruments show
+    both; ``open``: anything else. Where the curves suggest nothing, the verdict is the
+    direction agreed on, ``mixed`` or ``open``. A row per hypothesis, also with the
+    number of instruments for each finding and a ``sentence``.
     """
     keys = ["layer", "clamp", "measure", "end", "suggested"]
     rows = []
-    for _, instruments in weighed.groupby(keys, sort=False):
+    for _, instruments in tested.groupby(keys, sort=False):
         about = {key: instruments[key].iloc[0] for key in keys}
-        said = instruments["says"].tolist()
-        counts = {name: said.count(name) for name in (*DIRECTIONS, "neither")}
-        verdict = _verdict(
-            about["suggested"], dict(zip(instruments["instrument"], said, strict=True))
-        )
+        found = instruments.set_index("instrument")["finding"]
+        counts = {name: int((found == name).sum()) for name in (*DIRECTIONS, "neither")}
+        verdict = _verdict(about["suggested"], found.to_dict())
         sentence = _sentence(about, instruments.to_dict("records"), verdict)
         rows.append({**about, **counts, "verdict": verdict, "sentence": sentence})
     return pd.DataFrame(rows)
 
 
-def _verdict(suggested: str, said: Mapping[str, str]) -> str:
-    everything = set(said.values())
-    if everything.issuperset(DIRECTIONS):
+def _verdict(suggested: str, findings: Mapping[str, str]) -> str:
+    """The verdict from each instrument's finding."""
+    if set(findings.values()).issuperset(DIRECTIONS):
         return "mixed"
     for direction in DIRECTIONS:
-        saying = {name for name, what in said.items() if what == direction}
-        if saying & set(INFORMATIONAL) and saying & set(INTERVENTIONAL):
+        showing = {name for name, found in findings.items() if found == direction}
+        if showing & set(INFORMATIONAL) and showing & set(INTERVENTIONAL):
             if suggested not in DIRECTIONS:
                 return direction
             return "confirmed" if direction == suggested else "contradicted"
@@ -243,44 +221,34 @@ def _sentence(
     instruments: Sequence[Mapping[Hashable, Any]],
     verdict: str,
 ) -> str:
-    """A hypothesis and what became of it, as a researcher could quote it."""
-    which = f"the neurons of {about['end']} {readable(about['measure'])}"
-    suggests = (
-        f"that {which} are {about['suggested']}"
-        if about["suggested"] in DIRECTIONS
-        else f"nothing of {which}"
-    )
+    """A hypothesis and its verdict, as a researcher could quote it."""
+    suggestion = f"the neurons of {about['end']} {readable(about['measure'])}"
+    if about["suggested"] in DIRECTIONS:
+        suggestion = f"that {suggestion} are {about['suggested']}"
+    else:
+        suggestion = f"nothing about {suggestion}"
     units = {"bit": " bits", "nat": " nats", "1": ""}
     parts = []
-    for what, words in (
-        *((direction, direction) for direction in DIRECTIONS),
-        ("neither", "nothing"),
-        ("", ""),
-    ):
-        saying = [row for row in instruments if row["says"] == what]
+    for finding in (*DIRECTIONS, "neither", ""):
         names = [
             f"{row['instrument']} ({row['effect']:+.2g}{units[row['unit']]})"
-            if words
+            if finding
             else str(row["instrument"])
-            for row in saying
+            for row in instruments
+            if row["finding"] == finding
         ]
-        if not names:
-            continue
-        listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-        is_one = len(saying) == 1 and saying[0]["instrument"] == "co-information"
-        verb = ("says" if is_one else "say") if words else ("has" if is_one else "have")
-        parts.append(f"{listed} {verb} {words or 'no estimate'}")
+        if names:
+            parts.append(f"{finding or 'no estimate'} by {', '.join(names)}")
     return (
         f"In {layer_title(about['layer'])}, clamped to {about['clamp']}, the curves "
-        f"suggest {suggests}; of {len(instruments)} instruments {'; '.join(parts)}: "
-        f"{verdict}."
+        f"suggest {suggestion}; {'; '.join(parts)}: {verdict}."
     )
 
 
 def _order_of(
     results: xr.Dataset, layer: Layer, measure: str, end: str
 ) -> Int[np.ndarray, "S K"]:
-    """The layer's neurons, those meant first."""
+    """The layer's neurons, those that the hypothesis is about first."""
     where = orderings_of(results, measure, _direction(end))
     if not where.size:
         raise ValueError(

@@ -195,7 +195,7 @@ def _joint(tables: Mapping[str, pd.DataFrame]) -> list[str]:
             " ".join(filter(None, [row["instrument"], row["clamp"]])),
             row["unit"],
             *_estimate(row, ".3g"),
-            row["says"],
+            row["finding"],
         ]
         for row in _records(tables, "joint")
     ]

@@ -116,7 +116,7 @@ def test_layers_of_one_neuron_and_of_equal_pairs_have_no_correlation():
     assert set(table[silent]["networks"]) == {0}
     joint = interactions.joint_behaviour(results)
     assert np.isnan(only(joint, layer="2", instrument="co-information")["effect"])
-    assert set(joint["says"]) == {""}  # four networks show nothing
+    assert set(joint["finding"]) == {""}  # four networks show nothing
     silenced = report._pairs({"pairs": table.assign(effect=np.nan)})
     assert any("co_information_miller_madow" in line for line in silenced)
 
@@ -139,12 +139,12 @@ def test_what_dominates_in_layers_is_found():
         ),
     ):
         row = only(table, layer=layer, instrument=instrument, clamp=clamp)
-        assert row["says"] == says
+        assert row["finding"] == says
         assert row["low"] < row["effect"] < row["high"]
-    assert only(table, layer="1", instrument="groups")["says"] == "redundant"
-    assert only(table, layer="2", instrument="groups")["says"] == "neither"
+    assert only(table, layer="1", instrument="groups")["finding"] == "redundant"
+    assert only(table, layer="2", instrument="groups")["finding"] == "neither"
     last = only(table, layer="last less first", instrument="groups")
-    assert last["says"] == "synergistic"
+    assert last["finding"] == "synergistic"
     index = results["redundancy_index"].values[:, :, -1].mean(axis=(0, 2))
     np.testing.assert_allclose(last["effect"], index[2] - index[1], rtol=1e-6)
 
@@ -176,7 +176,7 @@ def test_numbers_of_a_layer_by_hand():
     assert len(described) == 3 * 2
     assert set(described["p_value"].isna()) == {True}
     assert set(described["effect"].isna()) == {False}
-    assert set(described["says"]) == {""}
+    assert set(described["finding"]) == {""}
 
 
 def test_groups_are_of_the_greatest_size_that_all_networks_have():
@@ -204,8 +204,8 @@ def test_hypotheses_are_confirmed_contradicted_mixed_or_left_open():
         ),
     )
     assert len(table) == 4 * 4
-    assert set(table.query("layer == 1")["says"]) == {"redundant"}
-    of_second = table.query("layer == 2").set_index("instrument")["says"].to_dict()
+    assert set(table.query("layer == 1")["finding"]) == {"redundant"}
+    of_second = table.query("layer == 2").set_index("instrument")["finding"].to_dict()
     assert of_second == {
         **dict.fromkeys(verdicts.INFORMATIONAL, "redundant"),
         **dict.fromkeys(verdicts.INTERVENTIONAL, "synergistic"),
@@ -219,10 +219,9 @@ def test_hypotheses_are_confirmed_contradicted_mixed_or_left_open():
     bits, index, nats, share = table["effect"].tolist()[-4:]
     assert concluded["sentence"].tolist()[-1] == (
         "In layer 2, clamped to mean, the curves suggest that the neurons of highest "
-        f"mutual information are redundant; of 4 instruments co-information "
-        f"({bits:+.2g} bits) and groups ({index:+.2g} bits) say redundant; pair "
-        f"effects in loss ({nats:+.2g} nats) and pair effects in accuracy "
-        f"({share:+.2g}) say synergistic: mixed."
+        f"mutual information are redundant; redundant by co-information ({bits:+.2g} "
+        f"bits), groups ({index:+.2g} bits); synergistic by pair effects in loss "
+        f"({nats:+.2g} nats), pair effects in accuracy ({share:+.2g}): mixed."
     )
     nothing = verdicts.test_hypotheses(
         planted_joint_results(), hypotheses((1, "highest", "redundant"))
@@ -259,7 +258,7 @@ def test_the_rule_of_verdicts(suggested, said, verdict):
         [
             {
                 **{**about, "suggested": suggested, "instrument": instrument},
-                **{"unit": "1", "effect": 0.5, "says": words[letter]},
+                **{"unit": "1", "effect": 0.5, "finding": words[letter]},
             }
             for instrument, letter in zip(INSTRUMENTS, said, strict=True)
         ]
@@ -345,10 +344,10 @@ def test_groups_without_an_estimate_say_nothing():
     table = verdicts.test_hypotheses(results, hypotheses((1, "highest", "redundant")))
     groups = only(table, instrument="groups")
     assert np.isnan(groups["effect"])
-    assert (groups["neurons"], groups["says"]) == (0, "")
+    assert (groups["neurons"], groups["finding"]) == (0, "")
     concluded = only(verdicts.conclude(table))
     assert concluded["verdict"] == "confirmed"
-    assert concluded["sentence"].endswith("; groups have no estimate: confirmed.")
+    assert concluded["sentence"].endswith("; no estimate by groups: confirmed.")
 
 
 def test_hypotheses_of_small_layers():
@@ -389,7 +388,7 @@ def test_all_rows_of_a_table_are_one_family(monkeypatch):
     # Descriptions are tested apart, and their p-values left out.
     (family,) = (f for f in tests if len(f.p_value) == len(judged))
     np.testing.assert_array_equal(judged["p_corrected"], family.p_corrected)
-    shown = np.isin(judged["says"].to_numpy(str), interactions.DIRECTIONS)
+    shown = np.isin(judged["finding"].to_numpy(str), interactions.DIRECTIONS)
     assert 0 < shown.sum() < len(judged)
     np.testing.assert_array_equal(shown, family.p_corrected <= 0.05)
     tests.clear()
