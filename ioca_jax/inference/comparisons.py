@@ -187,9 +187,7 @@ def seeds_needed(alpha: float, *, two_sided: bool = True) -> int:
 
 
 class IndependentTest(NamedTuple):
-    """Result of ``independent_test``: mean of the first less mean of the second, and
-    p.
-    """
+    """Mean of the first setting less that of the second, and p-value."""
 
     difference: Float[np.ndarray, "*batch"]
     p_value: Float[np.ndarray, "*batch"]

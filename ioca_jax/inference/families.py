@@ -160,9 +160,7 @@ def need_random_orders(results: xr.Dataset) -> None:
 
 
 def need_seeds(results: xr.Dataset, alpha: float, *, two_sided: bool) -> None:
-    """Refuses fewer networks than a sign-flip test needs to reject anything at a
-    level.
-    """
+    """Refuses fewer networks than a sign-flip test needs at a level."""
     least = seeds_needed(alpha, two_sided=two_sided)
     if results.sizes["seed"] < least:
         raise ValueError(

@@ -123,8 +123,7 @@ def _difference(
 
 
 def correlate_effects(results: xr.Dataset) -> pd.DataFrame:
-    """Correlates each measure with the rise of the test loss when one neuron is
-    ablated.
+    """Correlates each measure with the effects of ablating single neurons.
 
     Within each layer of each network, since pooling layers would make correlation of
     their levels; then over networks. A row per layer, clamp and measure: ``effect``,

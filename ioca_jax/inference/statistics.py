@@ -133,10 +133,9 @@ def simultaneous_band(
     *,
     confidence: float = 0.95,
 ) -> tuple[Float[np.ndarray, "*batch points"], Float[np.ndarray, "*batch points"]]:
-    """Band that contains the whole mean curve, every point at once, with that
-    confidence.
+    """Band that contains the whole mean curve [S, ..., points] with a confidence.
 
-    Curves are [S, ..., points]; NaN points do not widen the band at others. The band is
+    NaN points do not widen the band at others. The band is
     ``mean ± q se``, where q solves the Gaussian kinematic formula for the greatest
     ``|t|`` along a curve of length L, with ``v = S - 1`` degrees of freedom:
 
@@ -244,8 +243,7 @@ def spearman(
 def false_discovery(
     p_values: Float[ArrayLike, "*shape"], axis: int = -1
 ) -> Float[np.ndarray, "*shape"]:
-    """Benjamini and Hochberg's adjusted p-values along an axis; NaN stays and is not
-    counted.
+    """Benjamini and Hochberg's adjusted p-values along an axis; NaN stays.
 
     Rejecting where they are at most alpha keeps the expected share of false rejections
     below alpha, for independent or positively dependent tests.

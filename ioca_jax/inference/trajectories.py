@@ -18,8 +18,7 @@ from ioca_jax.results.selection import (
 
 
 def trajectory_table(results: xr.Dataset) -> pd.DataFrame:
-    """Measures of each layer at every epoch, means over networks, NaN if one has no
-    value.
+    """Measures of each layer at every epoch, means over networks.
 
     Of all networks that did not diverge: those at chance too, which may have memorised.
     A row per ``layer`` and ``trajectory_epoch``: ``test_error`` (share), the median

@@ -113,9 +113,7 @@ _Evidence = tuple[str, str, int, Float[np.ndarray, " S"], Float[np.ndarray, " S"
 def _test_one(
     results: xr.Dataset, about: Mapping[str, Any], alone: Float[np.ndarray, "S H"]
 ) -> Iterable[_Evidence]:
-    """By instrument, its unit and neurons, and its values for these and for other
-    neurons.
-    """
+    """By instrument: unit, neurons, values for them and for other neurons."""
     layer = about["layer"]
     ordered = _order_of(results, layer, about["measure"], about["end"])
     pairs = pairs_of(results, layer)
@@ -181,8 +179,7 @@ def _redundancy_along(
 
 
 def conclude(tested: pd.DataFrame) -> pd.DataFrame:
-    """Combines the instruments of ``test_hypotheses`` into a verdict on each
-    hypothesis.
+    """Combines the instruments into a verdict on each hypothesis.
 
     A direction is *agreed* on where at least one informational and one interventional
     instrument show it, and none shows the opposite. ``confirmed``: what the curves

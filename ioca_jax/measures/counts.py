@@ -81,21 +81,12 @@ def pair_counts(
     num_codes: int,
     num_classes: int,
 ) -> Int[Array, "H H pair_codes C"]:
-    """Counts how often the codes of each pair of neurons meet each class.
+    """Joint counts [H, H, B*B, C] of the codes of each pair of neurons and the class.
 
     The joint code of neurons i and j is ``code_i * B + code_j``, so that
     ``mutual_information`` of the result is I(Ti,Tj;Y) of all pairs. Indicators of the
     codes but 0 are multiplied class by class, in blocks of examples sorted by class;
-    what involves code 0 follows from the margins.
-
-    Args:
-        codes: int32 [N, H] in [0, B).
-        labels: int32 [N] in [0, C). An example with a label outside is not counted.
-        num_codes: B.
-        num_classes: C.
-
-    Returns:
-        int32 [H, H, B*B, C], exact for N up to 2^24 in each class.
+    counts of code 0 follow from the margins. Exact for N up to 2^24 in each class.
     """
     num_examples, num_neurons = codes.shape
     by_class = jnp.argsort(labels)

@@ -21,14 +21,10 @@ from ioca_jax.measures.pairs import tables_of_each
 
 
 class Decomposition(NamedTuple):
-    """What two neurons say of the class, in four parts that add up to I(Ti,Tj;Y).
+    """Four parts of I(Ti,Tj;Y) that add up to it, float64 [P], bits.
 
-    Attributes:
-        redundancy: float64 [P], bits, what both say.
-        unique_first: float64 [P], bits, what only the first says.
-        unique_second: float64 [P], bits, what only the second says.
-        synergy: float64 [P], bits, what neither says alone.
-        gap: float64 [P], bits: no part is further than this from its exact value.
+    ``unique_first`` is information that only the first neuron has; no part is further
+    than ``gap`` from its exact value.
     """
 
     redundancy: Float[np.ndarray, " P"]
@@ -43,30 +39,18 @@ _GREATEST_GAP = 1e-6
 
 
 def broja(counts: Int[ArrayLike, "P pair_codes C"]) -> Decomposition:
-    """The decomposition of Bertschinger and others, of chosen pairs.
+    """The decomposition of Bertschinger and others, of pairs' counts [P, B*B, C].
 
     ``I(Ti;Y) - R = min_Q I_Q(Ti;Y|Tj)`` over the laws Q with the pair laws of (Ti, Y)
-    and of (Tj, Y) as observed. The convex dual,
-    ``max sum_ty P(t,y) a(t,y) + sum_sy P(s,y) b(s,y)`` subject to
-    ``log sum_y exp(a(t,y) + b(s,y)) <= 0`` for all codes t, s, has few variables and
-    smooth constraints. SciPy's SLSQP solves it; its value is a bound from one side, and
-    the law that its multipliers give, fitted to the margins, one from the other.
+    and of (Tj, Y) as observed. The convex dual, ``max sum_ty P(t,y) a(t,y) + sum_sy
+    P(s,y) b(s,y)`` subject to ``log sum_y exp(a(t,y) + b(s,y)) <= 0`` for all codes t,
+    s, has few variables and smooth constraints. SciPy's SLSQP solves it; its value is a
+    bound from one side, and the law that its multipliers give, fitted to the margins,
+    one from the other. A loop over pairs on the host: about 0.05 s each for one bit and
+    ten classes. Raises ArithmeticError where the gap is greater than 1e-6 bits.
 
-    A loop over pairs on the host: about 0.05 s each for one bit and ten classes.
-
-    Args:
-        counts: int32 [P, B*B, C] out of ``pair_tables``; not traced.
-
-    Returns:
-        The parts, not negative, plug-in values.
-
-    Raises:
-        ValueError: a number of pair codes that is no square, or nothing counted.
-        ArithmeticError: the solver left a gap greater than 1e-6 bits.
-
-    Source:
-        N. Bertschinger et al., "Quantifying unique information", arXiv 1311.4369,
-        definition 1; the dual: A. Makkeh et al., "BROJA-2PID", arXiv 1803.05238.
+    Source: N. Bertschinger et al., "Quantifying unique information", arXiv 1311.4369,
+    definition 1; the dual: A. Makkeh et al., "BROJA-2PID", arXiv 1803.05238.
     """
     check_counts(counts)
     tables = np.asarray(counts)

@@ -36,20 +36,13 @@ from ioca_jax.measures.pairs import EXAMPLES_PER_CELL, checked_codes
 
 
 class GroupInformation(NamedTuple):
-    """What a group of neurons says of the class together.
+    """Joint information of groups of neurons about the class, in bits.
 
-    Attributes:
-        cells: int32 [...], pairs of joint code and class that occur.
-        entropy: float32 [...], bits, of the joint code: ``H(T)``. NaN, like all below,
-            where there are fewer than ``EXAMPLES_PER_CELL`` examples for a cell.
-        entropy_miller_madow: float32 [...], bits.
-        information: float32 [...], bits: ``I(T;Y)``.
-        information_miller_madow: float32 [...], bits; may be negative.
-        null_information: float32 [...], bits, the mean under permuted labels: how much
-            of ``information`` chance alone would give. Permuted labels fill more cells
-            than true ones, so it is rather too much than too little.
-        null_information_miller_madow: float32 [...], bits; 0 were the correction exact.
-        p_value: float32 [...], of ``information``: ``(b + 1) / (m + 1)``.
+    ``cells`` are pairs of joint code and class that occur; all else is NaN where there
+    are fewer than ``EXAMPLES_PER_CELL`` examples for a cell. ``entropy`` is ``H(T)`` of
+    the joint code, ``information`` is ``I(T;Y)``; ``null_...`` are means under permuted
+    labels (these fill more cells than the true ones, so the null is rather too large),
+    and ``p_value`` of ``information`` is ``(b + 1) / (m + 1)``.
     """
 
     cells: Int[Array, "*batch"]
@@ -63,27 +56,14 @@ class GroupInformation(NamedTuple):
 
     @property
     def examples_needed(self) -> Int[Array, "*batch"]:
-        """How many examples an estimate takes, int32 [...]; more cells may occur."""
+        """Examples that an estimate needs; more cells may occur."""
         return EXAMPLES_PER_CELL * self.cells
 
 
 def random_groups(
     neurons: Int[ArrayLike, " K"], size: int, number: int, *, key: Array
 ) -> Int[Array, "M size"]:
-    """Draws groups of neurons at random, each without repetition.
-
-    Args:
-        neurons: int32 [K] to draw from.
-        size: neurons in a group.
-        number: M.
-        key: of the draws.
-
-    Returns:
-        int32 [M, size].
-
-    Raises:
-        ValueError: a size that is not in [1, K], or no groups.
-    """
+    """Draws M groups of neurons at random, each without repetition."""
     neurons = jnp.asarray(neurons, jnp.int32)
     if not 1 <= size <= len(neurons):
         raise ValueError(
@@ -106,28 +86,12 @@ def group_information(
     key: Array,
     permutations: int = 100,
 ) -> GroupInformation:
-    """Joint entropy and information with the class of groups of neurons.
+    """Joint entropy of groups of neurons and their information about the class.
 
     The joint code of a group is its codes in mixed radix; where the alphabet is greater
-    than what the examples could support, its rank among the codes that occur.
-
-    Args:
-        codes: int32 [N, H] in [0, B).
-        labels: int32 [N] in [0, C).
-        groups: int32 [M, size] neurons.
-        num_codes: B.
-        num_classes: C.
-        key: of the permutations of labels, the same for all groups.
-        permutations: m, at least 1; the least p-value is 1 / (m + 1).
-
-    Returns:
-        The values [M], and those of permuted labels.
-
-    Raises:
-        ValueError: a group with fewer than ``EXAMPLES_PER_CELL`` examples for each cell
-            that occurs (while tracing its values are NaN instead), groups out of range
-            or with a neuron twice, no permutations, a code out of range, a single
-            class, or shapes that do not fit each other.
+    than the examples could support, its rank among the codes that occur. Too few
+    examples are refused; while tracing, values are NaN instead. The permutations of
+    labels are the same for all groups.
     """
     codes, labels = checked_codes(codes, labels, num_codes, num_classes)
     groups = checked_groups("groups", groups, codes.shape[1])
@@ -154,13 +118,13 @@ def _group_information(codes, labels, permuted, groups, num_codes, num_classes):
 
 
 def supported_codes(codes: Array, group_size: int, num_codes: int) -> int:
-    """Codes in a table of a group: no more than the examples can support."""
+    """Codes in a table of a group: at most those the examples can support."""
     supported = max(1, len(codes) // EXAMPLES_PER_CELL)
     return possible_codes(num_codes, group_size, supported)
 
 
 def possible_codes(num_codes: int, group_size: int, most: int) -> int:
-    """Joint codes that a group can have, or as many as there may be."""
+    """Joint codes that a group can have, at most ``most``."""
     return min(num_codes ** min(group_size, 64), most)
 
 
@@ -210,7 +174,7 @@ def joint_table(code: Array, labels: Array, size: int, num_classes: int) -> Arra
 
 
 def _values_of_code(code, labels, permuted, size, num_classes) -> GroupInformation:
-    """What a joint code [N] says of the class; NaN where examples are too few."""
+    """Information of a joint code [N]; NaN where examples are too few."""
     cells = count_cells(code, labels, num_classes)
 
     def informations(labels):
@@ -245,12 +209,7 @@ def _without_estimate(cells: Int[Array, ""]) -> GroupInformation:
 
 
 class OrderInformation(NamedTuple):
-    """Joint information along an order of ablation.
-
-    Attributes:
-        ablated: of the first k neurons of the order, values [..., K+1].
-        left: of the K - k others of the order, values [..., K+1].
-    """
+    """Of the first k neurons of an order, and of those ``left``, [K+1] each."""
 
     ablated: GroupInformation
     left: GroupInformation
@@ -266,29 +225,13 @@ def information_along_order(
     key: Array,
     permutations: int = 100,
 ) -> OrderInformation:
-    """What the neurons ablated so far say of the class together, and those left.
+    """Joint information of the neurons ablated so far, and of the remaining ones.
 
-    Point k is beside point k of a curve. Where examples are too few for an estimate the
-    values are NaN, and ``examples_needed`` says how many it would take: joint codes
-    multiply, and a curve of one-bit neurons ends after some seven to fifteen of them.
-    Cells are counted up to the first such point; past it more occur, and ``cells`` are
-    that point's.
-
-    Args:
-        codes: int32 [N, H] in [0, B).
-        labels: int32 [N] in [0, C).
-        order: int32 [..., K] neurons.
-        num_codes: B.
-        num_classes: C.
-        key: of the permutations of labels.
-        permutations: m, at least 1.
-
-    Returns:
-        The values; information grows along ``ablated`` and falls along ``left``.
-
-    Raises:
-        ValueError: an order out of range or with a neuron twice, no permutations, a
-            code out of range, a single class, or shapes that do not fit each other.
+    Point k corresponds to point k of a curve; orders are [..., K]. Where examples are
+    too few the values are NaN, and ``examples_needed`` estimates how many are needed:
+    joint codes multiply, and a curve of one-bit neurons ends after some seven to
+    fifteen of them. Cells are counted up to the first such point; past it more occur,
+    and ``cells`` are that point's.
     """
     codes, labels = checked_codes(codes, labels, num_codes, num_classes)
     shape = np.shape(order)
@@ -344,24 +287,11 @@ def redundancy_index(
     num_codes: int,
     num_classes: int,
 ) -> Float[Array, " M"]:
-    """How often what a group says of the class is said.
+    """``sum_j I(Tj;Y) / I(T;Y)`` of groups, with Miller-Madow values.
 
-    ``sum_j I(Tj;Y) / I(T;Y)``, with Miller-Madow values. Above 1: what neurons say
-    overlaps, redundancy dominates (n copies give n). 1: each says something else. Below
-    1: synergy dominates (inputs of an XOR give 0).
-
-    Args:
-        codes: int32 [N, H] in [0, B).
-        labels: int32 [N] in [0, C).
-        groups: int32 [M, size] neurons, those of ``random_groups``, say.
-        num_codes: B.
-        num_classes: C.
-
-    Returns:
-        float32 [M], 1; about in [0, size]; NaN where I(T;Y) is not positive.
-
-    Raises:
-        ValueError: as ``group_information``.
+    Above 1 the neurons' information overlaps: redundancy dominates (n copies give n).
+    Below 1 synergy dominates (inputs of an XOR give 0). NaN where I(T;Y) is not
+    positive.
     """
     codes, labels = checked_codes(codes, labels, num_codes, num_classes)
     groups = checked_groups("groups", groups, codes.shape[1])

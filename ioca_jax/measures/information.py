@@ -1,17 +1,16 @@
-"""Joint counts become bits: entropy, mutual information, Kullback-Leibler selectivity.
+"""Information of neurons, in bits, from joint counts of code and class.
 
-All three are plug-in values: the joint law is the empirical one (arXiv 1804.06679,
-section III). A measure sees counts and nothing else, so it is tested with hand-made
-tables. ``0 log 0 = 0``: empty codes and absent classes contribute nothing, and a dead
-neuron has entropy 0 and mutual information 0 exactly. A divergence is right to a share
-of itself, however small it is: of 10^6 examples, chance gives a few 10^-6 bits.
+Plug-in values: the joint law is the empirical one (arXiv 1804.06679, section III). A
+measure depends on counts alone, so it is tested with hand-made tables. ``0 log 0 = 0``:
+empty codes and absent classes contribute nothing, and a dead neuron has entropy 0 and
+mutual information 0 exactly. A divergence is right to a share of itself, however small
+it is: of 10^6 examples, chance gives a few 10^-6 bits.
 
-Limits: the plug-in mutual information of N examples is too high by about
-``(B-1)(C-1) / (2 N ln 2)`` bits, 6.5e-4 for one bit, ten classes and N = 10,000. The
-Miller-Madow values are corrected for that (G. A. Miller, "Note on the bias of
-information estimates", 1955), and ``permutation_null`` tells what chance alone gives.
-KL selectivity favours rare classes: its ceiling is ``log2(1 / min_y P(y))``, and
-``selective_class`` names the class.
+Limits: the plug-in mutual information of N examples is too high by about ``(B-1)(C-1) /
+(2 N ln 2)`` bits, 6.5e-4 for one bit, ten classes and N = 10,000. The Miller-Madow
+values are corrected for that (G. A. Miller, "Note on the bias of information
+estimates", 1955), and ``permutation_null`` estimates the chance level. KL selectivity
+favours rare classes: its ceiling is ``log2(1 / min_y P(y))``.
 """
 
 import functools
@@ -42,7 +41,7 @@ _NATS_PER_BIT = float(np.log(2))
 
 
 def _of_counts(measure: Callable[..., Array]) -> Callable[[ArrayLike], Array]:
-    """A measure that refuses what are not counts, and is one program by shape."""
+    """A measure that refuses arrays that are not counts, compiled by shape."""
     compiled = jax.jit(measure)
 
     @functools.wraps(measure)
@@ -113,15 +112,9 @@ def kl_selectivity(counts: Int[Array, "*batch B C"]) -> Float[Array, "*batch"]:
 def entropy_miller_madow(
     counts: Int[Array, "*batch B C"],
 ) -> Float[Array, "*batch"]:
-    """Entropy of a neuron's code, corrected for the examples being few.
+    """``H(T) + (b - 1) / (2 N ln 2)``, with the b codes that occur among N examples.
 
-    ``H(T) + (b - 1) / (2 N ln 2)``, with the b codes that occur among N examples.
-
-    Args:
-        counts: int32 [..., B, C] joint counts of code and class.
-
-    Returns:
-        float32 [...], bits, not negative; 0 exactly for a dead neuron.
+    The bias of few examples is corrected; 0 exactly for a dead neuron.
     """
     excess = jnp.sum(counts.sum(axis=-1) > 0, axis=-1) - 1
     return entropy(counts) + _miller_madow(counts, excess)
@@ -131,17 +124,10 @@ def entropy_miller_madow(
 def mutual_information_miller_madow(
     counts: Int[Array, "*batch B C"],
 ) -> Float[Array, "*batch"]:
-    """Mutual information with the class, corrected for the examples being few.
+    """``I(T;Y) + ((b - 1) + (c - 1) - (m - 1)) / (2 N ln 2)``, less biased.
 
-    ``I(T;Y) + ((b - 1) + (c - 1) - (m - 1)) / (2 N ln 2)``, with the b codes, c classes
-    and m pairs of them that occur among N examples.
-
-    Args:
-        counts: int32 [..., B, C] joint counts of code and class.
-
-    Returns:
-        float32 [...], bits; about 0 on average for a neuron that says nothing of the
-        class, and so sometimes negative: the sign is kept. 0 exactly for a dead one.
+    With the b codes, c classes and m pairs of them that occur among N examples. About 0
+    on average for a neuron that is independent of the class, and so sometimes negative.
     """
     codes = jnp.sum(counts.sum(axis=-1) > 0, axis=-1)
     classes = jnp.sum(counts.sum(axis=-2) > 0, axis=-1)
@@ -152,14 +138,9 @@ def mutual_information_miller_madow(
 
 @_of_counts
 def selective_class(counts: Int[Array, "*batch B C"]) -> Int[Array, "*batch"]:
-    """The class that attains the Kullback-Leibler selectivity.
+    """The first class that attains the KL selectivity; -1 where that is 0.
 
-    Args:
-        counts: int32 [..., B, C] joint counts of code and class.
-
-    Returns:
-        int32 [...] in [0, C), the first of those that are equal (to within 1e-6 of the
-        value); -1 where the selectivity is 0.
+    Classes within 1e-6 of the value are equal.
     """
     divergences = class_divergences(counts)
     most = divergences.max(axis=-1, keepdims=True)
@@ -171,14 +152,9 @@ def selective_class(counts: Int[Array, "*batch B C"]) -> Int[Array, "*batch"]:
 def class_divergences(
     counts: Int[Array, "*batch B C"],
 ) -> Float[Array, "*batch C"]:
-    """``D(P(T|Y=y) || P(T))`` for every class y.
+    """``D(P(T|Y=y) || P(T))`` for every class y, [..., C], bits, not negative.
 
-    Args:
-        counts: int32 [..., B, C] joint counts of code and class.
-
-    Returns:
-        float32 [..., C], bits, not negative; 0 exactly for a class that does not occur,
-        and where the code is independent of the class.
+    0 exactly for a class that does not occur, and where the code is independent of it.
     """
     of_code, of_class = counts.sum(axis=-1), counts.sum(axis=-2)
     share = of_code / jnp.maximum(of_code.sum(axis=-1, keepdims=True), 1)
@@ -199,10 +175,10 @@ def _excess(
 ) -> Float[Array, "*batch B C"]:
     """``r ln r - r + 1``, not negative, of ``r = n(t,y) N / (n(t) n(y))``.
 
-    Weighted with P(t) they add up to the divergence, for what is added sums to 0. Near
-    1 the logarithm would cancel. With ``s = (r - 1) / (r + 1)`` and
-    ``ln r = 2 (s + s^3 / 3 + s^5 / 5 + ...)``, it is
-    ``2 s^2 / (1 - s) (1 + s (1 + s) (1 / 3 + s^2 / 5 + ...))``.
+    Weighted with P(t) these add up to the divergence, as the added terms sum to 0. Near
+    1 the logarithm would cancel. With ``s = (r - 1) / (r + 1)`` and ``ln r = 2 (s + s^3
+    / 3 + s^5 / 5 + ...)``, it is ``2 s^2 / (1 - s) (1 + s (1 + s) (1 / 3 + s^2 / 5 +
+    ...))``.
     """
     total = of_class.sum(axis=-1, keepdims=True)
     observed = table.astype(jnp.float32) * total
@@ -258,16 +234,9 @@ def reaches(
     observed: Float[Array, "*observed"],
     scale: Float[Array, "*scale"],
 ) -> Bool[Array, "*result"]:
-    """Whether values are as great as observed ones, but for rounding.
+    """Whether values are as great as observed ones, up to a share of ``scale``.
 
-    Args:
-        values: float32, bits.
-        observed: float32, bits, of a shape that broadcasts.
-        scale: float32, bits: the divergence that the observed values are made of, to a
-            share of which they are right.
-
-    Returns:
-        bool.
+    The scale is the divergence that the observed values are made of.
     """
     return values >= observed - ROUNDING * scale
 
@@ -286,15 +255,12 @@ MEASURES_OF_LABELS = tuple(name for name in MEASURES if "entropy" not in name)
 
 
 class Null(NamedTuple):
-    """How often permuted labels give a measure as great as the one observed.
+    """Test of a measure against permuted labels, float32 [H].
 
-    Attributes:
-        p_value: float32 [H], of each neuron alone: ``(b + 1) / (m + 1)`` where b of m
-            permutations give the neuron as much. Never 0.
-        p_value_family: float32 [H], the same against the greatest value of *any* neuron
-            in each permutation: corrected for looking at H neurons, whatever their
-            correlations.
-        mean: float32 [H], the measure's mean over permutations: what chance gives.
+    ``p_value`` is ``(b + 1) / (m + 1)`` where b of m permutations give the neuron a
+    value at least as great; ``p_value_family`` compares with the greatest value of
+    *any* neuron in each permutation: corrected for H neurons, whatever their
+    correlations. ``mean`` is the measure's mean over permutations, the chance level.
     """
 
     p_value: Float[Array, " H"]
@@ -309,16 +275,7 @@ _PERMUTATIONS_AT_ONCE = 16
 def permuted_labels(
     labels: Int[Array, " N"], key: Array, number: int
 ) -> Int[Array, "number N"]:
-    """Labels in random orders, drawn once for all that is tested against them.
-
-    Args:
-        labels: int32 [N] in [0, C).
-        key: of the draws.
-        number: m.
-
-    Returns:
-        int32 [m, N].
-    """
+    """Labels in m random orders, the same for all that is tested."""
 
     def one(key: Array) -> Array:
         # Two of the 2^32 equal is rare, and then their labels keep their order.
@@ -338,19 +295,7 @@ def null_of_labels(
     num_classes: int,
     measures: tuple[str, ...],
 ) -> dict[str, Null]:
-    """``permutation_null`` against permutations that are given.
-
-    Args:
-        codes: int32 [N, H] in [0, B).
-        labels: int32 [N] in [0, C).
-        permuted: int32 [m, N] out of ``permuted_labels``.
-        num_codes: B.
-        num_classes: C.
-        measures: names out of ``MEASURES_OF_LABELS``.
-
-    Returns:
-        As ``permutation_null``.
-    """
+    """``permutation_null`` against given permutations [m, N]."""
     num_neurons, number = codes.shape[1], len(permuted)
     observed = joint_counts(codes, labels, num_codes=num_codes, num_classes=num_classes)
     present = jnp.arange(1, num_codes, dtype=codes.dtype)
@@ -450,13 +395,6 @@ def permutation_null(
 
 
 def check_permutations(permutations: int) -> None:
-    """Refuses a null without permutations.
-
-    Args:
-        permutations: m.
-
-    Raises:
-        ValueError: fewer than one.
-    """
+    """Refuses a null distribution without permutations."""
     if permutations < 1:
         raise ValueError(f"permutations: expected at least 1, got {permutations}")

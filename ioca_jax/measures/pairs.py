@@ -59,7 +59,9 @@ PAIR_MEASURES = (
 def pair_values(
     counts: Int[ArrayLike, "*batch pair_codes C"],
 ) -> dict[str, Float[Array, "*batch"]]:
-    """What two neurons say of the class, alone and together.
+    """Information of two neurons about the class, alone and together, in bits.
+
+    Counts are [..., B*B, C], of ``code_i * B + code_j`` and class.
 
     - ``joint_information``: ``I(Ti,Tj;Y)``.
     - ``co_information``: ``I(Ti;Y) + I(Tj;Y) - I(Ti,Tj;Y)``, redundancy less synergy
@@ -68,25 +70,15 @@ def pair_values(
       divergence ``D(P(Ti|Y=y) || P(Ti))``, the specific information of Williams and
       Beer. ``redundancy_mmi``: ``min(I(Ti;Y), I(Tj;Y))``.
     - ``unique_...``: of the first neuron, ``I(Ti;Y)`` less the redundancy.
-    - ``synergy_...``: redundancy less co-information: what only both say.
+    - ``synergy_...``: redundancy less co-information, what only the pair carries.
 
-    Names that end in ``miller_madow`` are made of corrected mutual informations. There
-    is none for ``i_min``: its minimum is taken class by class, and the correction is of
-    the whole. What is not used of the result, ``jit`` leaves out.
+    Names that end in ``miller_madow`` are made of corrected mutual informations, which
+    may be negative. There is none for ``i_min``: its minimum is taken class by class,
+    and the correction is of the whole. ``jit`` leaves out what is not used of the
+    result.
 
-    Args:
-        counts: int32 [..., B*B, C] joint counts of ``code_i * B + code_j`` and class.
-
-    Returns:
-        By name out of ``PAIR_MEASURES``, float32 [...], bits. Plug-in values but
-        co-information are not negative; corrected ones may be.
-
-    Raises:
-        ValueError: a number of pair codes that is no square.
-
-    Source:
-        P. Williams and R. Beer, arXiv 1004.2515, section 4; A. Barrett, arXiv
-        1411.2832.
+    Source: P. Williams and R. Beer, arXiv 1004.2515, section 4; A. Barrett, arXiv
+    1411.2832.
     """
     check_counts(counts)
     table = jnp.asarray(counts, jnp.int32)
@@ -143,25 +135,12 @@ def pair_information(
     measures: Sequence[str] = PAIR_MEASURES,
     memory_gb: float = 1.0,
 ) -> dict[str, Float[Array, "H H"]]:
-    """Redundancy and synergy of all pairs of neurons, within and across layers.
+    """``pair_values`` of all pairs of neurons, across layers too, [H, H].
 
-    Args:
-        codes: int32 [N, H] in [0, B).
-        labels: int32 [N] in [0, C).
-        num_codes: B.
-        num_classes: C.
-        measures: names out of ``PAIR_MEASURES``.
-        memory_gb: bounds what is held at once; counts are ``4 H^2 B^2 C`` bytes, and
-            some copies of them are made.
-
-    Returns:
-        By measure, float32 [H, H], bits, as ``pair_values`` says; row i, column j is
-        the pair (i, j). All are symmetric but ``unique_...``, what neuron i says that
-        neuron j does not. The diagonal is a neuron with a copy of itself.
-
-    Raises:
-        ValueError: an unknown measure, too many codes for the examples or the budget, a
-            code out of range, a single class, or shapes that do not fit each other.
+    Row i, column j is the pair (i, j). All measures are symmetric but ``unique_...``,
+    the information of neuron i that neuron j lacks. The diagonal is a neuron with a
+    copy of itself. Counts are ``4 H^2 B^2 C`` bytes, and ``memory_gb`` bounds some
+    copies of them.
     """
     codes, labels = checked_codes(codes, labels, num_codes, num_classes)
     check_names("measures", measures, PAIR_MEASURES)
@@ -184,14 +163,12 @@ def _pair_information(codes, labels, num_codes, num_classes, names, rows):
 
 
 class PairNull(NamedTuple):
-    """How often permuted labels give a pair of neurons a value as great.
+    """Test of pairs against permuted labels, [H, H]; NaN on the diagonal.
 
-    Attributes:
-        p_value: float32 [H, H], of each pair alone: ``(b + 1) / (m + 1)`` where b of m
-            permutations give the pair as much. Never 0; NaN on the diagonal.
-        p_value_family: float32 [H, H], the same against the greatest value of *any*
-            pair in each permutation: corrected for looking at all pairs.
-        mean: float32 [H, H], bits, the mean over permutations: what chance gives.
+    ``p_value`` is ``(b + 1) / (m + 1)`` where b of m permutations give the pair a value
+    at least as great; ``p_value_family`` compares with the greatest value of *any* pair
+    in each permutation: corrected for all pairs. ``mean`` (bits) is that over
+    permutations.
     """
 
     p_value: Float[Array, "H H"]
@@ -210,28 +187,13 @@ def pair_null(
     permutations: int = 200,
     memory_gb: float = 1.0,
 ) -> dict[str, PairNull]:
-    """Tests all pairs of neurons against chance: the labels are permuted.
+    """Tests all pairs of neurons against permuted labels, by measure.
 
-    One permutation serves all pairs, so their correlations are those of the data.
-    Tested is that labels say nothing of either neuron: two neurons that say independent
-    things of the class also show some redundancy by ``mmi`` and ``i_min``, and it is
-    significant. Co-information is compared by its magnitude, for it has either sign.
-
-    Args:
-        codes: int32 [N, H] in [0, B).
-        labels: int32 [N] in [0, C).
-        num_codes: B.
-        num_classes: C.
-        key: of the permutations; the same key gives the same ones.
-        measures: names out of ``PAIR_MEASURES``.
-        permutations: m, at least 1; the least p-value is 1 / (m + 1).
-        memory_gb: as in ``pair_information``.
-
-    Returns:
-        By measure, p-values and the mean under chance.
-
-    Raises:
-        ValueError: as ``pair_information``, or no permutations.
+    One permutation serves all pairs, so their correlations are those of the data. The
+    null hypothesis is that labels are independent of both neurons: two neurons with
+    independent information about the class also show some redundancy by ``mmi`` and
+    ``i_min``, and it is significant. Co-information has either sign and is compared by
+    its magnitude.
     """
     codes, labels = checked_codes(codes, labels, num_codes, num_classes)
     check_names("measures", measures, PAIR_MEASURES)
@@ -294,22 +256,7 @@ def pair_tables(
     num_codes: int,
     num_classes: int,
 ) -> Int[Array, "P pair_codes C"]:
-    """Joint counts of chosen pairs, for ``pair_values`` and ``broja``.
-
-    Args:
-        codes: int32 [N, H] in [0, B).
-        labels: int32 [N] in [0, C).
-        pairs: int32 [P, 2] neurons.
-        num_codes: B.
-        num_classes: C.
-
-    Returns:
-        int32 [P, B*B, C]; the code of a pair is ``code_i * B + code_j``.
-
-    Raises:
-        ValueError: pairs out of range or of one neuron, a code out of range, a single
-            class, or shapes that do not fit each other.
-    """
+    """Joint counts [P, B*B, C] of chosen pairs [P, 2], for ``broja``."""
     codes, labels = checked_codes(codes, labels, num_codes, num_classes)
     pairs = checked_groups("pairs", pairs, codes.shape[1], size=2)
     both = codes[:, pairs[:, 0]] * num_codes + codes[:, pairs[:, 1]]
@@ -341,18 +288,7 @@ def check_pairs(
     num_classes: int,
     memory_gb: float = 1.0,
 ) -> None:
-    """Refuses what ``pair_information`` would, before there are codes.
-
-    Args:
-        num_neurons: H.
-        num_examples: N.
-        num_codes: B.
-        num_classes: C.
-        memory_gb: as in ``pair_information``.
-
-    Raises:
-        ValueError: too many codes for the examples or the budget.
-    """
+    """Refuses sizes that ``pair_information`` would, before there are codes."""
     _check_pairs_supported(num_examples, num_codes, num_classes)
     _rows_at_once(num_neurons, num_codes, num_classes, memory_gb)
 

@@ -32,13 +32,7 @@ _MAX_THRESHOLD = float(jnp.finfo(jnp.float32).max)
 
 
 class QuantizerSpec(NamedTuple):
-    """A parsed quantiser.
-
-    Attributes:
-        kind: ``threshold``, ``uniform`` or ``quantile``.
-        threshold: t; NaN for the other kinds.
-        num_codes: B.
-    """
+    """A parsed quantiser; the threshold is NaN for other kinds."""
 
     kind: str
     threshold: float
@@ -46,18 +40,9 @@ class QuantizerSpec(NamedTuple):
 
 
 def parse_quantizer(spec: str, activation: str | None = None) -> QuantizerSpec:
-    """Reads a quantiser's name.
+    """Parses ``threshold``, ``threshold:t``, ``uniform:B`` or ``quantile:B``.
 
-    Args:
-        spec: ``threshold``, ``threshold:t``, ``uniform:B`` or ``quantile:B``, with B
-            from 2 to 256.
-        activation: the activation function that gives ``threshold`` its t.
-
-    Returns:
-        The parts of the name.
-
-    Raises:
-        ValueError: not of that form.
+    B is from 2 to 256; ``threshold`` alone takes its t from the activation function.
     """
     kind, _, argument = str(spec).partition(":")
     try:

@@ -24,17 +24,14 @@ from ioca_jax.measures.pairs import EXAMPLES_PER_CELL, checked_codes
 
 
 class LayerInformation(NamedTuple):
-    """What the joint code of a whole layer says.
+    """Information of the joint code of a whole layer.
 
-    Attributes:
-        cells: int32, pairs of joint code and class that occur.
-        entropy: float32, bits, plug-in: of N examples no more than ``log2 N``, which it
-            reaches where every example has a code of its own.
-        information_miller_madow: float32, bits, ``I(T;Y)``; NaN where there are fewer
-            than ``EXAMPLES_PER_CELL`` examples for a cell, as in most layers.
-        information_decoded: float32, bits, what is left of ``I(T;Y)`` in the class that
-            a naive Bayes decoder names: no more than ``I(T;Y)``, but for the error of
-            an estimate from N examples and C x C cells.
+    Attributes: cells: pairs of joint code and class that occur. entropy: bits, plug-in:
+    of N examples at most ``log2 N``, which it reaches where every example has a code of
+    its own. information_miller_madow: bits, ``I(T;Y)``; NaN where there are fewer than
+    ``EXAMPLES_PER_CELL`` examples for a cell, as in most layers. information_decoded:
+    bits, that part of ``I(T;Y)`` which a naive Bayes decoder recovers: a lower bound
+    but for the error of estimating it from N examples.
     """
 
     cells: Int[Array, ""]
@@ -50,25 +47,13 @@ def layer_information(
     num_codes: int,
     num_classes: int,
 ) -> LayerInformation:
-    """Joint entropy and information with the class of many neurons.
+    """Joint entropy of a layer's codes [N, n], and their information about the class.
 
     Joint codes of a layer mostly occur once, so its information cannot be estimated
-    from counts. It can be bounded from below: what is computed from a code says no more
-    of the class than the code (data processing). Here it is the class that naive Bayes
-    decoders name, each fitted to one half of the examples and asked for the other.
-
-    Args:
-        codes: int32 [N, n] in [0, B), of the n neurons of a layer.
-        labels: int32 [N] in [0, C), N at least 2.
-        num_codes: B.
-        num_classes: C.
-
-    Returns:
-        The values.
-
-    Raises:
-        ValueError: a code out of range, a single class, a single example, or shapes
-            that do not fit each other.
+    from counts. It can be bounded from below: a function of the code has no more
+    information about the class than the code (data processing). Here the function is
+    the class that naive Bayes decoders predict, each fitted to one half of the examples
+    and applied to the other.
     """
     codes, labels = checked_codes(codes, labels, num_codes, num_classes)
     if len(labels) < 2:
@@ -95,7 +80,7 @@ def _layer_information(codes, labels, num_codes, num_classes):
 
 
 def _decoded_information(codes, labels, num_codes, num_classes) -> Float[Array, ""]:
-    """Mean over both halves of what decoders fitted to the other say."""
+    """Mean over both halves of the information that is decoded."""
     # Every other one: examples may be sorted by class.
     parts = [(codes[start::2], labels[start::2]) for start in (0, 1)]
     bits = []

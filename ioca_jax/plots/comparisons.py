@@ -19,16 +19,11 @@ from ioca_jax.results.selection import readable
 def claims_overview(
     table: pd.DataFrame, claims: Mapping[str, tuple[str, str]]
 ) -> Figure:
-    """Every comparison on which the claims are judged, for several settings.
+    """The comparisons on which claims are judged, for several settings.
 
-    Args:
-        table: rows of ``claims.judge_claims`` with a column ``setting``.
-        claims: by name, the claim and the quantity that is compared, in the order of
-            the panels.
-
-    Returns:
-        A panel per claim, a row per setting; a mark per comparison at its effect, its
-        colour and shape by verdict.
+    ``table`` has rows of ``judge_claims`` and a column ``setting``; ``claims`` are
+    texts and effects by name. A panel per claim, a row per setting; a mark per
+    comparison at its effect, its colour and shape by verdict.
     """
     settings = list(dict.fromkeys(table["setting"]))
     columns = min(len(claims), 3)
@@ -76,15 +71,9 @@ def _name_rows(axes: Axes, names: Sequence[str]) -> None:
 def pruning_curves(results: xr.Dataset) -> Figure:
     """Accuracy of pruned networks against their remaining parameters.
 
-    Args:
-        results: from ``experiments.prune``: ``accuracy`` by seed, ranked_by, keep,
-            clamp and stage (``pruned``, ``retrained``), ``parameters`` by keep,
-            ``intact_accuracy`` by seed, and ``intact_parameters``.
-
-    Returns:
-        A row of panels per clamp, a column per stage; a line per measure, with a band
-        of ± one standard deviation over networks, random pruning, and the mean of the
-        intact networks.
+    ``results`` are those of ``experiments.prune``. A row of panels per clamp, a column
+    per stage; a line per measure with a band of ± one standard deviation, random
+    pruning, and the mean of the intact networks.
     """
     clamps, stages = (selection.labels_of(results, name) for name in ("clamp", "stage"))
     title = "Pruning: each layer keeps its neurons of highest score"
@@ -129,19 +118,10 @@ def pruning_curves(results: xr.Dataset) -> Figure:
 def compare_runs(table: pd.DataFrame) -> Figure:
     """Test error and areas under accuracy curves of several runs.
 
-    Args:
-        table: a row per run: ``name``, ``networks``, ``diverged``, ``test_error_mean``
-            and ``test_error_sd`` in percent, and mean areas in columns named
-            ``area.scope.clamp.ranked_by.direction``. Runs whose ``networks`` is missing
-            have no results, and are left out.
-
-    Returns:
-        A row per run in every panel: at the top its test error ± one standard
-        deviation; below a row of panels per clamp and a column per scope, with a mark
-        per order.
-
-    Raises:
-        ValueError: no run with a network that converged.
+    ``table`` has a row per run: ``name``, ``networks`` (missing if there are no
+    results), ``diverged``, ``test_error_mean`` and ``test_error_sd`` in percent, and
+    mean areas in columns named ``area.scope.clamp.ranked_by.direction``. Raises
+    ValueError without a network that converged.
     """
     runs = table.dropna(subset=["networks"])
     if not runs["test_error_mean"].notna().to_numpy().any():

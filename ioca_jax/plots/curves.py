@@ -21,16 +21,11 @@ from ioca_jax.results.selection import mean_curve, orderings_of, readable
 def ablation_curves(
     results: xr.Dataset, measures: Sequence[str] | None = None
 ) -> Figure:
-    """Accuracy against the number of ablated neurons, for every order.
+    """Accuracy against the number of ablated neurons, for every order of some measures.
 
-    Args:
-        results: a run's results.
-        measures: whose orders are drawn; None draws all.
-
-    Returns:
-        A row of panels per clamp, a column per scope; a line per measure and direction,
-        mean over networks, with a band of ± one standard deviation over networks, and
-        the mean of random orders.
+    A row of panels per clamp, a column per scope; a line per measure and direction,
+    mean over networks, with a band of ± one standard deviation, and the mean of random
+    orders.
     """
     kept = selection.select_converged(results, "ablation_curves")
     scopes, clamps = _scopes_and_clamps(kept)
@@ -49,18 +44,9 @@ def ablation_curves(
 
 
 def bias_balancing(results: xr.Dataset, measure: str = "mutual_information") -> Figure:
-    """Accuracy with neurons clamped to their mean and to zero.
+    """Accuracy for both clamps, figure 1 of arXiv 1804.06679.
 
-    Args:
-        results: a run's results, with both clamps.
-        measure: in whose ascending order neurons are ablated.
-
-    Returns:
-        A panel per layer; the measure's ascending order and the mean of random orders,
-        for each clamp.
-
-    Source:
-        Figure 1 of arXiv 1804.06679.
+    A panel per layer; the measure's ascending order and the mean of random orders.
     """
     kept = selection.select_converged(results, "bias_balancing", measure=measure)
     for clamp in ("zero", "mean"):
@@ -87,15 +73,9 @@ def bias_balancing(results: xr.Dataset, measure: str = "mutual_information") -> 
 
 
 def difference_curves(results: xr.Dataset, table: pd.DataFrame) -> Figure:
-    """Accuracy of each order minus that of random orders.
+    """Accuracy of each order minus that of random orders, by a table.
 
-    Args:
-        results: a run's results.
-        table: from ``claims.difference_curves``.
-
-    Returns:
-        A row of panels per clamp, a column per scope; a line per measure and direction,
-        with a 95 % band that is simultaneous over all steps.
+    Panels as in ``ablation_curves``; bands of 95 % are simultaneous over all steps.
     """
     scopes, clamps = _scopes_and_clamps(selection.with_few_layers(results))
     title = "Accuracy difference from random orders"
@@ -120,14 +100,9 @@ def difference_curves(results: xr.Dataset, table: pd.DataFrame) -> Figure:
 def order_effects(results: xr.Dataset, table: pd.DataFrame) -> Figure:
     """Normalised area under the accuracy curve, minus that of random orders.
 
-    Args:
-        results: a run's results.
-        table: from ``claims.compare_orders``.
-
-    Returns:
-        A row of panels per clamp, a column per scope; a row per measure, with the mean
-        effect and its 95 % interval for each direction. Markers of effects that are
-        significant at 5 % are filled.
+    From ``tables["orders"]``. A row per measure, with the mean effect and its 95 %
+    interval for each direction; markers of effects that are significant at 5 % are
+    filled.
     """
     measures = list(dict.fromkeys(table["ranked_by"]))
     scopes, clamps = _scopes_and_clamps(selection.with_few_layers(results))
@@ -173,14 +148,8 @@ def _draw_effects(
 def published_points(results: xr.Dataset, points: pd.DataFrame) -> Figure:
     """Accuracy curves with points that were read off published plots.
 
-    Args:
-        results: a run's results.
-        points: columns ``scope``, ``clamp``, ``ranked_by``, ``direction``, ``step`` and
-            ``accuracy``.
-
-    Returns:
-        A row of panels per clamp, a column per scope of the points; a line per order,
-        mean over networks, with a band of ± one standard deviation, and the points.
+    ``points`` has columns ``scope``, ``clamp``, ``ranked_by``, ``direction``, ``step``
+    and ``accuracy``; panels as in ``ablation_curves``.
     """
     kept = selection.select_converged(results, "published_points")
     scopes, clamps = (list(dict.fromkeys(points[name])) for name in ("scope", "clamp"))
@@ -206,17 +175,7 @@ def published_points(results: xr.Dataset, points: pd.DataFrame) -> Figure:
 def class_curves(
     results: xr.Dataset, ranked_by: str, direction: str = "ascending"
 ) -> Figure:
-    """Accuracy of each class along one order.
-
-    Args:
-        results: a run's results.
-        ranked_by: a measure, or ``random``.
-        direction: ``ascending``, ``descending``, or ``random``.
-
-    Returns:
-        A row of panels per clamp, a column per scope; a line per class, mean over
-        networks and draws.
-    """
+    """Accuracy of each class along one order, mean over networks and draws."""
     kept = selection.select_converged(results, "class_curves", ranked_by=ranked_by)
     scopes, clamps = _scopes_and_clamps(kept)
     title = f"Accuracy of each class: {style.order_label(ranked_by, direction)}"

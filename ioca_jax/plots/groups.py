@@ -21,19 +21,12 @@ def joint_information_curves(
     measure: str = "mutual_information",
     clamp: str | None = None,
 ) -> Figure:
-    """Joint information of neurons with the class, along orders of ablation.
+    """Joint information about the class along orders of ablation.
 
-    Args:
-        results: a run's results, with interactions.
-        measure: whose two orders are drawn with the random ones.
-        clamp: of the ablated neurons; None takes the last one of the results.
-
-    Returns:
-        A column per scope: in the upper row the joint information of the ablated and of
-        the remaining neurons, with its mean under permuted labels; in the lower row
-        accuracy. Bands are ± one standard deviation over networks. Steps without an
-        estimate, for lack of examples, are shaded; their scale is compressed if they
-        are many.
+    A column per scope: in the upper row the joint information of the ablated and of the
+    remaining neurons, with its mean under permuted labels; in the lower row accuracy.
+    Steps without an estimate, for lack of examples, are shaded; their scale is
+    compressed if they are many.
     """
     kept = selection.select_converged(
         results, "joint_information_curves", clamp=clamp, measure=measure
@@ -159,13 +152,9 @@ def _shade_unknown(above: Axes, below: Axes, estimated: np.ndarray) -> None:
 def redundancy_indices(results: xr.Dataset) -> Figure:
     """Distribution of the redundancy index of random groups of neurons.
 
-    Args:
-        results: a run's results, with interactions.
-
-    Returns:
-        A panel per scope; for each group size a violin of the groups of all networks
-        with its median, and the median of every network as a point. The scale leaves
-        out outliers; their number is written in the panel.
+    A panel per scope; for each group size a violin of the groups of all networks, and
+    the median of every network as a point. The scale leaves out outliers; their number
+    is written in the panel.
     """
     kept = selection.select_converged(results, "redundancy_indices")
     scopes, sizes = selection.labels_of(kept, "scope"), kept["group_size"].values

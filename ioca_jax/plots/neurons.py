@@ -13,15 +13,7 @@ MEASURES_IN_A_FIGURE = 5  # more lines or panels are not legible
 
 
 def measure_distributions(results: xr.Dataset) -> Figure:
-    """Distribution of each measure in each layer.
-
-    Args:
-        results: a run's results.
-
-    Returns:
-        A panel per measure; a violin per layer with its median, and a point per neuron
-        of every network.
-    """
+    """Distribution of each measure in each layer: a violin, and a point per neuron."""
     kept = selection.select_converged(results, "measure_distributions")
     measures, looks = selection.labels_of(kept, "measure"), style.layer_looks(kept)
     title = "Distribution of each measure over the neurons of each layer"
@@ -44,15 +36,7 @@ def measure_distributions(results: xr.Dataset) -> Figure:
 
 
 def measure_scatter(results: xr.Dataset) -> Figure:
-    """Each measure against each other measure, for all neurons.
-
-    Args:
-        results: a run's results, with two measures or more; the first five are drawn.
-
-    Returns:
-        A panel per pair of measures; a point per neuron of every network, its colour
-        and marker by layer.
-    """
+    """Each of the first five measures against each other one, a point per neuron."""
     kept = selection.select_converged(results, "measure_scatter")
     measures = selection.labels_of(kept, "measure")[:MEASURES_IN_A_FIGURE]
     pairs = list(itertools.combinations(measures, 2))
@@ -76,13 +60,7 @@ def measure_scatter(results: xr.Dataset) -> Figure:
 def single_effects(results: xr.Dataset, clamp: str | None = None) -> Figure:
     """Increase of the test loss when one neuron is ablated, against each measure.
 
-    Args:
-        results: a run's results.
-        clamp: of the ablated neurons; None takes the last one of the results.
-
-    Returns:
-        A panel per measure; a point per neuron of every network, its colour and marker
-        by layer.
+    ``clamp`` is that of the ablated neurons, by default the last one of the results.
     """
     kept = selection.select_converged(results, "single_effects", clamp=clamp)
     clamp = clamp or selection.labels_of(kept, "clamp")[-1]
@@ -110,16 +88,10 @@ def single_effects(results: xr.Dataset, clamp: str | None = None) -> Figure:
 
 
 def class_costs(results: xr.Dataset, measure: str, clamp: str | None = None) -> Figure:
-    """Change of each class's accuracy when one neuron is ablated, in one network.
+    """Change of each class's accuracy when one neuron is ablated, in the first network.
 
-    Args:
-        results: a run's results.
-        measure: in whose ascending order a layer's neurons are arranged.
-        clamp: of the ablated neuron; None takes the first one of the results.
-
-    Returns:
-        A panel per layer: classes by neurons, the change in percentage points, of the
-        first network that converged.
+    A panel per layer: classes by neurons in ascending order of the measure. The default
+    clamp is the first one of the results.
     """
     kept = selection.select_converged(
         results, "class_costs", measure=measure, clamp=clamp

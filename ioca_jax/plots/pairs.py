@@ -22,17 +22,11 @@ _BINS = 60  # on each axis
 
 
 def pair_matrices(results: xr.Dataset, clamp: str | None = None) -> Figure:
-    """Redundancy and synergy of every pair of neurons, in one network.
+    """Redundancy and synergy of every pair of neurons, in the first network.
 
-    Args:
-        results: a run's results, with interactions.
-        clamp: of the ablated neurons; None takes the last one of the results.
-
-    Returns:
-        Four panels, neurons by neurons, of the first network that converged:
-        co-information, redundancy, synergy, and the pair effect in the test loss. Lines
-        separate layers, in which neurons of high co-information are side by side;
-        entries without a value are grey.
+    Co-information, redundancy, synergy, and the pair effect in the test loss (by
+    default of the last clamp). Lines separate layers, in which neurons of high
+    co-information are side by side; entries without a value are grey.
     """
     kept = selection.select_converged(results, "pair_matrices", clamp=clamp)
     clamp = clamp or selection.labels_of(kept, "clamp")[-1]
@@ -104,16 +98,8 @@ def pair_agreement(
 ) -> Figure:
     """Co-information of pairs of neurons against the effect of ablating both.
 
-    Args:
-        results: a run's results, with interactions.
-        clamp: of the ablated neurons; None takes the last one of the results.
-        table: rank correlations for the panels' titles, with columns ``layer``,
-            ``clamp``, ``pair_measure``, ``effect_in``, ``effect``, ``low``, ``high``
-            and ``p_corrected``.
-
-    Returns:
-        A panel per layer; a point per pair of every network, or counts in bins if there
-        are many.
+    A panel per layer; a point per pair of every network, or counts in bins if there are
+    many. Titles have the rank correlations of ``tables["pairs"]``, if given.
     """
     kept = selection.select_converged(results, "pair_agreement", clamp=clamp)
     clamp = clamp or selection.labels_of(kept, "clamp")[-1]

@@ -24,20 +24,9 @@ def save_figures(
 ) -> list[pathlib.Path]:
     """Saves every figure for which there are data, as PNG and as PDF.
 
-    The same results give the same bytes.
-
-    Args:
-        results: a run's results.
-        directory: of the files; it is made if it does not exist.
-        tables: from ``report.summary.tabulate``.
-
-    Returns:
-        The paths of the files, named by the figure's function. Without a network that
-        converged only ``training_history`` is saved, and that only if the study trained
-        its networks; ``bias_balancing`` needs both clamps, ``measure_scatter`` two
-        measures, ``difference_curves`` and ``order_effects`` their tables; figures of
-        interactions and of trajectories need results with them. ``ablation_curves_2``,
-        ... have the measures beyond the first five.
+    Files are named by the figure's function (``ablation_curves_2``, ... have the
+    measures beyond the first five). The same results give the same bytes. ``tables``
+    are those of ``tabulate``.
     """
     folder = pathlib.Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,15 +37,7 @@ def save_figures(
 
 
 def save_figure(figure: Figure, stem: pathlib.Path) -> list[pathlib.Path]:
-    """Saves a figure as PNG and as PDF, each of them whole or not at all.
-
-    Args:
-        figure: the figure.
-        stem: the files' path without its ending.
-
-    Returns:
-        The paths of the files.
-    """
+    """Saves a figure as PNG and as PDF, each of them whole or not at all."""
     paths = []
     for kind, metadata in _METADATA.items():
         path = stem.with_name(f"{stem.name}.{kind}")

@@ -24,13 +24,7 @@ _DECODED = "I(layer; class), lower bound\nby a decoder (bits)"
 def training_history(results: xr.Dataset) -> Figure:
     """Loss and accuracy over the epochs of training.
 
-    Args:
-        results: a run's results. Diverged networks are drawn if there are no others,
-            while their values are finite.
-
-    Returns:
-        A panel of loss and a panel of accuracy; for training and validation a thin line
-        per network and a thick line for their mean.
+    Diverged networks are drawn if there are no others, while their values are finite.
     """
     selection.check_variables(results, "training_history")
     kept = converged(results)
@@ -67,15 +61,7 @@ def training_history(results: xr.Dataset) -> Figure:
 
 
 def trajectories(results: xr.Dataset) -> Figure:
-    """Measures of neurons, layers and groups, and the error, through training.
-
-    Args:
-        results: a run's results, with trajectory epochs.
-
-    Returns:
-        A panel per measure of information, of a layer's entropy, of its information
-        with the class, of the redundancy index, and of the error; a line per layer.
-    """
+    """Measures of neurons, layers and groups, and the error, through training."""
     kept = selection.select_converged(results, "trajectories")
     kept = kept.drop_dims("step").rename(trajectory_epoch="step")
     measures = [
@@ -204,14 +190,9 @@ def _ceiling_entry(results: xr.Dataset) -> dict[str, style.Look]:
 def information_plane(results: xr.Dataset) -> Figure:
     """Layers in the information plane, through training.
 
-    Args:
-        results: a run's results, with trajectory epochs.
-
-    Returns:
-        A panel: the entropy of a layer's quantised outputs, and a lower bound of their
-        information with the class; a line per layer through its epochs, mean over
-        networks, and a small point per network. Epochs are coloured; the first and the
-        last are labelled.
+    The entropy of a layer's quantised outputs, and a lower bound of their information
+    with the class; a line per layer through its epochs, mean over networks, and a small
+    point per network. Epochs are coloured; the first and the last are labelled.
     """
     kept = selection.select_converged(results, "information_plane")
     epochs, seeds = kept["trajectory_epoch"].values, kept.sizes["seed"]

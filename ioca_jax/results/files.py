@@ -22,15 +22,7 @@ _MAGIC = b"ioca_jax"
 
 
 def save_results(results: xr.Dataset, workdir: str | os.PathLike) -> pathlib.Path:
-    """Writes ``study.nc`` whole or not at all, sealed with the networks beside it.
-
-    Args:
-        results: the labelled dataset.
-        workdir: the run's folder; its networks are saved already.
-
-    Returns:
-        The file's path.
-    """
+    """Writes ``study.nc`` whole or not at all, sealed with the saved networks."""
     folder = pathlib.Path(workdir)
     networks = sorted((folder / _NETWORKS).rglob("*"))
     digests = {
@@ -45,13 +37,9 @@ def save_results(results: xr.Dataset, workdir: str | os.PathLike) -> pathlib.Pat
 def write_results(
     results: xr.Dataset, path: pathlib.Path, digests: Mapping[str, str] | None = None
 ) -> None:
-    """Writes a sealed results file whole or not at all.
+    """Writes a sealed results file, with the SHA-256 of other files that belong to it.
 
-    Args:
-        results: the labelled dataset.
-        path: of the file.
-        digests: by path relative to the file's folder, the SHA-256 of other files that
-            belong to it.
+    Paths of these are relative to the file's folder.
     """
     # By way of memory: HDF5 crashes where a disk is full.
     content = encode_results(results.assign_attrs({_SEALED: "sha256"}))
@@ -62,7 +50,7 @@ def write_results(
 
 
 def _read_sealed(path: pathlib.Path) -> tuple[bytes, dict[str, str] | None]:
-    """A file's content, and the digests of what belongs to it, None without a seal."""
+    """A file without its seal, and the digests in that; None without one."""
     content = path.read_bytes()
     if not content.endswith(_MAGIC):
         return content, None
@@ -75,14 +63,9 @@ def _read_sealed(path: pathlib.Path) -> tuple[bytes, dict[str, str] | None]:
 
 
 def damaged(path: pathlib.Path, results: pathlib.Path | None = None) -> str:
-    """What to tell of a file that is not as it was written.
+    """The error of a file that has changed since it was written, with its way out.
 
-    Args:
-        path: of the file.
-        results: of the results file that it belongs to, if it is not one itself.
-
-    Returns:
-        One line, with what to do.
+    ``results`` is the results file that it belongs to, if it is not one itself.
     """
     return (
         f"{path}: expected the file as it was written, got one that has changed since "
@@ -92,26 +75,12 @@ def damaged(path: pathlib.Path, results: pathlib.Path | None = None) -> str:
 
 
 def sha256(content: bytes) -> str:
-    """A digest of bytes.
-
-    Args:
-        content: the bytes.
-
-    Returns:
-        64 hexadecimal digits.
-    """
+    """64 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 
 
 def encode_results(results: xr.Dataset) -> bytes:
-    """The content of ``study.nc``.
-
-    Args:
-        results: the labelled dataset.
-
-    Returns:
-        NetCDF.
-    """
+    """The content of ``study.nc``, NetCDF."""
     encoding = {
         name: {"zlib": True, "complevel": 4}
         for name in results.data_vars
@@ -121,14 +90,7 @@ def encode_results(results: xr.Dataset) -> bytes:
 
 
 def decode_results(content: bytes) -> xr.Dataset:
-    """What ``encode_results`` encoded.
-
-    Args:
-        content: NetCDF.
-
-    Returns:
-        The labelled dataset, in memory.
-    """
+    """A dataset in memory, from NetCDF."""
     return xr.load_dataset(io.BytesIO(content), engine=_ENGINE)
 
 
@@ -170,16 +132,9 @@ def join_seeds(
 ) -> tuple[xr.Dataset, Any]:
     """Joins the results and networks of some seeds each, of one configuration.
 
-    Args:
-        parts: results that have no seed in common, and their networks' variables.
-        seeds: the seeds wanted, in their order.
-
-    Returns:
-        The results and variables of those seeds. Attributes are those of the first
-        part, but where parts come from different places all of these are named.
-
-    Raises:
-        ValueError: a seed that is in none, or in two, or parts of different data.
+    Parts have no seed in common; the result has the seeds wanted, in their order.
+    Attributes are those of the first part, except that the devices and versions of all
+    parts are named. Refuses missing and repeated seeds and parts of different data.
     """
     datasets, variables = zip(*parts, strict=True)
     for name, one, parted in (
@@ -219,15 +174,7 @@ def join_seeds(
 
 
 def save_networks(variables: Any, workdir: str | os.PathLike) -> pathlib.Path:
-    """Saves trained networks with Orbax under ``networks/``.
-
-    Args:
-        variables: a pytree whose leaves begin with S.
-        workdir: the run's folder.
-
-    Returns:
-        The checkpoint's directory.
-    """
+    """Saves networks, leaves beginning with S, with Orbax under ``networks/``."""
     path = pathlib.Path(workdir).resolve() / _NETWORKS
     with _checkpointer() as checkpointer:
         checkpointer.save(path, jax.tree.map(np.asarray, variables), force=True)
@@ -237,18 +184,7 @@ def save_networks(variables: Any, workdir: str | os.PathLike) -> pathlib.Path:
 
 
 def read_networks(workdir: str | os.PathLike) -> Any:
-    """Reads what ``save_networks`` saved.
-
-    Args:
-        workdir: the run's folder.
-
-    Returns:
-        The variables as NumPy arrays; leaves begin with S.
-
-    Raises:
-        FileNotFoundError: no networks there.
-        ValueError: a file of them has changed since it was written.
-    """
+    """Reads what ``save_networks`` saved, as NumPy arrays; refuses changed files."""
     folder = pathlib.Path(workdir).resolve()
     path, results = folder / _NETWORKS, folder / RESULTS_FILE
     if not path.is_dir():
@@ -264,7 +200,7 @@ def read_networks(workdir: str | os.PathLike) -> Any:
 
 
 def _checkpointer() -> Any:
-    """Orbax as this process uses it: alone, whatever others belong to the run."""
+    """Orbax in this process alone, even if others belong to the run."""
     import orbax.checkpoint as ocp
 
     own = jax.process_index()
@@ -278,12 +214,7 @@ def _checkpointer() -> Any:
 
 
 def atomic_write(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
-    """Writes a file beside its place, syncs it, and renames it into place.
-
-    Args:
-        path: the file's place.
-        write: writes the file at the path that it is given.
-    """
+    """Writes a file beside its place, syncs it, and renames it into place."""
     part = path.with_name(f".{path.name}.part")
     try:
         write(part)
@@ -295,11 +226,7 @@ def atomic_write(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> No
 
 
 def sync(path: pathlib.Path) -> None:
-    """Has the system write a file, or a directory's list of files, to the disk.
-
-    Args:
-        path: which.
-    """
+    """Makes the system write a file, or a directory's list of files, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -241,16 +241,7 @@ def make_results(
     coordinates: Mapping[str, Any],
     attributes: Mapping[str, str | int | float],
 ) -> xr.Dataset:
-    """Labels arrays by the schema.
-
-    Args:
-        arrays: by variable name, each shaped as ``VARIABLES`` says.
-        coordinates: labels of the axes.
-        attributes: of the whole file.
-
-    Returns:
-        The labelled dataset.
-    """
+    """Labels arrays, by the names of ``VARIABLES``, and their coordinates."""
     variables = {
         name: (
             VARIABLES[name].dims,
