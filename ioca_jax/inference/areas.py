@@ -63,7 +63,7 @@ def ablated_at_loss(
 ) -> Float[np.ndarray, "*batch losses"]:
     """The least k with ``accuracy[0] - accuracy[k] >= point``; NaN if none.
 
-    NaN where the loss is never reached. Losses are shares of all examples (0.01 is one percentage point), in (0, 1]. A loss
+    Losses are shares of all examples (0.01 is one percentage point), in (0, 1]. A loss
     that falls short of its point by 1e-6 or less (a tenth of the point where that is
     less) counts as reached: accuracies are counts / N in float32, and 0.98 - 0.97 is
     not 0.01 there.
