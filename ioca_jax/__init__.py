@@ -58,6 +58,7 @@ from ioca_jax.measures.information import (
 )
 from ioca_jax.measures.neurons import NeuronStatistics, measure_neurons
 from ioca_jax.measures.quantization import encode, quantize, quantizer_edges
+from ioca_jax.networks.imports import from_sklearn, from_torch
 from ioca_jax.networks.mlp import MLP
 from ioca_jax.networks.network import Ablation, Layer, Network
 from ioca_jax.networks.traced import trace_network
@@ -90,6 +91,8 @@ __all__ = [
     "entropy",
     "evaluate_masks",
     "form_hypotheses",
+    "from_sklearn",
+    "from_torch",
     "joint_counts",
     "judge_claims",
     "kl_selectivity",

@@ -35,7 +35,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": nn.tanh,
 }
 PRECISIONS = ("highest", "high", "default")
-_BATCH_NORM_EPSILON = 1e-5
+BATCH_NORM_EPSILON = 1e-5
 
 
 class MLP(nn.Module):
@@ -127,7 +127,7 @@ class MLP(nn.Module):
             for width in (*self.hidden, self.num_classes)
         ]
         self.norm = [
-            nn.BatchNorm(epsilon=_BATCH_NORM_EPSILON)
+            nn.BatchNorm(epsilon=BATCH_NORM_EPSILON)
             for _ in self.hidden
             if self.batch_norm
         ]
@@ -359,7 +359,7 @@ def folded_layers(model: MLP, variables: Any) -> tuple[Affine, ...]:
         if model.batch_norm and index < model.num_layers:
             norm = variables["params"][f"norm_{index}"]
             running = variables["batch_stats"][f"norm_{index}"]
-            ratio = norm["scale"] * jax.lax.rsqrt(running["var"] + _BATCH_NORM_EPSILON)
+            ratio = norm["scale"] * jax.lax.rsqrt(running["var"] + BATCH_NORM_EPSILON)
             kernel = kernel * ratio
             bias = (bias - running["mean"]) * ratio + norm["bias"]
         layers.append(Affine(kernel, bias))
