@@ -58,6 +58,7 @@ from ioca_jax.measures.information import (
 )
 from ioca_jax.measures.neurons import NeuronStatistics, measure_neurons
 from ioca_jax.measures.quantization import encode, quantize, quantizer_edges
+from ioca_jax.networks.cnn import CNN
 from ioca_jax.networks.imports import from_sklearn, from_torch
 from ioca_jax.networks.mlp import MLP
 from ioca_jax.networks.network import Ablation, Layer, Network
@@ -70,6 +71,7 @@ from ioca_jax.study.config import StudyConfig
 from ioca_jax.study.runner import Shard, load_networks, merge_runs, run_study
 
 __all__ = [
+    "CNN",
     "MLP",
     "Ablation",
     "Dataset",

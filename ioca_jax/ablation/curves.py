@@ -29,7 +29,8 @@ from ioca_jax.ablation.prefix_sums import PrefixSumsEngine, prefix_sums_engine
 from ioca_jax.ablation.rank_one import RankOneEngine, rank_one_engine
 from ioca_jax.checks import check_clamp, check_examples, check_keep, is_known
 from ioca_jax.devices import sum_over_examples
-from ioca_jax.networks.mlp import MLP, check_variables
+from ioca_jax.networks.layered import check_variables
+from ioca_jax.networks.mlp import MLP
 from ioca_jax.networks.network import Network
 
 

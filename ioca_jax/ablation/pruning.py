@@ -28,7 +28,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ioca_jax.ablation.orderings import order_neurons
 from ioca_jax.checks import check_clamp
-from ioca_jax.networks.mlp import MLP, check_variables
+from ioca_jax.networks.layered import check_variables
+from ioca_jax.networks.mlp import MLP
 
 
 def prune(

@@ -17,7 +17,7 @@ from ioca_jax.measures.information import (
     PAPER_MEASURES,
 )
 from ioca_jax.measures.quantization import encode, parse_quantizer, quantizer_edges
-from ioca_jax.networks.mlp import check_variables
+from ioca_jax.networks.layered import check_variables
 from ioca_jax.networks.network import Network
 
 # Examples measured at a time. Fixed, so that clamp means do not depend on a budget.

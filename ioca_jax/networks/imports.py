@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ioca_jax.networks.mlp import ACTIVATIONS, BATCH_NORM_EPSILON, MLP
+from ioca_jax.networks.layered import ACTIVATIONS, BATCH_NORM_EPSILON
+from ioca_jax.networks.mlp import MLP
 
 _INSTEAD = (
     "; write the network as a JAX function of (variables, x) and use trace_network"
@@ -192,7 +193,12 @@ def _network(layers: Sequence[_Dense], activation: str) -> tuple[MLP, dict[str, 
             "expected batch norm after every hidden layer or after none, got it after "
             f"{sum(normed)} of {len(layers)} layers{_INSTEAD}"
         )
-    network = MLP(tuple(widths[:-1]), widths[-1], activation, batch_norm=any(normed))
+    network = MLP(
+        hidden=tuple(widths[:-1]),
+        num_classes=widths[-1],
+        activation=activation,
+        batch_norm=any(normed),
+    )
     params, running = {}, {}
     for index, (kernel, bias, norm) in enumerate(layers):
         params[f"dense_{index}"] = {"kernel": _float32(kernel), "bias": _float32(bias)}

@@ -35,7 +35,7 @@ from ioca_jax.devices import (
     replicated,
     spread_examples,
 )
-from ioca_jax.networks.mlp import MLP, check_variables
+from ioca_jax.networks.layered import LayeredNetwork, check_variables
 
 OPTIMIZERS = {
     "adam": optax.adam,
@@ -134,7 +134,7 @@ class _State(NamedTuple):
 
 
 def train(
-    model: MLP,
+    model: LayeredNetwork,
     data: Dataset,
     config: TrainConfig,
     seeds: Sequence[int],
@@ -230,7 +230,7 @@ def check_epochs(name: str, epochs: Sequence[int], last: int) -> tuple[int, ...]
 
 
 def seeds_that_fit(
-    model: MLP,
+    model: LayeredNetwork,
     data: Dataset,
     config: TrainConfig,
     memory_gb: float,
@@ -252,7 +252,7 @@ def seeds_that_fit(
     return max(1, int(memory_gb * 1e9 / per_seed))
 
 
-def check_fit(model: MLP, data: Dataset, config: TrainConfig) -> None:
+def check_fit(model: LayeredNetwork, data: Dataset, config: TrainConfig) -> None:
     """Refuses a network, examples or a batch that do not fit each other.
 
     Args:
@@ -305,7 +305,7 @@ def checked_seeds(seeds: Sequence[int]) -> np.ndarray:
 
 
 def bytes_per_seed(
-    model: MLP, config: TrainConfig, data: Dataset, num_snapshots: int
+    model: LayeredNetwork, config: TrainConfig, data: Dataset, num_snapshots: int
 ) -> int:
     """Estimates the bytes that the training of one network holds at once.
 
@@ -323,12 +323,13 @@ def bytes_per_seed(
     weights = sum(math.prod(leaf.shape) for leaf in variables)
     # Weights, two moments, gradient, update, and one being written.
     copies = 6 + num_snapshots
-    activations = 6 * (model.num_neurons + model.num_classes)
+    outputs = sum(math.prod(layer.shape) for layer in model.layers)
+    activations = 6 * (outputs + model.num_classes)
     batch = config.batch_size * (math.prod(shape) + activations)
     return 4 * (copies * weights + 2 * batch + 4 * num_train)
 
 
-def _shapes(model: MLP, shape: Sequence[int]) -> Any:
+def _shapes(model: LayeredNetwork, shape: Sequence[int]) -> Any:
     """The variables of one network for examples of a shape, as shapes and types."""
     return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *shape)))
 
@@ -363,7 +364,7 @@ def _train_chunk(model, config, mesh, spread, arrays, seeds, initial, kept, on_e
 
 @partial(jax.jit, static_argnames=("model", "config", "shape"))
 def _initial_states(
-    model: MLP,
+    model: LayeredNetwork,
     config: TrainConfig,
     shape: tuple[int, ...],
     seeds: Array,
@@ -400,7 +401,7 @@ def _train_epoch(model, config, mesh, spread, state, epoch, images, labels, vali
 
 
 def _epoch_of_networks(
-    model: MLP,
+    model: LayeredNetwork,
     config: TrainConfig,
     spread: bool,
     state: _State,

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ioca_jax.data import Dataset
-from ioca_jax.networks.mlp import MLP, check_variables
+from ioca_jax.networks.layered import check_variables
+from ioca_jax.networks.mlp import MLP
 from ioca_jax.networks.training import Trained
 from ioca_jax.sources import can_load
 from ioca_jax.study.config import StudyConfig

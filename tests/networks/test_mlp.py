@@ -12,7 +12,8 @@ from conftest import random_examples, random_network
 from reference import forward
 
 import ioca_jax as ioca
-from ioca_jax.networks.mlp import check_variables, folded_layers
+from ioca_jax.networks.layered import check_variables
+from ioca_jax.networks.mlp import folded_layers
 
 # float32 sums of at most 12 terms of order 1, against float64
 assert_close = partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-5)
