@@ -1,9 +1,7 @@
 """A run's results as text: the summary that a run prints."""
 
 import json
-from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -17,11 +15,10 @@ from ioca_jax.results.selection import (
     converged,
     describe_dataset,
     intact_accuracy,
+    layer_title,
     layers_of,
     neurons_of,
 )
-
-_TESTS = ["95 % interval", "corrected p"]
 
 
 def summarize(
@@ -44,19 +41,12 @@ def summarize(
     kept = converged(results)
     sections = [_overview(results)]
     if kept.sizes["seed"]:
-        sections += [
-            _measures(kept),
-            _neurons(tables),
-            _areas(kept),
-            _variants(tables),
-            _effects(tables),
-            _hypotheses(tables),
-            _joint(tables),
-            _pairs(tables),
-            _conclusions(tables),
-            _trends(tables),
-            _claims(tables, kept.sizes["seed"]),
-        ]
+        found = {n: write(tables[n]) for n, write in _SECTIONS.items() if n in tables}
+        neurons = found.pop("neurons", [])
+        sections += [_measures(kept), neurons, _areas(kept), *found.values()]
+        if "claims" not in tables:
+            needed = "Tests of hypotheses need 5 networks and tests of claims need 6"
+            sections.append([f"{needed}; this run has {kept.sizes['seed']}"])
     return "\n\n".join("\n".join(section) for section in sections if section)
 
 
@@ -102,32 +92,24 @@ def _measures(results: xr.Dataset) -> list[str]:
             scores = of_layer.sel(measure=measure)
             numbers = (scores.min(), scores.median(), scores.max())
             texts = (f"{float(number):.3f}" for number in numbers)
-            rows.append([str(layer), str(measure), str(scores["unit"].values), *texts])
+            rows.append([layer, measure, scores["unit"].values, *texts])
     header = ["layer", "measure", "unit", "minimum", "median", "maximum"]
-    return _section("Measures, over all neurons and networks", header, rows)
+    table = pd.DataFrame(rows, columns=header)
+    return _section("Measures, over all neurons and networks", table)
 
 
-def _neurons(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+def _neurons(table: pd.DataFrame) -> list[str]:
     """Dead, always active, and significantly informative neurons by layer."""
-    if "neurons" not in tables:
-        return []
-    table = tables["neurons"]
     table = table.drop(columns=list(table.filter(like="selective_for_")))
-    header = [name.replace("_", " ", 1) for name in table.columns]
-    rows = [
-        [str(layer), *(f"{round(value, 1):g}" for value in values)]
-        for layer, *values in table.itertuples(index=False)
-    ]
-    tested = (
-        "  (family: above the maximum over neurons in 95 % of permutations of the "
-        "labels; discovered: at a false discovery rate of 5 %)"
-    )
+    is_tested = table.shape[1] > 4
+    numbers = table.drop(columns="layer").map(lambda number: f"{round(number, 1):g}")
+    table = pd.concat([table["layer"], numbers], axis=1)
     return _section(
         "Number of neurons that are dead, always on, or significantly informative, "
         "mean over networks",
-        header,
-        rows,
-        *([tested] if len(header) > 4 else []),
+        table.rename(columns=lambda name: name.replace("_", " ", 1)),
+        "  (family: above the maximum over neurons in 95 % of permutations of the "
+        "labels; discovered: at a false discovery rate of 5 %)" * is_tested,
     )
 
 
@@ -140,175 +122,113 @@ def _areas(results: xr.Dataset) -> list[str]:
     return _section(
         "Area under the accuracy curve against the share of ablated neurons, mean ± "
         "standard deviation over networks",
-        header,
-        rows,
+        pd.DataFrame(rows, columns=header),
     )
 
 
-def _variants(tables: Mapping[str, pd.DataFrame]) -> list[str]:
-    if "variants" not in tables:
-        return []
-    by_layer = tables["variants"].pivot_table(
+def _variants(table: pd.DataFrame) -> list[str]:
+    by_layer = table.pivot_table(
         index=["measure", "variant"], columns="layer", values="spearman", sort=False
     )
-    rows = [
-        [*names, *(f"{value:.3f}" for value in row)]
-        for names, row in zip(by_layer.index, by_layer.values, strict=True)
-    ]
-    header = ["measure", "variant", *(f"layer {name}" for name in by_layer.columns)]
+    text = by_layer.map(lambda rho: f"{rho:.3f}").rename(columns=layer_title)
     return _section(
         "Spearman's rho within the layer, of each measure with its variants: other "
         "quantisers and other examples",
-        header,
-        rows,
+        text.reset_index(),
         "  (second half: its correlation with the first half of the examples)",
     )
 
 
-def _effects(tables: Mapping[str, pd.DataFrame]) -> list[str]:
-    rows = [
-        [str(row["layer"]), row["clamp"], row["measure"], *_estimate(row, ".3f")]
-        for row in _records(tables, "effects")
-    ]
+def _effects(table: pd.DataFrame) -> list[str]:
     return _section(
         "Kendall's tau-b within the layer, of each measure with the increase of the "
         "test loss when one neuron is ablated",
-        ["layer", "clamp", "measure", "tau", *_TESTS],
-        rows,
+        _estimates(table, ["layer", "clamp", "measure"], "tau", ".3f"),
     )
 
 
-def _hypotheses(tables: Mapping[str, pd.DataFrame]) -> list[str]:
-    if "hypotheses" not in tables:
-        return []
-    decided = tables["hypotheses"].query("verdict != 'undecided'")
+def _hypotheses(table: pd.DataFrame) -> list[str]:
+    decided = table.query("verdict != 'undecided'")
     return [
-        f"Hypotheses on curves: {len(decided)} of {len(tables['hypotheses'])} decided",
-        *(f"  {sentence}" for sentence in decided["sentence"]),
+        f"Hypotheses on curves: {len(decided)} of {len(table)} decided",
+        *("  " + decided["sentence"]),
     ]
 
 
-def _joint(tables: Mapping[str, pd.DataFrame]) -> list[str]:
-    rows = [
-        [
-            row["layer"],
-            " ".join(filter(None, [row["instrument"], row["clamp"]])),
-            row["unit"],
-            *_estimate(row, ".3g"),
-            row["finding"],
-        ]
-        for row in _records(tables, "joint")
-    ]
-    header = ["layer", "instrument", "unit", "mean", *_TESTS, "verdict"]
+def _joint(table: pd.DataFrame) -> list[str]:
+    instrument = (table["instrument"] + " " + table["clamp"]).str.strip()
+    table = table.assign(instrument=instrument)
+    names = ["layer", "instrument", "unit"]
     return _section(
         "Pairs and groups: above 0 redundancy, below 0 synergy; mean over networks",
-        header,
-        rows,
+        _estimates(table, names, "mean", ".3g").assign(verdict=table["finding"]),
     )
 
 
-def _pairs(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+def _pairs(table: pd.DataFrame) -> list[str]:
     """Correlations of co-information, and of the best of the other pair measures."""
-    if "pairs" not in tables:
-        return []
-    pairs = tables["pairs"].dropna(subset=["effect"])
-    sizes = {
-        str(measure): effects.abs().mean()
-        for measure, effects in pairs.groupby("pair_measure", sort=False)["effect"]
-        if "co_information" not in str(measure)
-    }
-    strongest = max(sizes, key=lambda measure: sizes[measure], default="")
-    rows = [
-        [
-            *(str(row[name]) for name in ("layer", "clamp", "pair_measure")),
-            row["effect_in"],
-            *_estimate(row, ".3f"),
-        ]
-        for row in _records(tables, "pairs")
-        if row["pair_measure"] in ("co_information_miller_madow", strongest)
-    ]
-    header = ["layer", "clamp", "pair measure", "effect in", "rho", *_TESTS]
+    size = table["effect"].abs().groupby(table["pair_measure"], sort=False).mean()
+    others = size[~size.index.str.contains("co_information")].dropna()
+    shown = ["co_information_miller_madow", *others.nlargest(1).index]
+    table = table[table["pair_measure"].isin(shown)]
+    names = ["layer", "clamp", "pair_measure", "effect_in"]
     return _section(
         "Spearman's rho over the pairs of a layer, of co-information and of the other "
         "measure with the strongest correlation, with the effect of ablating the pair",
-        header,
-        rows,
+        _estimates(table, names, "rho", ".3f"),
     )
 
 
-def _conclusions(tables: Mapping[str, pd.DataFrame]) -> list[str]:
-    if "conclusions" not in tables:
-        return []
-    rows = [
-        row
-        for row in _records(tables, "conclusions")
-        if row["suggested"] != "undecided" or row["verdict"] in interactions.DIRECTIONS
-    ]
-    counts = Counter(row["verdict"] for row in rows)
+def _conclusions(table: pd.DataFrame) -> list[str]:
+    is_decided = table["verdict"].isin(interactions.DIRECTIONS)
+    table = table[is_decided | (table["suggested"] != "undecided")]
+    counts = table["verdict"].value_counts(sort=False)
     found = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
     return [
         f"Hypotheses on curves, tested on pairs and groups: {found or 'none decided'}",
-        *(f"  {row['sentence']}" for row in rows),
+        *("  " + table["sentence"]),
     ]
 
 
-def _trends(tables: Mapping[str, pd.DataFrame]) -> list[str]:
-    rows = [
-        [
-            str(row["layer"]),
-            row["quantity"].replace("_", " "),
-            row["unit"],
-            f"{row['from_epoch']} to {row['to_epoch']}",
-            *_estimate(row, ".3f")[:2],
-            row["trend"],
-        ]
-        for row in _records(tables, "trends")
-        if np.isfinite(row["effect"])
-    ]
-    header = ["layer", "quantity", "unit", "epochs", "change", "95 % interval", "trend"]
+def _trends(table: pd.DataFrame) -> list[str]:
+    table = table[np.isfinite(table["effect"])]
+    ends = table["from_epoch"].astype(str) + " to " + table["to_epoch"].astype(str)
+    quantity = table["quantity"].str.replace("_", " ")
+    table = table.assign(quantity=quantity, epochs=ends)
+    names = ["layer", "quantity", "unit", "epochs"]
+    text = _estimates(table, names, "change", ".3f").drop(columns="corrected p")
     return _section(
         "Changes through training, mean over networks",
-        header,
-        rows,
+        text.assign(trend=table["trend"]),
     )
 
 
-def _claims(tables: Mapping[str, pd.DataFrame], networks: int) -> list[str]:
-    if "claims" not in tables:
-        return [
-            "Tests of hypotheses need 5 networks and tests of claims need 6; this run "
-            f"has {networks}"
-        ]
-    counts = tables["claims"].groupby("claim", sort=False)["verdict"].value_counts()
-    rows = [
-        [name, *(str(counts.get((name, v), 0)) for v in VERDICTS), claim.text]
-        for name, claim in CLAIMS.items()
-    ]
+def _claims(table: pd.DataFrame) -> list[str]:
+    counts = pd.crosstab(table["claim"], table["verdict"])
+    counts = counts.reindex(index=[*CLAIMS], columns=[*VERDICTS], fill_value=0)
+    text = counts.assign(text=[claim.text for claim in CLAIMS.values()])
     return _section(
         "The paper's claims: number of comparisons (of scope, clamp and measure) by "
         "verdict",
-        ["claim", *VERDICTS, "text"],
-        rows,
+        text.reset_index(),
     )
 
 
-def _records(
-    tables: Mapping[str, pd.DataFrame], name: str
-) -> list[dict[Hashable, Any]]:
-    """The rows of a table, none without the table."""
-    return tables[name].to_dict("records") if name in tables else []
+def _estimates(
+    table: pd.DataFrame, names: list[str], effect: str, digits: str
+) -> pd.DataFrame:
+    """Names, means, intervals and corrected p-values as text, empty without a value."""
 
+    def number(value: float) -> str:
+        return f"{value:+{digits}}" if np.isfinite(value) else ""
 
-def _estimate(row: Mapping[Hashable, Any], digits: str) -> list[str]:
-    """Mean, interval and corrected p-value, empty where there are none."""
-    if not np.isfinite(row["effect"]):
-        return ["", "", ""]
-    low, high, p = row["low"], row["high"], row.get("p_corrected", np.nan)
-    return [
-        f"{row['effect']:+{digits}}",
-        f"{low:+{digits}} to {high:+{digits}}",
-        f"{p:.2g}" if np.isfinite(p) else "",
-    ]
+    low, high = (table[end].map(number) for end in ("low", "high"))
+    text = table[names].rename(columns=lambda name: name.replace("_", " "))
+    text[effect] = table["effect"].map(number)
+    text["95 % interval"] = (low + " to " + high).where(low != "", "")
+    p_values = table["p_corrected"]
+    text["corrected p"] = [f"{p:.2g}" if np.isfinite(p) else "" for p in p_values]
+    return text
 
 
 def _mean_and_sd(values: np.ndarray, digits: int) -> str:
@@ -317,17 +237,31 @@ def _mean_and_sd(values: np.ndarray, digits: int) -> str:
     return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
 
 
-def _section(
-    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *notes: str
-) -> list[str]:
-    """A title, aligned columns, and notes; a repeated first cell is left blank."""
-    if not rows:
+def _section(title: str, table: pd.DataFrame, note: str = "") -> list[str]:
+    """A title, aligned columns, and a note; a repeated first cell is left blank."""
+    if table.empty:
         return []
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines, above = [title], None
-    for row in (header, *rows):
-        shown = ["" if row[0] == above else row[0], *row[1:]]
-        above = row[0]
-        cells = [cell.ljust(width) for cell, width in zip(shown, widths, strict=True)]
-        lines.append(("  " + "  ".join(cells)).rstrip())
-    return [*lines, *notes]
+    text = table.astype(str)
+    first = text.iloc[:, 0]
+    text = text.assign(**{str(first.name): first.mask(first == first.shift(), "")})
+    columns = [text[name].tolist() for name in text]
+    columns = [[name, *cells] for name, cells in zip(text, columns, strict=True)]
+    widths = [max(map(len, column)) for column in columns]
+    lines = [
+        "  ".join(map(str.ljust, row, widths)).rstrip()
+        for row in zip(*columns, strict=True)
+    ]
+    return list(filter(None, [title, *(f"  {line}" for line in lines), note]))
+
+
+_SECTIONS = {
+    "neurons": _neurons,
+    "variants": _variants,
+    "effects": _effects,
+    "hypotheses": _hypotheses,
+    "joint": _joint,
+    "pairs": _pairs,
+    "conclusions": _conclusions,
+    "trends": _trends,
+    "claims": _claims,
+}
