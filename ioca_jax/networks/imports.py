@@ -107,8 +107,8 @@ def from_torch(
             "module: expected an nn.Sequential or a state_dict, got "
             f"{type(module).__name__}{_INSTEAD}"
         )
-    names = _flat_names(module)
-    return _network(_layers_of_state(module.state_dict()), _activation_of(names))
+    activation = _activation_of(_flat_names(module))  # checks the layers first
+    return _network(_layers_of_state(module.state_dict()), activation)
 
 
 def _flat_names(module: Any) -> list[str]:
