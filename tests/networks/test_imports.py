@@ -175,7 +175,7 @@ def test_modules_of_pytorch():
         ([nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Linear(4, 3)], flat),
         (
             [nn.Linear(5, 4), nn.BatchNorm1d(4, eps=1e-3), nn.ReLU(), nn.Linear(4, 3)],
-            "with running statistics and eps",
+            "expected BatchNorm1d with running statistics and eps",
         ),
     ]:
         with pytest.raises(ValueError, match=f"^module: {message}"):
