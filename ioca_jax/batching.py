@@ -1,9 +1,9 @@
 """Examples in chunks of one static shape, none dropped and none counted twice.
 
-A whole dataset's activations need not fit on the device at once: a fold over chunks
-carries sums. Where the chunk size does not divide N, the last chunk overlaps the one
-before it, and the examples seen already carry the label -1; so no padded copy of the
-images is made and nothing recompiles.
+A dataset's activations need not fit on the device at once: a fold over chunks carries
+sums. Where the chunk size does not divide N, the last chunk overlaps the one before it,
+and examples that were counted already have the label -1; so no padded copy of the
+examples is made and nothing recompiles.
 """
 
 from collections.abc import Callable
@@ -26,18 +26,10 @@ def fold_examples(
     *,
     chunk_size: int,
 ) -> Carry:
-    """Folds a function over chunks of examples.
+    """Folds a function over chunks of at most ``chunk_size`` examples.
 
-    Args:
-        step: takes the carry, the chunk's examples [n, ...] and labels [n], and returns
-            the carry. It must leave out examples whose label is ``IGNORE_LABEL``.
-        carry: the first carry, a pytree of arrays.
-        x: examples [N, ...].
-        y: labels [N], none negative.
-        chunk_size: n, at least 1; more than N is N.
-
-    Returns:
-        The last carry.
+    ``step`` takes the carry, a chunk's examples and its labels, and must leave out
+    examples whose label is ``IGNORE_LABEL``.
     """
     num_examples = len(y)
     size = min(chunk_size, num_examples)

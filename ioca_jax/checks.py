@@ -1,4 +1,4 @@
-"""What is refused before it becomes a number: labels, masks, codes and so on.
+"""Checks of arguments: labels, masks, clamps, codes, counts, names.
 
 Values are checked where they are known. While JAX traces (``jit``, ``vmap``) an array
 has a shape and a type but no values yet, so only these are checked, at no cost.
@@ -18,13 +18,9 @@ _MOST_COUNTED = 2**31 - 1
 
 
 def is_known(array: Any) -> bool:
-    """Whether an array's values can be looked at here and now.
+    """Whether an array's values can be read.
 
-    Args:
-        array: an array, a number or a sequence of numbers.
-
-    Returns:
-        False while JAX traces, and for an array of which other processes hold a part.
+    Not while JAX traces, nor where other processes hold a part of the array.
     """
     if isinstance(array, Tracer):
         return False
@@ -32,18 +28,7 @@ def is_known(array: Any) -> bool:
 
 
 def as_tuple(name: str, values: Any) -> tuple:
-    """A sequence as a tuple; refuses a single value, or a text, in its place.
-
-    Args:
-        name: what the caller calls the values.
-        values: any iterable but a text.
-
-    Returns:
-        The same values.
-
-    Raises:
-        ValueError: not iterable, or a text.
-    """
+    """A sequence as a tuple; refuses a single value, or a text, in its place."""
     if isinstance(values, str) or not np.iterable(values):
         raise ValueError(
             f"{name}: expected a sequence, got {values!r}; a sequence of one value is "
@@ -53,14 +38,7 @@ def as_tuple(name: str, values: Any) -> tuple:
 
 
 def check_num_classes(num_classes: int) -> None:
-    """Refuses fewer than two classes.
-
-    Args:
-        num_classes: C.
-
-    Raises:
-        ValueError: fewer than two.
-    """
+    """Refuses fewer than two classes."""
     if num_classes < 2:
         raise ValueError(
             f"num_classes: expected at least 2 classes to tell apart, got {num_classes}"
@@ -74,17 +52,7 @@ def check_labels(
     *,
     name: str = "labels",
 ) -> None:
-    """Refuses what are not labels of classes.
-
-    Args:
-        labels: int32 [N] in [0, C).
-        num_classes: C.
-        num_examples: N, of the examples that the labels belong to.
-        name: what the caller calls the labels.
-
-    Raises:
-        ValueError: not integers, not one for each example, or one out of range.
-    """
+    """Refuses labels that are not int [N] in [0, C), one for each example."""
     array = _checked_integers(name, labels, "number classes from 0")
     if array.ndim != 1:
         raise ValueError(
@@ -99,16 +67,7 @@ def check_labels(
 
 
 def check_examples(x: ArrayLike, y: ArrayLike, num_classes: int) -> None:
-    """Refuses examples and labels that do not fit each other or the network.
-
-    Args:
-        x: numbers [N, ...], N at least 1; none NaN.
-        y: int32 [N] in [0, C).
-        num_classes: C.
-
-    Raises:
-        ValueError: not such, or not one label for each example.
-    """
+    """Refuses examples that are not numbers [N, ...] without NaN, or their labels."""
     array = _as_array(x)
     shape = np.shape(array)
     is_number = jnp.issubdtype(array.dtype, jnp.number)
@@ -122,16 +81,7 @@ def check_examples(x: ArrayLike, y: ArrayLike, num_classes: int) -> None:
 
 
 def check_keep(keep: ArrayLike, num_neurons: int, *, name: str = "keep") -> None:
-    """Refuses what are not masks.
-
-    Args:
-        keep: bool [..., H].
-        num_neurons: H.
-        name: what the caller calls the masks.
-
-    Raises:
-        ValueError: not booleans (the clamp, say, or indices), or of another last axis.
-    """
+    """Refuses masks that are not bool [..., H]."""
     array = _as_array(keep)
     if array.dtype != bool or array.shape[-1:] != (num_neurons,):
         raise ValueError(
@@ -144,16 +94,7 @@ def check_keep(keep: ArrayLike, num_neurons: int, *, name: str = "keep") -> None
 def check_clamp(
     clamp: ArrayLike, num_neurons: int, *, kept: ArrayLike | None = None
 ) -> None:
-    """Refuses what are not constant outputs of ablated neurons.
-
-    Args:
-        clamp: float32 [..., H], none NaN.
-        num_neurons: H.
-        kept: bool [..., H], neurons whose clamps are not used and may be NaN.
-
-    Raises:
-        ValueError: not numbers (masks, say), of another last axis, or NaN.
-    """
+    """Refuses clamps that are not numbers [..., H], or NaN where no neuron is kept."""
     array = _as_array(clamp)
     is_number = jnp.issubdtype(array.dtype, jnp.number)
     if not is_number or array.shape[-1:] != (num_neurons,):
@@ -167,16 +108,7 @@ def check_clamp(
 
 
 def check_no_nan(name: str, array: ArrayLike, advice: str) -> None:
-    """Refuses NaN.
-
-    Args:
-        name: what the caller calls the array.
-        array: numbers.
-        advice: what to do instead.
-
-    Raises:
-        ValueError: a value is NaN.
-    """
+    """Refuses arrays with NaN, if their values are known."""
     given = _as_array(array)
     if not is_known(given) or not given.size:
         return
@@ -190,16 +122,7 @@ def check_no_nan(name: str, array: ArrayLike, advice: str) -> None:
 
 
 def check_codes(codes: ArrayLike, num_codes: int) -> None:
-    """Refuses what are not codes of neurons.
-
-    Args:
-        codes: int32 [N, H] in [0, B).
-        num_codes: B.
-
-    Raises:
-        ValueError: not integers (activations, say), not of two axes, or one out of
-            range.
-    """
+    """Refuses codes that are not integers [N, H] in [0, B)."""
     array = _checked_integers("codes", codes, "quantize activations first")
     if array.ndim != 2:
         raise ValueError(
@@ -214,31 +137,14 @@ def check_codes(codes: ArrayLike, num_codes: int) -> None:
 def check_codes_and_labels(
     codes: ArrayLike, labels: ArrayLike, *, num_codes: int, num_classes: int
 ) -> None:
-    """Refuses codes and labels that cannot be counted together.
-
-    Args:
-        codes: int32 [N, H] in [0, B).
-        labels: int32 [N] in [0, C).
-        num_codes: B.
-        num_classes: C.
-
-    Raises:
-        ValueError: as ``check_codes`` and ``check_labels``, or fewer than two classes.
-    """
+    """Refuses codes and labels that cannot be counted together."""
     check_codes(codes, num_codes)
     check_num_classes(num_classes)
     check_labels(labels, num_classes, np.shape(codes)[0])
 
 
 def check_classes(labels: ArrayLike) -> None:
-    """Refuses labels that are all the same, of which nothing can be known.
-
-    Args:
-        labels: int32 [N]; not looked at while tracing.
-
-    Raises:
-        ValueError: fewer than two classes.
-    """
+    """Refuses labels of a single class: there is no information on it."""
     if not is_known(labels):
         return
     present = np.unique(np.asarray(labels))
@@ -251,15 +157,7 @@ def check_classes(labels: ArrayLike) -> None:
 
 
 def check_counts(counts: ArrayLike) -> None:
-    """Refuses what are not joint counts.
-
-    Args:
-        counts: int32 [..., B, C].
-
-    Raises:
-        ValueError: not integers, fewer than two axes, a negative count, or a table of
-            more than ``2^31 - 1`` examples.
-    """
+    """Refuses counts that are not integers [..., B, C], none negative, below 2^31."""
     array = _checked_integers("counts", counts, "count with joint_counts")
     if array.ndim < 2:
         raise ValueError(
@@ -281,16 +179,7 @@ def check_counts(counts: ArrayLike) -> None:
 
 
 def check_names(name: str, given: Sequence[str], allowed: Iterable[str]) -> None:
-    """Refuses names that are not known.
-
-    Args:
-        name: of the argument.
-        given: what the caller asks for.
-        allowed: what there is.
-
-    Raises:
-        ValueError: a name that is not allowed, no name, or not a sequence of names.
-    """
+    """Refuses unknown names, or none."""
     allowed = tuple(allowed)
     unknown = [x for x in as_tuple(name, given) if x not in allowed]
     if unknown or not given:

@@ -1,4 +1,4 @@
-"""Devices and processes: which there are, and how work is spread over them.
+"""Devices and processes, and how work is spread over them.
 
 Seeds are spread over devices where networks are trained, and examples where they are
 evaluated; a sum over devices then ends the work, and counts are the same as on one. On
@@ -57,12 +57,6 @@ def limited_devices(number: int) -> Iterator[None]:
 
     On a CPU devices are virtual: entered before anything runs in JAX, there are as many
     as wanted.
-
-    Args:
-        number: how many devices, the first ones.
-
-    Raises:
-        ValueError: less than 1, or more than the process has.
     """
     if number < 1:
         raise ValueError(f"num_devices: expected at least 1, got {number}")
@@ -82,11 +76,7 @@ def limited_devices(number: int) -> Iterator[None]:
 
 
 def device_mesh() -> Mesh:
-    """The devices of this process that work, in a row.
-
-    Returns:
-        A mesh with the one axis ``device``.
-    """
+    """The devices of this process that work, along the one axis ``device``."""
     devices = jax.local_devices()[: _limit.get()]
     return jax.make_mesh(
         (len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices
@@ -94,14 +84,7 @@ def device_mesh() -> Mesh:
 
 
 def replicated(tree: Any) -> Any:
-    """Puts a copy of arrays on every device.
-
-    Args:
-        tree: a pytree of arrays.
-
-    Returns:
-        The same on the devices.
-    """
+    """Copies a pytree of arrays to every device."""
     return jax.device_put(tree, NamedSharding(device_mesh(), P()))
 
 
@@ -124,13 +107,9 @@ def place_examples(
 
 
 def spread_examples(x: Num[ArrayLike, "N *shape"]) -> Num[Array, "n *shape"]:
-    """Puts a share of the images on every device, for ``fetch_examples``.
+    """Puts a share of the examples on every device, zeros added so that all are equal.
 
-    Args:
-        x: examples [N, ...].
-
-    Returns:
-        The same, filled up by zeros to a multiple of the devices.
+    For ``fetch_examples``.
     """
     mesh = device_mesh()
     x = np.asarray(x)
@@ -141,14 +120,9 @@ def spread_examples(x: Num[ArrayLike, "N *shape"]) -> Num[Array, "n *shape"]:
 def fetch_examples(
     own: Num[Array, "n *shape"], wanted: Int[Array, " b"]
 ) -> Num[Array, "b *shape"]:
-    """Images from whichever device has them, under ``shard_map``.
+    """The wanted examples from the devices that have them, under ``shard_map``.
 
-    Args:
-        own: this device's share of ``spread_examples``.
-        wanted: the images that this device wants; every device asks for as many.
-
-    Returns:
-        Those images.
+    Every device asks for as many.
     """
     of_all = jax.lax.all_gather(wanted, AXIS)  # [devices, b]
     rows = of_all - jax.lax.axis_index(AXIS) * len(own)
@@ -182,19 +156,10 @@ def sum_over_examples(
 ) -> Any:
     """Applies a function to every device's share of the examples and adds up.
 
-    While tracing, the function is applied where it stands: the caller decides what
-    runs where.
-
-    Args:
-        function: takes the engine, arrays, examples and labels, and returns a pytree of
-            sums over the examples whose label is not ``IGNORE_LABEL``.
-        engine: hashable; equal engines share a compilation.
-        arrays: needed whole on every device.
-        x: examples [N, ...].
-        y: labels [N].
-
-    Returns:
-        The sums.
+    The function takes the engine, arrays, examples and labels, and returns a pytree of
+    sums over the examples whose label is not ``IGNORE_LABEL``. Equal engines share a
+    compilation; the arrays are needed whole on every device. While tracing, the function
+    is applied as it is: the caller decides what runs where.
     """
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((arrays, x, y))):
         return function(engine, arrays, x, y)
@@ -216,8 +181,7 @@ def _sum(function, engine, mesh, arrays, x, y):
     )(arrays, x, y)
 
 
-# By these a scheduler tells how many processes belong together, where JAX finds the
-# others by itself.
+# Schedulers state the number of processes here, and JAX finds the others by itself.
 _SCHEDULERS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
 
 
@@ -232,16 +196,6 @@ def start_processes(
 
     Under Slurm, Open MPI and on TPU pods JAX finds the others by itself, without
     arguments. A process alone needs no call, but may make one.
-
-    Args:
-        coordinator_address: ``host:port`` of the first process.
-        num_processes: how many belong together.
-        process_id: this one's number, from 0 on.
-        timeout: seconds to wait for the others.
-
-    Raises:
-        ValueError: some arguments without the others, or out of range.
-        TimeoutError: the others did not come.
     """
     given = (coordinator_address, num_processes, process_id)
     if coordinator_address is None or num_processes is None or process_id is None:
@@ -282,8 +236,8 @@ def start_processes(
         ) from error
     except ValueError as error:
         raise ValueError(
-            "expected a scheduler that tells where the processes are, got one that "
-            f"tells only that there are several ({error}); start them by srun or "
+            "expected a scheduler that gives the addresses of the processes, got one "
+            f"that gives only their number ({error}); start them by srun or "
             "mpirun, or give --coordinator_address, --num_processes and --process_id"
         ) from error
     own, of_all = jax.local_device_count(), jax.device_count()
@@ -322,16 +276,9 @@ def is_primary() -> bool:
 
 
 def on_primary(function: Callable[[], Any]) -> Any:
-    """Calls a function in the first process, and tells all what it gave.
+    """Calls a function in the first process; all return its result, as JSON holds it.
 
-    Args:
-        function: returns what JSON can say.
-
-    Returns:
-        That, in every process.
-
-    Raises:
-        ValueError: what the function raised, in every other process.
+    What it raises is a ``ValueError`` in the others.
     """
     if jax.process_count() == 1:
         return function()
@@ -352,17 +299,7 @@ def on_primary(function: Callable[[], Any]) -> Any:
 
 
 def broadcast(content: bytes) -> bytes:
-    """Tells all processes what the first one has.
-
-    Args:
-        content: not empty in the first process; that of the others is not looked at.
-
-    Returns:
-        The first one's, in every process.
-
-    Raises:
-        ConnectionError: another process is gone.
-    """
+    """Sends the first process's content, not empty, to all."""
     if jax.process_count() == 1:
         return content
     from jax.experimental.multihost_utils import broadcast_one_to_all
@@ -375,7 +312,7 @@ def broadcast(content: bytes) -> bytes:
 
 @contextlib.contextmanager
 def _all_are_there() -> Iterator[None]:
-    """Says in a line what JAX says of a lost process."""
+    """Makes one clear line of JAX's errors about a lost process."""
     try:
         yield
     except RuntimeError as error:
@@ -387,14 +324,7 @@ def _all_are_there() -> Iterator[None]:
 
 
 def check_agreement(what: Mapping[str, str]) -> None:
-    """Refuses processes that are not at the same work.
-
-    Args:
-        what: by name, what must be the same in all.
-
-    Raises:
-        ValueError: something differs; in every process.
-    """
+    """Refuses, in every process, what differs between processes."""
     of_first = json.loads(broadcast(json.dumps(dict(what)).encode()))
     differ = np.array([what[name] != of_first.get(name) for name in what])
     anywhere = gather(differ[None]).any(axis=0)
@@ -407,18 +337,7 @@ def check_agreement(what: Mapping[str, str]) -> None:
 
 
 def gather(tree: Any) -> Any:
-    """Joins arrays of all processes.
-
-    Args:
-        tree: a pytree of NumPy arrays, of the same shapes in every process.
-
-    Returns:
-        The same in every process, joined along the first axis in the order of
-        processes.
-
-    Raises:
-        ConnectionError: another process is gone.
-    """
+    """Joins arrays of all processes along the first axis, in the order of processes."""
     if jax.process_count() == 1:
         return tree
     from jax.experimental import multihost_utils

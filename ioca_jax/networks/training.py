@@ -1,15 +1,15 @@
-"""Seeds become trained networks: all in one program, ``vmap`` over seeds (``map`` on a
-CPU), ``scan`` over steps, and where a host has several devices a share of the seeds on
-each.
+"""Trains networks for many seeds in one program.
 
-A network is a pure function of its seed: the seed's key gives the initial weights, the
-order of the examples in every epoch, and the dropout masks. Seeds therefore do not feel
-each other, whatever runs beside them; a network that diverges is NaN by itself.
+``vmap`` over seeds (``map`` on a CPU), ``scan`` over steps, and where a host has several
+devices a share of the seeds on each. A network is a pure function of its seed: the
+seed's key gives the initial weights, the order of the examples in every epoch, and the
+dropout masks. What else is trained does not affect it; a network that diverges is NaN by
+itself.
 
 The loss is the mean cross-entropy of a batch, in nats, plus ``l2`` times the sum of
 squared kernel entries (biases and batch norm's parameters are not penalised). The
-examples are shuffled anew every epoch, and those that do not fill a last batch, fewer
-than ``batch_size``, sit that epoch out.
+examples are shuffled anew every epoch; the last of them, fewer than ``batch_size``, are
+not used in that epoch.
 """
 
 import dataclasses
@@ -205,19 +205,7 @@ def train(
 
 
 def check_epochs(name: str, epochs: Sequence[int], last: int) -> tuple[int, ...]:
-    """Epochs to look at, refused unless training comes by each once, in this order.
-
-    Args:
-        name: what to call them.
-        epochs: numbers of finished epochs, 0 before training.
-        last: the number of epochs of the training.
-
-    Returns:
-        The same.
-
-    Raises:
-        ValueError: not a sequence, out of [0, last], or not ascending.
-    """
+    """Numbers of finished epochs; refused unless ascending in [0, last]."""
     given = as_tuple(name, epochs)
     outside = [epoch for epoch in given if not 0 <= epoch <= last]
     if outside or any(a >= b for a, b in zip(given, given[1:], strict=False)):
@@ -236,34 +224,13 @@ def seeds_that_fit(
     memory_gb: float,
     num_snapshots: int = 0,
 ) -> int:
-    """How many networks are trained at once within a budget.
-
-    Args:
-        model: the networks' shape.
-        data: the dataset.
-        config: how to train.
-        memory_gb: the budget beside the data.
-        num_snapshots: epochs after which variables are kept.
-
-    Returns:
-        At least 1.
-    """
+    """How many networks are trained at once within a budget beside the data."""
     per_seed = bytes_per_seed(model, config, data, num_snapshots)
     return max(1, int(memory_gb * 1e9 / per_seed))
 
 
 def check_fit(model: LayeredNetwork, data: Dataset, config: TrainConfig) -> None:
-    """Refuses a network, examples or a batch that do not fit each other.
-
-    Args:
-        model: the networks' shape.
-        data: the dataset.
-        config: how to train.
-
-    Raises:
-        ValueError: a model with another number of classes than the data, or a batch
-            larger than the training split.
-    """
+    """Refuses a network, examples or a batch that do not fit each other."""
     if model.num_classes != data.num_classes:
         raise ValueError(
             f"num_classes: expected {data.num_classes}, as {data.name} has, got "
@@ -278,17 +245,7 @@ def check_fit(model: LayeredNetwork, data: Dataset, config: TrainConfig) -> None
 
 
 def checked_seeds(seeds: Sequence[int]) -> np.ndarray:
-    """Seeds as int64 [S].
-
-    Args:
-        seeds: integers.
-
-    Returns:
-        The same as an array.
-
-    Raises:
-        ValueError: not a sequence of integers, none, one twice, or one out of range.
-    """
+    """Seeds as int64 [S]; refused unless distinct integers in [0, 2^31)."""
     given = as_tuple("seeds", seeds)
     array = np.asarray(given)
     if not array.size or array.ndim != 1 or array.dtype.kind not in "ui":
@@ -307,17 +264,7 @@ def checked_seeds(seeds: Sequence[int]) -> np.ndarray:
 def bytes_per_seed(
     model: LayeredNetwork, config: TrainConfig, data: Dataset, num_snapshots: int
 ) -> int:
-    """Estimates the bytes that the training of one network holds at once.
-
-    Args:
-        model: the network's shape.
-        config: how to train.
-        data: the dataset.
-        num_snapshots: epochs after which variables are kept.
-
-    Returns:
-        Bytes.
-    """
+    """Estimates the bytes that the training of one network holds at once."""
     num_train, *shape = data.train.x.shape
     variables = jax.tree.leaves(_shapes(model, shape))
     weights = sum(math.prod(leaf.shape) for leaf in variables)
