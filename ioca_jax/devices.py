@@ -158,8 +158,8 @@ def sum_over_examples(
 
     The function takes the engine, arrays, examples and labels, and returns a pytree of
     sums over the examples whose label is not ``IGNORE_LABEL``. Equal engines share a
-    compilation; the arrays are needed whole on every device. While tracing, the function
-    is applied as it is: the caller decides what runs where.
+    compilation; every device gets the arrays whole. While tracing, the function is
+    applied as it is: the caller decides what runs where.
     """
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((arrays, x, y))):
         return function(engine, arrays, x, y)

@@ -1,10 +1,10 @@
 """Trains networks for many seeds in one program.
 
-``vmap`` over seeds (``map`` on a CPU), ``scan`` over steps, and where a host has several
-devices a share of the seeds on each. A network is a pure function of its seed: the
+``vmap`` over seeds (``map`` on a CPU), ``scan`` over steps; of several devices each
+trains a share of the seeds. A network is a pure function of its seed: the
 seed's key gives the initial weights, the order of the examples in every epoch, and the
-dropout masks. What else is trained does not affect it; a network that diverges is NaN by
-itself.
+dropout masks. What else is trained does not affect it; a network that diverges is NaN
+by itself.
 
 The loss is the mean cross-entropy of a batch, in nats, plus ``l2`` times the sum of
 squared kernel entries (biases and batch norm's parameters are not penalised). The
