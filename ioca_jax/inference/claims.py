@@ -6,6 +6,7 @@ give the verdict.
 """
 
 import itertools
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -19,12 +20,12 @@ from ioca_jax.inference.families import (
     MARGIN,
     PAPER_MEASURES,
     above_chance,
-    comparison_of,
-    intact_loss,
+    clamps_of,
     need_random_orders,
     need_seeds,
     normalized_areas,
     rankings,
+    scores_and_effects,
     test_family,
 )
 from ioca_jax.inference.statistics import (
@@ -124,105 +125,87 @@ def judge_claims(
             f"expected a run with some of {', '.join(PAPER_MEASURES)}, which the "
             f"claims are about, got one with {', '.join(kept['measure'].values)}"
         )
+    areas = normalized_areas(kept)
     comparisons = [
-        *_over_all_layers(kept, margin),
-        *_within_layers(kept),
-        *_between_layers(kept),
-        *_of_clamps(kept),
+        *_over_all_layers(kept, areas, margin),
+        *_within_layers(kept, areas),
+        *_between_layers(kept, areas),
+        *(
+            _Comparison("5", _about(scope, "mean", "random"), gain)
+            for scope, gain in gains_of_the_mean(kept).items()
+        ),
     ]
     rows = [{"claim": c.claim, **c.about} for c in comparisons]
-    table = test_family(
-        rows,
-        [c.differences for c in comparisons],
-        threshold=[c.threshold for c in comparisons],
-    )
-    is_above = table["effect"].to_numpy() > [c.threshold for c in comparisons]
-    claimed = np.array([c.above for c in comparisons])
-    said = np.where(is_above == claimed, "holds", "fails")
+    thresholds = [c.threshold for c in comparisons]
+    differences = [c.differences for c in comparisons]
+    table = test_family(rows, differences, threshold=thresholds)
+    is_claimed = (table["effect"] > thresholds) == [c.above for c in comparisons]
     is_shown = significant(table["p_corrected"].to_numpy(), alpha)
-    table["verdict"] = np.where(is_shown, said, "undecided")
+    decided = np.where(is_claimed, "holds", "fails")
+    table["verdict"] = np.where(is_shown, decided, "undecided")
     is_tau = table["claim"] == "2, single neurons"
     ends = ["low", "high"]
     table.loc[is_tau, ends] = table.loc[is_tau, ends].clip(-1, 1)
     return table
 
 
-def _over_all_layers(results: xr.Dataset, margin: float) -> list[_Comparison]:
-    areas, found = normalized_areas(results), []
-    for measure, (index, clamp) in itertools.product(
-        rankings(results), enumerate(results["clamp"].values)
-    ):
-        area = areas["network", measure, "ascending"][:, index]
-        random = areas["network", "random", "random"][:, index]
-        about = comparison_of("network", clamp, measure)
-        found += [
-            _Comparison("1", about, area - random, margin, above=False),
-            _Comparison("1, first version", about, area - random, above=False),
-        ]
-    return found
+_Areas = dict[tuple[str, str, str], np.ndarray]
 
 
-def _within_layers(results: xr.Dataset) -> list[_Comparison]:
-    areas, found = normalized_areas(results), []
-    rise = results["single_loss"] - intact_loss(results)
+def _about(scope: str, clamp: str, measure: str) -> dict[str, str]:
+    return {"scope": scope, "clamp": clamp, "measure": measure}
+
+
+def _over_all_layers(
+    results: xr.Dataset, areas: _Areas, margin: float
+) -> Iterable[_Comparison]:
+    random = areas["network", "random", "random"]
+    for measure in rankings(results):
+        differences = areas["network", measure, "ascending"] - random
+        for clamp, difference in zip(clamps_of(results), differences.T, strict=True):
+            about = _about("network", clamp, measure)
+            yield _Comparison("1", about, difference, margin, above=False)
+            yield _Comparison("1, first version", about, difference, above=False)
+
+
+def _within_layers(results: xr.Dataset, areas: _Areas) -> Iterable[_Comparison]:
+    measures = [name for name in rankings(results) if name in CLAIMED]
     for layer, measure, (index, clamp) in itertools.product(
-        layers_of(results),
-        [name for name in rankings(results) if name in CLAIMED],
-        enumerate(results["clamp"].values),
+        layers_of(results), measures, enumerate(clamps_of(results))
     ):
         scope = scope_of(layer)
-        about = comparison_of(scope, clamp, measure)
-        random = areas[scope, "random", "random"][:, index]
-        of_layer = neurons_of(results, layer)
-        tau = kendall_tau(
-            results["score"].sel(measure=measure).isel(neuron=of_layer).values,
-            rise.sel(clamp=clamp).isel(neuron=of_layer).values,
+        about = _about(scope, clamp, measure)
+        ascending, descending, random = (
+            areas[scope, *order][:, index]
+            for order in (
+                *((measure, "ascending"), (measure, "descending")),
+                ("random", "random"),
+            )
         )
-        lowest = areas[scope, measure, "ascending"][:, index]
-        highest = areas[scope, measure, "descending"][:, index]
-        found += [
-            _Comparison("2, lowest first", about, lowest - random),
-            _Comparison("2, highest first", about, random - highest),
-            # A layer of equal neurons has no ranks: that is evidence for neither.
-            _Comparison("2, single neurons", about, np.nan_to_num(tau)),
-        ]
-    return found
+        yield _Comparison("2, lowest first", about, ascending - random)
+        yield _Comparison("2, highest first", about, random - descending)
+        tau = kendall_tau(*scores_and_effects(results, layer, measure, clamp))
+        # A layer of equal neurons has no ranks: that is evidence for neither.
+        yield _Comparison("2, single neurons", about, np.nan_to_num(tau))
 
 
-def _between_layers(results: xr.Dataset) -> list[_Comparison]:
-    areas, found = normalized_areas(results), []
-    layers = layers_of(results)
-    for upper, lower in zip(layers[1:], layers, strict=False):
-        where = f"{scope_of(upper)} over {scope_of(lower)}"
+def _between_layers(results: xr.Dataset, areas: _Areas) -> Iterable[_Comparison]:
+    for lower, upper in itertools.pairwise(layers_of(results)):
+        scopes = scope_of(upper), scope_of(lower)
+        where = " over ".join(scopes)
         for measure in rankings(results):
+            scores = results["score"].sel(measure=measure).transpose("seed", "neuron")
             medians = [
-                np.median(
-                    results["score"]
-                    .sel(measure=measure)
-                    .isel(neuron=neurons_of(results, layer))
-                    .values,
-                    axis=1,
-                )
+                np.median(scores.values[:, neurons_of(results, layer)], axis=1)
                 for layer in (upper, lower)
             ]
             claim = "3" if measure in CLAIMED else "7, depth"
-            about = comparison_of(where, "", measure)
-            found.append(_Comparison(claim, about, medians[0] - medians[1]))
-        for index, clamp in enumerate(results["clamp"].values):
-            upper_area, lower_area = (
-                areas[scope_of(layer), "random", "random"][:, index]
-                for layer in (upper, lower)
-            )
-            about = comparison_of(where, clamp, "random")
-            found.append(_Comparison("4", about, upper_area - lower_area))
-    return found
-
-
-def _of_clamps(results: xr.Dataset) -> list[_Comparison]:
-    return [
-        _Comparison("5", comparison_of(scope, "mean", "random"), gain)
-        for scope, gain in gains_of_the_mean(results).items()
-    ]
+            difference = medians[0] - medians[1]
+            yield _Comparison(claim, _about(where, "", measure), difference)
+        of_upper, of_lower = (areas[scope, "random", "random"] for scope in scopes)
+        differences = (of_upper - of_lower).T
+        for clamp, difference in zip(clamps_of(results), differences, strict=True):
+            yield _Comparison("4", _about(where, clamp, "random"), difference)
 
 
 def gains_of_the_mean(results: xr.Dataset) -> dict[str, Float[np.ndarray, " S"]]:
@@ -230,14 +213,11 @@ def gains_of_the_mean(results: xr.Dataset) -> dict[str, Float[np.ndarray, " S"]]
 
     By scope, a number for every network; empty for a run without both clamps.
     """
-    clamps = results["clamp"].values.tolist()
+    clamps = clamps_of(results)
     if not {"zero", "mean"} <= set(clamps):
         return {}
-    areas = normalized_areas(results)
-    of_scope = {
-        str(s): areas[str(s), "random", "random"] for s in results["scope"].values
-    }
     return {
         scope: area[:, clamps.index("mean")] - area[:, clamps.index("zero")]
-        for scope, area in of_scope.items()
+        for (scope, ranked_by, _), area in normalized_areas(results).items()
+        if ranked_by == "random"
     }

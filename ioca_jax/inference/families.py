@@ -16,7 +16,12 @@ from ioca_jax.inference.statistics import (
     correlation_interval,
     mean_interval,
 )
-from ioca_jax.results.selection import converged, intact_accuracy
+from ioca_jax.results.selection import (
+    Layer,
+    converged,
+    intact_accuracy,
+    neurons_of,
+)
 
 ALPHA = 0.05
 # Of normalised area: what is less than this is as good as nothing.
@@ -114,9 +119,20 @@ def _chance(results: xr.Dataset) -> float:
     return 1 / results.sizes["class"]
 
 
-def intact_loss(results: xr.Dataset) -> xr.DataArray:
-    """The test loss of every network without ablation, nats, [seed, clamp]."""
-    return results["loss"].isel(scope=0, ordering=0, step=0, drop=True)
+def scores_and_effects(
+    results: xr.Dataset, layer: Layer, measure: str, clamp: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """A measure [S, w] of a layer's neurons, and the rise of the loss without each."""
+    intact = results["loss"].isel(scope=0, ordering=0, step=0, drop=True)
+    rise = results["single_loss"] - intact
+    scores, rise = results["score"].sel(measure=measure), rise.sel(clamp=clamp)
+    of_layer = neurons_of(results, layer)
+    return scores.isel(neuron=of_layer).values, rise.isel(neuron=of_layer).values
+
+
+def clamps_of(results: xr.Dataset) -> list[str]:
+    """The names of the clamps."""
+    return [str(clamp) for clamp in results["clamp"].values]
 
 
 def orders_of(results: xr.Dataset) -> list[tuple[str, str]]:
@@ -129,11 +145,6 @@ def rankings(results: xr.Dataset) -> list[str]:
     """The paper's measures that neurons are ranked by."""
     ranked = dict.fromkeys(ranked for ranked, _ in orders_of(results))
     return [name for name in ranked if name in PAPER_MEASURES]
-
-
-def comparison_of(scope: object, clamp: object, measure: str) -> dict[str, str]:
-    """Columns that name what is compared."""
-    return {"scope": str(scope), "clamp": str(clamp), "measure": measure}
 
 
 def finite_mean(values: np.ndarray) -> float:

@@ -10,11 +10,12 @@ from jaxtyping import Float
 from ioca_jax.inference.areas import ablated_at_loss
 from ioca_jax.inference.families import (
     above_chance,
+    clamps_of,
     finite_mean,
-    intact_loss,
     need_random_orders,
     normalized_areas,
     orders_of,
+    scores_and_effects,
     test_family,
 )
 from ioca_jax.inference.statistics import (
@@ -26,12 +27,12 @@ from ioca_jax.inference.statistics import (
 from ioca_jax.results.selection import (
     layers_of,
     mean_curve,
-    neurons_of,
     summed_curve,
 )
 
 # More measures' bands than these no figure holds.
 _MEASURES_WITH_BANDS = 5
+_ORDER = ("ranked_by", "direction")
 
 
 def compare_orders(results: xr.Dataset) -> pd.DataFrame:
@@ -59,13 +60,13 @@ def compare_orders(results: xr.Dataset) -> pd.DataFrame:
         if ranked == "random":
             continue
         random = areas[scope, "random", "random"]
-        for index, clamp in enumerate(kept["clamp"].values):
-            curve = mean_curve(kept, str(clamp), scope, ranked, direction).mean("seed")
+        for index, clamp in enumerate(clamps_of(kept)):
+            curve = mean_curve(kept, clamp, scope, ranked, direction).mean("seed")
             lost = ablated_at_loss(curve.values)
             rows.append(
                 {
                     "scope": scope,
-                    "clamp": str(clamp),
+                    "clamp": clamp,
                     "ranked_by": ranked,
                     "direction": direction,
                     "area": area[:, index].mean(),
@@ -88,28 +89,20 @@ def difference_curves(results: xr.Dataset) -> pd.DataFrame:
     orders = orders_of(kept)[: 2 * _MEASURES_WITH_BANDS]
     tables = []
     for scope in map(str, kept["scope"].values):
-        names, curves = [], []
-        random = {
-            clamp: summed_curve(kept, clamp, scope, "random", "random")
-            for clamp in map(str, kept["clamp"].values)
-        }
-        for order, clamp in itertools.product(orders, map(str, kept["clamp"].values)):
-            names.append((scope, clamp, *order))
+        rows, curves = [], []
+        for order, clamp in itertools.product(orders, clamps_of(kept)):
+            about = {"scope": scope, "clamp": clamp}
+            rows.append(about | dict(zip(_ORDER, order, strict=True)))
+            random = summed_curve(kept, clamp, scope, "random", "random")
             own = summed_curve(kept, clamp, scope, *order)
-            curves.append(_difference(own, random[clamp]))
+            curves.append(_difference(own, random))
         together = np.stack(curves, axis=1)
-        bands = simultaneous_band(together)
-        for name, *values in zip(names, together.mean(axis=0), *bands, strict=True):
-            about = dict(
-                zip(("scope", "clamp", "ranked_by", "direction"), name, strict=True)
-            )
-            mean, low, high = values
-            step = np.arange(len(mean))
-            tables.append(
-                pd.DataFrame(
-                    {**about, "step": step, "mean": mean, "low": low, "high": high}
-                )
-            )
+        low, high = simultaneous_band(together)
+        lines = {"mean": together.mean(axis=0), "low": low, "high": high}
+        for index, row in enumerate(rows):
+            values = {name: line[index] for name, line in lines.items()}
+            step = np.arange(together.shape[-1])
+            tables.append(pd.DataFrame({**row, "step": step, **values}))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -132,19 +125,16 @@ def correlate_effects(results: xr.Dataset) -> pd.DataFrame:
     neurons of the layer are not all alike. Rows without enough of them have NaN.
     """
     kept = above_chance(results)
-    rise = kept["single_loss"] - intact_loss(kept)
     rows, values = [], []
     for layer, clamp, measure in itertools.product(
-        layers_of(kept), kept["clamp"].values, kept["measure"].values
+        layers_of(kept), clamps_of(kept), kept["measure"].values
     ):
-        of_layer = neurons_of(kept, layer)
-        scores = kept["score"].sel(measure=measure).isel(neuron=of_layer).values
-        effects = rise.sel(clamp=clamp).isel(neuron=of_layer).values
+        scores, effects = scores_and_effects(kept, layer, measure, clamp)
         tau = kendall_tau(scores, effects)
         rows.append(
             {
                 "layer": layer,
-                "clamp": str(clamp),
+                "clamp": clamp,
                 "measure": str(measure),
                 "spearman": finite_mean(spearman(scores, effects)),
                 "networks": int(np.isfinite(tau).sum()),
