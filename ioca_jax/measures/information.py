@@ -255,17 +255,41 @@ MEASURES_OF_LABELS = tuple(name for name in MEASURES if "entropy" not in name)
 
 
 class Null(NamedTuple):
-    """Test of a measure against permuted labels, float32 [H].
+    """Test of a measure against permuted labels, float32 [H] or, of pairs, [H, H].
 
     ``p_value`` is ``(b + 1) / (m + 1)`` where b of m permutations give the neuron a
     value at least as great; ``p_value_family`` compares with the greatest value of
-    *any* neuron in each permutation: corrected for H neurons, whatever their
-    correlations. ``mean`` is the measure's mean over permutations, the chance level.
+    *any* neuron (or pair) in each permutation: corrected for their number, whatever
+    their correlations. ``mean`` is the mean over permutations, the chance level.
     """
 
-    p_value: Float[Array, " H"]
-    p_value_family: Float[Array, " H"]
-    mean: Float[Array, " H"]
+    p_value: Float[Array, "*batch"]
+    p_value_family: Float[Array, "*batch"]
+    mean: Float[Array, "*batch"]
+
+
+class NullSums(NamedTuple):
+    """Sums over permutations, a row for each measure.
+
+    ``alone`` counts permutations that give a neuron as great a value, ``family`` those
+    that give one to any neuron, and ``total`` sums the values.
+    """
+
+    alone: Int[Array, "measures *batch"]
+    family: Int[Array, "measures *batch"]
+    total: Float[Array, "measures *batch"]
+
+    @classmethod
+    def zeros(cls, shape: tuple[int, ...]) -> "NullSums":
+        """Before the first permutation."""
+        counts = jnp.zeros(shape, jnp.int32)
+        return cls(counts, counts, jnp.zeros(shape))
+
+    def nulls(self, measures: Sequence[str], permutations: int) -> dict[str, Null]:
+        """The tests by measure."""
+        alone, family = ((n + 1) / (permutations + 1) for n in self[:2])
+        mean = self.total / permutations
+        return dict(zip(measures, map(Null, alone, family, mean), strict=True))
 
 
 _PERMUTATIONS_AT_ONCE = 16
@@ -317,24 +341,18 @@ def null_of_labels(
         first = observed.sum(axis=1) - met.sum(axis=1)
         null = measured(jnp.concatenate([first[:, None], met], axis=1))
         most = null.max(axis=-1, keepdims=True)
-        return reaches(null, values, scale), reaches(most, values, scale), null
+        alone, family = (reaches(x, values, scale) for x in (null, most))
+        return NullSums(alone, family, null)
 
-    def add_block(carry, block):
-        counted = [part.sum(axis=0) for part in jax.vmap(one)(block)]
-        return jax.tree.map(jnp.add, carry, tuple(counted)), None
+    def add_block(sums, block):
+        found = jax.tree.map(lambda part: part.sum(axis=0), jax.vmap(one)(block))
+        return jax.tree.map(jnp.add, sums, found), None
 
     # As many at once as divide the number, so that none is a special case.
     size = max(n for n in range(1, _PERMUTATIONS_AT_ONCE + 1) if number % n == 0)
     blocks = permuted.reshape(-1, size, permuted.shape[1])
-    zeros = jnp.zeros(values.shape, jnp.int32)
-    (alone, family, total), _ = jax.lax.scan(
-        add_block, (zeros, zeros, jnp.zeros(values.shape)), blocks
-    )
-    p_values = [(count + 1) / (number + 1) for count in (alone, family)]
-    return {
-        name: Null(p_values[0][index], p_values[1][index], total[index] / number)
-        for index, name in enumerate(measures)
-    }
+    sums, _ = jax.lax.scan(add_block, NullSums.zeros(values.shape), blocks)
+    return sums.nulls(measures, number)
 
 
 def permutation_null(

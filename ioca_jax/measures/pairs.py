@@ -13,7 +13,6 @@ cells.
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +29,8 @@ from ioca_jax.checks import (
 )
 from ioca_jax.measures.counts import EXACT_IN_FLOAT32, joint_counts, pair_counts
 from ioca_jax.measures.information import (
+    Null,
+    NullSums,
     check_permutations,
     class_divergences,
     mutual_information,
@@ -162,20 +163,6 @@ def _pair_information(codes, labels, num_codes, num_classes, names, rows):
     return jax.lax.map(of_row, counts, batch_size=rows)
 
 
-class PairNull(NamedTuple):
-    """Test of pairs against permuted labels, [H, H]; NaN on the diagonal.
-
-    ``p_value`` is ``(b + 1) / (m + 1)`` where b of m permutations give the pair a value
-    at least as great; ``p_value_family`` compares with the greatest value of *any* pair
-    in each permutation: corrected for all pairs. ``mean`` (bits) is that over
-    permutations.
-    """
-
-    p_value: Float[Array, "H H"]
-    p_value_family: Float[Array, "H H"]
-    mean: Float[Array, "H H"]
-
-
 def pair_null(
     codes: Int[ArrayLike, "N H"],
     labels: Int[ArrayLike, " N"],
@@ -186,8 +173,8 @@ def pair_null(
     measures: Sequence[str] = ("co_information", "redundancy_mmi", "synergy_mmi"),
     permutations: int = 200,
     memory_gb: float = 1.0,
-) -> dict[str, PairNull]:
-    """Tests all pairs of neurons against permuted labels, by measure.
+) -> dict[str, Null]:
+    """Tests all pairs of neurons against permuted labels; NaN on the diagonal.
 
     One permutation serves all pairs, so their correlations are those of the data. The
     null hypothesis is that labels are independent of both neurons: two neurons with
@@ -212,40 +199,33 @@ def _pair_null(codes, labels, permuted, num_codes, num_classes, names, rows):
 
     # What all values are made of, and to a share of which they are right.
     kept = (*names, "joint_information")
+    signed = jnp.array([name.startswith("co_information") for name in names])
+    signed = signed[:, None, None]
 
     def measured(labels):
         bits = _pair_information(codes, labels, num_codes, num_classes, kept, rows)
         values = jnp.stack([bits[name] for name in names])  # [measures, H, H]
-        return values, bits["joint_information"]
+        compared = jnp.where(signed, jnp.abs(values), values)
+        compared = jnp.where(is_pair, compared, -jnp.inf)
+        return values, compared, bits["joint_information"]
 
-    signed = [name.startswith("co_information") for name in names]
-    signed = jnp.asarray(signed)[:, None, None]
+    values, observed, joint = measured(labels)
+    scale = jnp.abs(values) + joint
 
-    def compared(bits):
-        return jnp.where(is_pair, jnp.where(signed, jnp.abs(bits), bits), -jnp.inf)
-
-    bits, joint = measured(labels)
-    observed, scale = compared(bits), jnp.abs(bits) + joint
-
-    def add(carry, shuffled):
-        bits, _ = measured(shuffled)
-        null = compared(bits)
+    def add(sums, shuffled):
+        values, null, _ = measured(shuffled)
         most = null.max(axis=(1, 2), keepdims=True)
-        as_great = (reaches(x, observed, scale) for x in (null, most))
-        return jax.tree.map(jnp.add, carry, (*as_great, bits)), None
+        alone, family = (reaches(x, observed, scale) for x in (null, most))
+        return jax.tree.map(jnp.add, sums, NullSums(alone, family, values)), None
 
-    zeros = jnp.zeros(observed.shape, jnp.int32)
-    carry = (zeros, zeros, jnp.zeros(observed.shape))
-    (alone, family, total), _ = jax.lax.scan(add, carry, permuted)
-    number = len(permuted)
-    p_values = [
-        jnp.where(is_pair, (count + 1) / (number + 1), jnp.nan)
-        for count in (alone, family)
-    ]
-    return {
-        name: PairNull(p_values[0][index], p_values[1][index], total[index] / number)
-        for index, name in enumerate(names)
-    }
+    sums, _ = jax.lax.scan(add, NullSums.zeros(observed.shape), permuted)
+
+    def of_pairs(null):
+        p_values = (jnp.where(is_pair, p, jnp.nan) for p in null[:2])
+        return Null(*p_values, null.mean)
+
+    nulls = sums.nulls(names, len(permuted))
+    return {name: of_pairs(null) for name, null in nulls.items()}
 
 
 def pair_tables(
