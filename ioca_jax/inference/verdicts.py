@@ -98,12 +98,11 @@ def test_hypotheses(
     beside = test_family(rows, others)
     table["beside_others"] = beside["effect"]
     table["p_beside_others"] = beside["p_corrected"]
-    apart = np.sign(table["beside_others"]) == np.sign(table["effect"])
-    apart &= significant(table["p_beside_others"].to_numpy(), alpha)
-    speaks = table["finding"].isin(DIRECTIONS) & table["instrument"].isin(
-        INTERVENTIONAL
-    )
-    table.loc[speaks & ~apart, "says"] = "neither"
+    differs = np.sign(table["beside_others"]) == np.sign(table["effect"])
+    differs &= significant(table["p_beside_others"].to_numpy(), alpha)
+    is_pair_effect = table["instrument"].isin(INTERVENTIONAL)
+    has_direction = table["finding"].isin(DIRECTIONS)
+    table.loc[is_pair_effect & has_direction & ~differs, "finding"] = "neither"
     return table
 
 

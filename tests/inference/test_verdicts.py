@@ -338,6 +338,18 @@ def test_a_quarter_that_is_unlike_the_rest_stands_beside_it():
     assert only(table, layer=2, instrument="co-information")["p_beside_others"] > 0.05
 
 
+def test_effects_that_all_pairs_of_a_layer_share_are_no_finding():
+    """As the convexity of the loss gives them."""
+    results = planted().copy(deep=True)
+    effect = results["pair_effect_loss"].values
+    effect[:] = 0.05 + np.random.default_rng(0).normal(0, 0.002, effect.shape)
+    table = verdicts.test_hypotheses(results, hypotheses((1, "highest", "redundant")))
+    row = only(table, instrument="pair effects in loss")
+    assert (row["p_corrected"] <= 0.05) & (row["p_beside_others"] > 0.05)
+    assert row["finding"] == "neither"
+    assert only(table, instrument="pair effects in accuracy")["finding"] == "redundant"
+
+
 def test_groups_without_an_estimate_say_nothing():
     results = planted().copy(deep=True)
     results["joint_information_miller_madow"].values[2, :, :, :, 2:] = np.nan
