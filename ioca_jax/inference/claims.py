@@ -28,10 +28,7 @@ from ioca_jax.inference.families import (
     scores_and_effects,
     test_family,
 )
-from ioca_jax.inference.statistics import (
-    kendall_tau,
-    significant,
-)
+from ioca_jax.inference.statistics import kendall_tau, significant
 from ioca_jax.results.selection import layers_of, neurons_of, scope_of
 
 

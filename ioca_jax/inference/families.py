@@ -7,24 +7,12 @@ import pandas as pd
 import xarray as xr
 
 from ioca_jax.inference.areas import areas_by_order, normalized_area
-from ioca_jax.inference.comparisons import (
-    bootstrap_test,
-    seeds_needed,
-    sign_flip_test,
-)
-from ioca_jax.inference.statistics import (
-    correlation_interval,
-    mean_interval,
-)
-from ioca_jax.results.selection import (
-    Layer,
-    converged,
-    intact_accuracy,
-    neurons_of,
-)
+from ioca_jax.inference.comparisons import bootstrap_test, seeds_needed, sign_flip_test
+from ioca_jax.inference.statistics import correlation_interval, mean_interval
+from ioca_jax.results.selection import Layer, converged, intact_accuracy, neurons_of
 
 ALPHA = 0.05
-# Of normalised area: what is less than this is as good as nothing.
+# Of normalised area: differences below this are negligible.
 MARGIN = 0.01
 CLAIMED = ("mutual_information", "kl_selectivity")
 PAPER_MEASURES = ("entropy", *CLAIMED)

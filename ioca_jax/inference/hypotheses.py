@@ -16,32 +16,30 @@ from ioca_jax.inference.families import (
     MARGIN,
     above_chance,
     add_tests,
+    clamps_of,
     effect_table,
     need_random_orders,
     need_seeds,
     normalized_areas,
 )
-from ioca_jax.inference.statistics import (
-    significant,
-)
-from ioca_jax.results.selection import layer_of_scope, layer_title, readable
+from ioca_jax.inference.statistics import significant
+from ioca_jax.results.selection import layer_title, layers_of, readable, scope_of
 
 
 def form_hypotheses(
     results: xr.Dataset, *, margin: float = MARGIN, alpha: float = ALPHA
 ) -> pd.DataFrame:
-    """What the curves suggest of joint behaviour, by a rule with a stated test.
+    """Hypotheses on joint behaviour that curves suggest, each with a test.
 
     * High-valued neurons whose ablation does no more harm than that of random ones are
-      *redundant* with others: the area with the highest first is not more than
-      ``margin`` below that of random orders.
+      *redundant* with others: the area in descending order is not more than ``margin``
+      below that of random orders.
     * Low-valued neurons whose ablation does more harm than that of random ones are
-      *synergistic*, they carry information only jointly: the area with the lowest
-      first is below that of random orders.
+      *synergistic*, they carry information only jointly: the area in ascending order
+      is below that of random orders.
 
-    Each is a one-sided sign-flip test over networks, corrected for all rows; what is
-    not shown is *undecided*. These are hypotheses: cumulative ablation does not prove
-    them.
+    Each is a one-sided sign-flip test over networks, corrected for all rows; others are
+    *undecided*. These are hypotheses: cumulative ablation does not prove them.
 
     Args:
         results: a run's results, with random orders.
@@ -50,7 +48,7 @@ def form_hypotheses(
 
     Returns:
         A row per layer, clamp, measure and end (``highest``, ``lowest``): ``effect``,
-        by how much more harm than random, in normalised area, with its interval;
+        the harm beyond that of random orders, in normalised area, with its interval;
         ``p_value``, ``p_corrected``; ``verdict``; ``sentence``.
 
     Raises:
@@ -65,18 +63,19 @@ def form_hypotheses(
     kept = above_chance(results)
     need_random_orders(kept)
     need_seeds(kept, alpha, two_sided=False)
-    areas = normalized_areas(kept)
+    areas, layers = normalized_areas(kept), layers_of(kept)
+    layer_of_scope = {scope_of(layer): layer for layer in layers}
     rows, harms, shown = [], [], []
     for (scope, ranked, direction), area in areas.items():
         if scope == "network" or ranked == "random":
             continue
         highest = direction == "descending"
-        for index, clamp in enumerate(kept["clamp"].values):
+        for index, clamp in enumerate(clamps_of(kept)):
             harm = areas[scope, "random", "random"][:, index] - area[:, index]
             rows.append(
                 {
-                    "layer": layer_of_scope(scope),
-                    "clamp": str(clamp),
+                    "layer": layer_of_scope[scope],
+                    "clamp": clamp,
                     "measure": ranked,
                     "end": "highest" if highest else "lowest",
                 }
@@ -95,30 +94,29 @@ def form_hypotheses(
 
 def _sentence(row: Mapping[Hashable, Any], networks: int, margin: float) -> str:
     """A hypothesis as a researcher could quote it."""
-    measure = readable(row["measure"])
     less = "less" if row["effect"] >= 0 else "more"
     numbers = (
         f"normalised area {abs(row['effect']):.3f} {less} than in random order, 95 % "
         f"interval of the harm {row['low']:.3f} to {row['high']:.3f}, corrected p = "
         f"{row['p_corrected']:.2g}, {networks} networks"
     )
-    where = f"In {layer_title(row['layer'])}, clamped to {row['clamp']}"
-    harm = {
-        "redundant": f"does no more harm than random ones, to within {margin:g}",
-        "synergistic": "does more harm than random ones",
-    }
-    said = harm.get(
-        row["verdict"],
-        "is not shown to do "
-        + ("as little harm as" if row["end"] == "highest" else "more harm than")
-        + " random ones",
-    )
-    follows = {
-        "redundant": "they are redundant with others",
-        "synergistic": "they carry information jointly with others",
-    }
-    conclusion = follows.get(row["verdict"], "nothing is suggested")
+    undecided = "as little harm as" if row["end"] == "highest" else "more harm than"
+    result, conclusion = {
+        "redundant": (
+            f"does no more harm than random ones, to within {margin:g}",
+            "they are redundant with others",
+        ),
+        "synergistic": (
+            "does more harm than random ones",
+            "they carry information jointly with others",
+        ),
+        "undecided": (
+            f"is not shown to do {undecided} random ones",
+            "nothing is suggested",
+        ),
+    }[row["verdict"]]
     return (
-        f"{where}, ablating the neurons of {row['end']} {measure} {said} ({numbers}): "
+        f"In {layer_title(row['layer'])}, clamped to {row['clamp']}, ablating the "
+        f"neurons of {row['end']} {readable(row['measure'])} {result} ({numbers}): "
         f"{conclusion}."
     )

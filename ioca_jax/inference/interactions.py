@@ -20,11 +20,7 @@ from ioca_jax.inference.families import (
     effect_table,
     test_family,
 )
-from ioca_jax.inference.statistics import (
-    correlation_interval,
-    significant,
-    spearman,
-)
+from ioca_jax.inference.statistics import correlation_interval, significant, spearman
 from ioca_jax.results.selection import Layer, layers_of, neurons_of, scope_of
 
 DIRECTIONS = ("redundant", "synergistic")

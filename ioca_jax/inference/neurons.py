@@ -12,11 +12,7 @@ from ioca_jax.inference.families import (
     finite_mean,
     interval_over_networks,
 )
-from ioca_jax.inference.statistics import (
-    false_discovery,
-    significant,
-    spearman,
-)
+from ioca_jax.inference.statistics import false_discovery, significant, spearman
 from ioca_jax.results.selection import layers_of, neurons_of
 
 

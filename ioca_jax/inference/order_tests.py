@@ -24,11 +24,7 @@ from ioca_jax.inference.statistics import (
     simultaneous_band,
     spearman,
 )
-from ioca_jax.results.selection import (
-    layers_of,
-    mean_curve,
-    summed_curve,
-)
+from ioca_jax.results.selection import layers_of, mean_curve, summed_curve
 
 # More measures' bands than these no figure holds.
 _MEASURES_WITH_BANDS = 5

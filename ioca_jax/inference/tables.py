@@ -6,9 +6,7 @@ import pandas as pd
 import xarray as xr
 
 from ioca_jax.inference.claims import judge_claims
-from ioca_jax.inference.comparisons import (
-    seeds_needed,
-)
+from ioca_jax.inference.comparisons import seeds_needed
 from ioca_jax.inference.families import ALPHA, above_chance, rankings
 from ioca_jax.inference.hypotheses import form_hypotheses
 from ioca_jax.inference.interactions import (

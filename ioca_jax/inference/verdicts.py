@@ -38,9 +38,7 @@ from ioca_jax.inference.interactions import (
     finite_mean_where,
     pairs_of,
 )
-from ioca_jax.inference.statistics import (
-    significant,
-)
+from ioca_jax.inference.statistics import significant
 from ioca_jax.measures.information import mutual_information_miller_madow
 from ioca_jax.results.selection import (
     Layer,

@@ -14,9 +14,7 @@ import threadpoolctl
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
-from ioca_jax.checks import (
-    check_counts,
-)
+from ioca_jax.checks import check_counts
 from ioca_jax.measures.pairs import tables_of_each
 
 

@@ -20,9 +20,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from ioca_jax.checks import (
-    checked_groups,
-)
+from ioca_jax.checks import checked_groups
 from ioca_jax.measures.counts import joint_counts
 from ioca_jax.measures.information import (
     check_permutations,

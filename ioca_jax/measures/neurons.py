@@ -12,10 +12,7 @@ from jaxtyping import Array, Float, Int, Num
 from ioca_jax.batching import IGNORE_LABEL, fold_examples
 from ioca_jax.checks import as_tuple, check_examples
 from ioca_jax.measures.counts import joint_counts
-from ioca_jax.measures.information import (
-    MEASURES,
-    PAPER_MEASURES,
-)
+from ioca_jax.measures.information import MEASURES, PAPER_MEASURES
 from ioca_jax.measures.quantization import encode, parse_quantizer, quantizer_edges
 from ioca_jax.networks.layered import check_variables
 from ioca_jax.networks.network import Network
@@ -25,7 +22,7 @@ _EXAMPLES_MEASURED_AT_ONCE = 1000
 
 
 class NeuronStatistics(NamedTuple):
-    """What the measuring split says of every hidden neuron of one network.
+    """Measures of every hidden neuron of one network on the measuring split.
 
     Attributes:
         scores: by measure, float32 [H], bits.

@@ -16,10 +16,7 @@ from ioca_jax.measures.groups import (
     possible_codes,
     supported_codes,
 )
-from ioca_jax.measures.information import (
-    entropy,
-    mutual_information_miller_madow,
-)
+from ioca_jax.measures.information import entropy, mutual_information_miller_madow
 from ioca_jax.measures.pairs import EXAMPLES_PER_CELL, checked_codes
 
 

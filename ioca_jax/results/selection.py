@@ -69,7 +69,7 @@ def mean_curve(
 
 
 def readable(name: str) -> str:
-    """A stored name, of a measure say, with spaces."""
+    """A stored name, such as a measure's, with spaces."""
     return name.replace("_", " ").replace("kl ", "KL ")
 
 

@@ -17,13 +17,7 @@ from synthetic import (
 )
 
 import ioca_jax as ioca
-from ioca_jax.inference import (
-    claims,
-    families,
-    hypotheses,
-    neurons,
-    order_tests,
-)
+from ioca_jax.inference import claims, families, hypotheses, neurons, order_tests
 from ioca_jax.inference.tables import order_tables
 
 PLANTED = {

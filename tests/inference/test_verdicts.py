@@ -542,9 +542,9 @@ def test_tables_of_named_layers_are_those_of_numbered_ones():
     expected = tabulate(numbered)
     assert {"effects", "hypotheses", "pairs", "joint", "trends"} <= set(expected)
     same = tabulate(with_layer_names(numbered, ["layer_1", "layer_2"]))
-    found = tabulate(with_layer_names(numbered, ["a/b:input", "0"]))
-    named = {1: "a/b:input", 2: "0", "1": "a/b:input", "2": "0"}
-    named |= {"layer_1": "a/b:input", "layer_2": "0"}
+    found = tabulate(with_layer_names(numbered, ["a/b:input", "layer_1"]))
+    named = {1: "a/b:input", 2: "layer_1", "1": "a/b:input", "2": "layer_1"}
+    named |= {"layer_1": "a/b:input", "layer_2": "layer_1"}
     for name, table in expected.items():
         pd.testing.assert_frame_equal(same[name], table)
         for column in {"layer", "scope"} & set(table):
