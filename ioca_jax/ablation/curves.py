@@ -1,9 +1,11 @@
 """Ablation curves: accuracy and loss while neurons are ablated one after another.
 
-Three engines give the same figures: ``rank_one`` (CPUs) and ``prefix_sums``
-(accelerators), which compute a curve from one forward pass, and ``masks``, the
-reference that runs the network once for each mask. All stream over chunks of examples,
-bound their memory by a budget, and spread the examples over this host's devices.
+Four engines give the same figures: ``rank_one`` (CPUs) and ``prefix_sums``
+(accelerators), which compute a curve of an MLP from one forward pass; ``incremental``,
+which recomputes only what lies above a neuron, in any network that runs in parts; and
+``masks``, the reference that runs any network once for each mask. All stream over
+chunks of examples, bound their memory by a budget, and spread the examples over this
+host's devices.
 
 A prediction is the first greatest logit. Equal logits are decided alike by every engine
 and for every budget where they are equal exactly, as where all outputs of a layer are
@@ -23,15 +25,16 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from ioca_jax.ablation.budget import device_budget
 from ioca_jax.ablation.evaluation import Evaluation, make_evaluation
+from ioca_jax.ablation.incremental import incremental_engine
 from ioca_jax.ablation.masks import MasksEngine, masks_engine
 from ioca_jax.ablation.orderings import checked_neurons
-from ioca_jax.ablation.prefix_sums import PrefixSumsEngine, prefix_sums_engine
-from ioca_jax.ablation.rank_one import RankOneEngine, rank_one_engine
+from ioca_jax.ablation.prefix_sums import prefix_sums_engine
+from ioca_jax.ablation.rank_one import rank_one_engine
 from ioca_jax.checks import check_clamp, check_examples, check_keep, is_known
 from ioca_jax.devices import sum_over_examples
 from ioca_jax.networks.layered import check_variables
 from ioca_jax.networks.mlp import MLP
-from ioca_jax.networks.network import Network
+from ioca_jax.networks.network import Network, StagedNetwork
 
 
 def evaluate_masks(
@@ -81,23 +84,19 @@ def evaluate_masks(
     return make_evaluation(sums, shape[:-1], len(y))
 
 
-ENGINES = ("rank_one", "prefix_sums", "masks")
+ENGINES = ("rank_one", "prefix_sums", "incremental", "masks")
 
 
 def default_engine(model: Network | None = None) -> str:
     """The engine that ``ablation_curve`` takes unless told otherwise.
 
-    Args:
-        model: the network; None is an ``MLP``.
-
-    Returns:
-        ``rank_one`` on a CPU, where it was measured to be the fastest at every size;
-        ``prefix_sums`` elsewhere, where a loop of small steps is launch-bound;
-        ``masks`` for networks that are no chain of affine maps.
+    Of an ``MLP`` (or None) ``rank_one`` on a CPU, where it was measured to be the
+    fastest at every size, and ``prefix_sums`` elsewhere, where a loop of small steps is
+    launch-bound; ``incremental`` of other networks that run in parts.
     """
-    if model is not None and not isinstance(model, MLP):
-        return "masks"
-    return "rank_one" if jax.default_backend() == "cpu" else "prefix_sums"
+    if model is None or isinstance(model, MLP):
+        return "rank_one" if jax.default_backend() == "cpu" else "prefix_sums"
+    return "incremental" if isinstance(model, StagedNetwork) else "masks"
 
 
 def ablation_curve(
@@ -126,8 +125,8 @@ def ablation_curve(
         y: int32 [N] classes.
         layers: the layers, counted from 0, that the orders touch. None looks at the
             orders; while they are traced, it takes all layers, which costs time.
-        engine: one of ``ENGINES``: ``rank_one``, ``prefix_sums``, or ``masks``, the
-            slow reference. None takes ``default_engine()``.
+        engine: one of ``ENGINES``: ``rank_one`` and ``prefix_sums`` for an ``MLP``,
+            ``incremental``, or ``masks``, the slow reference. None takes the fastest.
         memory_gb: bounds what is held at once beside the arguments, about.
 
     Returns:
@@ -211,9 +210,7 @@ def ablation_curves(
     orders, clamps, shape = _of_networks(order, jnp.asarray(clamp, jnp.float32))
     num_inputs, num_steps = _num_inputs(x), order.shape[-1]
     check_variables("variables", variables, model, shape[0], num_inputs)
-    function, run = _engine(
-        engine, model, layers, len(y), num_inputs, num_steps, memory_gb
-    )
+    function, run = _engine(engine, model, variables, layers, x, num_steps, memory_gb)
     sums = sum_over_examples(function, run, (variables, orders, clamps), x, y)
     if not is_known_order:
         sums = _without_numbers(sums, ~_are_orders(model, layers, orders))
@@ -223,28 +220,33 @@ def ablation_curves(
 def _engine(
     name: str,
     model: Network,
+    variables: Any,
     layers: tuple[int, ...],
-    num_examples: int,
-    num_inputs: int,
+    x: Array,
     num_steps: int,
     memory_gb: float,
 ) -> tuple[Callable[..., Any], Any]:
     """An engine's function of orders, and the engine with its chunks."""
     if name == "masks":
-        engine = masks_engine(model, layers[0], num_examples, memory_gb)
-        return MasksEngine.orders, engine
-    if not isinstance(model, MLP):
+        engine = masks_engine(model, layers[0], len(x), memory_gb)
+    elif name == "incremental":
+        if not isinstance(model, StagedNetwork):
+            raise ValueError(
+                "engine: expected masks, got incremental, which needs a network that "
+                "runs in parts, as MLP and those of trace_network do; this network is "
+                f"a {type(model).__name__}"
+            )
+        engine = incremental_engine(model, variables, layers, x, num_steps, memory_gb)
+    elif not isinstance(model, MLP):
         raise ValueError(
-            f"engine: expected masks, got {name}, which needs affine layers in a row, "
-            f"as MLP has; this network is a {type(model).__name__}"
+            f"engine: expected incremental or masks, got {name}, which needs affine "
+            f"layers in a row, as MLP has; this network is a {type(model).__name__}"
         )
-    if name == "rank_one":
-        engine = rank_one_engine(model, layers, num_examples, num_inputs, memory_gb)
-        return RankOneEngine.orders, engine
-    engine = prefix_sums_engine(
-        model, layers[0], num_examples, num_inputs, num_steps, memory_gb
-    )
-    return PrefixSumsEngine.orders, engine
+    elif name == "rank_one":
+        engine = rank_one_engine(model, layers, *x.shape, memory_gb)
+    else:
+        engine = prefix_sums_engine(model, layers[0], *x.shape, num_steps, memory_gb)
+    return type(engine).orders, engine
 
 
 def _of_networks(order: Array, clamp: Array) -> tuple[Array, Array, tuple[int, ...]]:

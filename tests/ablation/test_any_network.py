@@ -73,7 +73,7 @@ def test_engines_for_affine_layers_are_refused(traced, clamp):
     order = np.arange(3, dtype=np.int32)
     with pytest.raises(
         ValueError,
-        match=r"^engine: expected masks, got rank_one, which needs affine layers in a "
-        r"row, as MLP has; this network is a TracedNetwork$",
+        match="^engine: expected incremental or masks, got rank_one, which needs "
+        "affine layers in a row, as MLP has; this network is a TracedNetwork$",
     ):
         ioca.ablation_curve(traced, VARIABLES, order, clamp, X, Y, engine="rank_one")

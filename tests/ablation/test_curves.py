@@ -115,7 +115,7 @@ def after_large() -> int:
     return int(max(places[5], places[40 + 7])) + 1
 
 
-@pytest.mark.parametrize("engine", ["rank_one", "prefix_sums"])
+@pytest.mark.parametrize("engine", ["rank_one", "prefix_sums", "incremental"])
 @pytest.mark.parametrize("scale", [1e9, 3e38])
 def test_large_outputs_leave_no_rounding_behind(scale, engine):
     """A sum of two of 3e38 may be infinite."""

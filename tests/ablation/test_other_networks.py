@@ -12,7 +12,6 @@ from conftest import random_examples, random_network
 
 import ioca_jax as ioca
 from ioca_jax.ablation import effects
-from ioca_jax.ablation.pair_effects import pair_effects
 from ioca_jax.networks.network import Layer, split_by_layer
 
 NUM_EXAMPLES = 23
@@ -101,20 +100,53 @@ def equal(found: ioca.Evaluation, expected: Scores) -> None:
 
 
 @pytest.mark.parametrize("memory_gb", [1.0, 2e-5])
-def test_masks_and_curves(written, memory_gb):
+def test_masks(written, memory_gb):
     network, variables, clamp, x, y = written.arguments
-    rng = np.random.default_rng(1)
-    masks = rng.random((6, network.num_neurons)) < 0.7
+    masks = np.random.default_rng(1).random((6, network.num_neurons)) < 0.7
     found = ioca.evaluate_masks(
         network, variables, masks, clamp, x, y, memory_gb=memory_gb
     )
     equal(found, written.scores(masks))
-    order = rng.permutation(network.num_neurons).astype(np.int32)
+
+
+# The network; its first and last layer, not that between; a layer; the last hidden.
+@pytest.mark.parametrize(
+    ("engine", "memory_gb", "layers"),
+    [
+        ("incremental", 1.0, (0, 1, 2)),
+        ("incremental", 2e-5, (0, 2)),
+        ("incremental", 1.0, (1,)),
+        ("incremental", 2e-5, (2,)),
+        ("masks", 2e-5, (0, 2)),
+    ],
+)
+def test_curves(written, engine, memory_gb, layers):
+    network, variables, clamp, x, y = written.arguments
+    neurons = np.flatnonzero(np.isin(network.layer_of_neuron, layers))
+    order = np.random.default_rng(1).permutation(neurons)[:-1].astype(np.int32)
     found = ioca.ablation_curve(
-        network, variables, order, clamp, x, y, memory_gb=memory_gb
+        *(network, variables, order, clamp, x, y),
+        engine=engine,
+        memory_gb=memory_gb,
     )
     masks = np.asarray(ioca.cumulative_masks(order, network.num_neurons))
     equal(found, written.scores(masks))
+
+
+def test_many_orders_and_networks_at_once(written):
+    network, variables, clamp, x, y = written.arguments
+    both = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf * 1.1]), variables)
+    rng = np.random.default_rng(2)
+    orders = [rng.permutation(network.num_neurons)[:4] for _ in range(6)]
+    orders = np.reshape(orders, (2, 3, 4)).astype(np.int32)
+    clamps = np.stack([clamp, -clamp])
+    arguments = (network, both, orders, clamps, x, y)
+    found, expected = (
+        ioca.ablation_curves(*arguments, engine=engine) for engine in (None, "masks")
+    )
+    assert found.correct.shape == (2, 3, 5, network.num_classes)
+    np.testing.assert_array_equal(found.correct, expected.correct)
+    np.testing.assert_allclose(found.loss, expected.loss, **CLOSE)
 
 
 def test_single_ablations(written):
@@ -244,12 +276,20 @@ def test_a_network_need_not_run_in_parts():
     for function in (
         effects.single_ablations,
         functools.partial(effects.greedy_orders, neurons=NEURONS, keys=keys),
-        functools.partial(pair_effects, layer=1),
     ):
         found, expected = (function(network, *common) for network in (whole, model))
         pairs = zip(*map(jax.tree.leaves, (found, expected)), strict=True)
         for one, other in pairs:
             np.testing.assert_allclose(one, other, **CLOSE)
+    order = np.arange(3, dtype=np.int32)
+    with pytest.raises(
+        ValueError,
+        match="^engine: expected masks, got incremental, which needs a network that "
+        "runs in parts, as MLP and those of trace_network do; this network is a Whole$",
+    ):
+        ioca.ablation_curve(
+            whole, variables, order, clamp[0], x, y, engine="incremental"
+        )
     with pytest.raises(
         ValueError,
         match="^taylor: needs gradients at the layers, as MLP and networks of "
