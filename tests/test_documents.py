@@ -1,8 +1,10 @@
 """README and BUILD are executed: the examples run, the commands exist."""
 
+import importlib.util
 import pathlib
 import re
 import shlex
+from collections.abc import Sequence
 
 import command_line
 import pytest
@@ -14,10 +16,11 @@ from ioca_jax import plots
 
 ROOT = pathlib.Path(ioca.__file__).parent.parent
 DOCUMENTS = ("README.md", "BUILD.md")
+GUIDE = "docs/networks.md"
 
 
-def blocks(language: str) -> list[str]:
-    texts = [(ROOT / name).read_text() for name in DOCUMENTS]
+def blocks(language: str, documents: Sequence[str] = DOCUMENTS) -> list[str]:
+    texts = [(ROOT / name).read_text() for name in documents]
     return re.findall(rf"```{language}\n(.*?)```", "\n".join(texts), re.DOTALL)
 
 
@@ -41,6 +44,25 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
     for example in examples:
         exec(compile(example, "README.md", "exec"), namespace)
     assert "area under the curve 0." in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def beginning():
+    """What the first block of the guide defines."""
+    namespace: dict = {}
+    exec(compile(blocks("python", [GUIDE])[0], GUIDE, "exec"), namespace)
+    return namespace
+
+
+def test_the_guides_examples_run(beginning, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plots, "save_figures", lambda *_: [])
+    examples = blocks("python", [GUIDE])[1:]
+    assert len(examples) == 8
+    for example in examples:
+        if "torch" in example and importlib.util.find_spec("torch") is None:
+            continue
+        exec(compile(example, GUIDE, "exec"), beginning)
 
 
 def test_the_jobs_and_flags_that_are_named_exist():
