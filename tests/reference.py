@@ -13,7 +13,8 @@ ACTIVATIONS = {
 
 def forward(model, variables, x, keep=None, clamp=None):
     """Logits [N, C] and outputs [N, H] of a network, neuron by neuron if ablated."""
-    outputs, inputs, first = [], np.asarray(x, np.float64), 0
+    outputs, first = [], 0
+    inputs = np.asarray(x, np.float64).reshape(len(x), -1)
     for layer, width in enumerate(model.hidden):
         dense = variables["params"][f"dense_{layer}"]
         z = inputs @ np.float64(dense["kernel"]) + np.float64(dense["bias"])
