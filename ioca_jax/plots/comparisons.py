@@ -26,38 +26,29 @@ def claims_overview(
     comparison at its effect, its colour and shape by verdict.
     """
     settings = list(dict.fromkeys(table["setting"]))
-    columns = min(len(claims), 3)
-    rows = -(-len(claims) // columns)
-    size = (2.4 + 3.0 * columns, 0.8 + rows * (1.1 + 0.16 * len(settings)))
-    figure = Figure(figsize=size, layout="constrained")
-    style.add_title(
-        figure,
+    title = (
         "Verdicts on the claims: a mark per comparison (scope, clamp, measure), mean "
-        "over networks",
+        "over networks"
     )
-    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    size = (3.8, 1.1 + 0.16 * len(settings))
+    figure, panels = style.panel_grid([title], len(claims), 3, size=size, sharey=True)
+    mark = {"linestyle": "", "markersize": 5, "marker": "o"}
     looks = {
-        "holds": {"color": style.COLOURS[0], "marker": "o"},
-        "fails": {"color": style.COLOURS[3], "marker": "X"},
-        "undecided": {"color": "0.5", "marker": "o", "mfc": "none"},
+        "holds": mark | {"color": style.COLOURS[0]},
+        "fails": mark | {"color": style.COLOURS[3], "marker": "X"},
+        "undecided": mark | {"color": "0.5", "mfc": "none"},
     }
-    looks = {
-        name: {"linestyle": "", "markersize": 5, **look} for name, look in looks.items()
-    }
-    for axes, (claim, (text, effect)) in zip(panels, claims.items(), strict=False):
+    for axes, (claim, (text, effect)) in zip(panels, claims.items(), strict=True):
         here = table[table["claim"] == claim]
         for verdict, look in looks.items():
             chosen = here[here["verdict"] == verdict]
-            lines = [settings.index(name) for name in chosen["setting"]]
-            axes.plot(chosen["effect"], lines, **look)
+            rows = [settings.index(name) for name in chosen["setting"]]
+            axes.plot(chosen["effect"], rows, **look)
         axes.axvline(0, **style.REFERENCE)
         axes.set_title(textwrap.fill(f"{claim}: {text}", 44), fontsize="small")
         axes.set_xlabel(effect, fontsize="x-small")
         _name_rows(axes, settings)
         axes.tick_params(labelsize="x-small")
-        style.add_grid(axes)
-    for axes in panels[len(claims) :]:
-        axes.remove()
     style.add_legend(figure, looks)
     return figure
 

@@ -47,7 +47,6 @@ REFERENCE: Look = {"color": "black", "linestyle": ":", "linewidth": 1}
 LONG_NAME = 8  # characters; longer names do not fit side by side
 _PANEL = (3.3, 2.7)  # inches
 LEAST_WIDTH = 6.0  # inches, for titles and legends
-_PANELS_IN_A_ROW = 4
 # A PDF holds more points than this as an image, since viewers are slow with them.
 _POINTS_AS_VECTORS = 5000
 
@@ -103,15 +102,21 @@ def random_looks(results: xr.Dataset) -> dict[tuple[str, str], Look]:
 
 
 def make_panels(
-    results: xr.Dataset,
-    title: str,
+    results: xr.Dataset, title: str, count: int, columns: int = 4, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """``panel_grid`` titled with what the results are of."""
+    return panel_grid((title, selection.subject(results)), count, columns, **options)
+
+
+def panel_grid(
+    title: Sequence[str],
     count: int,
-    columns: int = _PANELS_IN_A_ROW,
+    columns: int,
     *,
     size: tuple[float, float] = _PANEL,
     **sharing: Any,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure, titled with what the results are of, and its panels row by row."""
+    """A figure with a title of some paragraphs, and its panels row by row."""
     columns = min(count, columns)
     rows = -(-count // columns)
     width = max(columns * size[0], LEAST_WIDTH)
@@ -121,7 +126,7 @@ def make_panels(
         axes.remove()
     for axes in panels[:count]:
         add_grid(axes)
-    add_title(figure, title, selection.subject(results))
+    add_title(figure, *title)
     return figure, list(panels[:count])
 
 
