@@ -237,7 +237,9 @@ def spearman(
     possible = np.sqrt(squares[0]) * np.sqrt(squares[1])
     together = np.einsum("...i,...i->...", *ranks)
     rho = together / np.where(possible > 0, possible, np.nan)
-    return _correlation(rho, *scores)
+    missing = [np.isnan(score).any(axis=-1) for score in scores]
+    # Rounding may leave [-1, 1].
+    return np.where(missing[0] | missing[1], np.nan, np.clip(rho, -1, 1))
 
 
 def false_discovery(
@@ -325,10 +327,3 @@ def resampled_t(
     resampled_error = np.sqrt(np.where(has_spread, variance, 1) / (len(centred) - 1))
     t = shift / resampled_error
     return np.where(has_spread, t, np.where(shift > 0, np.inf, -np.inf))
-
-
-def _correlation(value: ArrayLike, *scores: np.ndarray) -> np.ndarray:
-    """``value`` [...] within [-1, 1], NaN where one of the scores [..., H] is."""
-    missing = [np.isnan(score).any(axis=-1) for score in scores]
-    within = np.clip(value, -1, 1)  # rounding leaves it
-    return np.where(missing[0] | missing[1], np.nan, within)

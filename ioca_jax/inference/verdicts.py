@@ -18,7 +18,7 @@ independent given the class are called synergistic no more often than the level.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -79,21 +79,20 @@ def test_hypotheses(
     # At once: by single operations, each would be compiled.
     measure = jax.jit(mutual_information_miller_madow)
     alone = np.asarray(measure(kept["joint_count"].values), np.float64)
-    rows, effects, others = [], [], []
+    rows, effects, beyond_others = [], [], []
     for hypothesis in hypotheses.to_dict("records"):
         about = {
             name: hypothesis[name] for name in ("layer", "clamp", "measure", "end")
         }
-        about["suggested"] = hypothesis["verdict"]
-        for instrument, unit, neurons, effect, other in _test_one(kept, about, alone):
-            rows.append(
-                {**about, "instrument": instrument, "unit": unit, "neurons": neurons}
-            )
-            effects.append(effect)
-            others.append(effect - other)
+        for found in _evidence(kept, about, alone):
+            about_found = dict(zip(found._fields[:3], found[:3], strict=True))
+            suggested = {"suggested": hypothesis["verdict"]}
+            rows.append({**about, **suggested, **about_found})
+            effects.append(found.effect)
+            beyond_others.append(found.effect - found.effect_of_others)
     table = test_family(rows, effects)
     table["finding"] = direction_shown(table, alpha, kept.sizes["seed"])
-    beside = test_family(rows, others)
+    beside = test_family(rows, beyond_others)
     table["beside_others"] = beside["effect"]
     table["p_beside_others"] = beside["p_corrected"]
     differs = np.sign(table["beside_others"]) == np.sign(table["effect"])
@@ -104,33 +103,36 @@ def test_hypotheses(
     return table
 
 
-_Evidence = tuple[str, str, int, Float[np.ndarray, " S"], Float[np.ndarray, " S"]]
+class _Evidence(NamedTuple):
+    """An instrument's values for the neurons of a hypothesis, and for others."""
+
+    instrument: str
+    unit: str
+    neurons: int
+    effect: Float[np.ndarray, " S"]
+    effect_of_others: Float[np.ndarray, " S"]
 
 
-def _test_one(
+def _evidence(
     results: xr.Dataset, about: Mapping[str, Any], alone: Float[np.ndarray, "S H"]
 ) -> Iterable[_Evidence]:
-    """By instrument: unit, neurons, values for them and for other neurons."""
+    """The evidence of all instruments on one hypothesis."""
     layer = about["layer"]
     ordered = _order_of(results, layer, about["measure"], about["end"])
-    pairs = pairs_of(results, layer)
     quarter = min(max(2, ordered.shape[1] // 4), ordered.shape[1])
-    is_meant = np.zeros(alone.shape, bool)
-    np.put_along_axis(is_meant, ordered[:, :quarter], True, axis=1)
-    is_pair_meant = is_meant[:, pairs.first] | is_meant[:, pairs.second]
+    is_in_quarter = np.zeros(alone.shape, bool)
+    np.put_along_axis(is_in_quarter, ordered[:, :quarter], True, axis=1)
+    pairs = pairs_of(results, layer)
+    chosen = is_in_quarter[:, pairs.first] | is_in_quarter[:, pairs.second]
 
     def of_pairs(instrument: str, unit: str, values: xr.DataArray) -> _Evidence:
         taken = pairs.take(values)
-        here, elsewhere = (
-            finite_mean_where(taken, chosen)
-            for chosen in (is_pair_meant, ~is_pair_meant)
-        )
-        return instrument, unit, quarter, here, elsewhere
+        means = (finite_mean_where(taken, some) for some in (chosen, ~chosen))
+        return _Evidence(instrument, unit, quarter, *means)
 
     bits = results["pair_value"].sel(pair_measure=CO_INFORMATION)
     yield of_pairs("co-information", "bit", bits)
-    size, here, elsewhere = _group_of(results, about, quarter, alone)
-    yield "groups", "bit", size, here, elsewhere
+    yield _Evidence("groups", "bit", *_group_of(results, about, quarter, alone))
     for name in EFFECTS:
         effects = results[f"pair_effect_{name}"].sel(clamp=about["clamp"])
         yield of_pairs(f"pair effects in {name}", UNITS[name], effects)
@@ -161,14 +163,11 @@ def _redundancy_along(
 ) -> Float[np.ndarray, "S orderings points"]:
     """Redundancy of the first k neurons, bits, NaN where it is not judged."""
     where = orderings_of(results, ranked_by, direction)
-    scope = scope_of(layer)
-    joint = results["joint_information_miller_madow"].sel(side="ablated", scope=scope)
-    joint = joint.isel(ordering=where).transpose("seed", "ordering", "step").values
-    cells = results["joint_cells"].sel(side="ablated", scope=scope).isel(ordering=where)
-    cells = cells.transpose("seed", "ordering", "step").values
+    along = results[["joint_information_miller_madow", "joint_cells", "order"]]
+    along = along.sel(side="ablated", scope=scope_of(layer)).isel(ordering=where)
+    along = along.transpose("seed", "ordering", "step", "position")
+    joint, cells, order = (variable.values for variable in along.values())
     enough = cells * JUDGED_EXAMPLES_PER_CELL <= results.attrs["num_validation"]
-    order = results["order"].sel(scope=scope).isel(ordering=where)
-    order = order.transpose("seed", "ordering", "position").values
     own = np.where(order >= 0, alone[np.arange(len(alone))[:, None, None], order], 0)
     summed = np.cumsum(own, axis=-1)
     known = np.where(enough, joint, np.nan).astype(np.float64)

@@ -117,7 +117,7 @@ def test_layers_of_one_neuron_and_of_equal_pairs_have_no_correlation():
     joint = interactions.joint_behaviour(results)
     assert np.isnan(only(joint, layer="2", instrument="co-information")["effect"])
     assert set(joint["finding"]) == {""}  # four networks show nothing
-    silenced = report._pairs({"pairs": table.assign(effect=np.nan)})
+    silenced = report._pairs(table.assign(effect=np.nan))
     assert any("co_information_miller_madow" in line for line in silenced)
 
 
