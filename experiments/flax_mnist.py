@@ -1,0 +1,109 @@
+"""Studies the network of Flax's MNIST example, from images to results and figures.
+
+    python -m experiments.flax_mnist --data_dir=data --workdir=runs/flax_mnist
+
+The network is that of Flax's MNIST tutorial (flax.readthedocs.io): two convolutions
+with batch norm, dropout and average pooling, then two dense layers. It contains nothing
+of this library. It is trained here for each seed with AdamW, then traced and studied
+like any network of your own; copy this file to begin.
+The flags are those of a study; widths, activation and regularisers do not apply.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from absl import flags
+from flax import nnx
+
+import ioca_jax as ioca
+from experiments import config_flags
+from ioca_jax.study import events
+from ioca_jax.study.runner import how_to_go_on
+
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+config_flags.define(ioca.StudyConfig)
+flags.adopt_module_key_flags(config_flags)
+
+
+class CNN(nnx.Module):
+    """A convolutional classifier of 28 by 28 images."""
+
+    def __init__(self, *, rngs: nnx.Rngs):  # noqa: D107
+        self.conv1 = nnx.Conv(1, 32, kernel_size=(3, 3), rngs=rngs)
+        self.batch_norm1 = nnx.BatchNorm(32, rngs=rngs)
+        self.dropout1 = nnx.Dropout(rate=0.025)
+        self.conv2 = nnx.Conv(32, 64, kernel_size=(3, 3), rngs=rngs)
+        self.batch_norm2 = nnx.BatchNorm(64, rngs=rngs)
+        self.avg_pool = partial(nnx.avg_pool, window_shape=(2, 2), strides=(2, 2))
+        self.linear1 = nnx.Linear(3136, 256, rngs=rngs)
+        self.dropout2 = nnx.Dropout(rate=0.025)
+        self.linear2 = nnx.Linear(256, 10, rngs=rngs)
+
+    def __call__(self, x, rngs: nnx.Rngs | None = None):
+        """Images [N, 28, 28, 1] to logits [N, 10]."""
+        x = self.batch_norm1(self.dropout1(self.conv1(x), rngs=rngs))
+        x = self.avg_pool(nnx.relu(x))
+        x = self.avg_pool(nnx.relu(self.batch_norm2(self.conv2(x))))
+        x = x.reshape(x.shape[0], -1)
+        x = nnx.relu(self.dropout2(self.linear1(x), rngs=rngs))
+        return self.linear2(x)
+
+
+@nnx.jit
+def train_step(model: CNN, optimizer: nnx.Optimizer, rngs: nnx.Rngs, x, y) -> None:
+    """Changes the network and the optimiser's moments by one batch."""
+
+    def loss_of(model: CNN, rngs: nnx.Rngs):
+        losses = optax.softmax_cross_entropy_with_integer_labels(model(x, rngs), y)
+        return losses.mean()
+
+    optimizer.update(model, nnx.grad(loss_of)(model, rngs))
+
+
+def train(seed: int, config: ioca.StudyConfig, data: ioca.Dataset) -> tuple[Any, Any]:
+    """The graph and the state of one trained network, at inference."""
+    model = CNN(rngs=nnx.Rngs(seed))
+    model.train()
+    optimizer = nnx.Optimizer(model, optax.adamw(config.learning_rate), wrt=nnx.Param)
+    dropout, shuffle = nnx.Rngs(dropout=seed), np.random.default_rng(seed)
+    x, y = data.train
+    steps = len(y) // config.batch_size
+    for _ in range(config.epochs):
+        order = shuffle.permutation(len(y))[: steps * config.batch_size]
+        for batch in order.reshape(steps, -1):
+            train_step(model, optimizer, dropout, x[batch], y[batch])
+    model.eval()
+    return nnx.split(model)
+
+
+def main() -> None:
+    """Trains, studies and reports."""
+    config = config_flags.parse(ioca.StudyConfig)
+    data = ioca.load_dataset(**config.data_arguments())
+    trained = [train(seed, config, data) for seed in config.seeds]
+    graph = trained[0][0]
+    variables = jax.tree.map(
+        lambda *leaves: np.stack(leaves), *[state for _, state in trained]
+    )
+
+    def apply(state, x):
+        return nnx.merge(graph, state)(x)
+
+    network = ioca.trace_network(apply, trained[0][1], data.test.x)
+    print(network)
+    results = ioca.run_study(
+        config,
+        WORKDIR.value,
+        data=data,
+        network=network,
+        variables=variables,
+        listeners=[events.progress_bar(), events.log_lines()],
+    )
+    print(ioca.summarize(results))
+
+
+if __name__ == "__main__":
+    config_flags.run_main(main, when_interrupted=lambda: how_to_go_on(WORKDIR.value))
