@@ -40,8 +40,8 @@ from ioca_jax.plots import compare_runs, save_figure
 from ioca_jax.results.files import RESULTS_FILE, atomic_write
 from ioca_jax.results.selection import converged, intact_accuracy
 from ioca_jax.study.events import duration
+from ioca_jax.study.folder import is_of_configuration
 from ioca_jax.study.resources import check_fits, count_needs
-from ioca_jax.study.runner import is_of_configuration
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/sweep", "Where the runs' folders go.")
 GRID = flags.DEFINE_multi_string(

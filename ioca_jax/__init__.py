@@ -68,7 +68,8 @@ from ioca_jax.report.summary import summarize
 from ioca_jax.results.files import load_results
 from ioca_jax.sources import load_dataset
 from ioca_jax.study.config import StudyConfig
-from ioca_jax.study.runner import Shard, load_networks, merge_runs, run_study
+from ioca_jax.study.runner import load_networks, merge_runs, run_study
+from ioca_jax.study.shard import Shard
 
 __all__ = [
     "CNN",

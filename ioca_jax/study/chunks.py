@@ -63,7 +63,7 @@ def save_chunk(chunk: Chunk, workdir: pathlib.Path) -> None:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
             np.savez(part / _RESULTS, allow_pickle=False, **_arrays(chunk.results))
-            np.savez(part / _NETWORKS, allow_pickle=False, **_flat(chunk.variables))
+            np.savez(part / _NETWORKS, allow_pickle=False, **_named(chunk.variables))
             sums = {
                 name: sha256((part / name).read_bytes())
                 for name in (_RESULTS, _NETWORKS)
@@ -168,11 +168,27 @@ def _labelled(arrays: dict[str, np.ndarray]) -> xr.Dataset:
     return xr.Dataset(parts, coords, labels["attrs"])
 
 
-def _flat(variables: Any) -> dict[str, np.ndarray]:
-    paths, _ = jax.tree.flatten_with_path(variables)
+def _named(variables: Any) -> dict[str, np.ndarray]:
+    """Leaves by their key paths, as types that NumPy's files hold."""
     return {
-        "/".join(str(key.key) for key in path): np.asarray(leaf) for path, leaf in paths
+        jax.tree_util.keystr(path, simple=True, separator="/") or "variables": (
+            storable(leaf)
+        )
+        for path, leaf in jax.tree.leaves_with_path(variables)
     }
+
+
+def storable(leaf: Any) -> np.ndarray:
+    """A leaf as NumPy's own type: random keys as integers, bfloat16 as float32."""
+    if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    array = np.asarray(leaf)
+    return array.astype(np.float32) if array.dtype.kind == "V" else array
+
+
+def named_arrays(variables: Any) -> dict[str, Any]:
+    """Any pytree of arrays as nested dictionaries of NumPy arrays, by key path."""
+    return _nested(_named(variables))
 
 
 def _nested(leaves: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -5,19 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from ioca_jax.ablation.effects import (
-    ABLATION_SCORES,
-    SCORES,
-)
+from ioca_jax.ablation.effects import ABLATION_SCORES, SCORES
 from ioca_jax.checks import as_tuple
 from ioca_jax.data import Dataset, check_label_noise
-from ioca_jax.measures.information import (
-    MEASURES,
-    PAPER_MEASURES,
-)
+from ioca_jax.measures.information import MEASURES, PAPER_MEASURES
 from ioca_jax.measures.pairs import check_pairs
 from ioca_jax.measures.quantization import parse_quantizer
 from ioca_jax.networks.mlp import MLP
+from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import TrainConfig, check_epochs, checked_seeds
 from ioca_jax.study import joint
 
@@ -28,6 +23,8 @@ UNITS = (
     | {f"{n}_{clamp}": unit for n, unit in ABLATION_SCORES.items() for clamp in CLAMPS}
 )
 """Everything that neurons can be ranked by, with the unit of its values."""
+NEEDS_MLP = ("incoming_weight_norm", "outgoing_weight_norm")
+"""Measures that only networks of affine layers in a row have."""
 _LEAST_PERMUTATIONS = 19  # the least p-value is then 0.05
 
 
@@ -68,6 +65,13 @@ class StudyConfig:
         (0, 1, 2, 3, 4),
         "Networks to train: seeds as a list 0,1,2 or a range 0:5; seed 5 alone is 5,.",
     )
+    network: str | None = _field(
+        None,
+        "Study trained networks of your own: package.module:function, a function "
+        "without arguments that returns (network, variables) or (network, variables, "
+        "dataset); the variables' leaves begin with the networks that --seeds label. "
+        "The flags below down to --epochs then have no effect.",
+    )
     hidden: tuple[int, ...] = _field((100, 100), "Widths of the hidden layers.")
     activation: str = _field("relu", "relu, sigmoid or tanh.")
     dropout_rate: float = _field(
@@ -84,7 +88,8 @@ class StudyConfig:
     quantizer: str = _field(
         "threshold",
         "threshold:t (one bit, output > t), uniform:B or quantile:B (B codes); "
-        "threshold alone is at 0 for relu and tanh, at 0.5 for sigmoid.",
+        "threshold alone is at 0.5 for sigmoid, else at 0, also for other networks, "
+        "where means over positions are often all above 0: take quantile:2 then.",
     )
     measures: tuple[str, ...] = _field(
         tuple(PAPER_MEASURES), f"What neurons are ranked by: {', '.join(UNITS)}."
@@ -124,7 +129,7 @@ class StudyConfig:
     )
 
     def __post_init__(self):
-        """Checks the fields, but for what only the dataset can tell."""
+        """Checks the fields as far as possible without the dataset."""
         object.__setattr__(self, "seeds", tuple(checked_seeds(self.seeds).tolist()))
         for name, known in (("measures", tuple(UNITS)), ("clamps", CLAMPS)):
             given = as_tuple(name, getattr(self, name))
@@ -163,14 +168,7 @@ class StudyConfig:
         parse_quantizer(self.quantizer, self.activation)
 
     def model(self, num_classes: int) -> MLP:
-        """The network that this configuration describes.
-
-        Args:
-            num_classes: C, of the dataset.
-
-        Returns:
-            The network's shape.
-        """
+        """The network that this configuration trains."""
         return MLP(
             hidden=self.hidden,
             num_classes=num_classes,
@@ -181,11 +179,7 @@ class StudyConfig:
         )
 
     def train_config(self) -> TrainConfig:
-        """How this configuration trains.
-
-        Returns:
-            The training's own part of the configuration.
-        """
+        """The fields that concern training."""
         names = [field.name for field in dataclasses.fields(TrainConfig)]
         return TrainConfig(**{name: getattr(self, name) for name in names})
 
@@ -195,11 +189,7 @@ class StudyConfig:
         return parse_quantizer(self.quantizer, self.activation).num_codes
 
     def data_arguments(self) -> dict[str, Any]:
-        """What ``load_dataset`` takes to load this configuration's dataset.
-
-        Returns:
-            By argument.
-        """
+        """By name, the arguments with which ``load_dataset`` loads the dataset."""
         return {
             "name": self.dataset,
             "data_dir": self.data_dir,
@@ -208,31 +198,19 @@ class StudyConfig:
             "label_noise": self.label_noise,
         }
 
-    def check_interactions(self, model: MLP, data: Dataset) -> None:
-        """Refuses interactions that the data cannot support, before any training.
-
-        Args:
-            model: the networks' shape.
-            data: the dataset.
-
-        Raises:
-            ValueError: too many codes for all pairs of neurons.
-        """
+    def check_interactions(self, network: Network, data: Dataset) -> None:
+        """Refuses interactions that the data cannot support, before any training."""
         if self.interactions:
             check_pairs(
-                model.num_neurons,
+                network.num_neurons,
                 len(data.validation.y),
                 num_codes=self.num_codes,
-                num_classes=model.num_classes,
+                num_classes=network.num_classes,
                 memory_gb=self.memory_gb,
             )
 
     def flags(self) -> list[str]:
-        """This configuration as command-line flags.
-
-        Returns:
-            ``--name=value`` for every field that is not None.
-        """
+        """The command-line flags ``--name=value`` of every field that is not None."""
         lines = []
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)

@@ -1,12 +1,15 @@
-"""What the caller of a run gives from Python: data of their own, trained networks.
+"""What the caller of a run gives: data of their own, trained networks.
 
-The configuration then tells what was given rather than what it asked for, and digests
-tell data and networks from others of the same name and shape.
+The configuration then records what was given rather than what it asked for, and digests
+distinguish data and networks from others of the same name and shape.
 """
 
 import dataclasses
+import functools
 import hashlib
+import importlib
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,31 +17,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from ioca_jax.data import Dataset
-from ioca_jax.networks.layered import check_variables
+from ioca_jax.networks.layered import LayeredNetwork, check_variables
 from ioca_jax.networks.mlp import MLP
+from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import Trained
 from ioca_jax.sources import can_load
-from ioca_jax.study.config import StudyConfig
+from ioca_jax.study.chunks import storable
+from ioca_jax.study.config import NEEDS_MLP, StudyConfig
 
-_OF_THE_NETWORK = (
-    *("hidden", "activation", "dropout_rate", "batch_norm", "matmul_precision"),
-)
+_OF_MLP = ("hidden", "activation", "dropout_rate", "batch_norm", "matmul_precision")
 
 
 def describe_data(config: StudyConfig, data: Dataset) -> StudyConfig:
-    """A configuration that tells which data a run is given.
+    """A configuration that records the data that a run is given.
 
-    Args:
-        config: the configuration asked for.
-        data: the data given.
-
-    Returns:
-        The same with what loads these data again, or else with their own name, which
-        loads none.
-
-    Raises:
-        ValueError: label noise asked for of the caller's own data, which have what they
-            have.
+    It has the arguments that load these data again; data of the caller's own have their
+    name, which loads none, and no label noise but the caller's.
     """
     if data.loaded_by is not None:
         loaded = dict(data.loaded_by)
@@ -56,52 +50,77 @@ def describe_data(config: StudyConfig, data: Dataset) -> StudyConfig:
     )
 
 
+@functools.cache
+def import_networks(name: str) -> tuple[Any, Any, Dataset | None]:
+    """Calls a function ``package.module:function`` that returns trained networks.
+
+    It returns ``(network, variables)`` or ``(network, variables, dataset)``; leaves of
+    the variables begin with S.
+    """
+    module, _, function = name.partition(":")
+    try:
+        make = getattr(importlib.import_module(module), function)
+    except (ModuleNotFoundError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"network: expected package.module:function, got {name!r} ({error})"
+        ) from error
+    made = make()
+    if not isinstance(made, tuple) or len(made) not in (2, 3):
+        raise ValueError(
+            f"network: expected {name} to return (network, variables) or (network, "
+            f"variables, dataset), got a {type(made).__name__}"
+        )
+    network, variables, data = (*made, None)[:3]
+    if data is not None and not isinstance(data, Dataset):
+        raise ValueError(
+            f"network: expected {name} to return a Dataset third, got a "
+            f"{type(data).__name__}; ioca_jax.Dataset.from_arrays makes one"
+        )
+    return network, variables, data
+
+
 @dataclasses.dataclass(frozen=True)
 class GivenNetworks:
     """Networks that were trained elsewhere.
 
     Attributes:
-        network: their shape.
-        variables: NumPy arrays; leaves begin with S, one for each of a run's seeds.
-        digest: of the variables.
+        network: what they compute.
+        variables: leaves begin with S, one for each of a run's seeds.
+        digest: of the variables and, for networks other than ``MLP``, of the layers.
     """
 
-    network: MLP
+    network: Network
     variables: Any
     digest: str
 
     def check_fit(self, data: Dataset, num_networks: int) -> None:
-        """Refuses networks that do not fit the data, or whose number is another.
-
-        Args:
-            data: what they are to be measured and ablated on.
-            num_networks: S.
-
-        Raises:
-            ValueError: another number of classes, or variables of other shapes.
-        """
+        """Refuses networks that do not fit the data, or another number of them."""
         num_classes = self.network.num_classes
         if num_classes != data.num_classes:
             raise ValueError(
                 f"network: expected {data.num_classes} classes, as {data.name} has, "
                 f"got {num_classes}"
             )
+        x = data.train.x
+        num_inputs = math.prod(x.shape[1:])
         check_variables(
-            *("variables", self.variables, self.network, num_networks),
-            math.prod(data.train.x.shape[1:]),
+            "variables", self.variables, self.network, num_networks, num_inputs
         )
+        one = jax.tree.map(lambda leaf: leaf[0], self.variables)
+        jax.eval_shape(self.network.apply, one, x[:1])  # other networks check here
 
-    def take(self, places: list[int], seeds: np.ndarray) -> Trained:
-        """Some of the networks, as if trained here.
+    @property
+    def num_weights(self) -> int:
+        """Of one network."""
+        return sum(leaf[0].size for leaf in jax.tree.leaves(self.variables))
 
-        Args:
-            places: which, counted from 0.
-            seeds: their seeds.
+    def take(self, all_seeds: Sequence[int], seeds: Sequence[int]) -> Trained:
+        """The networks of some seeds, without a history.
 
-        Returns:
-            The networks, without a history.
+        The first network stands for seeds that are not among all.
         """
-        chosen = np.array(places)
+        place_of = {seed: place for place, seed in enumerate(all_seeds)}
+        chosen = np.array([place_of.get(seed, 0) for seed in seeds])
         variables = jax.tree.map(lambda leaf: jnp.asarray(leaf[chosen]), self.variables)
         return Trained(variables, np.asarray(seeds, np.int32))
 
@@ -109,44 +128,67 @@ class GivenNetworks:
 def accept_networks(
     config: StudyConfig, network: Any, variables: Any
 ) -> tuple[StudyConfig, GivenNetworks | None]:
-    """Checks networks that a run is given, as far as the data need not be known.
+    """Checks given networks as far as possible without the data.
 
-    Args:
-        config: the configuration asked for; each of its seeds labels a network.
-        network: their shape; None where the run trains its own.
-        variables: leaves begin with S; None likewise.
-
-    Returns:
-        A configuration that tells of these networks, and the networks.
-
-    Raises:
-        ValueError: one of the two without the other, another number of networks than of
-            seeds, epochs of training to look at, or variables that are not finite.
+    Returns the configuration with the networks' own fields, and the networks; both
+    arguments are None if the run trains its own.
     """
     if network is None and variables is None:
         return config, None
-    if not isinstance(network, MLP) or variables is None:
+    if not isinstance(network, Network) or variables is None:
         raise ValueError(
-            "network, variables: expected an MLP and the variables of trained ones, or "
-            f"neither, got {type(network).__name__} and {type(variables).__name__}"
+            "network, variables: expected a network (MLP, or of trace_network) and the "
+            "variables of trained ones, or neither, got "
+            f"{type(network).__name__} and {type(variables).__name__}"
         )
     if config.trajectory_epochs:
         raise ValueError(
             "trajectory_epochs: expected none with networks trained elsewhere, got "
             f"{','.join(map(str, config.trajectory_epochs))}"
         )
-    arrays = _checked(variables, len(config.seeds))
-    fields = {name: getattr(network, name) for name in _OF_THE_NETWORK}
-    config = dataclasses.replace(config, **fields)
-    return config, GivenNetworks(network, arrays, digest_of(arrays))
+    _check_leaves(variables, len(config.seeds))
+    if isinstance(network, MLP):
+        as_float32 = jax.tree.map(lambda a: np.asarray(a, np.float32), variables)
+        fields = {name: getattr(network, name) for name in _OF_MLP}
+        given = GivenNetworks(network, as_float32, digest_of(as_float32))
+        return dataclasses.replace(config, **fields), given
+    _check_other_network(config, network)
+    # Outputs above 0 are the active ones, as measure_neurons has it.
+    activation = getattr(network, "activation", "relu")
+    fields = {
+        "hidden": tuple(layer.num_neurons for layer in network.layers),
+        "activation": activation if activation in ACTIVATIONS else "relu",
+        "dropout_rate": 0.0,
+        "batch_norm": False,
+    }
+    layers = [(layer.name, layer.shape) for layer in network.layers]
+    digest = digest_of(variables, f"{layers} {getattr(network, 'pool', '')}")
+    return dataclasses.replace(config, **fields), GivenNetworks(
+        network, variables, digest
+    )
 
 
-def _checked(variables: Any, num_networks: int) -> Any:
-    """Variables as float32 NumPy arrays."""
+def _check_other_network(config: StudyConfig, network: Network) -> None:
+    """Refuses what a study cannot do with a network that is no ``MLP``."""
+    affine = [name for name in config.measures if name in NEEDS_MLP]
+    if affine:
+        raise ValueError(
+            f"measures: expected none that need affine layers in a row, as MLP has, "
+            f"got {','.join(affine)} with a {type(network).__name__}"
+        )
+    if "network" in {layer.name for layer in network.layers}:
+        raise ValueError(
+            "network: expected layers with other names than 'network', the scope of "
+            "all layers"
+        )
+
+
+def _check_leaves(variables: Any, num_networks: int) -> None:
+    """Refuses variables that are not finite numbers of so many networks."""
     for path, leaf in jax.tree.leaves_with_path(variables):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        array = np.asarray(leaf)
-        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+        array = storable(leaf)
+        if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
             wrong = int((~np.isfinite(array)).sum()) if array.dtype.kind == "f" else 0
             raise ValueError(
                 f"variables: expected finite numbers in {name}, got "
@@ -158,21 +200,14 @@ def _checked(variables: Any, num_networks: int) -> Any:
                 f"one for each of the configuration's seeds, got {name} of shape "
                 f"{list(array.shape)}; give seeds= as many as there are networks"
             )
-    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), variables)
 
 
-def digest_of(variables: Any) -> str:
-    """A hash of variables, by name, shape and value.
-
-    Args:
-        variables: a pytree of arrays.
-
-    Returns:
-        32 hexadecimal digits.
-    """
-    digest = hashlib.blake2b(digest_size=16)
+def digest_of(variables: Any, layers: str = "") -> str:
+    """A hash of variables by name, shape and value, and of layers as text."""
+    digest = hashlib.blake2b(layers.encode(), digest_size=16)
     for path, leaf in jax.tree.leaves_with_path(variables):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        digest.update(f"{name} {np.shape(leaf)} ".encode())
-        digest.update(np.ascontiguousarray(leaf).data)
+        array = storable(leaf)
+        digest.update(f"{name} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

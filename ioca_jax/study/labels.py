@@ -112,6 +112,7 @@ def attributes(
         "title": "information-ordered cumulative ablation",
         "configuration": json.dumps(dataclasses.asdict(config)),
         "network": describe_network(network, math.prod(data.train.x.shape[1:])),
+        "architecture": type(network).__name__,
         "quantizer": (
             f"threshold:{quantizer.threshold:g}"
             if quantizer.kind == "threshold"

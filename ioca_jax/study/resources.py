@@ -1,7 +1,7 @@
 """What a study takes of memory, disk and time, counted before it starts.
 
-Bytes follow from the schema of the results and the sizes of its axes. They are what is
-taken at least: what does not fit by them cannot run. Time is an order of magnitude:
+Bytes follow from the schema of the results and the sizes of its axes; they are a lower
+bound, so a study that does not fit by them cannot run. Time is an order of magnitude:
 multiplications and additions over a rate that small networks reach.
 """
 
@@ -9,7 +9,8 @@ import math
 import os
 import pathlib
 import shutil
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 
@@ -17,10 +18,12 @@ from ioca_jax.ablation.pruning import num_parameters
 from ioca_jax.data import Dataset
 from ioca_jax.devices import device_mesh
 from ioca_jax.networks.mlp import MLP
+from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import bytes_per_seed
 from ioca_jax.results.variables import VARIABLES
 from ioca_jax.study import joint
 from ioca_jax.study.config import StudyConfig
+from ioca_jax.study.given import GivenNetworks
 from ioca_jax.study.labels import variants
 
 # Results and networks of all seeds: those of the chunks, joined, and being written.
@@ -47,14 +50,7 @@ class Needs(NamedTuple):
     operations: float
 
     def seconds(self, num_networks: int) -> float:
-        """About how long so many networks take here.
-
-        Args:
-            num_networks: to be trained, measured and ablated.
-
-        Returns:
-            Seconds, an order of magnitude.
-        """
+        """An order of magnitude of the time that so many networks take here."""
         on_cpu = jax.default_backend() == "cpu"
         rate = _RATE_OF_A_CPU if on_cpu else _RATE_OF_AN_ACCELERATOR
         devices = device_mesh().size * jax.process_count()
@@ -62,44 +58,41 @@ class Needs(NamedTuple):
 
 
 def count_needs(
-    config: StudyConfig, model: MLP, data: Dataset, *, trains: bool = True
+    config: StudyConfig,
+    network: Network,
+    data: Dataset,
+    given: GivenNetworks | None = None,
 ) -> Needs:
-    """Counts what a study takes.
-
-    Args:
-        config: the study.
-        model: the networks' shape.
-        data: the dataset.
-        trains: whether networks are trained, or given.
-
-    Returns:
-        Bytes and operations.
-    """
+    """Counts what a study takes that trains its networks, or is given some."""
     num_train, *shape = data.train.x.shape
-    weights = num_parameters(model, math.prod(shape))
-    looked_at = len(config.trajectory_epochs)
-    training = 0
-    if trains:
-        training = bytes_per_seed(model, config.train_config(), data, looked_at)
-    epochs = config.epochs if trains else 0
     num_validation = len(data.validation.y)
-    tables = model.num_neurons * (config.num_codes - 1) * model.num_classes
+    training, of_training = 0, 0.0
+    if given or not isinstance(network, MLP):
+        weights = given.num_weights if given else 0
+    else:
+        weights = num_parameters(network, math.prod(shape))
+        train_config, kept = config.train_config(), len(config.trajectory_epochs)
+        training = bytes_per_seed(network, train_config, data, kept)
+        of_training = 6.0 * weights * num_train * config.epochs
+    tables = network.num_neurons * (config.num_codes - 1) * network.num_classes
+    of_permutations = 2.0 * config.permutations * num_validation * tables
+    sizes = _axes(config, network, data, 0 if given else config.epochs)
     return Needs(
-        results=_bytes_of_results(config, model, data, epochs),
+        results=_bytes_of_results(sizes),
         network=4 * weights,
         training=training,
         permutations=4 * config.permutations * num_validation,
-        operations=6.0 * weights * num_train * epochs
-        + 2.0 * config.permutations * num_validation * tables
-        + _operations_of_curves(config, model, len(data.test.y)),
+        operations=of_training
+        + of_permutations
+        + _operations_of_curves(config, network, weights, len(data.test.y)),
     )
 
 
-def _bytes_of_results(
-    config: StudyConfig, model: MLP, data: Dataset, epochs: int
-) -> int:
-    """Of one network, by the schema."""
-    neurons, looked_at = model.num_neurons, len(config.trajectory_epochs)
+def _axes(
+    config: StudyConfig, network: Network, data: Dataset, epochs: int
+) -> dict[str, int]:
+    """Lengths of the axes of one network's results."""
+    neurons, layers = network.num_neurons, len(network.layers)
     sizes = {
         "seed": 1,
         "measure": len(config.measures),
@@ -107,57 +100,62 @@ def _bytes_of_results(
         "position": neurons,
         "step": neurons + 1,
         "clamp": len(config.clamps),
-        "scope": model.num_layers + 1,
+        "scope": layers + 1,
         "ordering": 2 * len(config.measures) + config.random_orders,
-        "class": model.num_classes,
+        "class": network.num_classes,
         "code": config.num_codes,
         "epoch": epochs,
     }
     if config.robustness:
-        sizes["variant"] = len(variants(config, model, 1))
-    if looked_at:
-        sizes |= {"trajectory_epoch": looked_at, "hidden_layer": model.num_layers}
+        sizes["variant"] = len(variants(config, network, 1))
+    if config.trajectory_epochs:
+        sizes["trajectory_epoch"] = len(config.trajectory_epochs)
+        sizes["hidden_layer"] = layers
     if config.interactions:
-        axes = joint.coordinates(model, len(data.validation.y), config.num_codes)
-        for name, values in axes.items():
+        num_validation = len(data.validation.y)
+        labels: Mapping[str, Any] = joint.coordinates(
+            network, num_validation, config.num_codes
+        )
+        for name, values in labels.items():
             axis, values = values if isinstance(values, tuple) else (name, values)
             sizes[axis] = len(values)
-    total = 0
-    for variable in VARIABLES.values():
-        if set(variable.dims) <= sizes.keys():
-            count = 4
-            for axis in variable.dims:
-                count *= sizes[axis]
-            total += count
-    return total
+    return sizes
 
 
-def _operations_of_curves(config: StudyConfig, model: MLP, num_test: int) -> float:
-    """Of one network: each neuron ablated changes what lies above its layer."""
-    widths = (*model.hidden, model.num_classes)
-    above = [a * b for a, b in zip(widths[1:], widths[2:], strict=False)]
-    of_orders = sum(
-        width * (widths[layer + 1] + sum(above[layer:]))
-        for layer, width in enumerate(model.hidden)
+def _bytes_of_results(sizes: Mapping[str, int]) -> int:
+    """Bytes of all variables of the schema whose axes a study has."""
+    return sum(
+        4 * math.prod(sizes[axis] for axis in variable.dims)
+        for variable in VARIABLES.values()
+        if set(variable.dims) <= sizes.keys()
     )
+
+
+def _operations_of_curves(
+    config: StudyConfig, network: Network, weights: int, num_test: int
+) -> float:
+    """Operations of one network's curves; each neuron is in two scopes, and alone."""
     orders = 2 * len(config.measures) + config.random_orders
-    # Each neuron is in two scopes, and alone.
-    return 2.0 * num_test * of_orders * len(config.clamps) * (2 * orders + 1)
+    curves = len(config.clamps) * (2 * orders + 1)
+    if isinstance(network, MLP):  # a neuron changes what lies above its layer
+        widths = (*network.hidden, network.num_classes)
+        above = [a * b for a, b in zip(widths[1:], widths[2:], strict=False)]
+        of_neurons = sum(
+            width * (widths[layer + 1] + sum(above[layer:]))
+            for layer, width in enumerate(network.hidden)
+        )
+    else:  # half of the network for each neuron, weights used once for each example
+        of_neurons = network.num_neurons * weights / 2
+    return 2.0 * num_test * of_neurons * curves
 
 
 def check_fits(
     needs: Needs, num_networks: int, folder: pathlib.Path, num_finished: int = 0
 ) -> None:
-    """Refuses a study that takes more than there is.
+    """Refuses a study that takes more memory or disk than is free.
 
-    Args:
-        needs: of the study.
-        num_networks: of the run, or its shard.
-        folder: the run's, made already or not.
-        num_finished: networks that the folder holds already.
-
-    Raises:
-        ValueError: too much for memory, or for the disk.
+    ``num_networks`` are those of the run or its shard; the folder, which need not exist
+    yet, holds ``num_finished`` of them.
     """
     of_all = num_networks * (needs.results + needs.network)
     parts = {
@@ -186,11 +184,7 @@ def _check(what: str, needed: int, free: int, most: str) -> None:
 
 
 def free_memory() -> int:
-    """Memory that this process may still take.
-
-    Returns:
-        Bytes: what the system has available, within the limit of its control group.
-    """
+    """Bytes that this process may still take, within the limit of its control group."""
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     meminfo = pathlib.Path("/proc/meminfo")
     if meminfo.exists():

@@ -5,7 +5,7 @@ same folder goes on where an earlier one stopped. Where several processes belong
 run (``devices.start_processes``) each works on a share of every chunk, and the first
 writes. Networks may come from elsewhere; the seeds then only label them, and nothing is
 trained. The folder gets ``flags.txt``, ``events.jsonl``, ``networks/``, ``study.nc``,
-``figures/`` and ``summary.txt``.
+``tables/``, ``figures/`` and ``summary.txt``.
 """
 
 import contextlib
@@ -14,15 +14,13 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import xarray as xr
 
-from ioca_jax import plots
 from ioca_jax.checks import check_classes
 from ioca_jax.data import Dataset
 from ioca_jax.devices import (
@@ -33,108 +31,43 @@ from ioca_jax.devices import (
     is_primary,
     on_primary,
 )
-from ioca_jax.inference.tables import tabulate
 from ioca_jax.networks.mlp import MLP
+from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import Trained, check_fit, seeds_that_fit, train
-from ioca_jax.report.summary import summarize
 from ioca_jax.results.files import (
     RESULTS_FILE,
-    atomic_write,
     decode_results,
     encode_results,
     join_seeds,
     load_results,
     read_networks,
-    save_networks,
-    save_results,
 )
 from ioca_jax.results.selection import intact_accuracy
-from ioca_jax.sources import can_load, load_dataset
+from ioca_jax.sources import load_dataset
 from ioca_jax.study.chunks import (
     Chunk,
     count_finished,
     load_chunks,
-    locked,
-    remove_chunks,
+    named_arrays,
     save_chunk,
-    signals_deferred,
 )
 from ioca_jax.study.config import StudyConfig
 from ioca_jax.study.events import EVENTS_FILE, Listener, json_lines
-from ioca_jax.study.given import GivenNetworks, accept_networks, describe_data
+from ioca_jax.study.folder import Progress, RunFolder, differing_field
+from ioca_jax.study.given import (
+    GivenNetworks,
+    accept_networks,
+    describe_data,
+    import_networks,
+)
 from ioca_jax.study.metadata import Stopwatch
-from ioca_jax.study.orders import scopes_of
 from ioca_jax.study.pipeline import study_networks
 from ioca_jax.study.resources import Needs, check_fits, count_needs
+from ioca_jax.study.shard import Shard
 
 # Seeds on a device at a time: enough that what a chunk costs beside is little, few
 # enough that little is lost with a chunk. Accelerators want many at once.
 _SEEDS_ON_A_CPU, _SEEDS_ON_AN_ACCELERATOR = 4, 64
-# What may differ between shards: where things are, and how much is done at once.
-_NOT_OF_THE_RESULTS = ("data_dir", "memory_gb")
-
-
-@dataclasses.dataclass(frozen=True)
-class Shard:
-    """A share of a run's seeds: every ``number``-th, from the ``index``-th on.
-
-    Attributes:
-        index: counted from 0.
-        number: of shards.
-    """
-
-    index: int = 0
-    number: int = 1
-
-    def __post_init__(self):
-        """Checks the range."""
-        if not 0 <= self.index < self.number:
-            raise ValueError(f"shard: expected i/n with i from 0 to n - 1, got {self}")
-
-    def __str__(self):
-        """``i/n``, as the command line takes it."""
-        return f"{self.index}/{self.number}"
-
-    @classmethod
-    def parse(cls, text: str) -> "Shard":
-        """Reads ``i/n``.
-
-        Args:
-            text: such as ``0/4``.
-
-        Returns:
-            The shard.
-
-        Raises:
-            ValueError: not of that form, or out of range.
-        """
-        index, _, number = text.partition("/")
-        try:
-            numbers = int(index), int(number)
-        except ValueError:
-            raise ValueError(
-                f"shard: expected i/n, such as 0/4, got {text!r}"
-            ) from None
-        return cls(*numbers)
-
-    def seeds(self, config: StudyConfig) -> tuple[int, ...]:
-        """The seeds of this shard.
-
-        Args:
-            config: the whole run's.
-
-        Returns:
-            Its share.
-
-        Raises:
-            ValueError: more shards than seeds.
-        """
-        if self.number > len(config.seeds):
-            raise ValueError(
-                f"shard: expected at most {len(config.seeds)} shards, one for each "
-                f"seed, got {self}"
-            )
-        return config.seeds[self.index :: self.number]
 
 
 def run_study(
@@ -142,7 +75,7 @@ def run_study(
     workdir: str | os.PathLike,
     *,
     data: Dataset | None = None,
-    network: MLP | None = None,
+    network: Network | None = None,
     variables: Any = None,
     shard: Shard | None = None,
     seeds_at_once: int | None = None,
@@ -151,13 +84,21 @@ def run_study(
 ) -> xr.Dataset:
     """Runs a study, goes on with one, or returns what it left in the folder.
 
+    With ``network`` nothing is trained: the seeds label the networks given. Fields of
+    the configuration that describe networks then are the network's own (``hidden``: the
+    sizes of its layers), those of training have no effect, and epochs of training
+    (``trajectory_epochs``) are refused. Measures that need affine layers in a row
+    (weight norms) are refused for networks other than ``MLP``.
+
     Args:
-        config: what to run. Of data and networks that are given, the run's own
-            configuration tells these, whatever this one asks for.
+        config: what to run. The run records data and networks that are given rather
+            than those that this configuration asks for.
         workdir: the run's folder.
-        data: the dataset, if the caller has it already; data of one's own too.
-        network: the shape of trained networks, with ``variables``; None trains some.
-        variables: theirs; leaves begin with S, in the order of ``config.seeds``.
+        data: the dataset, if the caller has it already; also data of the caller's own.
+        network: the network, ``MLP`` or any that ``trace_network`` found, with
+            ``variables``; None trains networks.
+        variables: of trained networks; leaves begin with S, in the order of
+            ``config.seeds``.
         shard: the share of the seeds to run here; ``merge_runs`` joins shards.
         seeds_at_once: seeds in a chunk, the most that an interruption costs; None takes
             some for each device. Results do not depend on it, on a CPU to the last bit.
@@ -170,23 +111,34 @@ def run_study(
 
     Raises:
         ValueError: a configuration or networks that do not fit the dataset, a
-            validation split of a single class, or a folder that holds the results of
-            another configuration, of other data or of other networks; a study that
+            validation split of a single class, a folder that holds the results of
+            another configuration, of other data or of other networks, or a study that
             takes more memory or disk than there is.
         OSError: a folder that cannot be written or is in use, or data that is not
             there.
     """
-    folder, shard = pathlib.Path(workdir), shard or Shard()
+    shard = shard or Shard()
+    if seeds_at_once is not None and seeds_at_once < 1:
+        raise ValueError(f"seeds_at_once: expected at least 1, got {seeds_at_once}")
+    if config.network:
+        if network is not None or variables is not None:
+            raise ValueError(
+                "network: expected networks by config.network or as arguments, got both"
+            )
+        network, variables, own_data = import_networks(config.network)
+        data = own_data if data is None else data
     config, given = accept_networks(config, network, variables)
     if data is None and os.path.isfile(config.dataset):
         data = load_dataset(**config.data_arguments())  # a file may have changed
     if data is not None:
         config = describe_data(config, data)
     seeds = shard.seeds(config)
-    run = _Run(config, shard, seeds, folder, given, seeds_at_once, draw, listeners)
-    check_agreement(run.identity())
-    if on_primary(run.is_finished):
-        return _broadcast_result(lambda: run.report(data and data.digest))
+    digest = given.digest if given else None
+    folder = RunFolder(pathlib.Path(workdir), config, shard, digest)
+    run = _Run(config, seeds, folder, given, seeds_at_once, draw, listeners)
+    check_agreement(folder.identity() | {"seeds_at_once": str(seeds_at_once)})
+    if on_primary(folder.is_finished):
+        return _broadcast_result(lambda: folder.report(data and data.digest, draw))
     return run.compute(data)
 
 
@@ -204,369 +156,207 @@ class _Run:
     """One call of ``run_study``, in one of the processes that make it."""
 
     config: StudyConfig
-    shard: Shard
     seeds: tuple[int, ...]
-    folder: pathlib.Path
+    folder: RunFolder
     given: GivenNetworks | None
     seeds_at_once: int | None
     draw: bool
     listeners: Sequence[Listener]
 
-    def __post_init__(self):
-        if self.seeds_at_once is not None and self.seeds_at_once < 1:
-            raise ValueError(
-                f"seeds_at_once: expected at least 1, got {self.seeds_at_once}"
-            )
-
     def compute(self, data: Dataset | None) -> xr.Dataset:
-        watch = Stopwatch()
-        config = self.config
-        if data is None:
-            data = load_dataset(**config.data_arguments())
-        model = config.model(data.num_classes)
-        if self.given:
-            self.given.check_fit(data, len(config.seeds))
-        else:
-            check_fit(model, data, config.train_config())
-        needs = count_needs(config, model, data, trains=self.given is None)
-        on_primary(lambda: self._check_fits(needs))
+        watch, config, folder = Stopwatch(), self.config, self.folder
+        data = load_dataset(**config.data_arguments()) if data is None else data
+        network = self._network(data)
+        needs = count_needs(config, network, data, self.given)
+        finished = on_primary(lambda: count_finished(folder.path))
+        on_primary(lambda: check_fits(needs, len(self.seeds), folder.path, finished))
         check_classes(data.validation.y)
-        config.check_interactions(model, data)
+        config.check_interactions(network, data)
         check_agreement({"data": data.digest})
         with contextlib.ExitStack() as stack:
-            held: list[tuple[list[Chunk], list[pathlib.Path]]] = []
-            if on_primary(lambda: self._open(stack, data.digest, held)):
-                # Somebody finished it meanwhile.
-                return _broadcast_result(lambda: self.report(data.digest))
+            found = on_primary(lambda: folder.open(stack, data.digest))
+            if found is None:  # another process finished it meanwhile
+                return _broadcast_result(lambda: folder.report(data.digest, self.draw))
             watch.mark("loaded")
             with watch.listening():
-                chunks, damaged = held[0] if held else ([], [])  # the first has them
-                for file in damaged:
-                    self._emit(event="damaged", file=str(file))
-                chunks += self._compute_chunks(model, data, chunks, needs, watch)
+                self._compute_chunks(network, data, Progress(*found), needs, watch)
             watch.mark("computed")
-            return _broadcast_result(lambda: self._finish(chunks, watch))
+            return _broadcast_result(lambda: self._finish(watch))
 
-    def _check_fits(self, needs: Needs) -> None:
-        finished = count_finished(self.folder)
-        check_fits(needs, len(self.seeds), self.folder, finished)
+    def _network(self, data: Dataset) -> Network:
+        """The network that is studied, once it is known to fit the data."""
+        if self.given:
+            self.given.check_fit(data, len(self.config.seeds))
+            return self.given.network
+        model = self.config.model(data.num_classes)
+        check_fit(model, data, self.config.train_config())
+        return model
 
-    def _finish(self, chunks: Sequence[Chunk], watch: Stopwatch) -> xr.Dataset:
+    def _finish(self, watch: Stopwatch) -> xr.Dataset:
         """Joins all chunks and writes the run."""
+        chunks, _ = load_chunks(self.folder.path)
         joined, variables = join_seeds(chunks, self.seeds)
         results = joined.assign_attrs(seconds=json.dumps(watch.seconds))
-        _write_run(results, variables, self.folder, self.draw)
-        remove_chunks(self.folder)
+        self.folder.write(results, variables, self.draw)
         self._emit(event="end", seconds=watch.seconds)
-        return results
-
-    def report(self, data_digest: str | None) -> xr.Dataset:
-        """The results that the folder holds, reported again; refuses other data's."""
-        results = load_results(self.folder)
-        theirs = results.attrs["data_digest"]
-        if data_digest not in (None, theirs):
-            raise ValueError(
-                f"workdir: expected a new folder or one of these data, got "
-                f"{self.folder}, which holds a run on other data called "
-                f"{self.config.dataset} (digest {theirs}, not {data_digest}); choose "
-                "another workdir"
-            )
-        _write_report(results, self.folder, self.draw)
-        remove_chunks(self.folder)
         return results
 
     def _emit(self, **event: Any) -> None:
         if is_primary():
-            for listener in (json_lines(self.folder / EVENTS_FILE), *self.listeners):
+            events_file = self.folder.path / EVENTS_FILE
+            for listener in (json_lines(events_file), *self.listeners):
                 listener(event)
-
-    def identity(self) -> dict[str, str]:
-        """What decides the results and how work is cut up."""
-        ours = _flag_values(self._flags())
-        return {n: v for n, v in ours.items() if n not in _NOT_OF_THE_RESULTS} | {
-            "seeds_at_once": str(self.seeds_at_once)
-        }
-
-    def _load_chunks(self, digest: str) -> tuple[list[Chunk], list[pathlib.Path]]:
-        """The folder's chunks; refuses those of another run."""
-        chunks, damaged = load_chunks(self.folder)
-        config = json.loads(json.dumps(dataclasses.asdict(self.config)))
-        for chunk in chunks:
-            theirs = json.loads(chunk.results.attrs["configuration"])
-            name = _differing_field(theirs, config)
-            if name is None and chunk.results.attrs["data_digest"] != digest:
-                name = "data"
-            given = chunk.results.attrs.get("variables_digest")
-            if name is None and given != (self.given and self.given.digest):
-                name = "networks"
-            if name is not None:
-                raise ValueError(
-                    f"workdir: expected chunks of this run, got {self.folder} with "
-                    f"some of a run with other {name}; choose another workdir"
-                )
-        return chunks, damaged
 
     def _compute_chunks(
         self,
-        model: MLP,
+        network: Network,
         data: Dataset,
-        there: Sequence[Chunk],
+        found: Progress,
         needs: Needs,
         watch: Stopwatch,
-    ) -> list[Chunk]:
-        """The chunks of those seeds that no chunk has yet."""
-        chunks = []
-        finished = on_primary(
-            lambda: [s for c in there for s in c.results["seed"].values.tolist()]
-        )
-        missing = [seed for seed in self.seeds if seed not in finished]
-        most = jax.process_count() * seeds_that_fit(
-            *(model, data, self.config.train_config(), self.config.memory_gb),
-            len(self.config.trajectory_epochs),
-        )
-        size = min(most, self.seeds_at_once or self._default_size())
-        number = -(-len(missing) // size)
+    ) -> None:
+        """Computes and saves the seeds that no chunk has yet."""
+        for file in found.damaged:
+            self._emit(event="damaged", file=file)
+        missing = [seed for seed in self.seeds if seed not in found.seeds]
+        number = -(-len(missing) // self._chunk_size(network, data))
         parts = np.array_split(missing, number) if missing else []
         # The first is the longest: all are filled up to its program.
         share = -(-max(map(len, parts), default=0) // jax.process_count())
         self._emit(
             event="start",
             seeds=len(self.seeds),
-            finished=len(finished),
+            finished=len(found.seeds),
             chunks=len(parts),
             epochs=0 if self.given else self.config.epochs,
-            scopes=len(scopes_of(model)) + self.config.interactions,
+            scopes=1 + len(network.layers) + self.config.interactions,
             estimated_seconds=round(needs.seconds(len(missing)), 1),
         )
+        finished = len(found.seeds)
         for number, part in enumerate(parts, 1):
             seeds = part.tolist()
-            # Filled up with seeds that are not wanted, so that all share a program.
-            others = (s for s in itertools.count() if s not in self.seeds)
-            fill = share * jax.process_count() - len(seeds)
-            filled = [*seeds, *itertools.islice(others, fill)]
-            own = filled[jax.process_index() * share :][:share]
-            chunk = self._compute_chunk(seeds, own, number, model, data, watch)
-            finished += seeds
-            chunks.append(chunk)
+            chunk = self._compute_chunk(seeds, share, number, network, data, watch)
+            finished += len(seeds)
             if is_primary():
-                save_chunk(chunk, self.folder)
+                save_chunk(chunk, self.folder.path)
             accuracy = intact_accuracy(chunk.results)  # NaN where training diverged
             self._emit(
                 event="chunk",
                 chunk=number,
-                finished=len(finished),
+                finished=finished,
                 seeds=len(self.seeds),
                 test_error=_mean(1 - accuracy),
                 seconds=watch.now(),
             )
-        return chunks
 
-    def _default_size(self) -> int:
+    def _chunk_size(self, network: Network, data: Dataset) -> int:
+        """Seeds in a chunk, of all processes together."""
         on_cpu = jax.default_backend() == "cpu"
         each = _SEEDS_ON_A_CPU if on_cpu else _SEEDS_ON_AN_ACCELERATOR
-        return each * device_mesh().size * jax.process_count()
+        processes = jax.process_count()
+        size = self.seeds_at_once or each * device_mesh().size * processes
+        if self.given:
+            return size
+        config, kept = self.config, len(self.config.trajectory_epochs)
+        most = seeds_that_fit(
+            network, data, config.train_config(), config.memory_gb, kept
+        )
+        return min(most * processes, size)
 
     def _compute_chunk(
         self,
         seeds: Sequence[int],
-        own: Sequence[int],
+        share: int,
         number: int,
-        model: MLP,
+        network: Network,
         data: Dataset,
         watch: Stopwatch,
     ) -> Chunk:
-        """Trains and studies this process's share of some seeds; gathers all shares."""
-        wanted = sum(seed in seeds for seed in own)
-
-        def on_epoch(epoch: int, metrics: dict[str, np.ndarray]) -> None:
-            means = {name: _mean(values[:wanted]) for name, values in metrics.items()}
-            told = {"chunk": number, "first_seed": seeds[0], "epoch": epoch}
-            self._emit(event="epoch", **told, **means)
+        """Studies this process's share of some seeds and gathers all shares."""
+        # Filled up with other seeds, whose results are dropped: one program for all.
+        others = (seed for seed in itertools.count() if seed not in self.seeds)
+        fill = share * jax.process_count() - len(seeds)
+        filled = [*seeds, *itertools.islice(others, fill)]
+        own = filled[jax.process_index() * share :][:share]
 
         def on_scope(scope: str) -> None:
             watch.mark("first_curves")
             self._emit(event="scope", chunk=number, scope=scope)
 
         if self.given:
-            trained = self._take(self.given, own)
+            trained = self.given.take(self.config.seeds, own)
         else:
-            trained = train(
-                *(model, data, self.config.train_config(), own),
-                keep_epochs=self.config.trajectory_epochs,
-                memory_gb=self.config.memory_gb,
-                on_epoch=on_epoch,
-            )
+            trained = self._train(network, data, own, seeds, number)
             watch.mark("trained")
-        results = study_networks(self.config, model, data, trained, on_scope=on_scope)
+        results = study_networks(self.config, network, data, trained, on_scope=on_scope)
         if self.given:
             results.attrs["variables_digest"] = self.given.digest
         arrays = {name: results[name].values for name in results.data_vars}
-        tree = jax.tree.map(np.asarray, (arrays, trained.variables))
         arrays, variables = jax.tree.map(
-            lambda leaf: np.asarray(leaf)[: len(seeds)], gather(tree)
+            lambda leaf: leaf[: len(seeds)],
+            gather((arrays, named_arrays(trained.variables))),
         )
         template = results.isel(seed=[0] * len(seeds)).assign_coords(seed=list(seeds))
         return Chunk(template.copy(data=arrays), variables)
 
-    def _take(self, given: GivenNetworks, seeds: Sequence[int]) -> Trained:
-        """The networks of seeds; the first stands for seeds that are not wanted."""
-        place_of = {seed: place for place, seed in enumerate(self.config.seeds)}
-        return given.take([place_of.get(seed, 0) for seed in seeds], np.array(seeds))
+    def _train(
+        self,
+        model: Any,
+        data: Dataset,
+        own: Sequence[int],
+        seeds: Sequence[int],
+        chunk: int,
+    ) -> Trained:
+        """Trains this process's share of some seeds."""
+        wanted = sum(seed in seeds for seed in own)  # the others only fill up
 
-    def is_finished(self) -> bool:
-        """Whether the folder holds these results; refuses another run's folder."""
-        if self.folder.exists() and not self.folder.is_dir():
-            raise NotADirectoryError(
-                f"workdir: expected a directory, got {self.folder}, which is a file"
+        def on_epoch(epoch: int, metrics: dict[str, np.ndarray]) -> None:
+            means = {name: _mean(values[:wanted]) for name, values in metrics.items()}
+            self._emit(
+                event="epoch", chunk=chunk, first_seed=seeds[0], epoch=epoch, **means
             )
-        file = self.folder / "flags.txt"
-        if not file.is_file():
-            if (self.folder / RESULTS_FILE).exists():
-                raise ValueError(
-                    "workdir: expected a new folder or one of this configuration, got "
-                    f"{self.folder}, which holds {RESULTS_FILE} without flags.txt; "
-                    "choose another workdir"
-                )
-            return False
-        theirs = _flag_values(file.read_text().splitlines())
-        ours = _flag_values(self._flags())
-        name = _differing_field(theirs, ours)
-        if name is not None:
-            raise ValueError(
-                "workdir: expected a new folder or one of this configuration, got "
-                f"{self.folder}, which holds a run with {name}={theirs.get(name)}, not "
-                f"{ours.get(name)}; choose another workdir"
-            )
-        return (self.folder / RESULTS_FILE).is_file()
 
-    def _flags(self) -> list[str]:
-        flags = self.config.flags()
-        if self.shard != Shard():
-            flags.append(f"--shard={self.shard}")
-        if self.given:
-            flags.append(f"--variables_digest={self.given.digest}")
-        return flags
-
-    def _write_flags(self, data_digest: str) -> None:
-        name = self.config.dataset
-        replay = "python -m experiments.run_study --flagfile=flags.txt --workdir=..."
-        loads = can_load(name) or self.config.data_dir
-        from_caller = [
-            *([] if loads else [f"the data {name} (digest {data_digest})"]),
-            *(["the networks"] if self.given else []),
-        ]
-        if from_caller:
-            replay = (
-                f"from Python alone, as {' and '.join(from_caller)} came from the "
-                "caller of ioca_jax.run_study"
-            )
-        text = "\n".join([f"# Replay: {replay}", *self._flags(), ""])
-        atomic_write(self.folder / "flags.txt", lambda part: part.write_text(text))
-
-    def _open(self, stack: contextlib.ExitStack, digest: str, held: list) -> bool:
-        """Makes the folder, keeps others out, reads its chunks, and leaves the flags.
-
-        Tells whether it was finished before others were kept out.
-        """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(self.folder))
-            if self.is_finished():
-                return True
-            held.append(self._load_chunks(digest))
-            self._write_flags(digest)
-            return False
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            raise OSError(
-                f"workdir: expected a folder that can be written, got {self.folder} "
-                f"({error.strerror or error})"
-            ) from error
-
-
-def _differing_field(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
-    """The first field of the results that is not the same."""
-    names = sorted((theirs.keys() | ours.keys()) - set(_NOT_OF_THE_RESULTS))
-    return next((n for n in names if theirs.get(n) != ours.get(n)), None)
-
-
-def is_of_configuration(flags_file: pathlib.Path, config: StudyConfig) -> bool:
-    """Whether a folder's flags are those of a configuration, whole.
-
-    Args:
-        flags_file: its ``flags.txt``.
-        config: the configuration.
-
-    Returns:
-        Whether they give the same results.
-    """
-    theirs = _flag_values(flags_file.read_text(errors="replace").splitlines())
-    return _differing_field(theirs, _flag_values(config.flags())) is None
+        return train(
+            model,
+            data,
+            self.config.train_config(),
+            own,
+            keep_epochs=self.config.trajectory_epochs,
+            memory_gb=self.config.memory_gb,
+            on_epoch=on_epoch,
+        )
 
 
 def _mean(values: np.ndarray) -> float | None:
-    """The mean over networks that have not diverged; JSON knows no NaN."""
+    """The mean over networks that have not diverged; None, as JSON has no NaN."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else None
 
 
-def _flag_values(lines: Sequence[str]) -> dict[str, str]:
-    pairs = (line[2:].partition("=") for line in lines if line.startswith("--"))
-    # A single seed was written without its comma once.
-    return {name: value.removesuffix(",") for name, _, value in pairs}
-
-
-def _write_run(
-    results: xr.Dataset, variables: Any, folder: pathlib.Path, draw: bool
-) -> None:
-    """Networks, then results, which say that all is there, then reports of them."""
-    with signals_deferred():
-        save_networks(variables, folder)
-        save_results(results, folder)
-    _write_report(results, folder, draw)
-
-
-def _write_report(results: xr.Dataset, folder: pathlib.Path, draw: bool) -> None:
-    """Everything that is made from the results alone."""
-    tables = tabulate(results)
-    (folder / "tables").mkdir(exist_ok=True)
-    for name, table in tables.items():
-        file = folder / "tables" / f"{name}.csv"
-        atomic_write(file, partial(table.to_csv, index=False))
-    if draw:
-        plots.save_figures(results, folder / "figures", tables)
-    text = summarize(results, tables) + "\n"
-    atomic_write(folder / "summary.txt", lambda part: part.write_text(text))
-
-
-def load_networks(workdir: str | os.PathLike) -> tuple[MLP, Any]:
-    """Reads a run's trained networks.
+def load_networks(workdir: str | os.PathLike) -> tuple[MLP | None, Any]:
+    """Reads a run's networks.
 
     Args:
         workdir: the run's folder.
 
     Returns:
-        The networks' shape and their variables, whose leaves begin with S.
+        The network and the variables, whose leaves begin with S. Networks other than
+        ``MLP``, which were given to the run, are not stored: None stands for them, and
+        their variables are nested dictionaries by the names of their key paths.
 
     Raises:
         FileNotFoundError: no finished run there.
         ValueError: a file that has changed since it was written.
     """
     results = load_results(workdir)
-    config = config_of(results)
-    return config.model(results.sizes["class"]), read_networks(workdir)
+    variables = read_networks(workdir)
+    if results.attrs.get("architecture", "MLP") != "MLP":
+        return None, variables
+    return config_of(results).model(results.sizes["class"]), variables
 
 
 def config_of(results: xr.Dataset) -> StudyConfig:
-    """The configuration that gave results.
-
-    Args:
-        results: a run's results.
-
-    Returns:
-        The configuration.
-    """
+    """The configuration that gave results."""
     fields = json.loads(results.attrs["configuration"])
     lists = {name: tuple(v) for name, v in fields.items() if isinstance(v, list)}
     return StudyConfig(**(fields | lists))
@@ -597,15 +387,7 @@ def merge_runs(
     if not folders:
         raise ValueError("expected the folders of one or more finished runs, got none")
     parts = [load_results(folder) for folder in folders]
-    configs = [json.loads(part.attrs["configuration"]) for part in parts]
-    for folder, config in zip(folders, configs, strict=True):
-        name = _differing_field(config, configs[0])
-        if name is not None:
-            raise ValueError(
-                "expected runs of one configuration, got "
-                f"{name}={configs[0].get(name)} in {folders[0]} and "
-                f"{name}={config.get(name)} in {folder}"
-            )
+    _check_configurations(folders, parts)
     config = config_of(parts[0])
     if partial:
         there = {seed for part in parts for seed in part["seed"].values.tolist()}
@@ -620,32 +402,40 @@ def merge_runs(
         # Of shards side by side: the slowest one's.
         seconds=json.dumps({k: max(s[k] for s in seconds) for k in seconds[0]}),
     )
-    digest = results.attrs.get("variables_digest")
-    model = config.model(results.sizes["class"])
-    given = GivenNetworks(model, variables, digest) if digest else None
-    folder = pathlib.Path(workdir)
-    run = _Run(config, Shard(), config.seeds, folder, given, None, True, ())
-    if run.is_finished():
-        if not (folder / "summary.txt").is_file():  # stopped while it was reported
-            return run.report(results.attrs["data_digest"])
+    folder = RunFolder(
+        pathlib.Path(workdir),
+        config,
+        variables_digest=results.attrs.get("variables_digest"),
+    )
+    if folder.is_finished():
+        if not (folder.path / "summary.txt").is_file():  # stopped while reporting
+            return folder.report(results.attrs["data_digest"], draw=True)
         raise ValueError(
             f"workdir: expected a new folder, got {workdir}, which holds a finished run"
         )
     with contextlib.ExitStack() as stack:
-        run._open(stack, results.attrs["data_digest"], [])
-        _write_run(results, variables, run.folder, run.draw)
+        folder.open(stack, results.attrs["data_digest"])
+        folder.write(results, variables, draw=True)
     return results
 
 
+def _check_configurations(
+    folders: Sequence[str | os.PathLike], parts: Sequence[xr.Dataset]
+) -> None:
+    """Refuses runs of different configurations."""
+    configs = [json.loads(part.attrs["configuration"]) for part in parts]
+    for folder, config in zip(folders, configs, strict=True):
+        name = differing_field(config, configs[0])
+        if name is not None:
+            raise ValueError(
+                "expected runs of one configuration, got "
+                f"{name}={configs[0].get(name)} in {folders[0]} and "
+                f"{name}={config.get(name)} in {folder}"
+            )
+
+
 def how_to_go_on(workdir: str | os.PathLike) -> str:
-    """What a person must know whose run was interrupted.
-
-    Args:
-        workdir: the run's folder.
-
-    Returns:
-        One line: what is finished, and how to go on.
-    """
+    """After an interruption, what is finished and how to go on, in one line."""
     folder = pathlib.Path(workdir)
     finished = count_finished(folder)
     if not finished and (folder / RESULTS_FILE).is_file():

@@ -283,7 +283,11 @@ def with_nan(variables):
             "variables: expected leaves that begin with 3 networks, one for each of "
             "the configuration's seeds, got batch_stats/norm_0/mean of shape [2, 7]",
         ),
-        (lambda v: None, {}, "expected an MLP and the variables of trained ones, or"),
+        (
+            lambda v: None,
+            {},
+            "variables of trained ones, or neither, got MLP and NoneT",
+        ),
     ],
 )
 def test_networks_that_do_not_fit(change, fields, message, networks, data, tmp_path):

@@ -4,11 +4,13 @@ import dataclasses
 from collections import namedtuple
 from typing import Any
 
+import jax
 import pytest
 from synthetic import TINY, own_data
 
 import ioca_jax as ioca
 from ioca_jax.study import events, resources
+from ioca_jax.study.given import GivenNetworks
 
 GB = 10**9
 
@@ -99,7 +101,10 @@ def test_long_work_is_told_before_it_starts(mnist5k, capsys):
     assert short.seconds(10) == pytest.approx(2 * short.seconds(5))
     many = needs_of(ioca.StudyConfig(permutations=1_000_000), mnist5k)
     assert many.seconds(5) > 600
-    given = needs_of(ioca.StudyConfig(), mnist5k, trains=False)
+    model = ioca.StudyConfig().model(mnist5k.num_classes)
+    variables = model.init(jax.random.key(0), mnist5k.test.x[:1])
+    several = GivenNetworks(model, jax.tree.map(lambda a: a[None], variables), "")
+    given = needs_of(ioca.StudyConfig(), mnist5k, given=several)
     assert (given.training, given.network) == (0, short.network)
     assert given.operations < short.operations
     listen = events.log_lines()

@@ -1,0 +1,204 @@
+"""A run's folder: which run it belongs to, and what is written into it."""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import xarray as xr
+
+from ioca_jax import plots
+from ioca_jax.inference.tables import tabulate
+from ioca_jax.report.summary import summarize
+from ioca_jax.results.files import (
+    RESULTS_FILE,
+    atomic_write,
+    load_results,
+    save_networks,
+    save_results,
+)
+from ioca_jax.sources import can_load
+from ioca_jax.study.chunks import load_chunks, locked, remove_chunks, signals_deferred
+from ioca_jax.study.config import StudyConfig
+from ioca_jax.study.shard import Shard
+
+# What may differ between shards: where things are, and how much is done at once.
+_NOT_OF_THE_RESULTS = ("data_dir", "memory_gb")
+
+
+class Progress(NamedTuple):
+    """What an unfinished folder holds: finished seeds, and files that are damaged."""
+
+    seeds: list[int]
+    damaged: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run.
+
+    Attributes:
+        path: of the folder.
+        config: what is run in it.
+        shard: the share of the seeds.
+        variables_digest: of networks that were given; None if they are trained.
+    """
+
+    path: pathlib.Path
+    config: StudyConfig
+    shard: Shard = dataclasses.field(default_factory=Shard)
+    variables_digest: str | None = None
+
+    def flags(self) -> list[str]:
+        """The command-line flags that identify the run."""
+        flags = self.config.flags()
+        if self.shard != Shard():
+            flags.append(f"--shard={self.shard}")
+        if self.variables_digest:
+            flags.append(f"--variables_digest={self.variables_digest}")
+        return flags
+
+    def identity(self) -> dict[str, str]:
+        """The values of all flags that results depend on."""
+        values = _flag_values(self.flags())
+        return {n: v for n, v in values.items() if n not in _NOT_OF_THE_RESULTS}
+
+    def is_finished(self) -> bool:
+        """Whether the folder holds this run's results; refuses another run's folder."""
+        if self.path.exists() and not self.path.is_dir():
+            raise NotADirectoryError(
+                f"workdir: expected a directory, got {self.path}, which is a file"
+            )
+        file = self.path / "flags.txt"
+        if not file.is_file():
+            if (self.path / RESULTS_FILE).exists():
+                raise ValueError(
+                    "workdir: expected a new folder or one of this configuration, got "
+                    f"{self.path}, which holds {RESULTS_FILE} without flags.txt; "
+                    "choose another workdir"
+                )
+            return False
+        theirs = _flag_values(file.read_text().splitlines())
+        ours = _flag_values(self.flags())
+        name = differing_field(theirs, ours)
+        if name is not None:
+            raise ValueError(
+                "workdir: expected a new folder or one of this configuration, got "
+                f"{self.path}, which holds a run with {name}={theirs.get(name)}, not "
+                f"{ours.get(name)}; choose another workdir"
+            )
+        return (self.path / RESULTS_FILE).is_file()
+
+    def open(self, stack: contextlib.ExitStack, data_digest: str) -> Progress | None:
+        """Makes and locks the folder, checks its chunks, and writes the flags.
+
+        Returns None if the run is finished; another process may have just done it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(self.path))
+            if self.is_finished():
+                return None
+            progress = self._check_chunks(data_digest)
+            self._write_flags(data_digest)
+            return progress
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise OSError(
+                f"workdir: expected a folder that can be written, got {self.path} "
+                f"({error.strerror or error})"
+            ) from error
+
+    def _check_chunks(self, data_digest: str) -> Progress:
+        """Refuses chunks of another run."""
+        chunks, damaged = load_chunks(self.path)
+        config = json.loads(json.dumps(dataclasses.asdict(self.config)))
+        seeds: list[int] = []
+        for results, _ in chunks:
+            theirs = json.loads(results.attrs["configuration"])
+            name = differing_field(theirs, config)
+            if name is None and results.attrs["data_digest"] != data_digest:
+                name = "data"
+            given = results.attrs.get("variables_digest")
+            if name is None and given != self.variables_digest:
+                name = "networks"
+            if name is not None:
+                raise ValueError(
+                    f"workdir: expected chunks of this run, got {self.path} with "
+                    f"some of a run with other {name}; choose another workdir"
+                )
+            seeds += results["seed"].values.tolist()
+        return Progress(seeds, [str(file) for file in damaged])
+
+    def _write_flags(self, data_digest: str) -> None:
+        config = self.config
+        replay = "python -m experiments.run_study --flagfile=flags.txt --workdir=..."
+        from_caller = []
+        if not config.network and not can_load(config.dataset):
+            from_caller.append(f"the data {config.dataset} (digest {data_digest})")
+        if not config.network and self.variables_digest:
+            from_caller.append("the networks")
+        if from_caller:
+            replay = (
+                f"from Python alone, as {' and '.join(from_caller)} came from the "
+                "caller of ioca_jax.run_study"
+            )
+        text = "\n".join([f"# Replay: {replay}", *self.flags(), ""])
+        atomic_write(self.path / "flags.txt", lambda part: part.write_text(text))
+
+    def write(self, results: xr.Dataset, variables: Any, draw: bool) -> None:
+        """Writes networks, then results, which mark the run finished, then reports."""
+        with signals_deferred():
+            save_networks(variables, self.path)
+            save_results(results, self.path)
+        self._write_reports(results, draw)
+        remove_chunks(self.path)
+
+    def report(self, data_digest: str | None, draw: bool) -> xr.Dataset:
+        """Reports the results again and returns them; refuses those of other data."""
+        results = load_results(self.path)
+        theirs = results.attrs["data_digest"]
+        if data_digest not in (None, theirs):
+            raise ValueError(
+                f"workdir: expected a new folder or one of these data, got "
+                f"{self.path}, which holds a run on other data called "
+                f"{self.config.dataset} (digest {theirs}, not {data_digest}); choose "
+                "another workdir"
+            )
+        self._write_reports(results, draw)
+        remove_chunks(self.path)
+        return results
+
+    def _write_reports(self, results: xr.Dataset, draw: bool) -> None:
+        """Everything that is made from the results alone."""
+        tables = tabulate(results)
+        (self.path / "tables").mkdir(exist_ok=True)
+        for name, table in tables.items():
+            file = self.path / "tables" / f"{name}.csv"
+            atomic_write(file, partial(table.to_csv, index=False))
+        if draw:
+            plots.save_figures(results, self.path / "figures", tables)
+        text = summarize(results, tables) + "\n"
+        atomic_write(self.path / "summary.txt", lambda part: part.write_text(text))
+
+
+def differing_field(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
+    """The first field that results depend on and that is not the same."""
+    names = sorted((theirs.keys() | ours.keys()) - set(_NOT_OF_THE_RESULTS))
+    return next((n for n in names if theirs.get(n) != ours.get(n)), None)
+
+
+def is_of_configuration(flags_file: pathlib.Path, config: StudyConfig) -> bool:
+    """Whether a folder's ``flags.txt`` gives the results of a configuration, whole."""
+    theirs = _flag_values(flags_file.read_text(errors="replace").splitlines())
+    return differing_field(theirs, _flag_values(config.flags())) is None
+
+
+def _flag_values(lines: Sequence[str]) -> dict[str, str]:
+    pairs = (line[2:].partition("=") for line in lines if line.startswith("--"))
+    # A single seed was written without its comma once.
+    return {name: value.removesuffix(",") for name, _, value in pairs}
