@@ -18,9 +18,8 @@ from absl import flags
 
 import ioca_jax as ioca
 from experiments import config_flags
-from ioca_jax import devices as parallel
-from ioca_jax.study import events
-from ioca_jax.study import runner as runs
+from ioca_jax import devices
+from ioca_jax.study import events, given, runner
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/study", "The run's folder.")
 SHARD = flags.DEFINE_string(
@@ -47,7 +46,7 @@ FIGURES = flags.DEFINE_boolean(
 VARIABLES_DIGEST = flags.DEFINE_string(
     "variables_digest",
     None,
-    "Of a run whose networks were given from Python, which a command line cannot do.",
+    "Digest of the networks that --network must give; a run's flags.txt has it.",
 )
 config_flags.define(ioca.StudyConfig)
 flags.adopt_module_key_flags(config_flags)  # --help lists them
@@ -55,13 +54,9 @@ flags.adopt_module_key_flags(config_flags)  # --help lists them
 
 def main() -> None:
     """Runs the study that the flags describe, and prints its summary."""
-    if VARIABLES_DIGEST.value is not None:
-        raise ValueError(
-            "variables_digest: expected none, as a command line trains its networks, "
-            f"got {VARIABLES_DIGEST.value} of networks that were given from Python; "
-            "call ioca_jax.run_study(config, workdir, data=, network=, variables=)"
-        )
     config = config_flags.parse(ioca.StudyConfig)
+    if VARIABLES_DIGEST.value is not None:
+        given.check_digest(config, VARIABLES_DIGEST.value)
     listeners = [events.progress_bar(), events.log_lines()]
     if TENSORBOARD.value:
         listeners.append(events.tensorboard(f"{WORKDIR.value}/tensorboard"))
@@ -73,7 +68,7 @@ def main() -> None:
         draw=FIGURES.value,
         listeners=listeners,
     )
-    if parallel.is_primary():
+    if devices.is_primary():
         print((pathlib.Path(WORKDIR.value) / "summary.txt").read_text(), end="")
         drawn = " figures," if FIGURES.value else ""
         print(
@@ -84,5 +79,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     config_flags.run_main(
-        main, when_interrupted=lambda: runs.how_to_go_on(WORKDIR.value)
+        main, when_interrupted=lambda: runner.how_to_go_on(WORKDIR.value)
     )

@@ -79,6 +79,22 @@ def import_networks(name: str) -> tuple[Any, Any, Dataset | None]:
     return network, variables, data
 
 
+def check_digest(config: StudyConfig, digest: str) -> None:
+    """Refuses to replay a run with other networks than it had."""
+    if not config.network:
+        raise ValueError(
+            "variables_digest: expected none, as a command line trains its networks, "
+            f"got {digest} of networks that were given from Python; call "
+            "ioca_jax.run_study(config, workdir, data=, network=, variables=)"
+        )
+    _, given = accept_networks(config, *import_networks(config.network)[:2])
+    if given and given.digest != digest:
+        raise ValueError(
+            f"variables_digest: expected {digest}, got {given.digest} of the networks "
+            f"that {config.network} returns; they have changed since that run"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class GivenNetworks:
     """Networks that were trained elsewhere.
