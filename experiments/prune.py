@@ -168,6 +168,11 @@ def read_study(folder: str) -> Study:
     """
     results = ioca.load_results(folder)
     model, variables = ioca.load_networks(folder)
+    if not isinstance(model, ioca.MLP):
+        raise ValueError(
+            "study: expected networks of dense layers (MLP), which can be pruned, got "
+            f"{results.attrs['network']}"
+        )
     of_study, kept = results["seed"].values, converged(results)
     if not kept.sizes["seed"]:
         raise ValueError(

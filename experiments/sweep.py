@@ -415,7 +415,10 @@ def dry_run(runs: Sequence[Run]) -> int:
             try:
                 if run.state == "another run":
                     raise ValueError(f"{run.folder} holds another run")
-                data, model = load(), config.model(load().num_classes)
+                if config.network:
+                    raise ValueError("no estimate for networks that are not trained")
+                data = load()
+                model = config.model(data.num_classes, data.train.x.shape[1:])
                 needs = count_needs(config, model, data)
                 check_fits(needs, len(config.seeds), run.folder)
                 if trial not in costs:
@@ -471,7 +474,7 @@ def _try_out(trial: ioca.StudyConfig, data: ioca.Dataset) -> Costs:
     # What a run calls training ends with saving, which epochs do not multiply.
     start = time.perf_counter()
     trained = ioca.train(
-        trial.model(data.num_classes),
+        trial.model(data.num_classes, data.train.x.shape[1:]),
         data,
         trial.train_config(),
         trial.seeds,

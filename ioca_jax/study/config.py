@@ -1,6 +1,7 @@
 """The configuration of a study; the command line's flags are its fields."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from ioca_jax.data import Dataset, check_label_noise
 from ioca_jax.measures.information import MEASURES, PAPER_MEASURES
 from ioca_jax.measures.pairs import check_pairs
 from ioca_jax.measures.quantization import parse_quantizer
+from ioca_jax.networks.cnn import CNN
 from ioca_jax.networks.mlp import MLP
 from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import TrainConfig, check_epochs, checked_seeds
@@ -23,9 +25,23 @@ UNITS = (
     | {f"{n}_{clamp}": unit for n, unit in ABLATION_SCORES.items() for clamp in CLAMPS}
 )
 """Everything that neurons can be ranked by, with the unit of its values."""
-NEEDS_MLP = ("incoming_weight_norm", "outgoing_weight_norm")
-"""Measures that only networks of affine layers in a row have."""
+OF_NETWORKS = (
+    *("hidden", "activation", "dropout_rate", "batch_norm", "matmul_precision"),
+)
+"""Fields that built-in networks of all kinds have."""
+_NEED_MLP = ("incoming_weight_norm", "outgoing_weight_norm")
+_CHANNELS = (32, 64)
 _LEAST_PERMUTATIONS = 19  # the least p-value is then 0.05
+
+
+def check_measures(measures: Sequence[str], network: str) -> None:
+    """Refuses measures that only an ``MLP`` has, of another kind of network."""
+    affine = [name for name in measures if name in _NEED_MLP]
+    if affine:
+        raise ValueError(
+            "measures: expected none that need affine layers in a row, as MLP has, "
+            f"got {','.join(affine)} with a {network}"
+        )
 
 
 def _field(default: Any, help_text: str) -> Any:
@@ -72,7 +88,13 @@ class StudyConfig:
         "dataset); the variables' leaves begin with the networks that --seeds label. "
         "The flags below down to --epochs then have no effect.",
     )
-    hidden: tuple[int, ...] = _field((100, 100), "Widths of the hidden layers.")
+    architecture: str = _field(
+        "mlp", "mlp (dense layers), or cnn (convolutions before the dense layers)."
+    )
+    channels: tuple[int, ...] = _field(
+        (), "Channels of a cnn's convolutions; 32,64 if not given."
+    )
+    hidden: tuple[int, ...] = _field((100, 100), "Widths of the hidden dense layers.")
     activation: str = _field("relu", "relu, sigmoid or tanh.")
     dropout_rate: float = _field(
         0.0, "Share of hidden outputs dropped in training, in [0, 1)."
@@ -163,19 +185,42 @@ class StudyConfig:
             raise ValueError(
                 f"memory_gb: expected a positive number, got {self.memory_gb}"
             )
-        object.__setattr__(self, "hidden", self.model(num_classes=2).hidden)
+        self._check_network()
         self.train_config()
         parse_quantizer(self.quantizer, self.activation)
 
-    def model(self, num_classes: int) -> MLP:
-        """The network that this configuration trains."""
-        return MLP(
-            hidden=self.hidden,
+    def _check_network(self) -> None:
+        if self.architecture not in ("mlp", "cnn"):
+            raise ValueError(
+                f"architecture: expected mlp or cnn, got {self.architecture!r}"
+            )
+        is_cnn = self.architecture == "cnn"
+        channels = as_tuple("channels", self.channels) or _CHANNELS
+        object.__setattr__(self, "channels", channels if is_cnn else ())
+        if is_cnn:
+            check_measures(self.measures, "CNN")
+        smallest = 2 ** len(self.channels)
+        network = self.model(num_classes=2, example_shape=(smallest, smallest))
+        object.__setattr__(self, "hidden", network.hidden)
+
+    def model(
+        self, num_classes: int, example_shape: Sequence[int] = (28, 28)
+    ) -> MLP | CNN:
+        """The network that this configuration trains; a CNN needs images."""
+        fields = {name: getattr(self, name) for name in OF_NETWORKS}
+        if self.architecture == "mlp":
+            return MLP(num_classes=num_classes, **fields)
+        if len(example_shape) not in (2, 3):
+            raise ValueError(
+                "architecture: expected images [height, width] or [height, width, "
+                f"colours] for a cnn, got examples of shape {list(example_shape)}"
+            )
+        image_shape = (*example_shape, 1)[:3]
+        return CNN(
             num_classes=num_classes,
-            activation=self.activation,
-            dropout_rate=self.dropout_rate,
-            batch_norm=self.batch_norm,
-            matmul_precision=self.matmul_precision,
+            channels=self.channels,
+            image_shape=image_shape,
+            **fields,
         )
 
     def train_config(self) -> TrainConfig:

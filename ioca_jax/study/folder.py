@@ -187,9 +187,14 @@ class RunFolder:
 
 
 def differing_field(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
-    """The first field that results depend on and that is not the same."""
+    """The first field that results depend on and that is not the same.
+
+    Fields that older runs lack have the value that leaves results as they were.
+    """
+    theirs, ours = ({"architecture": "mlp"} | dict(fields) for fields in (theirs, ours))
     names = sorted((theirs.keys() | ours.keys()) - set(_NOT_OF_THE_RESULTS))
-    return next((n for n in names if theirs.get(n) != ours.get(n)), None)
+    differ = (n for n in names if (theirs.get(n) or "") != (ours.get(n) or ""))
+    return next(differ, None)
 
 
 def is_of_configuration(flags_file: pathlib.Path, config: StudyConfig) -> bool:

@@ -17,15 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ioca_jax.data import Dataset
-from ioca_jax.networks.layered import LayeredNetwork, check_variables
+from ioca_jax.networks.cnn import CNN
+from ioca_jax.networks.layered import check_variables
 from ioca_jax.networks.mlp import MLP
 from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import Trained
 from ioca_jax.sources import can_load
 from ioca_jax.study.chunks import storable
-from ioca_jax.study.config import NEEDS_MLP, StudyConfig
-
-_OF_MLP = ("hidden", "activation", "dropout_rate", "batch_norm", "matmul_precision")
+from ioca_jax.study.config import OF_NETWORKS, StudyConfig, check_measures
 
 
 def describe_data(config: StudyConfig, data: Dataset) -> StudyConfig:
@@ -102,7 +101,7 @@ class GivenNetworks:
     Attributes:
         network: what they compute.
         variables: leaves begin with S, one for each of a run's seeds.
-        digest: of the variables and, for networks other than ``MLP``, of the layers.
+        digest: of the variables and, for traced networks, of the layers.
     """
 
     network: Network
@@ -153,8 +152,8 @@ def accept_networks(
         return config, None
     if not isinstance(network, Network) or variables is None:
         raise ValueError(
-            "network, variables: expected a network (MLP, or of trace_network) and the "
-            "variables of trained ones, or neither, got "
+            "network, variables: expected a network (MLP, CNN, or of trace_network) "
+            "and the variables of trained ones, or neither, got "
             f"{type(network).__name__} and {type(variables).__name__}"
         )
     if config.trajectory_epochs:
@@ -163,17 +162,24 @@ def accept_networks(
             f"{','.join(map(str, config.trajectory_epochs))}"
         )
     _check_leaves(variables, len(config.seeds))
-    if isinstance(network, MLP):
+    if isinstance(network, (MLP, CNN)):
         as_float32 = jax.tree.map(lambda a: np.asarray(a, np.float32), variables)
-        fields = {name: getattr(network, name) for name in _OF_MLP}
+        fields = {name: getattr(network, name) for name in OF_NETWORKS}
+        is_cnn = isinstance(network, CNN)
+        fields["architecture"] = "cnn" if is_cnn else "mlp"
+        fields["channels"] = network.channels if is_cnn else ()
         given = GivenNetworks(network, as_float32, digest_of(as_float32))
         return dataclasses.replace(config, **fields), given
-    _check_other_network(config, network)
-    # Outputs above 0 are the active ones, as measure_neurons has it.
-    activation = getattr(network, "activation", "relu")
+    check_measures(config.measures, type(network).__name__)
+    if "network" in {layer.name for layer in network.layers}:
+        raise ValueError(
+            "network: expected layers with other names than 'network', the scope of "
+            "all layers"
+        )
     fields = {
+        "architecture": "mlp",
         "hidden": tuple(layer.num_neurons for layer in network.layers),
-        "activation": activation if activation in ACTIVATIONS else "relu",
+        "activation": "relu",  # active above 0, as measure_neurons has it
         "dropout_rate": 0.0,
         "batch_norm": False,
     }
@@ -182,21 +188,6 @@ def accept_networks(
     return dataclasses.replace(config, **fields), GivenNetworks(
         network, variables, digest
     )
-
-
-def _check_other_network(config: StudyConfig, network: Network) -> None:
-    """Refuses what a study cannot do with a network that is no ``MLP``."""
-    affine = [name for name in config.measures if name in NEEDS_MLP]
-    if affine:
-        raise ValueError(
-            f"measures: expected none that need affine layers in a row, as MLP has, "
-            f"got {','.join(affine)} with a {type(network).__name__}"
-        )
-    if "network" in {layer.name for layer in network.layers}:
-        raise ValueError(
-            "network: expected layers with other names than 'network', the scope of "
-            "all layers"
-        )
 
 
 def _check_leaves(variables: Any, num_networks: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ioca_jax.data import Dataset
 from ioca_jax.measures.quantization import parse_quantizer
-from ioca_jax.networks.mlp import MLP
+from ioca_jax.networks.layered import LayeredNetwork
 from ioca_jax.networks.network import Network
 from ioca_jax.study import joint
 from ioca_jax.study.config import UNITS, StudyConfig
@@ -113,6 +113,7 @@ def attributes(
         "configuration": json.dumps(dataclasses.asdict(config)),
         "network": describe_network(network, math.prod(data.train.x.shape[1:])),
         "architecture": type(network).__name__,
+        "example_shape": ",".join(map(str, data.train.x.shape[1:])),
         "quantizer": (
             f"threshold:{quantizer.threshold:g}"
             if quantizer.kind == "threshold"
@@ -128,7 +129,7 @@ def attributes(
         "device": ", ".join(sorted(devices)),
         "precision": (
             f"float32, matrix products {config.matmul_precision}"
-            if isinstance(network, MLP)
+            if isinstance(network, LayeredNetwork)
             else "the network's own"
         ),
         "units": "information in bits, loss in nats, accuracy as a share",
@@ -141,15 +142,8 @@ def attributes(
 
 def describe_network(network: Network, num_inputs: int) -> str:
     """A network in a few words, for titles: ``784-100-100-10 relu``."""
-    if isinstance(network, MLP):
-        widths = (num_inputs, *network.hidden, network.num_classes)
-        parts = [
-            "-".join(map(str, widths)),
-            network.activation,
-            *([f"dropout {network.dropout_rate:g}"] if network.dropout_rate else []),
-            *(["batch norm"] if network.batch_norm else []),
-        ]
-        return " ".join(parts)
+    if isinstance(network, LayeredNetwork):
+        return network.describe(num_inputs)
     layers = network.layers
     if len(layers) > _MOST_LAYERS_LISTED:
         return f"of {len(layers)} layers with {network.num_neurons:,} neurons"

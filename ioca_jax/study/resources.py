@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ioca_jax.ablation.pruning import num_parameters
 from ioca_jax.data import Dataset
 from ioca_jax.devices import device_mesh
 from ioca_jax.networks.mlp import MLP
@@ -59,7 +58,7 @@ class Needs(NamedTuple):
 
 def count_needs(
     config: StudyConfig,
-    network: Network,
+    network: Any,
     data: Dataset,
     given: GivenNetworks | None = None,
 ) -> Needs:
@@ -67,10 +66,12 @@ def count_needs(
     num_train, *shape = data.train.x.shape
     num_validation = len(data.validation.y)
     training, of_training = 0, 0.0
-    if given or not isinstance(network, MLP):
-        weights = given.num_weights if given else 0
+    if given:
+        weights = given.num_weights
     else:
-        weights = num_parameters(network, math.prod(shape))
+        example = jax.ShapeDtypeStruct((1, *shape), data.train.x.dtype)
+        variables = jax.eval_shape(network.init, jax.random.key(0), example)
+        weights = sum(leaf.size for leaf in jax.tree.leaves(variables))
         train_config, kept = config.train_config(), len(config.trajectory_epochs)
         training = bytes_per_seed(network, train_config, data, kept)
         of_training = 6.0 * weights * num_train * config.epochs

@@ -31,6 +31,7 @@ from ioca_jax.devices import (
     is_primary,
     on_primary,
 )
+from ioca_jax.networks.cnn import CNN
 from ioca_jax.networks.mlp import MLP
 from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import Trained, check_fit, seeds_that_fit, train
@@ -188,7 +189,7 @@ class _Run:
         if self.given:
             self.given.check_fit(data, len(self.config.seeds))
             return self.given.network
-        model = self.config.model(data.num_classes)
+        model = self.config.model(data.num_classes, data.train.x.shape[1:])
         check_fit(model, data, self.config.train_config())
         return model
 
@@ -333,16 +334,16 @@ def _mean(values: np.ndarray) -> float | None:
     return float(finite.mean()) if len(finite) else None
 
 
-def load_networks(workdir: str | os.PathLike) -> tuple[MLP | None, Any]:
+def load_networks(workdir: str | os.PathLike) -> tuple[MLP | CNN | None, Any]:
     """Reads a run's networks.
 
     Args:
         workdir: the run's folder.
 
     Returns:
-        The network and the variables, whose leaves begin with S. Networks other than
-        ``MLP``, which were given to the run, are not stored: None stands for them, and
-        their variables are nested dictionaries by the names of their key paths.
+        The network and the variables, whose leaves begin with S. A traced network,
+        which was given to the run, is not stored: None stands for it, and the variables
+        are nested dictionaries by the names of their key paths.
 
     Raises:
         FileNotFoundError: no finished run there.
@@ -350,9 +351,11 @@ def load_networks(workdir: str | os.PathLike) -> tuple[MLP | None, Any]:
     """
     results = load_results(workdir)
     variables = read_networks(workdir)
-    if results.attrs.get("architecture", "MLP") != "MLP":
+    if results.attrs.get("architecture", "MLP") not in ("MLP", "CNN"):
         return None, variables
-    return config_of(results).model(results.sizes["class"]), variables
+    shape = results.attrs.get("example_shape", "28,28").split(",")
+    config = config_of(results)
+    return config.model(results.sizes["class"], [*map(int, shape)]), variables
 
 
 def config_of(results: xr.Dataset) -> StudyConfig:

@@ -233,6 +233,35 @@ def test_an_mlp_as_a_function_gives_its_own_results(tmp_path):
         np.testing.assert_allclose(other[name], own[name], atol=2e-6, err_msg=name)
 
 
+def test_a_cnn_is_trained_and_its_folder_loads(data, tmp_path):
+    config = dataclasses.replace(
+        CONFIG, architecture="cnn", channels=(2,), hidden=(3,), seeds=(4,), epochs=1
+    )
+    results = ioca.run_study(config, tmp_path / "cnn", data=data, draw=False)
+    assert results["scope"].values.tolist() == ["network", "conv_1", "dense_1"]
+    assert results.attrs["network"] == "6x6x1-c2-3-3 relu"
+    network, variables = ioca.load_networks(tmp_path / "cnn")
+    assert network == ioca.CNN((2,), (3,), 3, image_shape=(6, 6, 1))
+    one = jax.tree.map(lambda leaf: leaf[0], variables)
+    curve = results.isel(seed=0, clamp=0, scope=0, ordering=0)
+    expected = ioca.evaluate_masks(
+        network, one, ioca.cumulative_masks(curve["order"].values, 5),
+        curve["activation_mean"].values, *data.test,
+    )  # fmt: skip
+    np.testing.assert_array_equal(curve["correct"], expected.correct)
+    # Given instead of trained, it is the same.
+    again = ioca.run_study(
+        dataclasses.replace(CONFIG, seeds=(4,)), tmp_path / "given", data=data,
+        network=network, variables=variables, draw=False,
+    )  # fmt: skip
+    np.testing.assert_array_equal(again["correct"], results["correct"])
+    assert ioca.load_networks(tmp_path / "given")[0] == network
+    with pytest.raises(ValueError, match="^measures: .* incoming_weight_norm with a C"):
+        dataclasses.replace(config, measures=("incoming_weight_norm",))
+    with pytest.raises(ValueError, match="^architecture: expected images .* shape .12"):
+        ioca.run_study(config, tmp_path / "flat", data=own_data())
+
+
 def with_nan(variables):
     logits = variables["logits"].copy()
     logits[0, 0, 0] = np.nan
