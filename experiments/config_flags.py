@@ -11,6 +11,8 @@ import dataclasses
 import os
 import signal
 import sys
+import threading
+import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -269,8 +271,11 @@ def run_main(
     app.run(guarded, flags_parser=parse_flags)
 
 
-def _terminate(number: int, frame: object) -> NoReturn:
-    del number, frame
+def _terminate(number: int, frame: types.FrameType | None) -> None:
+    # Python ignores exceptions in callbacks of the garbage collector: try again.
+    if frame is not None and frame.f_code.co_name == "_xla_gc_callback":
+        threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
+        return
     raise Terminated
 
 
