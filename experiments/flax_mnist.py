@@ -9,6 +9,7 @@ like any network of your own; copy this file to begin.
 The flags are those of a study; widths, activation and regularisers do not apply.
 """
 
+import dataclasses
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from ioca_jax.study import events
 from ioca_jax.study.runner import how_to_go_on
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+NUM_TEST = flags.DEFINE_integer("num_test", 2000, "Examples of the test split to use.")
 config_flags.define(ioca.StudyConfig)
 flags.adopt_module_key_flags(config_flags)
 
@@ -83,6 +85,8 @@ def main() -> None:
     """Trains, studies and reports."""
     config = config_flags.parse(ioca.StudyConfig)
     data = ioca.load_dataset(**config.data_arguments())
+    some = ioca.Split(*(array[: NUM_TEST.value] for array in data.test))
+    data = dataclasses.replace(data, test=some, name=f"{NUM_TEST.value} of {data.name}")
     trained = [train(seed, config, data) for seed in config.seeds]
     graph = trained[0][0]
     variables = jax.tree.map(

@@ -15,7 +15,7 @@ from ioca_jax.measures.counts import joint_counts
 from ioca_jax.measures.information import MEASURES, PAPER_MEASURES
 from ioca_jax.measures.quantization import encode, parse_quantizer, quantizer_edges
 from ioca_jax.networks.layered import check_variables
-from ioca_jax.networks.network import Network
+from ioca_jax.networks.network import Layer, Network
 
 # Examples measured at a time. Fixed, so that clamp means do not depend on a budget.
 _EXAMPLES_MEASURED_AT_ONCE = 1000
@@ -37,6 +37,16 @@ class NeuronStatistics(NamedTuple):
     edges: Float[Array, "H edges"]
 
 
+def settled_quantizer(quantizer: str, layers: Sequence[Layer]) -> str:
+    """``threshold`` alone becomes ``uniform:8`` where neurons repeat over positions.
+
+    The mean of a channel over its pixels is above 0 for nearly every example: one bit
+    at 0 would be constant.
+    """
+    repeat = any(layer.positions for layer in layers)
+    return "uniform:8" if quantizer == "threshold" and repeat else quantizer
+
+
 def measure_neurons(
     model: Network,
     variables: Any,
@@ -54,8 +64,9 @@ def measure_neurons(
             several).
         x: [N, ...] examples that the network was not trained on.
         y: int32 [N] classes.
-        quantizer: as in ``parse_quantizer``. ``quantile:B`` holds all activations of
-            the network at once, [N, H]; the others hold a chunk.
+        quantizer: as in ``parse_quantizer``; ``threshold`` alone as in
+            ``settled_quantizer``. ``quantile:B`` holds all activations of the network
+            at once, [N, H]; the others hold a chunk.
         measures: names out of ``information.MEASURES``.
 
     Returns:
@@ -74,6 +85,7 @@ def measure_neurons(
     check_examples(x, y, model.num_classes)
     x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
     check_variables("variables", variables, model, num_inputs=x[0].size)
+    quantizer = settled_quantizer(quantizer, model.layers)
     # Neurons of other networks are active above 0, as with ReLU.
     activation = getattr(model, "activation", "relu")
     spec = parse_quantizer(quantizer, activation)

@@ -44,11 +44,8 @@ class LayeredNetwork(nn.Module):
     """A ``StagedNetwork`` that trains; ``MLP`` and ``CNN`` define its layers."""
 
     if TYPE_CHECKING:
-        num_classes: int
-        activation: str
-        dropout_rate: float
-        batch_norm: bool
-        matmul_precision: str
+
+        def __getattr__(self, name: str) -> Any: ...  # the fields of MLP and CNN
 
         # Flax declares a union here that fits no network in particular
         def apply(self, *args: Any, **kwargs: Any) -> Any: ...  # noqa: D102

@@ -10,6 +10,7 @@ from ioca_jax.ablation.effects import ABLATION_SCORES, SCORES
 from ioca_jax.checks import as_tuple
 from ioca_jax.data import Dataset, check_label_noise
 from ioca_jax.measures.information import MEASURES, PAPER_MEASURES
+from ioca_jax.measures.neurons import settled_quantizer
 from ioca_jax.measures.pairs import check_pairs
 from ioca_jax.measures.quantization import parse_quantizer
 from ioca_jax.networks.cnn import CNN
@@ -110,8 +111,8 @@ class StudyConfig:
     quantizer: str = _field(
         "threshold",
         "threshold:t (one bit, output > t), uniform:B or quantile:B (B codes); "
-        "threshold alone is at 0.5 for sigmoid, else at 0, also for other networks, "
-        "where means over positions are often all above 0: take quantile:2 then.",
+        "threshold alone is at 0.5 for sigmoid, else at 0, and uniform:8 where neurons "
+        "are channels or repeat over tokens.",
     )
     measures: tuple[str, ...] = _field(
         tuple(PAPER_MEASURES), f"What neurons are ranked by: {', '.join(UNITS)}."
@@ -202,6 +203,8 @@ class StudyConfig:
         smallest = 2 ** len(self.channels)
         network = self.model(num_classes=2, example_shape=(smallest, smallest))
         object.__setattr__(self, "hidden", network.hidden)
+        quantizer = settled_quantizer(self.quantizer, network.layers)
+        object.__setattr__(self, "quantizer", quantizer)
 
     def model(
         self, num_classes: int, example_shape: Sequence[int] = (28, 28)

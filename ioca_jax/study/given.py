@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ioca_jax.data import Dataset
+from ioca_jax.measures.neurons import settled_quantizer
 from ioca_jax.networks.cnn import CNN
 from ioca_jax.networks.layered import check_variables
 from ioca_jax.networks.mlp import MLP
@@ -182,6 +183,7 @@ def accept_networks(
         "activation": "relu",  # active above 0, as measure_neurons has it
         "dropout_rate": 0.0,
         "batch_norm": False,
+        "quantizer": settled_quantizer(config.quantizer, network.layers),
     }
     layers = [(layer.name, layer.shape) for layer in network.layers]
     digest = digest_of(variables, f"{layers} {getattr(network, 'pool', '')}")

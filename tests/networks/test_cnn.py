@@ -89,6 +89,17 @@ def test_it_is_the_network_that_tracing_finds(variables):
     np.testing.assert_allclose(curves[0].loss, curves[1].loss, rtol=1e-5)
 
 
+def test_means_over_pixels_are_measured_with_eight_codes(variables):
+    found = ioca.measure_neurons(NETWORK, variables, IMAGES, LABELS)
+    _, activations = NETWORK.apply(variables, IMAGES)
+    codes = ioca.quantize(activations, "uniform:8")
+    counts = ioca.joint_counts(codes, LABELS, num_codes=8, num_classes=3)
+    np.testing.assert_array_equal(found.joint_counts, counts)
+    config = ioca.StudyConfig(architecture="cnn", channels=(3,), hidden=(4,))
+    assert config.quantizer == "uniform:8"
+    assert ioca.StudyConfig(hidden=(4,)).quantizer == "threshold"
+
+
 def test_it_is_trained_for_many_seeds_at_once():
     rng = np.random.default_rng(3)
     x = rng.normal(size=(60, 8, 8)).astype(np.float32)  # without an axis of colours

@@ -36,10 +36,10 @@ def test_a_classifier_of_scikit_learn(activation, classes):
     classifier = fitted(classes, activation=activation)
     network, variables = ioca.from_sklearn(classifier)
     logits, activations = network.apply(variables, X)
-    expected = classifier.predict_proba(X)
+    expected = np.asarray(classifier.predict_proba(X))
     np.testing.assert_allclose(softmax(np.array(logits)), expected, rtol=1e-5)
     predicted = classifier.classes_[np.array(logits).argmax(axis=1)]
-    assert predicted.tolist() == classifier.predict(X).tolist()
+    assert predicted.tolist() == np.asarray(classifier.predict(X)).tolist()
     assert network.hidden == (7, 4)
     first = X @ classifier.coefs_[0] + classifier.intercepts_[0]
     functions = {
