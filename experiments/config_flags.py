@@ -78,17 +78,7 @@ class IntegersParser(flags.ArgumentParser):
     syntactic_help = "integers as a list 0,1,2; a range 0:5 is 0,1,2,3,4"
 
     def parse(self, argument: str | Sequence[int]) -> tuple[int, ...]:
-        """Reads the list.
-
-        Args:
-            argument: the flag's text, or its default.
-
-        Returns:
-            The integers.
-
-        Raises:
-            ValueError: not of that form.
-        """
+        """Reads the list."""
         if not isinstance(argument, str):
             return tuple(argument)
         numbers: list[int] = []
@@ -121,17 +111,7 @@ class SeedsParser(IntegersParser):
     syntactic_help = "seeds as a list 0,1,2; a range 0:5 is 0,1,2,3,4; seed 5 alone, 5,"
 
     def parse(self, argument: str | Sequence[int]) -> tuple[int, ...]:
-        """Reads the list.
-
-        Args:
-            argument: the flag's text, or its default.
-
-        Returns:
-            The seeds.
-
-        Raises:
-            ValueError: not of that form, or a number alone.
-        """
+        """Reads the list."""
         seeds = super().parse(argument)
         marked = not isinstance(argument, str) or {",", ":"} & set(argument)
         if len(seeds) == 1 and not marked:
@@ -150,14 +130,7 @@ class NamesParser(flags.ArgumentParser):
     syntactic_help = "names separated by commas"
 
     def parse(self, argument: str | Sequence[str]) -> tuple[str, ...]:
-        """Reads the list.
-
-        Args:
-            argument: the flag's text, or its default.
-
-        Returns:
-            The names.
-        """
+        """Reads the list."""
         if not isinstance(argument, str):
             return tuple(argument)
         return tuple(name.strip() for name in argument.split(",") if name.strip())
@@ -191,12 +164,7 @@ _DEFINE_BY_NAME = {"seeds": _define_list(SeedsParser())}
 
 
 def define(config_class: type, flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines a flag for every field of a configuration.
-
-    Args:
-        config_class: a dataclass whose fields have defaults and ``metadata["help"]``.
-        flag_values: where to.
-    """
+    """Defines a flag for every field of a configuration."""
     for field in dataclasses.fields(config_class):
         kind = getattr(field.type, "__name__", "")  # of a plain type such as int
         kind = str(field.type) if kind not in _DEFINE else kind
@@ -213,18 +181,7 @@ def define(config_class: type, flag_values: flags.FlagValues = flags.FLAGS) -> N
 def parse(
     config_class: type[Config], flag_values: flags.FlagValues = flags.FLAGS
 ) -> Config:
-    """Makes a configuration of the flags' values.
-
-    Args:
-        config_class: what ``define`` was called with.
-        flag_values: likewise.
-
-    Returns:
-        The configuration.
-
-    Raises:
-        ValueError: as the configuration does.
-    """
+    """Makes a configuration from the flags' values."""
     names = [field.name for field in dataclasses.fields(config_class)]  # pyright: ignore[reportArgumentType]
     return config_class(**{name: flag_values[name].value for name in names})
 
@@ -235,13 +192,10 @@ def run_main(
     takes_paths: bool = False,
     when_interrupted: Callable[[], str] = lambda: "interrupted",
 ) -> None:
-    """Parses the flags and runs a job, answering wrong input in one line.
+    """Parses the flags and runs a job, which reads them; wrong input gets one line.
 
-    Args:
-        main: the job; it reads the flags.
-        takes_paths: whether to call it with the arguments that are not flags; without
-            it there must be none.
-        when_interrupted: the line to end with after Ctrl-C or SIGTERM.
+    With ``takes_paths`` the job is called with the arguments that are not flags.
+    ``when_interrupted`` gives the line to end with after Ctrl-C or SIGTERM.
     """
 
     def parse_flags(arguments: Sequence[str]) -> list[str]:
@@ -281,7 +235,7 @@ def _terminate(number: int, frame: types.FrameType | None) -> None:
 
 @contextlib.contextmanager
 def _prepared_jax() -> Iterator[None]:
-    """Settles what must be settled before anything runs in JAX."""
+    """Applies the flags that must take effect before JAX runs anything."""
     if DETERMINISTIC.value:
         given = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{given} --xla_gpu_deterministic_ops=true".strip()

@@ -33,7 +33,7 @@ import json
 import math
 import pathlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -51,6 +51,7 @@ from ioca_jax.plots import pruning_curves, save_figure
 from ioca_jax.results.files import RESULTS_FILE, atomic_write, write_results
 from ioca_jax.results.selection import converged, intact_accuracy
 from ioca_jax.study.chunks import locked, signals_deferred
+from ioca_jax.study.folder import writable
 from ioca_jax.study.metadata import source_revision, versions
 from ioca_jax.study.runner import config_of
 
@@ -95,14 +96,7 @@ _OVER = ("ranked_by", "keep", "clamp")  # what a combination is
 
 @dataclasses.dataclass(frozen=True)
 class Pruning:
-    """What decides the results, beside the networks.
-
-    Attributes:
-        keep: shares of each layer.
-        measures: what neurons are kept by, beside ``random``.
-        clamps: ``zero``, ``mean`` or both.
-        train: how pruned networks are trained.
-    """
+    """Settings: shares of each layer, measures, clamps, and how to train again."""
 
     keep: tuple[float, ...]
     measures: tuple[str, ...]
@@ -115,28 +109,13 @@ class Pruning:
         return (*self.measures, "random")
 
     def sizes(self, share: float, model: ioca.MLP) -> tuple[int, ...]:
-        """How many neurons of each layer a share is.
-
-        Args:
-            share: in (0, 1].
-            model: the intact networks' shape.
-
-        Returns:
-            The share of each width, rounded up.
-        """
+        """How many neurons of each layer a share is, rounded up."""
         # 0.1 times 30 is a rounding more than 3.
         return tuple(math.ceil(round(share * width, 9)) for width in model.hidden)
 
 
 class Study(NamedTuple):
-    """A finished study's networks, without those that diverged.
-
-    Attributes:
-        results: as in ``study.nc``.
-        configuration: of the study.
-        model: the networks' shape.
-        variables: the networks; leaves begin with S.
-    """
+    """A finished study and its networks, without those that diverged."""
 
     results: xr.Dataset
     configuration: dict[str, Any]
@@ -154,18 +133,7 @@ class Study(NamedTuple):
 
 
 def read_study(folder: str) -> Study:
-    """Reads a study's results and networks.
-
-    Args:
-        folder: of the study.
-
-    Returns:
-        The study.
-
-    Raises:
-        FileNotFoundError: no finished study there.
-        ValueError: none of its networks converged.
-    """
+    """Reads a study's results and networks."""
     results = ioca.load_results(folder)
     model, variables = ioca.load_networks(folder)
     if not isinstance(model, ioca.MLP):
@@ -186,17 +154,7 @@ def read_study(folder: str) -> Study:
 
 
 def read_flags(study: Study) -> Pruning:
-    """What the flags ask for.
-
-    Args:
-        study: whose networks are to be pruned.
-
-    Returns:
-        The settings.
-
-    Raises:
-        ValueError: a flag that cannot be used.
-    """
+    """The settings that the flags give."""
     measures = tuple(str(name) for name in study.results["measure"].values)
     settings = {field.name for field in dataclasses.fields(ioca.TrainConfig)}
     settings = {name: study.configuration[name] for name in settings}
@@ -239,15 +197,7 @@ def _known_names(
 
 
 def empty_results(study: Study, pruning: Pruning) -> xr.Dataset:
-    """The results before any combination is finished.
-
-    Args:
-        study: whose networks are pruned.
-        pruning: how.
-
-    Returns:
-        ``accuracy`` NaN, ``finished`` False; all else is there.
-    """
+    """The results before any combination is finished: ``accuracy`` is NaN."""
     model, results = study.model, study.results
     num_inputs = study.variables["params"]["dense_0"]["kernel"].shape[1]  # [S, D, w]
     sizes = [pruning.sizes(share, model) for share in pruning.keep]
@@ -318,18 +268,7 @@ def _attributes(study: Study, pruning: Pruning) -> dict[str, Any]:
 
 
 def read_progress(folder: pathlib.Path, ours: xr.Dataset) -> xr.Dataset:
-    """What the folder holds of these results.
-
-    Args:
-        folder: the workdir.
-        ours: ``empty_results``.
-
-    Returns:
-        The folder's results, or ours where it has none.
-
-    Raises:
-        ValueError: a folder with other results, or with those of a study.
-    """
+    """The folder's results, or ours if it has none; refuses those of another job."""
     for name in (RESULTS, UNFINISHED):
         if not (folder / name).is_file():
             continue
@@ -364,42 +303,8 @@ def _differing(theirs: xr.Dataset, ours: xr.Dataset) -> str:
     return ""
 
 
-@contextlib.contextmanager
-def writable(folder: pathlib.Path) -> Iterator[None]:
-    """Makes the folder and keeps other jobs out of it.
-
-    Args:
-        folder: the workdir.
-
-    Raises:
-        OSError: it cannot be written, or is in use.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(folder))
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            raise OSError(
-                f"workdir: expected a folder that can be written, got {folder} "
-                f"({error.strerror or error})"
-            ) from error
-        yield
-
-
 def load_data(study: Study) -> ioca.Dataset:
-    """The study's dataset.
-
-    Args:
-        study: the study.
-
-    Returns:
-        The dataset.
-
-    Raises:
-        ValueError: the data there are not those of the study.
-    """
+    """The study's dataset; refuses other images or labels."""
     arguments = config_of(study.results).data_arguments()
     if DATA_DIR.value is not None:
         arguments["data_dir"] = DATA_DIR.value
@@ -421,12 +326,7 @@ def compute(
 ) -> None:
     """Prunes, evaluates and retrains in every way that is not finished yet.
 
-    Args:
-        study: whose networks are pruned.
-        pruning: how.
-        data: the study's dataset.
-        results: gets the accuracies.
-        folder: the workdir, where they are durable after every combination.
+    Accuracies are added to ``results``, which are saved after every combination.
     """
     memory_gb = MEMORY_GB.value
     if memory_gb is None:
@@ -449,8 +349,19 @@ def compute(
         return np.asarray(curve.accuracy)[:, 0]
 
     # Sizes outermost: each has programs of its own.
-    combinations = itertools.product(pruning.keep, pruning.ranked_by, pruning.clamps)
-    for share, ranked_by, clamp in _with_progress(list(combinations), results):
+    combinations = [*itertools.product(pruning.keep, pruning.ranked_by, pruning.clamps)]
+    finished = results["finished"].transpose("keep", "ranked_by", "clamp").values
+    left = [c for c, done in zip(combinations, finished.flat, strict=True) if not done]
+    bar = tqdm(
+        left,
+        desc="pruning",
+        total=len(combinations),
+        initial=len(combinations) - len(left),
+        unit="combination",
+        disable=None,
+    )
+    for share, ranked_by, clamp in bar:
+        bar.set_postfix_str(f"{100 * share:g} % by {ranked_by}, clamped to {clamp}")
         keep = kept_neurons(study, ranked_by, pruning.sizes(share, study.model))
         model, variables = prune_networks(
             study.model, study.variables, keep, clamps[clamp]
@@ -473,15 +384,9 @@ def compute(
 
 
 def kept_neurons(study: Study, ranked_by: str, sizes: Sequence[int]) -> jax.Array:
-    """Which neurons of every network stay.
+    """Which neurons of every network stay, bool [S, H].
 
-    Args:
-        study: whose networks are pruned.
-        ranked_by: a measure of the study, or ``random``.
-        sizes: how many neurons of each layer.
-
-    Returns:
-        bool [S, H], by the scores, the network's seed and the measure's name alone.
+    It depends on the scores, the network's seed and the measure's name alone.
     """
     shape = (study.results.sizes["seed"], study.model.num_neurons)
     scores = np.zeros(shape, np.float32)  # equal ones are kept at random
@@ -493,42 +398,11 @@ def kept_neurons(study: Study, ranked_by: str, sizes: Sequence[int]) -> jax.Arra
     return kept_by_score(study.model, scores, sizes, key=keys)
 
 
-def _with_progress(
-    combinations: Sequence[tuple[float, str, str]], results: xr.Dataset
-) -> Iterator[tuple[float, str, str]]:
-    """Those that are not finished, with a bar where there is a terminal."""
-    finished = results["finished"]
-    left = [
-        (share, ranked_by, clamp)
-        for share, ranked_by, clamp in combinations
-        if not finished.sel(keep=share, ranked_by=ranked_by, clamp=clamp).item()
-    ]
-    total = len(combinations)
-    with tqdm(
-        total=total,
-        initial=total - len(left),
-        desc="pruning",
-        unit="combination",
-        disable=None,
-    ) as bar:
-        for share, ranked_by, clamp in left:
-            bar.set_postfix_str(f"{100 * share:g} % by {ranked_by}, clamped to {clamp}")
-            yield share, ranked_by, clamp
-            bar.update()
-
-
 def tidy(results: xr.Dataset) -> pd.DataFrame:
-    """Means over networks.
+    """Means over networks: a row for each ranked_by, clamp, stage and keep.
 
-    Args:
-        results: as in ``pruning.nc``.
-
-    Returns:
-        A row for each ranked_by, clamp, stage and keep: ``parameters``, their
-        ``share_of_parameters``, ``networks`` (those whose retraining did not diverge),
-        mean and standard deviation of accuracy over them, and mean and standard
-        deviation of the difference to random pruning of the same networks, which rows
-        of random pruning lack.
+    ``networks`` are those whose retraining did not diverge; differences are to random
+    pruning of the same networks.
     """
     axes = ("ranked_by", "clamp", "stage", "keep")
     rows = []
@@ -555,15 +429,7 @@ def tidy(results: xr.Dataset) -> pd.DataFrame:
 
 
 def summary(results: xr.Dataset) -> str:
-    """What is printed.
-
-    Args:
-        results: as in ``pruning.nc``.
-
-    Returns:
-        Lines of text: what was pruned, and tables of accuracy and of its difference to
-        random pruning.
-    """
+    """The text that is printed: accuracy, and its difference to random pruning."""
     config = json.loads(results.attrs["configuration"])
     train = json.loads(results.attrs["pruning"])["train"]
     intact = 100 * results["intact_accuracy"].values.astype(np.float64)
@@ -635,15 +501,7 @@ def _columns(lines: Sequence[Sequence[str]]) -> list[str]:
 
 
 def report(results: xr.Dataset, folder: pathlib.Path) -> str:
-    """Writes everything that is made from the results alone.
-
-    Args:
-        results: as in ``pruning.nc``.
-        folder: the workdir.
-
-    Returns:
-        The summary.
-    """
+    """Writes everything that is made from the results alone."""
     text, table = summary(results), tidy(results)
     atomic_write(folder / "pruning.csv", lambda part: table.to_csv(part, index=False))
     save_figure(pruning_curves(results), folder / "pruning")
@@ -668,8 +526,10 @@ def main() -> None:
     results = read_progress(folder, empty)
     if not (folder / RESULTS).is_file():
         data = load_data(study)
-        with writable(folder):
-            results = read_progress(folder, empty)  # others may have been at work
+        with contextlib.ExitStack() as stack:
+            with writable(folder):
+                stack.enter_context(locked(folder))
+            results = read_progress(folder, empty)  # of another process meanwhile
             if "finished" in results:
                 compute(study, pruning, data, results, folder)
                 results = results.drop_vars("finished")
@@ -683,7 +543,7 @@ def main() -> None:
 
 
 def how_to_go_on() -> str:
-    """What a person must know whose job was interrupted."""
+    """The line that an interrupted job ends with."""
     return (
         "interrupted: the same command goes on from what is finished in "
         f"{WORKDIR.value}"

@@ -79,15 +79,7 @@ _L2 = {"relu": 1e-4, "sigmoid": 1e-5}
 def settings_of(
     datasets: Mapping[str, Mapping[str, Any]], data_dir: str | None
 ) -> dict[str, ioca.StudyConfig]:
-    """Every combination of dataset, regulariser and activation.
-
-    Args:
-        datasets: by name, what its networks are.
-        data_dir: TensorFlow Datasets' directory.
-
-    Returns:
-        By name, the study.
-    """
+    """Every combination of dataset, regulariser and activation."""
     settings = {}
     for dataset, regulariser, activation in itertools.product(
         datasets, _REGULARISERS, _ACTIVATIONS
@@ -123,15 +115,7 @@ _PUBLISHED_SETTING = "mnist_sigmoid_l2"
 
 
 def published_points(results: xr.Dataset) -> pd.DataFrame:
-    """The published points beside ours.
-
-    Args:
-        results: of the published setting.
-
-    Returns:
-        A row per point: ``scope``, ``clamp``, ``ranked_by``, ``direction``, ``step``,
-        ``accuracy`` as published, ``ours`` (mean over networks), ``difference``.
-    """
+    """The published points beside ours, which are means over networks."""
     rows = []
     for (scope, clamp, ranked_by), accuracies in _PUBLISHED.items():
         direction = "random" if ranked_by == "random" else "ascending"
@@ -145,16 +129,11 @@ def published_points(results: xr.Dataset) -> pd.DataFrame:
 
 
 def compare_activations(runs: Mapping[str, xr.Dataset]) -> pd.DataFrame:
-    """Whether what bias balancing saves depends on the activation function (claim 5).
+    """Whether the gain of the mean clamp depends on the activation function (claim 5).
 
-    Args:
-        runs: results by setting.
-
-    Returns:
-        A row per dataset, regulariser and hidden layer: the gain of normalised area by
-        clamping to the mean, for each activation; their ``difference``; ``p_value`` of
-        a permutation test between networks, and ``q_value``, its false discovery rate
-        over all rows.
+    A row per dataset, regulariser and hidden layer: the gain in normalised area for
+    each activation, their ``difference``, ``p_value`` of a permutation test between
+    networks, and ``q_value``, its false discovery rate over all rows.
     """
     rows = []
     for name, results in runs.items():

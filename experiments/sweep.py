@@ -40,7 +40,7 @@ from ioca_jax.plots import compare_runs, save_figure
 from ioca_jax.results.files import RESULTS_FILE, atomic_write
 from ioca_jax.results.selection import converged, intact_accuracy
 from ioca_jax.study.events import duration
-from ioca_jax.study.folder import is_of_configuration
+from ioca_jax.study.folder import is_of_configuration, writable
 from ioca_jax.study.resources import check_fits, count_needs
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/sweep", "Where the runs' folders go.")
@@ -75,14 +75,7 @@ _LONGEST_NAME = 120  # file systems take 255 bytes
 
 
 class Run(NamedTuple):
-    """One combination of settings.
-
-    Attributes:
-        name: its settings, fit to name a folder.
-        folder: where it goes.
-        settings: by field, what the grid gives it.
-        config: the whole of it.
-    """
+    """One combination of settings; its name, made of them, is that of its folder."""
 
     name: str
     folder: pathlib.Path
@@ -109,18 +102,7 @@ class Run(NamedTuple):
 
 
 def read_grid(lines: Iterable[str]) -> dict[str, list[Any]]:
-    """Reads what to vary.
-
-    Args:
-        lines: each ``field=value1,value2``, or with semicolons for a field that is a
-            list.
-
-    Returns:
-        By field, its values.
-
-    Raises:
-        ValueError: no line, a line of another form, or a field or value twice.
-    """
+    """Reads lines ``field=value1,value2`` (semicolons between lists) as values."""
     grid: dict[str, list[Any]] = {}
     for line in lines:
         name, equals, text = (part.strip() for part in line.partition("="))
@@ -187,17 +169,7 @@ def plan(
 ) -> list[Run]:
     """Every combination, checked.
 
-    Args:
-        base: the settings that do not vary.
-        grid: by field, its values.
-        workdir: where the runs' folders go.
-
-    Returns:
-        The runs. Those with the same dataset follow each other, and among them those
-        that share compiled programs.
-
-    Raises:
-        ValueError: a combination that is no study, or two of the same name.
+    Runs on one dataset follow each other, and among them those that share programs.
     """
     runs: dict[str, Run] = {}
     configs = set()
@@ -223,7 +195,7 @@ def plan(
 
 
 def _loader(dataset: tuple[tuple[str, Any], ...]) -> Callable[[], ioca.Dataset]:
-    """Loads when first asked, and keeps what it loaded as long as it lives."""
+    """A function that loads the dataset at its first call, and keeps it."""
     return functools.cache(functools.partial(ioca.load_dataset, **dict(dataset)))
 
 
@@ -251,20 +223,9 @@ def _name(settings: Mapping[str, Any]) -> str:
 
 
 def sweep(runs: Sequence[Run], workdir: pathlib.Path) -> pd.DataFrame:
-    """Runs what is not finished, one after another, and keeps the table up to date.
-
-    Args:
-        runs: as ``plan`` gives them.
-        workdir: gets ``runs.csv`` and ``runs.parquet``.
-
-    Returns:
-        The table, a row per run.
-
-    Raises:
-        OSError: a folder that cannot be written, or the only dataset is not there.
-        ValueError: the only dataset cannot be used.
-    """
-    _check_writable(workdir)
+    """Runs what is not finished, one after another; writes the table after each."""
+    with writable(workdir):
+        tempfile.TemporaryFile(dir=workdir).close()
     rows, table = [], pd.DataFrame()
     unfinished = sum(run.state != "finished" for run in runs)
     bar = tqdm(total=unfinished, desc="runs", unit="run", smoothing=0, disable=None)
@@ -284,17 +245,6 @@ def sweep(runs: Sequence[Run], workdir: pathlib.Path) -> pd.DataFrame:
                     print(_line(row), flush=True)
                 bar.update(row["status"] != "skipped")
     return table
-
-
-def _check_writable(workdir: pathlib.Path) -> None:
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=workdir).close()
-    except OSError as error:
-        raise OSError(
-            f"workdir: expected a folder that can be written, got {workdir} "
-            f"({error.strerror or error})"
-        ) from error
 
 
 def _run_one(run: Run, load: Callable[[], ioca.Dataset]) -> dict[str, Any]:
@@ -336,7 +286,7 @@ def _reason(error: Exception) -> str:
 
 
 def _found(results: xr.Dataset) -> dict[str, Any]:
-    """What the table says of a run's results."""
+    """The columns of a run's results."""
     kept = converged(results)
     networks = results.sizes["seed"]
     row = {
@@ -375,15 +325,7 @@ def _line(row: Mapping[str, Any]) -> str:
 
 
 class Costs(NamedTuple):
-    """Seconds that a trial took.
-
-    Attributes:
-        epoch: an epoch of training, of a network on every device.
-        curves: measuring and ablating a network.
-        rest: the remainder of a run: saving and drawing.
-        compiling_training: for every other way of training.
-        compiling_curves: for every other number of networks.
-    """
+    """Seconds of a trial: for an epoch, for the curves of a network, for the rest."""
 
     epoch: float
     curves: float
@@ -393,14 +335,7 @@ class Costs(NamedTuple):
 
 
 def dry_run(runs: Sequence[Run]) -> int:
-    """Says what would run and about how long it would take; leaves nothing behind.
-
-    Args:
-        runs: as ``plan`` gives them.
-
-    Returns:
-        How many runs would fail.
-    """
+    """Prints what would run and about how long; returns how many would fail."""
     # What earlier programs kept would make compiling look too cheap, or be added to.
     jax.config.update("jax_enable_compilation_cache", False)
     costs: dict[ioca.StudyConfig, Costs] = {}
@@ -448,7 +383,7 @@ def dry_run(runs: Sequence[Run]) -> int:
 
 
 def _trial(config: ioca.StudyConfig) -> ioca.StudyConfig:
-    """A short study of the same costs by network and epoch, the same for like runs."""
+    """A short study with the same costs per network and epoch."""
     networks = min(len(config.seeds), jax.local_device_count())
     return replace(
         config,

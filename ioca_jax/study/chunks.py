@@ -1,8 +1,8 @@
-"""What a run has finished is durable: chunks of seeds, and one run to a folder.
+"""Finished seeds are durable: chunks of seeds, and a lock, one run to a folder.
 
 A chunk is a directory under ``chunks/``: its results, its networks, and the checksums
-of both. It is written beside its place, synced and renamed, so it is whole or not
-there; its checksums tell a disk's damage. Once all are joined they are taken away.
+of both, which reveal damage by the disk. It is written beside its place, synced and
+renamed, so it is whole or absent. Chunks are removed once all are joined.
 """
 
 import contextlib
@@ -33,27 +33,14 @@ _LOCK = ".lock"
 
 
 class Chunk(NamedTuple):
-    """Some seeds, finished.
-
-    Attributes:
-        results: theirs, as ``study.nc`` has them.
-        variables: their networks, leaves begin with S.
-    """
+    """Results and networks of some seeds; leaves of the variables begin with S."""
 
     results: xr.Dataset
     variables: Any
 
 
 def save_chunk(chunk: Chunk, workdir: pathlib.Path) -> None:
-    """Writes a chunk whole or not at all; a signal to stop waits until it is done.
-
-    Args:
-        chunk: what is finished.
-        workdir: the run's folder.
-
-    Raises:
-        OSError: it could not be written; what was there is there still.
-    """
+    """Writes a chunk whole or not at all; a signal to stop waits until it is done."""
     chunks = workdir / _CHUNKS
     seeds = chunk.results["seed"].values.tolist()
     place = chunks / f"seeds_{seeds[0]}_{len(seeds)}_{sha256(str(seeds).encode())[:8]}"
@@ -80,14 +67,7 @@ def save_chunk(chunk: Chunk, workdir: pathlib.Path) -> None:
 
 
 def load_chunks(workdir: pathlib.Path) -> tuple[list[Chunk], list[pathlib.Path]]:
-    """Reads the chunks that a run left, and removes those that are damaged.
-
-    Args:
-        workdir: the run's folder.
-
-    Returns:
-        The chunks that are sound, and of each of the others the file that is not.
-    """
+    """Reads a run's sound chunks; removes damaged ones and returns their bad files."""
     chunks, damaged_files = [], []
     for place in sorted((workdir / _CHUNKS).glob("seeds_*")):
         damaged = _damaged_file(place)
@@ -104,29 +84,18 @@ def load_chunks(workdir: pathlib.Path) -> tuple[list[Chunk], list[pathlib.Path]]
 
 
 def count_finished(workdir: pathlib.Path) -> int:
-    """How many seeds the chunks have, by their names alone.
-
-    Args:
-        workdir: the run's folder.
-
-    Returns:
-        The number.
-    """
+    """The number of seeds in all chunks, by the chunks' names alone."""
     places = (workdir / _CHUNKS).glob("seeds_*_*_*")
     return sum(int(place.name.split("_")[2]) for place in places)
 
 
 def remove_chunks(workdir: pathlib.Path) -> None:
-    """Takes the chunks away.
-
-    Args:
-        workdir: the run's folder, all of whose seeds are in ``study.nc``.
-    """
+    """Removes the chunks; all seeds must be in ``study.nc``."""
     shutil.rmtree(workdir / _CHUNKS, ignore_errors=True)
 
 
 def _damaged_file(place: pathlib.Path) -> str | None:
-    """The first file of a chunk that is not as it was written."""
+    """The first file of a chunk whose checksum differs."""
     try:
         sums = json.loads((place / _CHECKSUMS).read_text())
         expected = [(name, sums[name]) for name in (_RESULTS, _NETWORKS)]
@@ -142,7 +111,7 @@ def _damaged_file(place: pathlib.Path) -> str | None:
 
 
 def _arrays(results: xr.Dataset) -> dict[str, np.ndarray]:
-    """A dataset as arrays; one of them is JSON that says what the others are."""
+    """A dataset as arrays; one of them is JSON with names, axes and attributes."""
     names = [*results.coords, *results.data_vars]
     labels = {
         "attrs": results.attrs,
@@ -204,14 +173,7 @@ def _nested(leaves: dict[str, np.ndarray]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def locked(workdir: pathlib.Path) -> Iterator[None]:
-    """Keeps other runs out of a folder for as long as this process lives.
-
-    Args:
-        workdir: the run's folder, which is there.
-
-    Raises:
-        BlockingIOError: another process has it.
-    """
+    """Keeps other runs out of a folder for as long as this process lives."""
     with (workdir / _LOCK).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -234,10 +196,7 @@ _SIGNALS: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
 
 @contextlib.contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Lets Ctrl-C and SIGTERM wait until the end of the block.
-
-    Elsewhere than in the main thread, which gets all signals, it does nothing.
-    """
+    """Defers Ctrl-C and SIGTERM to the end of the block, in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

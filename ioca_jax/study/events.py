@@ -1,9 +1,8 @@
-"""How a long run tells how it is: events, and who listens to them.
+"""Progress of a long run: events, and listeners, which are functions of one event.
 
-An event is a dictionary with ``event`` and what the run knows then: ``start``,
-``damaged``, ``epoch``, ``scope``, ``chunk`` and ``end``. Figures are means over the
-networks of a chunk that have not diverged (those of the first process, where there are
-several), None where all have. A listener is a function of one event.
+An event is a dictionary whose entry ``event`` is ``start``, ``damaged``, ``epoch``,
+``scope``, ``chunk`` or ``end``. Its figures are means over the networks of a chunk, of
+the first process, that have not diverged; None if all have.
 """
 
 import datetime
@@ -17,21 +16,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-_LONG = 600  # seconds of work of which a log tells before it starts
+_LONG = 600  # seconds of work that is announced before it starts
 Event = Mapping[str, Any]
 Listener = Callable[[Event], None]
 EVENTS_FILE = "events.jsonl"
 
 
 def json_lines(path: str | os.PathLike) -> Listener:
-    """A listener that appends events to a file, each a line of JSON with its time.
-
-    Args:
-        path: the file; what it holds stays.
-
-    Returns:
-        The listener. Every line is written at once, for others to follow.
-    """
+    """A listener that appends each event and its time to a file, as a line of JSON."""
 
     def listen(event: Event) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
@@ -42,12 +34,7 @@ def json_lines(path: str | os.PathLike) -> Listener:
 
 
 def progress_bar() -> Listener:
-    """A listener that shows a bar with an estimate, where there is a terminal.
-
-    Returns:
-        The listener. Its unit is an epoch of training or a scope of ablation, of one
-        chunk of seeds.
-    """
+    """A listener that shows a bar on a terminal, by epochs and scopes of chunks."""
     bar: tqdm | None = None
 
     def listen(event: Event) -> None:
@@ -74,14 +61,7 @@ def progress_bar() -> Listener:
 
 
 def duration(seconds: float) -> str:
-    """A duration as text.
-
-    Args:
-        seconds: of it.
-
-    Returns:
-        Such as ``3.5 hours``.
-    """
+    """A duration as text, such as ``3.5 hours``."""
     for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{seconds / size:,.1f} {unit}"
@@ -89,11 +69,9 @@ def duration(seconds: float) -> str:
 
 
 def log_lines() -> Listener:
-    """A listener that writes lines to stderr.
+    """A listener that writes to stderr: before long work, and for damaged files.
 
-    Returns:
-        The listener: a line before long work, one for every damaged file, and one for
-        each finished chunk where there are several, and no terminal for a bar.
+    Without a terminal, which shows a bar, also for each of several chunks.
     """
     began, total = 0.0, 0
 
@@ -125,18 +103,7 @@ def log_lines() -> Listener:
 
 
 def tensorboard(folder: str | os.PathLike) -> Listener:
-    """A listener that writes TensorBoard summaries.
-
-    Args:
-        folder: where the event files go.
-
-    Returns:
-        The listener: training and validation figures by epoch, test error by networks
-        finished.
-
-    Raises:
-        ImportError: the package tensorboardX is not there.
-    """
+    """A listener that writes losses and accuracies as TensorBoard summaries."""
     try:
         from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
     except ImportError as error:

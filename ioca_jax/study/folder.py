@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -34,6 +34,21 @@ class Progress(NamedTuple):
 
     seeds: list[int]
     damaged: list[str]
+
+
+@contextlib.contextmanager
+def writable(path: pathlib.Path) -> Iterator[None]:
+    """Makes a folder; errors of the system in the block name it in one line."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        yield
+    except BlockingIOError:  # in use
+        raise
+    except OSError as error:
+        raise OSError(
+            f"workdir: expected a folder that can be written, got {path} "
+            f"({error.strerror or error})"
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,21 +112,13 @@ class RunFolder:
 
         Returns None if the run is finished; another process may have just done it.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
+        with writable(self.path):
             stack.enter_context(locked(self.path))
             if self.is_finished():
                 return None
             progress = self._check_chunks(data_digest)
             self._write_flags(data_digest)
-            return progress
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            raise OSError(
-                f"workdir: expected a folder that can be written, got {self.path} "
-                f"({error.strerror or error})"
-            ) from error
+        return progress
 
     def _check_chunks(self, data_digest: str) -> Progress:
         """Refuses chunks of another run."""

@@ -1,11 +1,11 @@
-"""What is asked of neurons together, of many networks at once: pairs, groups, layers.
+"""Interactions of neurons in many networks: pairs, groups, orders and whole layers.
 
-``interactions`` says what two or more neurons of one network share; here every network
-of a study is asked, one after another on the device, and the answers come as the arrays
-and coordinates that ``results`` labels.
+``measures`` and ``ablation`` define them for one network; here the networks of a study
+are measured one after another on the device, as arrays for ``results`` to label.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -43,7 +43,7 @@ PAIR_VALUES = (
     "redundancy_mmi",
     "synergy_mmi",
 )
-"""What of ``interactions.PAIR_MEASURES`` a study keeps; the others follow from it."""
+"""The measures of pairs that a study stores; the others follow from them."""
 PERMUTATIONS = 50
 """Of labels, at most, for pairs: each costs as much as the values."""
 PERMUTATIONS_OF_GROUPS = 20
@@ -58,6 +58,7 @@ _CHOSEN_OF_EACH = 2
 _PARTS = ("redundancy", "unique_first", "unique_second", "synergy")
 # Of groups along training: small, so that any quantiser of few codes supports them.
 _SIZE_IN_LAYERS = 3
+_MOST_FLOATS = 2**26  # examples and activations held at once
 
 
 @partial(
@@ -67,7 +68,7 @@ _SIZE_IN_LAYERS = 3
 )
 @dataclasses.dataclass(frozen=True)
 class Quantised:
-    """Networks and how their outputs become codes.
+    """Networks and how their activations become codes.
 
     Attributes:
         network: their shape.
@@ -84,49 +85,42 @@ class Quantised:
     def map(self, function: Callable, x: Float[ArrayLike, "N ..."], *more: Any) -> Any:
         """Calls a function with the codes [N, H] of each network, one after another.
 
-        Args:
-            function: of codes and of what else each network has.
-            x: float32 [N, ...] examples.
-            more: arrays or pytrees whose leaves begin with S.
-
-        Returns:
-            What the function returns, with S in front.
+        Further arguments of the function have one entry per network in ``more``.
         """
+
+        x = jnp.asarray(x)
 
         def of_network(network: Any) -> Any:
             variables, edges, *own = network
-            _, outputs = self.network.apply(variables, x)
-            return function(encode(outputs, edges), *own)
+            return function(self._codes(variables, edges, x), *own)
 
         return jax.lax.map(of_network, (self.variables, self.edges, *more))
 
+    def _codes(self, variables: Any, edges: Array, x: Array) -> Int[Array, "N H"]:
+        """Codes of one network, in chunks if feature maps of all examples are large."""
+
+        def encode_chunk(x: Array) -> Array:
+            return encode(self.network.apply(variables, x)[1], edges)
+
+        outputs = sum(math.prod(layer.shape) for layer in self.network.layers)
+        size = max(1, _MOST_FLOATS // (x[0].size + outputs))
+        if len(x) <= size:
+            return encode_chunk(x)
+        end = len(x) // size * size
+        chunks = x[:end].reshape(-1, size, *x.shape[1:])
+        codes = jax.lax.map(encode_chunk, chunks).reshape(end, -1)
+        rest = [encode_chunk(x[end:])] if end < len(x) else []
+        return jnp.concatenate([codes, *rest])
+
 
 def group_sizes(num_examples: int, num_codes: int, num_classes: int) -> tuple[int, ...]:
-    """Sizes of groups whose whole alphabet the examples support.
-
-    Args:
-        num_examples: N.
-        num_codes: B.
-        num_classes: C.
-
-    Returns:
-        Some of 2, 3, 4, 5.
-    """
+    """Sizes of groups whose whole alphabet the examples support."""
     cells = num_examples // EXAMPLES_PER_CELL
     return tuple(n for n in _GROUP_SIZES if num_codes**n * num_classes <= cells)
 
 
 def coordinates(network: Network, num_examples: int, num_codes: int) -> dict[str, Any]:
-    """Labels of the axes of ``measure_interactions``'s arrays.
-
-    Args:
-        network: the networks' shape.
-        num_examples: of the measuring split.
-        num_codes: B.
-
-    Returns:
-        By axis.
-    """
+    """Labels of the axes of the arrays of ``measure_interactions``."""
     sizes = group_sizes(num_examples, num_codes, network.num_classes)
     return {
         "other": np.arange(network.num_neurons),
@@ -151,14 +145,7 @@ def coordinates(network: Network, num_examples: int, num_codes: int) -> dict[str
 
 
 def permutations_made(permutations: int) -> dict[str, int]:
-    """How many permutations of the labels ``measure_interactions`` makes.
-
-    Args:
-        permutations: asked for.
-
-    Returns:
-        ``permutations_of_pairs`` and ``permutations_of_groups`` (and of orders).
-    """
+    """How many permutations ``measure_interactions`` makes, by attribute."""
     return {
         "permutations_of_pairs": min(permutations, PERMUTATIONS),
         "permutations_of_groups": min(permutations, PERMUTATIONS_OF_GROUPS),
@@ -176,20 +163,10 @@ def measure_interactions(
     permutations: int,
     memory_gb: float,
 ) -> dict[str, np.ndarray]:
-    """Pairs, groups and orders of many networks.
+    """Pairs, groups and orders of many networks, by variable of ``results.VARIABLES``.
 
-    Args:
-        networks: which.
-        validation: examples [N, ...] and classes [N] that information is measured on.
-        test: images and classes that ablation is evaluated on.
-        clamps: float32 [S, A, H], the constant outputs of ablated neurons.
-        orders: by scope, the network's first, int32 [S, O, K].
-        seeds: int [S]; they decide which groups are drawn.
-        permutations: of labels, of which ``permutations_made`` are made.
-        memory_gb: bounds what is held at once, about.
-
-    Returns:
-        By variable of ``results.VARIABLES``, beginning with S.
+    Information is measured on the validation split, ablation on the test split. The
+    first of the orders is the whole network's; seeds decide which groups are drawn.
     """
     of_pairs, of_groups = permutations_made(permutations).values()
     key = jax.random.key(0)  # the same labels for all networks
@@ -205,7 +182,7 @@ def measure_interactions(
 
 
 def _key_of_groups(seed: Array) -> Array:
-    """Apart from the keys of orders, which fold in a scope's number from 1 on."""
+    """Different from the keys of orders, which fold in a scope's number from 1 on."""
     return jax.random.fold_in(jax.random.key(seed), 0)
 
 
@@ -262,7 +239,7 @@ def _choose_pairs(
 
 
 def _decompose(tables: np.ndarray) -> np.ndarray:
-    """The parts [P, 4] of pairs; NaN where there is none, or no solution."""
+    """The parts [P, 4] of pairs; NaN for missing pairs, or without a solution."""
     parts = np.full((len(tables), len(_PARTS)), np.nan, np.float32)
     for index, table in enumerate(tables):
         if not table.any():
@@ -399,16 +376,7 @@ def measure_layers(
     validation: tuple[ArrayLike, ArrayLike],
     seeds: Sequence[int],
 ) -> dict[str, np.ndarray]:
-    """What each layer says as a whole, of many networks.
-
-    Args:
-        networks: which.
-        validation: examples [N, ...] and classes [N].
-        seeds: int [S]; they decide which groups are drawn.
-
-    Returns:
-        By variable of ``results.VARIABLES``, [S, L, ...].
-    """
+    """Information of each layer as a whole, by variable, [S, L, ...]."""
     keys = jax.vmap(_key_of_groups)(jnp.asarray(seeds, jnp.uint32))
     return jax.tree.map(np.array, _of_layers(networks, *validation, keys))
 
@@ -445,15 +413,6 @@ def _of_layers(networks, x, y, keys) -> dict[str, Array]:
 
 
 def group_size_in_layers(num_examples: int, num_codes: int, num_classes: int) -> int:
-    """Neurons in the groups of ``measure_layers``, the most of 2 and 3 that N supports.
-
-    Args:
-        num_examples: N.
-        num_codes: B.
-        num_classes: C.
-
-    Returns:
-        The size, or 0 where N supports neither.
-    """
+    """Neurons in the groups of ``measure_layers``: 3 or 2, or 0 if N is too small."""
     sizes = group_sizes(num_examples, num_codes, num_classes)
     return max((n for n in sizes if n <= _SIZE_IN_LAYERS), default=0)

@@ -14,14 +14,7 @@ _COMPILATION = "/jax/core/compile/backend_compile_duration"
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """The installed versions of packages.
-
-    Args:
-        packages: names of distributions.
-
-    Returns:
-        By name; ``not installed`` for those that are not.
-    """
+    """The installed versions of packages by name, or ``not installed``."""
     return {name: _version(name) for name in packages}
 
 
@@ -34,11 +27,7 @@ def _version(package: str) -> str:
 
 @functools.cache
 def source_revision() -> str:
-    """The commit of this library's source, ``-dirty`` if it was changed since.
-
-    Returns:
-        The hash; ``unknown`` where the source is not in a repository.
-    """
+    """The commit of this library's source, ``-dirty`` if changed, or ``unknown``."""
     here = pathlib.Path(__file__).parent
     try:
         described = subprocess.run(
@@ -54,11 +43,7 @@ def source_revision() -> str:
 
 
 class Stopwatch:
-    """Seconds since it was made, at named moments, and those that compiling took.
-
-    Attributes:
-        seconds: by moment.
-    """
+    """Seconds since it was made, by moment, and the seconds of compilation."""
 
     def __init__(self):
         """Starts."""
@@ -67,11 +52,7 @@ class Stopwatch:
         self.seconds: dict[str, float] = {}
 
     def mark(self, moment: str) -> None:
-        """Notes a moment, the first time that it comes.
-
-        Args:
-            moment: its name.
-        """
+        """Records the seconds until a moment, the first time that it is reached."""
         self.seconds.setdefault(moment, self.now())
 
     def now(self) -> float:
@@ -80,7 +61,7 @@ class Stopwatch:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Adds up what compiling takes meanwhile, as ``compiling`` in ``seconds``."""
+        """Sums the time of compilation within the block, ``seconds["compiling"]``."""
 
         def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
             del kwargs

@@ -263,6 +263,19 @@ def test_a_shard_gives_the_same(results, tmp_path):
         np.testing.assert_array_equal(part[name], results[name].sel(seed=[0]), name)
 
 
+def test_codes_are_the_same_in_chunks(networks, data, monkeypatch):
+    """Feature maps of all examples at once may not fit in memory."""
+    model, variables, codes = networks[0]
+    stacked = jax.tree.map(lambda leaf: leaf[None], variables)
+    edges = np.full((1, 12, 1), 0.5, np.float32)
+    quantised = joint.Quantised(model, stacked, edges, 2)
+    for num_examples in (160, 150):  # whole chunks of 16, and a rest
+        monkeypatch.setattr(joint, "_MOST_FLOATS", 16 * (784 + 12))
+        x = data.validation.x[:num_examples]
+        found = quantised.map(lambda codes: codes, x)[0]
+        np.testing.assert_array_equal(found, codes[:num_examples])
+
+
 def test_layers_too_narrow_for_a_group_or_a_pair_have_none(data):
     model = ioca.MLP(hidden=(1, 2), num_classes=10)
     variables = jax.vmap(lambda key: model.init(key, data.test.x[:1]))(
