@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
@@ -149,7 +150,7 @@ def _named(variables: Any) -> dict[str, np.ndarray]:
 
 def storable(leaf: Any) -> np.ndarray:
     """A leaf as NumPy's own type: random keys as integers, bfloat16 as float32."""
-    if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+    if jnp.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     array = np.asarray(leaf)
     return array.astype(np.float32) if array.dtype.kind == "V" else array

@@ -146,5 +146,5 @@ def describe_network(network: Network, num_inputs: int) -> str:
         return network.describe(num_inputs)
     layers = network.layers
     if len(layers) > _MOST_LAYERS_LISTED:
-        return f"of {len(layers)} layers with {network.num_neurons:,} neurons"
-    return "of " + ", ".join(f"{layer.name} {layer.num_neurons}" for layer in layers)
+        return f"{len(layers)} layers with {network.num_neurons:,} neurons"
+    return ", ".join(f"{layer.name} {layer.num_neurons}" for layer in layers)

@@ -177,7 +177,7 @@ def _blank(dtype: np.dtype) -> int | float:
 def _padded(values: ArrayLike, axis: int, size: int) -> np.ndarray:
     """An array extended along an axis by blank values."""
     values = np.asarray(values)
-    widths = [(0, 0)] * values.ndim
+    widths: Any = [(0, 0)] * values.ndim
     widths[axis] = (0, size - values.shape[axis])
     return np.pad(values, widths, constant_values=_blank(values.dtype))
 

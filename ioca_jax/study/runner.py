@@ -250,7 +250,7 @@ class _Run:
                 seconds=watch.now(),
             )
 
-    def _chunk_size(self, network: Network, data: Dataset) -> int:
+    def _chunk_size(self, network: Any, data: Dataset) -> int:
         """Seeds in a chunk, of all processes together."""
         on_cpu = jax.default_backend() == "cpu"
         each = _SEEDS_ON_A_CPU if on_cpu else _SEEDS_ON_AN_ACCELERATOR

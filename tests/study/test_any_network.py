@@ -14,6 +14,8 @@ from conftest import random_network
 from synthetic import own_data
 
 import ioca_jax as ioca
+from ioca_jax.inference.tables import tabulate
+from ioca_jax.plots.save import drawable_figures
 
 CONFIG = ioca.StudyConfig(
     seeds=(5, 2, 8), random_orders=1, permutations=0, quantizer="quantile:2",
@@ -85,10 +87,10 @@ def test_layers_are_named(results, networks, folder):
     names = [name for name, size in SIZES.items() for _ in range(size)]
     assert results["layer_name"].values.tolist() == names
     assert results["layer"].values.tolist() == [1] * 3 + [2] * 4
-    assert results.attrs["network"] == "of filters 3, blocks/0/dense 4"
+    assert results.attrs["network"] == "filters 3, blocks/0/dense 4"
     assert json.loads(results.attrs["configuration"])["hidden"] == [3, 4]
     text = (folder / "summary.txt").read_text()
-    assert text.startswith("images: 3 networks of filters 3, blocks/0/dense 4, tra")
+    assert text.startswith("images: 3 networks filters 3, blocks/0/dense 4, tra")
 
 
 def test_curves_are_those_of_masks(results, networks, data):
@@ -98,7 +100,7 @@ def test_curves_are_those_of_masks(results, networks, data):
         for scope, size in {"network": 7, **SIZES}.items():
             curve = here.sel(scope=scope).isel(clamp=0, ordering=1)
             masks = ioca.cumulative_masks(curve["order"].values[:size], 7)
-            masks = np.pad(masks, ((0, 7 - size), (0, 0)), mode="edge")  # one shape
+            masks = masks[np.minimum(np.arange(8), size)]  # one shape
             expected = ioca.evaluate_masks(
                 networks["network"], one, masks, here["activation_mean"].values,
                 *data.test,
@@ -115,7 +117,8 @@ def test_curves_are_those_of_masks(results, networks, data):
 
 def activations_by_hand(variables, x):
     """NumPy: means of the feature maps [N, 3], and dense outputs [N, 4]."""
-    padded = np.pad(x[..., 0], ((0, 0), (0, 1), (0, 1))).astype(np.float64)
+    padded = np.zeros((len(x), 7, 7))
+    padded[:, :6, :6] = x[..., 0]
     maps = np.stack(
         [
             np.stack(
@@ -172,7 +175,8 @@ def test_interactions_variants_and_all_figures(networks, data, tmp_path):
     assert np.isfinite(effects[..., 0, 1]).all()
     assert np.isnan(effects[..., 0, 3]).all()
     drawn = {path.stem for path in (tmp_path / "figures").glob("*.png")}
-    assert {"ablation_curves", "pair_matrices", "group_information"} <= drawn
+    assert drawn == set(drawable_figures(results, tabulate(results)))
+    assert {"ablation_curves", "pair_matrices", "joint_information_curves"} <= drawn
 
 
 def test_a_run_goes_on_and_shards_are_joined(folder, results, networks, data, tmp_path):
@@ -241,6 +245,7 @@ def test_a_cnn_is_trained_and_its_folder_loads(data, tmp_path):
     assert results["scope"].values.tolist() == ["network", "conv_1", "dense_1"]
     assert results.attrs["network"] == "6x6x1-c2-3-3 relu"
     network, variables = ioca.load_networks(tmp_path / "cnn")
+    assert network is not None
     assert network == ioca.CNN((2,), (3,), 3, image_shape=(6, 6, 1))
     one = jax.tree.map(lambda leaf: leaf[0], variables)
     curve = results.isel(seed=0, clamp=0, scope=0, ordering=0)
