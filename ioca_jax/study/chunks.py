@@ -150,7 +150,8 @@ def _named(variables: Any) -> dict[str, np.ndarray]:
 
 def storable(leaf: Any) -> np.ndarray:
     """A leaf as NumPy's own type: random keys as integers, bfloat16 as float32."""
-    if jnp.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+    dtype: Any = getattr(leaf, "dtype", None)
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     array = np.asarray(leaf)
     return array.astype(np.float32) if array.dtype.kind == "V" else array
