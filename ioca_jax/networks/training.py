@@ -35,7 +35,9 @@ from ioca_jax.devices import (
     replicated,
     spread_examples,
 )
-from ioca_jax.networks.layered import LayeredNetwork, check_variables
+from ioca_jax.networks.cnn import CNN
+from ioca_jax.networks.layered import check_variables
+from ioca_jax.networks.mlp import MLP
 
 OPTIMIZERS = {
     "adam": optax.adam,
@@ -134,7 +136,7 @@ class _State(NamedTuple):
 
 
 def train(
-    model: LayeredNetwork,
+    model: MLP | CNN,
     data: Dataset,
     config: TrainConfig,
     seeds: Sequence[int],
@@ -218,7 +220,7 @@ def check_epochs(name: str, epochs: Sequence[int], last: int) -> tuple[int, ...]
 
 
 def seeds_that_fit(
-    model: LayeredNetwork,
+    model: MLP | CNN,
     data: Dataset,
     config: TrainConfig,
     memory_gb: float,
@@ -229,7 +231,7 @@ def seeds_that_fit(
     return max(1, int(memory_gb * 1e9 / per_seed))
 
 
-def check_fit(model: LayeredNetwork, data: Dataset, config: TrainConfig) -> None:
+def check_fit(model: MLP | CNN, data: Dataset, config: TrainConfig) -> None:
     """Refuses a network, examples or a batch that do not fit each other."""
     if model.num_classes != data.num_classes:
         raise ValueError(
@@ -262,7 +264,7 @@ def checked_seeds(seeds: Sequence[int]) -> np.ndarray:
 
 
 def bytes_per_seed(
-    model: LayeredNetwork, config: TrainConfig, data: Dataset, num_snapshots: int
+    model: MLP | CNN, config: TrainConfig, data: Dataset, num_snapshots: int
 ) -> int:
     """Estimates the bytes that the training of one network holds at once."""
     num_train, *shape = data.train.x.shape
@@ -276,7 +278,7 @@ def bytes_per_seed(
     return 4 * (copies * weights + 2 * batch + 4 * num_train)
 
 
-def _shapes(model: LayeredNetwork, shape: Sequence[int]) -> Any:
+def _shapes(model: MLP | CNN, shape: Sequence[int]) -> Any:
     """The variables of one network for examples of a shape, as shapes and types."""
     return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *shape)))
 
@@ -311,7 +313,7 @@ def _train_chunk(model, config, mesh, spread, arrays, seeds, initial, kept, on_e
 
 @partial(jax.jit, static_argnames=("model", "config", "shape"))
 def _initial_states(
-    model: LayeredNetwork,
+    model: MLP | CNN,
     config: TrainConfig,
     shape: tuple[int, ...],
     seeds: Array,
@@ -348,7 +350,7 @@ def _train_epoch(model, config, mesh, spread, state, epoch, images, labels, vali
 
 
 def _epoch_of_networks(
-    model: LayeredNetwork,
+    model: MLP | CNN,
     config: TrainConfig,
     spread: bool,
     state: _State,
