@@ -107,6 +107,7 @@ def test_accuracies_by_hand(study, pruned, mnist5k):
         ioca.load_results(study),
     )
     model, variables = ioca.load_networks(study)
+    assert isinstance(model, ioca.MLP)
     assert results["ranked_by"].values.tolist() == [*CONFIG.measures, "random"]
     assert results["seed"].values.tolist() == [3, 0]
     np.testing.assert_array_equal(results["neurons"], SIZES)
