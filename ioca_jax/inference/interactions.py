@@ -123,7 +123,9 @@ def joint_behaviour(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataFram
             )
             judged.append(one.is_judged)
     table = effect_table(rows, values)
-    tested = add_tests(table[judged], list(itertools.compress(values, judged)))
+    tested = add_tests(
+        table.loc[np.flatnonzero(judged)], list(itertools.compress(values, judged))
+    )
     table = table.join(tested[tested.columns.difference(table.columns, sort=False)])
     table["finding"] = direction_shown(table, alpha, kept.sizes["seed"])
     return table

@@ -188,9 +188,10 @@ def conclude(tested: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for _, instruments in tested.groupby(keys, sort=False):
         about = {key: instruments[key].iloc[0] for key in keys}
-        found = instruments.set_index("instrument")["finding"]
-        counts = {name: int((found == name).sum()) for name in (*DIRECTIONS, "neither")}
-        verdict = _verdict(about["suggested"], found.to_dict())
+        findings = instruments["finding"].tolist()
+        counts = {name: findings.count(name) for name in (*DIRECTIONS, "neither")}
+        by_instrument = zip(instruments["instrument"], findings, strict=True)
+        verdict = _verdict(about["suggested"], dict(by_instrument))
         sentence = _sentence(about, instruments.to_dict("records"), verdict)
         rows.append({**about, **counts, "verdict": verdict, "sentence": sentence})
     return pd.DataFrame(rows)

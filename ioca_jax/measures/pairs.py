@@ -221,8 +221,8 @@ def _pair_null(codes, labels, permuted, num_codes, num_classes, names, rows):
     sums, _ = jax.lax.scan(add, NullSums.zeros(observed.shape), permuted)
 
     def of_pairs(null):
-        p_values = (jnp.where(is_pair, p, jnp.nan) for p in null[:2])
-        return Null(*p_values, null.mean)
+        alone, family = (jnp.where(is_pair, p, jnp.nan) for p in null[:2])
+        return Null(alone, family, null.mean)
 
     nulls = sums.nulls(names, len(permuted))
     return {name: of_pairs(null) for name, null in nulls.items()}

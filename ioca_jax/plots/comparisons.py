@@ -32,8 +32,8 @@ def claims_overview(
     )
     size = (3.8, 1.1 + 0.16 * len(settings))
     figure, panels = style.panel_grid([title], len(claims), 3, size=size, sharey=True)
-    mark = {"linestyle": "", "markersize": 5, "marker": "o"}
-    looks = {
+    mark: style.Look = {"linestyle": "", "markersize": 5, "marker": "o"}
+    looks: dict[str, style.Look] = {
         "holds": mark | {"color": style.COLOURS[0]},
         "fails": mark | {"color": style.COLOURS[3], "marker": "X"},
         "undecided": mark | {"color": "0.5", "mfc": "none"},

@@ -167,10 +167,14 @@ def _joint(table: pd.DataFrame) -> list[str]:
 
 def _pairs(table: pd.DataFrame) -> list[str]:
     """Correlations of co-information, and of the best of the other pair measures."""
-    size = table["effect"].abs().groupby(table["pair_measure"], sort=False).mean()
-    others = size[~size.index.str.contains("co_information")].dropna()
-    shown = ["co_information_miller_madow", *others.nlargest(1).index]
-    table = table[table["pair_measure"].isin(shown)]
+    sizes = {
+        str(measure): effects.abs().mean()
+        for measure, effects in table.groupby("pair_measure", sort=False)["effect"]
+        if "co_information" not in str(measure) and effects.count() > 0
+    }
+    strongest = max(sizes, key=lambda measure: sizes[measure], default="")
+    shown = ["co_information_miller_madow", strongest]
+    table = table.query(f"pair_measure in {shown}")
     names = ["layer", "clamp", "pair_measure", "effect_in"]
     return _section(
         "Spearman's rho over the pairs of a layer, of co-information and of the other "
@@ -180,8 +184,8 @@ def _pairs(table: pd.DataFrame) -> list[str]:
 
 
 def _conclusions(table: pd.DataFrame) -> list[str]:
-    is_decided = table["verdict"].isin(interactions.DIRECTIONS)
-    table = table[is_decided | (table["suggested"] != "undecided")]
+    directions = list(interactions.DIRECTIONS)
+    table = table.query(f"suggested != 'undecided' or verdict in {directions}")
     counts = table["verdict"].value_counts(sort=False)
     found = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
     return [
@@ -191,7 +195,7 @@ def _conclusions(table: pd.DataFrame) -> list[str]:
 
 
 def _trends(table: pd.DataFrame) -> list[str]:
-    table = table[np.isfinite(table["effect"])]
+    table = table.dropna(subset=["effect"])
     ends = table["from_epoch"].astype(str) + " to " + table["to_epoch"].astype(str)
     quantity = table["quantity"].str.replace("_", " ")
     table = table.assign(quantity=quantity, epochs=ends)
@@ -223,7 +227,7 @@ def _estimates(
         return f"{value:+{digits}}" if np.isfinite(value) else ""
 
     low, high = (table[end].map(number) for end in ("low", "high"))
-    text = table[names].rename(columns=lambda name: name.replace("_", " "))
+    text = table.filter(names).rename(columns=lambda name: name.replace("_", " "))
     text[effect] = table["effect"].map(number)
     text["95 % interval"] = (low + " to " + high).where(low != "", "")
     p_values = table["p_corrected"]
