@@ -167,10 +167,11 @@ def _joint(table: pd.DataFrame) -> list[str]:
 
 def _pairs(table: pd.DataFrame) -> list[str]:
     """Correlations of co-information, and of the best of the other pair measures."""
+    known = table.dropna(subset=["effect"])
     sizes = {
         str(measure): effects.abs().mean()
-        for measure, effects in table.groupby("pair_measure", sort=False)["effect"]
-        if "co_information" not in str(measure) and effects.count() > 0
+        for measure, effects in known.groupby("pair_measure", sort=False)["effect"]
+        if "co_information" not in str(measure)
     }
     strongest = max(sizes, key=lambda measure: sizes[measure], default="")
     shown = ["co_information_miller_madow", strongest]
