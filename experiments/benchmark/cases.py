@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from experiments.benchmark.convolution import cnn_case
 from experiments.benchmark.counting import measures_case, pairs_case
 from experiments.benchmark.curves import (
     _deep_curve,
@@ -21,6 +22,8 @@ CASES: dict[str, Callable[[Settings], Case]] = {
         _network_curve, scope="last_layer", goals={"torch_loop": 50}
     ),
     "deep_curve": _deep_curve,
+    "cnn_curve": partial(cnn_case, "network", {"torch_loop": 10, "masks": 2.5}),
+    "cnn_last_layer_curve": partial(cnn_case, "last_layer", {"torch_loop": 50}),
     "measures": measures_case,
     "pairs": pairs_case,
     "pair_effects": partial(pair_effects_case, 0),

@@ -193,7 +193,16 @@ def masks_operations(widths: Sequence[int], layers: Sequence[int] | np.ndarray) 
     return _lower_operations(widths, lowest) + (len(layers) + 1) * upper
 
 
+def incremental_operations(
+    widths: Sequence[int], layers: Sequence[int] | np.ndarray
+) -> int:
+    """Operations for one example of one curve: at each step, all above its layer."""
+    upper = [upper_operations(widths, layer) for layer in range(len(widths) - 2)]
+    return forward_operations(widths) + sum(upper[layer] for layer in layers)
+
+
 _OPERATIONS = {
+    "incremental": incremental_operations,
     "rank_one": rank_one_operations,
     "prefix_sums": prefix_sums_operations,
     "masks": masks_operations,

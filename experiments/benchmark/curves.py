@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ioca_jax as ioca
-from experiments.benchmark import costs, peers
+from experiments.benchmark import costs, in_torch, peers
 from experiments.benchmark.checks import check_counts, check_curve, check_effects
 from experiments.benchmark.inputs import (
     DEFAULT,
@@ -295,10 +295,10 @@ class MaskWork:
     def torch(self) -> tuple[list[Contender], dict[str, str]]:
         """PyTorch three times, or why it is missing."""
         makers = {
-            kind: partial(self._contender, partial(peers.torch_curve, kind))
-            for kind in peers.TORCH_CURVES
+            kind: partial(self._contender, partial(in_torch.torch_curve, kind))
+            for kind in in_torch.TORCH_CURVES
         }
-        return installed_peers(self.settings, peers.has_torch(), makers)
+        return installed_peers(self.settings, in_torch.has_torch(), makers)
 
 
 def curve_case(work: CurveWork, settings: Settings) -> Case:

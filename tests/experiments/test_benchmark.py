@@ -10,12 +10,15 @@ import numpy as np
 import processes
 import pytest
 
+import ioca_jax as ioca
 from experiments.benchmark import (
     cases,
     checks,
+    convolution,
     costs,
     curves,
     growth,
+    in_torch,
     inputs,
     peers,
     timing,
@@ -83,8 +86,8 @@ def test_every_case_is_there_checked_and_timed(report):
 
 def test_peers_take_part_or_are_said_not_to_be_installed(report):
     for case in report["cases"].values():
-        for peer in case["goals"]:
-            there = peers.has_sklearn() if peer == "sklearn" else peers.has_torch()
+        for peer in case["goals"].keys() - {"masks"}:
+            there = peers.has_sklearn() if peer == "sklearn" else in_torch.has_torch()
             assert (peer in case["ratios"]) == there
             assert there or case["left_out"][peer] == "not installed"
     assert "of 55 pairs" in report["cases"]["pairs"]["contenders"]["sklearn"]["note"]
@@ -302,6 +305,8 @@ def test_counted_operations_are_those_counted_by_hand():
     assert costs.rank_one_operations(widths, []) == forward
     above = 3 + 2 * 3 * 2 + 2 + 2 * 2 * 2 + score
     assert costs.masks_operations(widths, layers) == 2 * 4 * 3 + 4 * above
+    middle = 2 + 2 * 2 * 2 + score
+    assert costs.incremental_operations(widths, layers) == forward + 2 * above + middle
     assert costs.prefix_sums_operations(widths, layers) == forward + 3 * first_step
     assert costs.prefix_sums_operations(widths, [1]) == forward + second_step
 
@@ -332,14 +337,25 @@ def test_counted_operations_of_the_other_work():
     assert costs.Cost(6.0, 4.0).floor(costs.Ceilings(2.0, 1.0)) == 4
 
 
+def test_the_cnns_oracle_is_flaxs_network():
+    x = np.random.default_rng(0).normal(size=(3, 28, 28, 1)).astype(np.float32)
+    network, variables = convolution.traced_cnn(x)
+    rng = np.random.default_rng(1)
+    keep = rng.random(network.num_neurons) < 0.5
+    clamp = rng.normal(size=network.num_neurons).astype(np.float32)
+    logits, _ = network.apply(variables, x, ioca.Ablation(keep, clamp))
+    weights = convolution.weights_of(variables)
+    parts = (np.split(array, [32, 96]) for array in (keep, clamp))
+    expected = convolution.forward(weights, *parts, x.astype(np.float64))
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_spaced_points_have_both_ends():
     assert curves.spaced(11, 3).tolist() == [0, 5, 10]
     assert curves.spaced(4, 100).tolist() == [0, 1, 2, 3]
 
 
 def test_masks_are_the_librarys():
-    import ioca_jax as ioca
-
     order = np.array([3, 0, 4])
     masks = curves.masks_at(order[None, None], np.arange(4), 5)
     np.testing.assert_array_equal(masks[0, 0], ioca.cumulative_masks(order, 5))
