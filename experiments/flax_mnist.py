@@ -2,15 +2,13 @@
 
     python -m experiments.flax_mnist --data_dir=data --workdir=runs/flax_mnist
 
-The network is that of Flax's MNIST tutorial (flax.readthedocs.io): two convolutions
-with batch norm, dropout and average pooling, then two dense layers. It contains nothing
-of this library. It is trained here for each seed with AdamW, then traced and studied
-like any network of your own; copy this file to begin.
+The network (``experiments/flax_network.py``) contains nothing of this library. It is
+trained here for each seed with AdamW, then traced and studied like any network of your
+own; copy this file to begin.
 The flags are those of a study; widths, activation and regularisers do not apply.
 """
 
 import dataclasses
-from functools import partial
 from typing import Any
 
 import jax
@@ -21,6 +19,7 @@ from flax import nnx
 
 import ioca_jax as ioca
 from experiments import config_flags
+from experiments.flax_network import CNN
 from ioca_jax.study import events
 from ioca_jax.study.runner import how_to_go_on
 
@@ -28,30 +27,6 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=Tru
 NUM_TEST = flags.DEFINE_integer("num_test", 2000, "Examples of the test split to use.")
 config_flags.define(ioca.StudyConfig)
 flags.adopt_module_key_flags(config_flags)
-
-
-class CNN(nnx.Module):
-    """A convolutional classifier of 28 by 28 images."""
-
-    def __init__(self, *, rngs: nnx.Rngs):  # noqa: D107
-        self.conv1 = nnx.Conv(1, 32, kernel_size=(3, 3), rngs=rngs)
-        self.batch_norm1 = nnx.BatchNorm(32, rngs=rngs)
-        self.dropout1 = nnx.Dropout(rate=0.025)
-        self.conv2 = nnx.Conv(32, 64, kernel_size=(3, 3), rngs=rngs)
-        self.batch_norm2 = nnx.BatchNorm(64, rngs=rngs)
-        self.avg_pool = partial(nnx.avg_pool, window_shape=(2, 2), strides=(2, 2))
-        self.linear1 = nnx.Linear(3136, 256, rngs=rngs)
-        self.dropout2 = nnx.Dropout(rate=0.025)
-        self.linear2 = nnx.Linear(256, 10, rngs=rngs)
-
-    def __call__(self, x, rngs: nnx.Rngs | None = None):
-        """Images [N, 28, 28, 1] to logits [N, 10]."""
-        x = self.batch_norm1(self.dropout1(self.conv1(x), rngs=rngs))
-        x = self.avg_pool(nnx.relu(x))
-        x = self.avg_pool(nnx.relu(self.batch_norm2(self.conv2(x))))
-        x = x.reshape(x.shape[0], -1)
-        x = nnx.relu(self.dropout2(self.linear1(x), rngs=rngs))
-        return self.linear2(x)
 
 
 @nnx.jit

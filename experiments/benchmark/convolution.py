@@ -1,11 +1,11 @@
 """Cases of curves of a convolutional network, traced, beside PyTorch with hooks.
 
-The network is that of Flax's MNIST example, as published there.
+The network is that of Flax's MNIST tutorial.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -24,6 +24,7 @@ from experiments.benchmark.inputs import (
     installed_peers,
 )
 from experiments.benchmark.timing import Contender
+from experiments.flax_network import CNN
 from ioca_jax.networks.jaxprs import named_leaves
 
 _SIDE = 28
@@ -31,30 +32,6 @@ _SIDE = 28
 _PRODUCTS = np.array([18 * 28**2 * 32, 18 * 14**2 * 32 * 64, 2 * 3136 * 256, 20 * 256])
 _ABOVE = _PRODUCTS[::-1].cumsum()[::-1]
 _MOST_CHECKED = 6
-
-
-class CNN(nnx.Module):
-    """A convolutional classifier of 28 by 28 images."""
-
-    def __init__(self, *, rngs: nnx.Rngs):  # noqa: D107
-        self.conv1 = nnx.Conv(1, 32, kernel_size=(3, 3), rngs=rngs)
-        self.batch_norm1 = nnx.BatchNorm(32, rngs=rngs)
-        self.dropout1 = nnx.Dropout(rate=0.025)
-        self.conv2 = nnx.Conv(32, 64, kernel_size=(3, 3), rngs=rngs)
-        self.batch_norm2 = nnx.BatchNorm(64, rngs=rngs)
-        self.avg_pool = partial(nnx.avg_pool, window_shape=(2, 2), strides=(2, 2))
-        self.linear1 = nnx.Linear(3136, 256, rngs=rngs)
-        self.dropout2 = nnx.Dropout(rate=0.025)
-        self.linear2 = nnx.Linear(256, 10, rngs=rngs)
-
-    def __call__(self, x, rngs: nnx.Rngs | None = None):
-        """Images [N, 28, 28, 1] to logits [N, 10]."""
-        x = self.batch_norm1(self.dropout1(self.conv1(x), rngs=rngs))
-        x = self.avg_pool(nnx.relu(x))
-        x = self.avg_pool(nnx.relu(self.batch_norm2(self.conv2(x))))
-        x = x.reshape(x.shape[0], -1)
-        x = nnx.relu(self.dropout2(self.linear1(x), rngs=rngs))
-        return self.linear2(x)
 
 
 def traced_cnn(x: Any) -> tuple[ioca.Network, Any]:

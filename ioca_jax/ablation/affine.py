@@ -95,22 +95,26 @@ def sum_curves(engine: CurveEngine, lowest: int, arrays, x, y):
 
         def ablated(carry, outputs, y_chunk):
             chunk = _chunk(model, lowest, affine, outputs.T, y_chunk)
-
-            def curve(order_and_clamp):
-                ablated_points = engine.curve(chunk, *order_and_clamp)
-                return jax.tree.map(
-                    lambda first, others: jnp.concatenate([first[None], others]),
-                    chunk.intact,
-                    ablated_points,
-                )
-
-            sums = jax.lax.map(curve, (orders, clamps))
+            sums = _score_chunk(engine, chunk, orders, clamps)
             return jax.tree.map(jnp.add, carry, sums)
 
         zeros = zero_scores(model.num_classes, len(orders), orders.shape[1] + 1)
         return fold_examples(images, zeros, x, y, chunk_size=sizes.images)
 
     return jax.lax.map(of_network, arrays)
+
+
+def _score_chunk(engine: CurveEngine, chunk: Chunk, orders: Array, clamps: Array):
+    """Scores [M, K+1, ...] of a chunk of examples: intact, then the order's points."""
+
+    def curve(order_and_clamp):
+        return jax.tree.map(
+            lambda first, others: jnp.concatenate([first[None], others]),
+            chunk.intact,
+            engine.curve(chunk, *order_and_clamp),
+        )
+
+    return jax.lax.map(curve, (orders, clamps))
 
 
 def _chunk(model: MLP, lowest: int, affine, outputs: Array, y: Array) -> Chunk:

@@ -336,18 +336,23 @@ def _greedy(network, variables, clamp, x, y, keys, neurons, memory_gb):
     def of_network(arrays):
         variables, clamp, key = arrays
         losses = losses_of(network, variables, clamp, x, y, neurons, memory_gb)
-        # Equal losses: the first in a random order goes.
-        shuffled = random_order(jnp.asarray(neurons, jnp.int32), key=key)
-
-        def step(kept, _):
-            costs = jnp.where(kept, losses(kept), jnp.inf)[shuffled]
-            chosen = shuffled[jnp.argmin(costs)]
-            return kept.at[chosen].set(False), chosen
-
-        everything = jnp.ones(network.num_neurons, bool)
-        return jax.lax.scan(step, everything, None, length=len(neurons))[1]
+        return _greedy_order(losses, neurons, network.num_neurons, key)
 
     return jax.lax.map(of_network, (variables, clamp, keys))
+
+
+def _greedy_order(losses: Callable, neurons, num_neurons: int, key: Array) -> Array:
+    """One greedy order [K], by the losses without each kept neuron."""
+    # Equal losses: the first in a random order goes.
+    shuffled = random_order(jnp.asarray(neurons, jnp.int32), key=key)
+
+    def step(kept, _):
+        costs = jnp.where(kept, losses(kept), jnp.inf)[shuffled]
+        chosen = shuffled[jnp.argmin(costs)]
+        return kept.at[chosen].set(False), chosen
+
+    everything = jnp.ones(num_neurons, bool)
+    return jax.lax.scan(step, everything, None, length=len(neurons))[1]
 
 
 def greedy_orders(

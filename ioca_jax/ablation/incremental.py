@@ -59,30 +59,22 @@ class IncrementalEngine:
 
     def orders(self, arrays, x, y):
         """Correct [S, M, K+1, C] and summed losses [S, M, K+1] for orders [S, M, K]."""
+        return _sum_chunks(self, arrays, x, y)
+
+    def score_chunk(self, variables, orders, clamps, x, y):
+        """Scores [M, K+1, ...] of one network and one chunk of examples."""
         network, layers = self.network, jnp.asarray(self.network.layer_of_neuron)
+        values = network.prefix(variables, x, self.layers[0])
 
-        def of_network(arrays):
-            variables, orders, clamps = arrays
+        def curve(order_and_clamp):
+            order, clamp = order_and_clamp
+            steps = steps_of_neurons(order, network.num_neurons)
+            of_point = jnp.pad(layers[order], (1, 0))
+            one = _Curve(variables, steps, of_point, clamp, y)
+            zeros = zero_scores(network.num_classes, len(of_point))
+            return self._run(one, 0, values, jnp.int32(0), zeros)[1]
 
-            def chunk(carry, x_chunk, y_chunk):
-                values = network.prefix(variables, x_chunk, self.layers[0])
-
-                def curve(order_and_clamp):
-                    order, clamp = order_and_clamp
-                    steps = steps_of_neurons(order, network.num_neurons)
-                    of_point = jnp.pad(layers[order], (1, 0))
-                    one = _Curve(variables, steps, of_point, clamp, y_chunk)
-                    zeros = zero_scores(network.num_classes, len(of_point))
-                    return self._run(one, 0, values, jnp.int32(0), zeros)[1]
-
-                scores = jax.lax.map(curve, (orders, clamps))
-                return jax.tree.map(jnp.add, carry, scores)
-
-            num_orders, num_steps = orders.shape
-            zeros = zero_scores(network.num_classes, num_orders, num_steps + 1)
-            return fold_examples(chunk, zeros, x, y, chunk_size=self.examples)
-
-        return jax.lax.map(of_network, arrays)
+        return jax.lax.map(curve, (orders, clamps))
 
     def _run(self, curve: _Curve, level: int, values: Values, start: Array, scores):
         """Points from ``start`` on, while steps are in this level's layer or above.
@@ -129,28 +121,18 @@ class AffineEngine:
 
     def orders(self, arrays, x, y):
         """Correct [S, M, K+1, C] and summed losses [S, M, K+1] for orders [S, M, K]."""
-        network = self.network
-        first = slices_of(network.layers)[self.layer].start
+        return _sum_chunks(self, arrays, x, y)
 
-        def of_network(arrays):
-            variables, orders, clamps = arrays
+    def score_chunk(self, variables, orders, clamps, x, y):
+        """Scores [M, K+1, ...] of one network and one chunk of examples."""
+        first = slices_of(self.network.layers)[self.layer].start
+        terms = self._terms(variables, x)
 
-            def chunk(carry, x_chunk, y_chunk):
-                terms = self._terms(variables, x_chunk)
+        def curve(order_and_clamp):
+            order, clamp = order_and_clamp
+            return _score_prefix_sums(terms, order - first, clamp[order], y)
 
-                def curve(order_and_clamp):
-                    order, clamp = order_and_clamp
-                    rows = order - first
-                    return _score_prefix_sums(terms, rows, clamp[order], y_chunk)
-
-                scores = jax.lax.map(curve, (orders, clamps))
-                return jax.tree.map(jnp.add, carry, scores)
-
-            num_orders, num_steps = orders.shape
-            zeros = zero_scores(network.num_classes, num_orders, num_steps + 1)
-            return fold_examples(chunk, zeros, x, y, chunk_size=self.examples)
-
-        return jax.lax.map(of_network, arrays)
+        return jax.lax.map(curve, (orders, clamps))
 
     def _terms(self, variables: Any, x: Array) -> "_Terms":
         network, layer = self.network, self.network.layers[self.layer]
@@ -173,6 +155,23 @@ class AffineEngine:
         constant, pull_back = jax.vjp(logits, zeros)
         terms = jax.lax.map(of_class, jnp.arange(network.num_classes))
         return _Terms(constant.T, *(term.swapaxes(0, 1) for term in terms))
+
+
+def _sum_chunks(engine: IncrementalEngine | AffineEngine, arrays, x, y):
+    """Scores of all examples, one network after another."""
+
+    def of_network(arrays):
+        _, orders, _ = arrays
+        num_orders, num_steps = orders.shape
+
+        def chunk(carry, x_chunk, y_chunk):
+            scores = engine.score_chunk(*arrays, x_chunk, y_chunk)
+            return jax.tree.map(jnp.add, carry, scores)
+
+        zeros = zero_scores(engine.network.num_classes, num_orders, num_steps + 1)
+        return fold_examples(chunk, zeros, x, y, chunk_size=engine.examples)
+
+    return jax.lax.map(of_network, arrays)
 
 
 class _Terms(NamedTuple):

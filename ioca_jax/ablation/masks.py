@@ -105,62 +105,59 @@ class MasksEngine:
 
     def orders(self, arrays, x, y):
         """Correct [S, M, K+1, C] and summed losses [S, M, K+1] for orders [S, M, K]."""
-        num_neurons, (num_orders, num_steps) = (
-            self.network.num_neurons,
-            arrays[1].shape[1:],
-        )
+        return jax.lax.map(lambda network: self._orders(*network, x, y), arrays)
 
-        def of_network(network):
-            variables, orders, clamps = network
+    def _orders(self, variables, orders, clamps, x, y):
+        num_orders, num_steps = orders.shape
+        num_neurons = self.network.num_neurons
 
-            def ablation_of(index, point):
-                within = jnp.arange(num_steps) < point
-                ablated = jnp.where(within, orders[index], num_neurons)
-                return Ablation(without(ablated, num_neurons), clamps[index])
+        def ablation_of(index, point):
+            within = jnp.arange(num_steps) < point
+            ablated = jnp.where(within, orders[index], num_neurons)
+            return Ablation(without(ablated, num_neurons), clamps[index])
 
-            return self._sums(variables, ablation_of, (num_orders, num_steps + 1), x, y)
-
-        return jax.lax.map(of_network, arrays)
+        return self._sums(variables, ablation_of, (num_orders, num_steps + 1), x, y)
 
     def singles(self, arrays, x, y):
         """Each neuron of layer ``lowest`` alone, after no neuron.
 
         Correct [S, A, 1+w, C] and summed losses [S, A, 1+w] for clamps [S, A, H].
         """
+        return jax.lax.map(lambda network: self._singles(*network, x, y), arrays)
+
+    def _singles(self, variables, clamps, x, y):
         num_neurons = self.network.num_neurons
         (neurons,) = np.nonzero(self.network.layer_of_neuron == self.lowest)
         ablated = jnp.array([[num_neurons], *neurons[:, None]])
 
-        def of_network(network):
-            variables, clamps = network
+        def ablation_of(index, neuron):
+            return Ablation(without(ablated[neuron], num_neurons), clamps[index])
 
-            def ablation_of(index, neuron):
-                return Ablation(without(ablated[neuron], num_neurons), clamps[index])
+        return self._sums(variables, ablation_of, (len(clamps), len(ablated)), x, y)
 
-            return self._sums(variables, ablation_of, (len(clamps), len(ablated)), x, y)
+    def _score_chunk(self, variables, ablation_of, indices: Array, x, y):
+        network, lowest = staged(self.network), self.lowest
+        values = network.prefix(variables, x, lowest)
 
-        return jax.lax.map(of_network, arrays)
+        def one_ablation(index):
+            logits, _ = network.above(variables, lowest, values, ablation_of(*index))
+            return score_logits(logits.T, y)
+
+        return jax.lax.map(
+            one_ablation, tuple(indices), batch_size=self.at_once.ablations
+        )
 
     def _sums(self, variables, ablation_of: Callable[..., Ablation], shape, x, y):
         """Scores of one network, of the ablation of each index into a shape."""
-        network, lowest = staged(self.network), self.lowest
         indices = jnp.indices(shape).reshape(len(shape), -1)
 
         def chunk(carry, x_chunk, y_chunk):
-            values = network.prefix(variables, x_chunk, lowest)
-
-            def one_ablation(index):
-                logits, _ = network.above(
-                    variables, lowest, values, ablation_of(*index)
-                )
-                return score_logits(logits.T, y_chunk)
-
-            scores = jax.lax.map(
-                one_ablation, tuple(indices), batch_size=self.at_once.ablations
+            scores = self._score_chunk(
+                variables, ablation_of, indices, x_chunk, y_chunk
             )
             return jax.tree.map(jnp.add, carry, scores)
 
-        zeros = zero_scores(network.num_classes, indices.shape[1])
+        zeros = zero_scores(self.network.num_classes, indices.shape[1])
         sums = fold_examples(chunk, zeros, x, y, chunk_size=self.at_once.examples)
         return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), sums)
 
