@@ -243,9 +243,11 @@ def _engine(
             f"layers in a row, as MLP has; this network is a {type(model).__name__}"
         )
     elif name == "rank_one":
-        engine = rank_one_engine(model, layers, *x.shape, memory_gb)
+        engine = rank_one_engine(model, layers, len(x), x.shape[1], memory_gb)
     else:
-        engine = prefix_sums_engine(model, layers[0], *x.shape, num_steps, memory_gb)
+        engine = prefix_sums_engine(
+            model, layers[0], len(x), x.shape[1], num_steps, memory_gb
+        )
     return type(engine).orders, engine
 
 

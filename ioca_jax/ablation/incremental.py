@@ -161,11 +161,11 @@ def _sum_chunks(engine: IncrementalEngine | AffineEngine, arrays, x, y):
     """Scores of all examples, one network after another."""
 
     def of_network(arrays):
-        _, orders, _ = arrays
+        variables, orders, clamps = arrays
         num_orders, num_steps = orders.shape
 
         def chunk(carry, x_chunk, y_chunk):
-            scores = engine.score_chunk(*arrays, x_chunk, y_chunk)
+            scores = engine.score_chunk(variables, orders, clamps, x_chunk, y_chunk)
             return jax.tree.map(jnp.add, carry, scores)
 
         zeros = zero_scores(engine.network.num_classes, num_orders, num_steps + 1)

@@ -105,9 +105,10 @@ class MasksEngine:
 
     def orders(self, arrays, x, y):
         """Correct [S, M, K+1, C] and summed losses [S, M, K+1] for orders [S, M, K]."""
-        return jax.lax.map(lambda network: self._orders(*network, x, y), arrays)
+        return jax.lax.map(lambda network: self._orders(network, x, y), arrays)
 
-    def _orders(self, variables, orders, clamps, x, y):
+    def _orders(self, network, x, y):
+        variables, orders, clamps = network
         num_orders, num_steps = orders.shape
         num_neurons = self.network.num_neurons
 
@@ -123,9 +124,10 @@ class MasksEngine:
 
         Correct [S, A, 1+w, C] and summed losses [S, A, 1+w] for clamps [S, A, H].
         """
-        return jax.lax.map(lambda network: self._singles(*network, x, y), arrays)
+        return jax.lax.map(lambda network: self._singles(network, x, y), arrays)
 
-    def _singles(self, variables, clamps, x, y):
+    def _singles(self, network, x, y):
+        variables, clamps = network
         num_neurons = self.network.num_neurons
         (neurons,) = np.nonzero(self.network.layer_of_neuron == self.lowest)
         ablated = jnp.array([[num_neurons], *neurons[:, None]])

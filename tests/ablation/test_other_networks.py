@@ -163,7 +163,7 @@ def test_greedy_orders_are_brute_force(written):
     neurons = np.array([1, 4, 0, *range(network.num_neurons - 3, network.num_neurons)])
     (order,) = effects.greedy_orders(
         *written.of_one_seed,
-        neurons,
+        neurons=neurons,
         keys=jax.random.split(jax.random.key(0), 1),
         memory_gb=2e-5,
     )

@@ -345,8 +345,8 @@ def test_the_cnns_oracle_is_flaxs_network():
     clamp = rng.normal(size=network.num_neurons).astype(np.float32)
     logits, _ = network.apply(variables, x, ioca.Ablation(keep, clamp))
     weights = convolution.weights_of(variables)
-    parts = (np.split(array, [32, 96]) for array in (keep, clamp))
-    expected = convolution.forward(weights, *parts, x.astype(np.float64))
+    keeps, clamps = (np.split(array, [32, 96]) for array in (keep, clamp))
+    expected = convolution.forward(weights, keeps, clamps, x.astype(np.float64))
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -550,7 +550,9 @@ def test_tables_of_named_layers_are_those_of_numbered_ones():
         for column in {"layer", "scope"} & set(table):
             table[column] = [named.get(label, label) for label in table[column]]
         columns = [column for column in table if column != "sentence"]
-        pd.testing.assert_frame_equal(found[name][columns], table[columns])
+        pd.testing.assert_frame_equal(
+            pd.DataFrame(found[name][columns]), pd.DataFrame(table[columns])
+        )
     assert found["hypotheses"]["sentence"].str.contains("In a/b:input, clamped").any()
 
 
