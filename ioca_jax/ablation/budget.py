@@ -1,9 +1,12 @@
 """How many examples, masks or points fit into a memory budget at once."""
 
+import math
+
 import jax
 
 from ioca_jax.checks import check_memory
 from ioca_jax.devices import device_mesh
+from ioca_jax.networks.network import Network
 
 
 def device_budget(memory_gb: float) -> float:
@@ -16,6 +19,15 @@ def device_budget(memory_gb: float) -> float:
 # Beyond about this many floats in an array that each step rewrites, caches are left
 # and nothing is gained; measured on two CPU cores with benchmark_ablation.
 FLOATS_PER_STEP = 256 * 1024
+
+
+def widest_value(network: Network, lowest: int = 0) -> int:
+    """Numbers in one example's largest value from a layer on.
+
+    Of a traced network, the largest of all that it computes, whichever its layers are.
+    """
+    sizes = [math.prod(layer.shape) for layer in network.layers[lowest:]]
+    return max(*sizes, network.num_classes, getattr(network, "widest", 0))
 
 
 def number_that_fits(memory_gb: float, floats: int, most: int) -> int:

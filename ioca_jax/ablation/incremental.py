@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ioca_jax.ablation.affine import steps_of_neurons
-from ioca_jax.ablation.budget import number_that_fits
+from ioca_jax.ablation.budget import number_that_fits, widest_value
 from ioca_jax.ablation.evaluation import score_logits, zero_scores
 from ioca_jax.batching import fold_examples
 from ioca_jax.networks.network import (
@@ -243,12 +243,11 @@ def incremental_engine(
     """The engine with as many examples at once as fit into the budget.
 
     An example holds its values at every layer of ``layers``, and what is computed from
-    one to the next, for which twice the largest is allowed. Leaves of ``variables``
-    begin with S.
+    one to the next, for which four times the largest is allowed. Leaves of
+    ``variables`` begin with S.
     """
-
     held = _floats_held(network, variables, layers, x[:2])
-    floats = sum(held) + 4 * max(held)
+    floats = sum(held) + 4 * max(*held, widest_value(network, layers[0]))
     most = min(len(x), _MOST_EXAMPLES)
     if len(layers) == 1 and network.is_affine_above(layers[0]):
         floats += network.num_classes * (4 * num_steps + 2 * held[0])

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from ioca_jax.ablation.budget import FLOATS_PER_STEP, number_that_fits
+from ioca_jax.ablation.budget import FLOATS_PER_STEP, number_that_fits, widest_value
 from ioca_jax.ablation.evaluation import score_logits, zero_scores
 from ioca_jax.batching import fold_examples
 from ioca_jax.networks.network import Ablation, Layer, Network, StagedNetwork, Values
@@ -67,9 +67,12 @@ def fit_budget(
     hold two copies of the widest layer above, and of the logits.
     """
     sizes = [math.prod(layer.shape) for layer in network.layers]
-    above = 2 * (max((*sizes[lowest:], network.num_classes)) + network.num_classes)
+    widest = widest_value(network, lowest)
+    above = 2 * (widest + network.num_classes)
     most = min(num_examples, 1000)
-    examples = number_that_fits(memory_gb / 2, above + 2 * sum(sizes), most)
+    examples = number_that_fits(
+        memory_gb / 2, above + 2 * max(sum(sizes), widest), most
+    )
     at_once = FLOATS_PER_STEP // (examples * above) + 1
     ablations = number_that_fits(memory_gb / 2, above * examples, at_once)
     return AtOnce(examples, ablations)

@@ -10,6 +10,7 @@ derivative of its own that holds products is differentiated as it is computed.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -147,6 +148,13 @@ class TracedNetwork:
     def layer_slices(self) -> tuple[slice, ...]:
         """Where each layer lies on the neuron axis."""
         return slices_of(self.layers)
+
+    @property
+    def widest(self) -> int:
+        """The numbers in one example's largest value, of all that are computed."""
+        program, size = self._programs[_SIZES[0]], _SIZES[0]
+        computed = [n for equation in program.equations for n in equation.outputs]
+        return max(math.prod(program.values[n].shape) for n in computed) // size
 
     def __str__(self):
         """A table of the layers, and what is none."""
