@@ -1,6 +1,5 @@
 """README and BUILD are executed: the examples run, the commands exist."""
 
-import importlib.util
 import pathlib
 import re
 import shlex
@@ -54,15 +53,36 @@ def beginning():
     return namespace
 
 
-def test_the_guides_examples_run(beginning, tmp_path, monkeypatch):
+QUICK = ("Flax Linen", "scikit-learn")
+
+
+def examples_of_guide() -> dict[str, str]:
+    """The other blocks by the section that they are in, one for each."""
+    sections = (ROOT / GUIDE).read_text().split("\n## ")[1:]
+    titles = [section.partition("\n")[0] for section in sections]
+    examples = {}
+    for title, section in zip(titles, sections, strict=True):
+        for block in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
+            examples[title] = block
+    return examples
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        section if section in QUICK else pytest.param(section, marks=pytest.mark.slow)
+        for section in examples_of_guide()
+    ],
+)
+def test_the_guides_examples_run(section, beginning, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plots, "save_figures", lambda *_: [])
-    examples = blocks("python", [GUIDE])[1:]
-    assert len(examples) == 8
-    for example in examples:
-        if "torch" in example and importlib.util.find_spec("torch") is None:
-            continue
-        exec(compile(example, GUIDE, "exec"), beginning)
+    example = examples_of_guide()[section]
+    if section == "PyTorch":
+        pytest.importorskip("torch")
+    if section.startswith("Many networks"):
+        exec(compile(examples_of_guide()["Flax Linen"], GUIDE, "exec"), beginning)
+    exec(compile(example, GUIDE, "exec"), beginning)
 
 
 def test_the_jobs_and_flags_that_are_named_exist():

@@ -118,6 +118,7 @@ def test_the_grid_is_a_cross_product_with_memory(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_memory_is_measured_in_a_process_of_its_own():
     done = run_process(
         "--ceilings=1e9,1e9", "--memory_of=measures:default", "--nopeers"

@@ -115,6 +115,7 @@ def test_figures_of_the_fewest_neurons_groups_and_epochs(hidden, fill):
         assert "1 network (1 diverged" in title(figure)
 
 
+@pytest.mark.slow
 def test_figures_of_many_layers_with_long_names_draw_some_of_them():
     names = [f"backbone/stage_{n}/block/Conv_1:input" for n in range(20)]
     results = joint_results(hidden=(2,) * 20, seeds=2, measures=THREE[1:])

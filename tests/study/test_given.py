@@ -182,6 +182,7 @@ def test_given_networks_are_studied_and_not_trained(given, networks, data):
     np.testing.assert_equal(saved, variables)
 
 
+@pytest.mark.slow
 def test_given_networks_go_on_in_chunks_and_shards(given, networks, data, tmp_path):
     whole = ioca.load_results(given)
     of_time = {"created": "", "seconds": "", "source_revision": ""}

@@ -112,6 +112,7 @@ def test_a_run_may_end_at_any_operation(computed, tiny_run, tmp_path):
     kill_everywhere(run, tmp_path, tiny_run)
 
 
+@pytest.mark.slow
 def test_joining_may_end_at_any_operation(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr(study_folder.plots, "save_figures", lambda *_: [])
     shutil.copytree(tiny_run, tmp_path / "part")

@@ -252,6 +252,7 @@ def test_another_configuration_is_refused_and_what_stood_there_stands(folder):
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_seed_is_the_same_alone_and_with_other_measures(results, tmp_path):
     config = dataclasses.replace(
         CONFIG, seeds=(0,), measures=("kl_selectivity",), clamps=("mean",)
@@ -312,9 +313,8 @@ def test_single_ablations_and_what_chance_explains(results, networks, data):
         assert here["selective_class"].values[neuron] == divergences.argmax()
 
 
-@pytest.mark.parametrize(
-    "clamp", ["mean", pytest.param("zero", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("clamp", ["mean", "zero"])
 def test_every_measure_flows_through_a_study(clamp, data, monkeypatch):
     """Scores of all kinds are stored, ordered by, and the same as computed alone."""
     other = {"mean": "_zero", "zero": "_mean"}[clamp]

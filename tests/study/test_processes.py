@@ -91,6 +91,7 @@ def results_of(folder):
     return results.assign_attrs(created="", seconds="")
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_results_of_one(start, start_two, tmp_path):
     alone = start(f"--workdir={tmp_path / 'one'}")
     # In chunks that do not divide among the processes, and in two runs.
@@ -110,6 +111,7 @@ def test_two_processes_give_the_results_of_one(start, start_two, tmp_path):
     assert [process.returncode for process in again] == [0, 0], outputs
 
 
+@pytest.mark.slow
 def test_when_one_process_dies_the_others_stop_and_a_new_start_goes_on(
     start_two, tmp_path
 ):

@@ -168,6 +168,7 @@ def test_a_damaged_chunk_is_named_and_computed_again(stopped, whole, data, file)
     assert_same_run(stopped, whole)
 
 
+@pytest.mark.slow
 def test_a_truncated_chunk_is_computed_again(stopped, whole, data):
     place = sorted((stopped / "chunks").iterdir())[1]
     os.truncate(place / "results.npz", 100)
@@ -176,6 +177,7 @@ def test_a_truncated_chunk_is_computed_again(stopped, whole, data):
     assert_same_run(stopped, whole)
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_what_was_finished(stopped, whole, data):
     before = {p: p.read_bytes() for p in stopped.rglob("*.npz")}
     # A limit on file size is a disk that is full at any file of a chunk.
@@ -239,6 +241,7 @@ def test_the_command_joins_shards(shards, whole, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_shards_are_the_run(shards, whole, data, tmp_path):
     seeds = [ioca.load_results(shard)["seed"].values.tolist() for shard in shards]
     assert seeds == [[4, 2], [0, 9], [7]]
@@ -321,6 +324,7 @@ def wait_for(condition, seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused_and_sigterm_says_how_to_go_on(whole, data, tmp_path):
     folder = tmp_path / "run"
     first = start(*FLAGS, f"--workdir={folder}")
@@ -343,6 +347,7 @@ def test_a_second_run_is_refused_and_sigterm_says_how_to_go_on(whole, data, tmp_
     assert_same_run(folder, whole)
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_loses_nothing_finished(whole, tmp_path):
     folder = tmp_path / "run"
     for finished in range(KILLS):

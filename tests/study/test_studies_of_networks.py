@@ -212,6 +212,7 @@ def test_a_run_goes_on_and_shards_are_joined(folder, results, networks, data, tm
         run(folder, network=other)
 
 
+@pytest.mark.slow
 def test_an_mlp_as_a_function_gives_its_own_results(tmp_path):
     data = own_data()
     some = [random_network(seed, hidden=(7, 5)) for seed in range(2)]
