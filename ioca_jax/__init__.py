@@ -1,7 +1,8 @@
 """Which neurons of a trained classifier matter, alone and together, and how sure?
 
-Trains many fully-connected networks at once, measures every hidden neuron in bits,
-ablates neurons cumulatively in every order that matters, and reports what follows.
+Takes any network that is a JAX function, or trains fully-connected and convolutional
+networks for many seeds at once; measures every neuron in bits, ablates neurons
+cumulatively in the orders of these measures and at random, and tests over seeds.
 Method: R. A. Amjad, K. Liu, B. C. Geiger, "Understanding Neural Networks and Individual
 Neuron Importance via Information-Ordered Cumulative Ablation", arXiv 1804.06679.
 
@@ -10,7 +11,7 @@ Packages, each of which imports only those above it:
 ==============  ========================================================
 ``data``        examples and labels in three splits
 ``sources``     MNIST digits, TensorFlow Datasets, ``.npz`` files
-``networks``    the network protocol, ``MLP``, training
+``networks``    the network protocol, ``MLP``, ``CNN``, tracing, training
 ``ablation``    orders, ablation curves, effects of neurons, pruning
 ``measures``    quantisers, counts, information of neurons, pairs, groups
 ``results``     the labelled results of a study and their files
