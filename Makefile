@@ -18,7 +18,7 @@ test: .venv/installed-dev
 test-all: .venv/installed-dev
 	IOCA_SLOW=1 .venv/bin/python -m pytest -q --numprocesses=2 --dist=worksteal
 
-# About eleven minutes; the figures are in runs/benchmark.json.
+# About thirteen minutes; the figures are in runs/benchmark.json.
 benchmark: .venv/installed-benchmark
 	.venv/bin/python -m experiments.benchmark --measure_memory=ours
 

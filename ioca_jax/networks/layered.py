@@ -254,7 +254,9 @@ def checked_widths(name: str, widths: Sequence[int]) -> tuple[int, ...]:
 
 
 @functools.cache
-def _shapes(network: LayeredNetwork, num_inputs: int) -> dict[str, tuple[int, ...]]:
+def variable_shapes(
+    network: LayeredNetwork, num_inputs: int
+) -> dict[str, tuple[int, ...]]:
     """By path, the shapes of one network's variables."""
     key, x = jax.random.key(0), jnp.zeros((1, num_inputs))
     return _named_shapes(jax.eval_shape(lambda: network.init(key, x)))
@@ -285,7 +287,7 @@ def check_variables(
     if num_inputs is None:
         num_inputs = network.num_inputs(given)
     leading = () if num_networks is None else (num_networks,)
-    of_one = _shapes(network, num_inputs)  # pyright: ignore[reportArgumentType]
+    of_one = variable_shapes(network, num_inputs)  # pyright: ignore[reportArgumentType]
     expected = {name: (*leading, *shape) for name, shape in of_one.items()}
     if given == expected:
         return

@@ -36,7 +36,7 @@ from ioca_jax.devices import (
     spread_examples,
 )
 from ioca_jax.networks.cnn import CNN
-from ioca_jax.networks.layered import check_variables
+from ioca_jax.networks.layered import check_variables, variable_shapes
 from ioca_jax.networks.mlp import MLP
 
 OPTIMIZERS = {
@@ -268,19 +268,15 @@ def bytes_per_seed(
 ) -> int:
     """Estimates the bytes that the training of one network holds at once."""
     num_train, *shape = data.train.x.shape
-    variables = jax.tree.leaves(_shapes(model, shape))
-    weights = sum(math.prod(leaf.shape) for leaf in variables)
+    num_inputs = math.prod(shape)
+    shapes = variable_shapes(model, num_inputs)  # pyright: ignore[reportArgumentType]
+    weights = sum(map(math.prod, shapes.values()))
     # Weights, two moments, gradient, update, and one being written.
     copies = 6 + num_snapshots
     outputs = sum(math.prod(layer.shape) for layer in model.layers)
     activations = 6 * (outputs + model.num_classes)
     batch = config.batch_size * (math.prod(shape) + activations)
     return 4 * (copies * weights + 2 * batch + 4 * num_train)
-
-
-def _shapes(model: MLP | CNN, shape: Sequence[int]) -> Any:
-    """The variables of one network for examples of a shape, as shapes and types."""
-    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *shape)))
 
 
 def _copies(variables: Any, places: np.ndarray) -> Any:
