@@ -145,7 +145,8 @@ class RunFolder:
         config = self.config
         replay = "python -m experiments.run_study --flagfile=flags.txt --workdir=..."
         from_caller = []
-        if not config.network and not can_load(config.dataset):
+        loads = config.data_dir or can_load(config.dataset)
+        if not config.network and not loads:
             from_caller.append(f"the data {config.dataset} (digest {data_digest})")
         if not config.network and self.variables_digest:
             from_caller.append("the networks")

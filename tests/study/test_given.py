@@ -14,6 +14,7 @@ import ioca_jax as ioca
 from ioca_jax.plots import training_history
 from ioca_jax.plots.save import drawable_figures
 from ioca_jax.study import given as given_to_runs
+from ioca_jax.study.folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -302,3 +303,18 @@ def test_there_is_no_training_to_look_at(networks, data, tmp_path):
     config = dataclasses.replace(TINY, trajectory_epochs=(0, 1))
     with pytest.raises(ValueError, match="^trajectory_epochs: expected none with net"):
         study_given(tmp_path / "run", networks, data, config)
+
+
+@pytest.mark.parametrize(
+    ("fields", "replay"),
+    [
+        (
+            {"dataset": "mine"},
+            "# Replay: from Python alone, as the data mine (digest d)",
+        ),
+        ({"dataset": "mine", "data_dir": "data"}, "# Replay: python -m experiments."),
+    ],
+)
+def test_data_of_a_directory_are_replayed_from_there(fields, replay, tmp_path):
+    RunFolder(tmp_path, ioca.StudyConfig(**fields))._write_flags("d")
+    assert (tmp_path / "flags.txt").read_text().startswith(replay)
