@@ -32,7 +32,8 @@ def fold_examples(
     examples whose label is ``IGNORE_LABEL``.
     """
     num_examples = len(y)
-    size = min(chunk_size, num_examples)
+    chunks = -(-num_examples // chunk_size)
+    size = -(-num_examples // chunks)  # all alike, so that few examples come twice
 
     def body(carry: Carry, index: Array) -> tuple[Carry, None]:
         first_new = index * size
@@ -42,4 +43,4 @@ def fold_examples(
         is_new = start + jnp.arange(size) >= first_new
         return step(carry, x_chunk, jnp.where(is_new, y_chunk, IGNORE_LABEL)), None
 
-    return jax.lax.scan(body, carry, jnp.arange(-(-num_examples // size)))[0]
+    return jax.lax.scan(body, carry, jnp.arange(chunks))[0]

@@ -1,9 +1,10 @@
 """Devices and processes, and how work is spread over them.
 
 Seeds are spread over devices where networks are trained, and examples where they are
-evaluated; a sum over devices then ends the work, and counts are the same as on one. On
-a CPU the devices are virtual: ``use_all_cores`` makes one of each core, which keeps all
-cores busy where XLA would run a chain of small operations on one.
+evaluated; a sum over devices then ends the work, and counts are the same as on one. XLA
+runs a chain of small operations on one core of a CPU. So where a CPU is one device,
+each core evaluates a share of the examples, in a thread; ``use_all_cores`` makes a
+device of each core, and they train networks too.
 
 Of several processes each works on seeds of its own, on its own devices; they meet where
 results are gathered (``gather``) and where one decides for all (``on_primary``).
@@ -16,7 +17,8 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -37,13 +39,18 @@ def use_all_cores() -> None:
     """Makes a JAX device of every CPU core; elsewhere than on CPUs it does nothing.
 
     Call it before anything runs in JAX; afterwards it is too late and changes nothing.
+    Training needs it; what only evaluates networks keeps all cores busy without it.
     """
-    if jax.config.jax_num_cpu_devices > 0:  # pyright: ignore[reportAttributeAccessIssue]
-        return  # the user has chosen
+    if _cpu_devices_are_chosen():
+        return
     try:
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     except RuntimeError:
         return  # JAX is running already, with the devices that it has
+
+
+def _cpu_devices_are_chosen() -> bool:
+    return jax.config.jax_num_cpu_devices > 0  # pyright: ignore[reportAttributeAccessIssue]
 
 
 _limit: contextvars.ContextVar[int | None] = contextvars.ContextVar(
@@ -147,6 +154,23 @@ def _split_over_devices(x: Array, y: Array) -> tuple[Array, Array]:
     return place_examples(x, y)
 
 
+# Smaller shares of the examples cost more than a second core gains.
+_FEWEST_IN_A_SHARE = 256
+
+
+def shares_at_once(x: Num[Array, "N *shape"]) -> int:
+    """Into how many shares ``sum_over_examples`` splits examples.
+
+    One for each device; where a CPU is one device that nobody asked for, one for each
+    of its cores.
+    """
+    devices = device_mesh().size
+    chosen = _limit.get() is not None or _cpu_devices_are_chosen()
+    if devices > 1 or chosen or jax.default_backend() != "cpu" or isinstance(x, Tracer):
+        return devices
+    return max(1, min(len(os.sched_getaffinity(0)), len(x) // _FEWEST_IN_A_SHARE))
+
+
 def sum_over_examples(
     function: Callable[..., Any],
     engine: Any,
@@ -154,15 +178,18 @@ def sum_over_examples(
     x: Num[Array, "N *shape"],
     y: Int[Array, " N"],
 ) -> Any:
-    """Applies a function to every device's share of the examples and adds up.
+    """Applies a function to shares of the examples and adds up.
 
     The function takes the engine, arrays, examples and labels, and returns a pytree of
     sums over the examples whose label is not ``IGNORE_LABEL``. Equal engines share a
-    compilation; every device gets the arrays whole. While tracing, the function is
-    applied as it is: the caller decides what runs where.
+    compilation. Every device works on a share, or every core (``shares_at_once``).
+    While tracing, the function is applied as it is: the caller decides what runs where.
     """
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((arrays, x, y))):
         return function(engine, arrays, x, y)
+    shares = shares_at_once(x)
+    if shares > device_mesh().size:
+        return _sum_in_threads(function, engine, arrays, x, y, shares)
     examples = _split_over_devices(x, y)
     return _sum(function, engine, device_mesh(), arrays, *examples)
 
@@ -179,6 +206,34 @@ def _sum(function, engine, mesh, arrays, x, y):
         out_specs=P(),
         check_vma=False,
     )(arrays, x, y)
+
+
+def _sum_in_threads(function, engine, arrays, x, y, shares: int):
+    """One program, run on several shares at once; JAX would queue those of a thread."""
+    images, labels = np.asarray(x), np.asarray(y)
+    size = -(-len(labels) // shares)
+
+    def share(index: int) -> tuple[Array, Array]:
+        first_new = index * size
+        start = min(first_new, len(labels) - size)
+        old, new = np.split(labels[start : start + size], [first_new - start])
+        own = np.concatenate([np.full_like(old, IGNORE_LABEL), new])
+        # A view, not a copy, where its beginning is aligned as XLA needs it.
+        return jax.device_put((images[start : start + size], own))
+
+    examples = [share(index) for index in range(shares)]
+    # Threads do not inherit what the caller has configured for its own alone.
+    program = _apply.lower(function, engine, arrays, *examples[0]).compile()
+    with ThreadPoolExecutor(shares) as threads:
+        sums = threads.map(
+            lambda some: jax.block_until_ready(program(arrays, *some)), examples
+        )
+        return reduce(partial(jax.tree.map, jnp.add), sums)
+
+
+@partial(jax.jit, static_argnames=("function", "engine"))
+def _apply(function, engine, arrays, x, y):
+    return function(engine, arrays, x, y)
 
 
 # Schedulers state the number of processes here, and JAX finds the others by itself.

@@ -1,10 +1,16 @@
 """Several devices give what one gives: counts equal, floats to rounding."""
 
 import json
+import threading
 
+import jax
 import numpy as np
 import processes
 import pytest
+from conftest import random_examples, random_network
+
+import ioca_jax as ioca
+from ioca_jax import devices
 
 # Run in a process of its own, since a process has its devices for good.
 PROGRAM = """
@@ -67,3 +73,51 @@ def test_devices_change_nothing(on_one, num_devices):
     # A network trains on one device, whichever it is.
     np.testing.assert_array_equal(here["history"], on_one["history"])
     np.testing.assert_array_equal(here["spread"], on_one["history"])
+
+
+@pytest.fixture
+def threads(monkeypatch) -> set[int]:
+    """Three cores, of which each gets a few examples; the threads that meet at work."""
+    monkeypatch.setattr(devices, "_cpu_devices_are_chosen", lambda: False)
+    monkeypatch.setattr(devices, "_FEWEST_IN_A_SHARE", 8)
+    monkeypatch.setattr(devices.os, "sched_getaffinity", lambda _: range(3))
+    block, seen = jax.block_until_ready, set()
+    all_at_once = threading.Barrier(3, timeout=60)
+
+    def watched(tree):
+        all_at_once.wait()
+        seen.add(threading.get_ident())
+        return block(tree)
+
+    monkeypatch.setattr(jax, "block_until_ready", watched)
+    return seen
+
+
+def test_one_device_of_a_cpu_keeps_all_cores_busy(threads, compiled):
+    """53 examples in three shares, the last of which repeats one."""
+    model, variables = random_network(hidden=(5, 4))
+    x, y = random_examples()
+
+    def curve(seed: int, function=ioca.ablation_curve):
+        order = np.random.default_rng(seed).permutation(9).astype(np.int32)
+        clamp = np.full(9, seed, np.float32)
+        return function(model, variables, order, clamp, x, y)
+
+    traced = jax.jit(ioca.ablation_curve, static_argnums=0)
+    whole = [curve(seed, traced) for seed in range(3)]
+    assert not threads
+    compiled.clear()
+    for seed, expected in enumerate(whole):
+        found = curve(seed)
+        np.testing.assert_array_equal(found.correct, expected.correct)
+        # float32 sums in another order
+        np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-6)
+    assert len(threads) >= 3
+    assert compiled.count("jit(_apply)") == 1
+
+
+def test_who_chose_one_device_keeps_to_it(threads):
+    x = jax.numpy.asarray(random_examples()[0])
+    assert devices.shares_at_once(x) == 3
+    with devices.limited_devices(1):
+        assert devices.shares_at_once(x) == 1

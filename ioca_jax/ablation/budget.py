@@ -3,17 +3,18 @@
 import math
 
 import jax
+from jaxtyping import Array
 
 from ioca_jax.checks import check_memory
-from ioca_jax.devices import device_mesh
+from ioca_jax.devices import shares_at_once
 from ioca_jax.networks.network import Network
 
 
-def device_budget(memory_gb: float) -> float:
-    """The budget of each device; those of a CPU share one memory."""
+def device_budget(memory_gb: float, x: Array) -> float:
+    """The budget of each share of the examples; those of a CPU have one memory."""
     check_memory(memory_gb)
     on_cpu = jax.default_backend() == "cpu"
-    return memory_gb / (device_mesh().size if on_cpu else 1)
+    return memory_gb / (shares_at_once(x) if on_cpu else 1)
 
 
 # Beyond about this many floats in an array that each step rewrites, caches are left

@@ -5,7 +5,7 @@ Four engines give the same figures: ``rank_one`` (CPUs) and ``prefix_sums``
 which recomputes only what lies above a neuron, in any network that runs in parts; and
 ``masks``, the reference that runs any network once for each mask. All stream over
 chunks of examples, bound their memory by a budget, and spread the examples over this
-host's devices.
+host's devices, or over the cores where a CPU is one device: nothing need be set.
 
 A prediction is the first greatest logit. Equal logits are decided alike by every engine
 and for every budget where they are equal exactly, as where all outputs of a layer are
@@ -67,7 +67,7 @@ def evaluate_masks(
             boolean, labels that are not classes, or NaN; variables of another network.
     """
     x, y = _checked_examples(model, x, y)
-    memory_gb = device_budget(memory_gb)
+    memory_gb = device_budget(memory_gb, x)
     check_keep(masks, model.num_neurons, name="masks")
     check_clamp(clamp, model.num_neurons)
     check_variables("variables", variables, model, num_inputs=_num_inputs(x))
@@ -197,7 +197,7 @@ def ablation_curves(
             f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}"
         )
     x, y = _checked_examples(model, x, y)
-    memory_gb = device_budget(memory_gb)
+    memory_gb = device_budget(memory_gb, x)
     is_known_order = is_known(order)
     order = checked_neurons(order, model.num_neurons)
     if not order.size:

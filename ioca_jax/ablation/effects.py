@@ -243,7 +243,7 @@ def _singles(network, variables, clamp, x, y, layer, memory_gb) -> SingleAblatio
     check_clamp(clamp, network.num_neurons)
     x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
     clamps = clamp.reshape(len(clamp), -1, clamp.shape[-1])
-    engine = masks_engine(network, layer, len(y), device_budget(memory_gb))
+    engine = masks_engine(network, layer, len(y), device_budget(memory_gb, x))
     sums = sum_over_examples(MasksEngine.singles, engine, (variables, clamps), x, y)
     width = network.layers[layer].num_neurons
     found = make_evaluation(sums, (*clamp.shape[:-1], 1 + width), len(y))

@@ -17,11 +17,11 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
 
-from ioca_jax.ablation.budget import FLOATS_PER_STEP, number_that_fits
+from ioca_jax.ablation.budget import FLOATS_PER_STEP, device_budget, number_that_fits
 from ioca_jax.ablation.evaluation import right_and_losses
 from ioca_jax.ablation.masks import staged
 from ioca_jax.batching import IGNORE_LABEL, fold_examples
-from ioca_jax.checks import check_clamp, check_examples, check_memory
+from ioca_jax.checks import check_clamp, check_examples
 from ioca_jax.devices import sum_over_examples
 from ioca_jax.networks.mlp import (
     MLP,
@@ -83,10 +83,9 @@ def pair_effects(
             f"clamp: expected float32 [S, ..., {network.num_neurons}], a value for each"
             f" hidden neuron of each network, got shape {list(np.shape(clamp))}"
         )
-    check_memory(memory_gb)
     x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
     clamp = jnp.asarray(clamp, jnp.float32)
-    examples = _examples_at_once(network, layer, x, memory_gb)
+    examples = _examples_at_once(network, layer, x, device_budget(memory_gb, x))
     clamps = clamp.reshape(len(clamp), -1, clamp.shape[-1])
     engine = _PairEngine(network, layer, examples)
     sums = sum_over_examples(_PairEngine.sums, engine, (variables, clamps), x, y)
