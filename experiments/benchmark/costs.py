@@ -205,6 +205,7 @@ _OPERATIONS = {
     "incremental": incremental_operations,
     "rank_one": rank_one_operations,
     "prefix_sums": prefix_sums_operations,
+    "kernel": prefix_sums_operations,  # the same, kept on chip
     "masks": masks_operations,
 }
 

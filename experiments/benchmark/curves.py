@@ -301,6 +301,12 @@ class MaskWork:
         return installed_peers(self.settings, in_torch.has_torch(), makers)
 
 
+def compiled_engines() -> tuple[str, ...]:
+    """The engines that this backend compiles."""
+    on_cpu = jax.default_backend() == "cpu"
+    return tuple(name for name in ENGINES if name != "kernel" or not on_cpu)
+
+
 def curve_case(work: CurveWork, settings: Settings) -> Case:
     """Ablation curves: the default, each engine, and PyTorch three times.
 
@@ -348,7 +354,9 @@ def curve_case(work: CurveWork, settings: Settings) -> Case:
     for engine in work.engines:
         if engine == default_engine():
             continue
-        if cost_by(engine).floor(settings.ceilings) <= preset.seconds_per_run:
+        if engine not in compiled_engines():
+            left_out[engine] = "is interpreted on a CPU, for tests only"
+        elif cost_by(engine).floor(settings.ceilings) <= preset.seconds_per_run:
             contenders.append(whole(engine, engine))
         elif engine == "masks":
             contenders.append(by_mask.masks_engine())

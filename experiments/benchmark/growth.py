@@ -20,7 +20,6 @@ from matplotlib.figure import Figure
 import ioca_jax as ioca
 from experiments.benchmark import costs, curves, inputs, learning
 from experiments.benchmark.timing import Contender, check_then_time
-from ioca_jax.ablation.curves import ENGINES
 from ioca_jax.results.files import atomic_write
 
 _REPEATS = 3
@@ -229,7 +228,7 @@ def measure_growth(
             for line in (
                 ("all_at_once", "loop_over_seeds")
                 if axis == "seeds_trained"
-                else ENGINES
+                else curves.compiled_engines()
             )
         }
         for axis, values in growth.axes.items()

@@ -1,9 +1,10 @@
 """Ablation curves: accuracy and loss while neurons are ablated one after another.
 
-Four engines give the same figures: ``rank_one`` (CPUs) and ``prefix_sums``
-(accelerators), which compute a curve of an MLP from one forward pass; ``incremental``,
-which recomputes only what lies above a neuron, in any network that runs in parts; and
-``masks``, the reference that runs any network once for each mask. All stream over
+Five engines give the same figures: ``rank_one`` (CPUs), ``prefix_sums``
+(accelerators) and ``kernel`` (accelerators, on request), which compute a curve of an
+MLP from one forward pass; ``incremental``, which recomputes only what lies above a
+neuron, in any network that runs in parts; and ``masks``, the reference that runs any
+network once for each mask. All stream over
 chunks of examples, bound their memory by a budget, and spread the examples over this
 host's devices, or over the cores where a CPU is one device: nothing need be set.
 
@@ -26,6 +27,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 from ioca_jax.ablation.budget import device_budget
 from ioca_jax.ablation.evaluation import Evaluation, make_evaluation
 from ioca_jax.ablation.incremental import incremental_engine
+from ioca_jax.ablation.kernel import kernel_engine
 from ioca_jax.ablation.masks import MasksEngine, masks_engine
 from ioca_jax.ablation.orderings import checked_neurons
 from ioca_jax.ablation.prefix_sums import prefix_sums_engine
@@ -84,7 +86,7 @@ def evaluate_masks(
     return make_evaluation(sums, shape[:-1], len(y))
 
 
-ENGINES = ("rank_one", "prefix_sums", "incremental", "masks")
+ENGINES = ("rank_one", "prefix_sums", "kernel", "incremental", "masks")
 
 
 def default_engine(model: Network | None = None) -> str:
@@ -92,7 +94,9 @@ def default_engine(model: Network | None = None) -> str:
 
     Of an ``MLP`` (or None) ``rank_one`` on a CPU, where it was measured to be the
     fastest at every size, and ``prefix_sums`` elsewhere, where a loop of small steps is
-    launch-bound; ``incremental`` of other networks that run in parts.
+    launch-bound; ``incremental`` of other networks that run in parts. ``kernel`` moves
+    less memory than ``prefix_sums``, but was measured on no accelerator yet: it becomes
+    the default of a backend where a measurement there says so.
     """
     if model is None or isinstance(model, MLP):
         return "rank_one" if jax.default_backend() == "cpu" else "prefix_sums"
@@ -125,7 +129,8 @@ def ablation_curve(
         y: int32 [N] classes.
         layers: the layers, counted from 0, that the orders touch. None looks at the
             orders; while they are traced, it takes all layers, which costs time.
-        engine: one of ``ENGINES``: ``rank_one`` and ``prefix_sums`` for an ``MLP``,
+        engine: one of ``ENGINES``: ``rank_one``, ``prefix_sums`` and ``kernel`` (for
+            GPUs and TPUs; a CPU interprets it, slowly) for an ``MLP``,
             ``incremental``, or ``masks``, the slow reference. None takes the fastest.
         memory_gb: bounds what is held at once beside the arguments, about.
 
@@ -134,9 +139,10 @@ def ablation_curve(
 
     Raises:
         ValueError: an order that is empty or with indices out of range or twice, layers
-            that do not hold it, an unknown engine, a budget that is not positive, or
-            arrays and variables that ``evaluate_masks`` refuses. A traced order is
-            looked at where the program runs: its curve is NaN, its counts are -1.
+            that do not hold it, an unknown engine, ``kernel`` where the layers do not
+            fit on chip, a budget that is not positive, or arrays and variables that
+            ``evaluate_masks`` refuses. A traced order is looked at where the program
+            runs: its curve is NaN, its counts are -1.
     """
     check_variables("variables", variables, model, num_inputs=_num_inputs(x))
     check_clamp(clamp, model.num_neurons)
@@ -245,9 +251,8 @@ def _engine(
     elif name == "rank_one":
         engine = rank_one_engine(model, layers, len(x), x.shape[1], memory_gb)
     else:
-        engine = prefix_sums_engine(
-            model, layers[0], len(x), x.shape[1], num_steps, memory_gb
-        )
+        make = kernel_engine if name == "kernel" else prefix_sums_engine
+        engine = make(model, layers[0], len(x), x.shape[1], num_steps, memory_gb)
     return type(engine).orders, engine
 
 
