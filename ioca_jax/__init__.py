@@ -40,16 +40,15 @@ A score, a mask, a clamp value and an order are plain arrays over the flat neuro
 ``H``, whatever the layers; ``MLP.layer_of_neuron`` maps back.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from ioca_jax.ablation.curves import ablation_curve, ablation_curves, evaluate_masks
 from ioca_jax.ablation.evaluation import Evaluation
 from ioca_jax.ablation.orderings import cumulative_masks, order_neurons, random_order
 from ioca_jax.ablation.pruning import prune
 from ioca_jax.data import Dataset, Split
 from ioca_jax.devices import place_examples, use_all_cores
-from ioca_jax.inference.areas import area_under_curve
-from ioca_jax.inference.claims import judge_claims
-from ioca_jax.inference.hypotheses import form_hypotheses
-from ioca_jax.inference.order_tests import compare_orders
 from ioca_jax.measures.counts import joint_counts
 from ioca_jax.measures.information import (
     entropy,
@@ -65,12 +64,34 @@ from ioca_jax.networks.mlp import MLP
 from ioca_jax.networks.network import Ablation, Layer, Network
 from ioca_jax.networks.traced import trace_network
 from ioca_jax.networks.training import TrainConfig, Trained, train
-from ioca_jax.report.summary import summarize
-from ioca_jax.results.files import load_results
 from ioca_jax.sources import load_dataset
-from ioca_jax.study.config import StudyConfig
-from ioca_jax.study.runner import load_networks, merge_runs, run_study
-from ioca_jax.study.shard import Shard
+
+if TYPE_CHECKING:
+    from ioca_jax.inference.areas import area_under_curve
+    from ioca_jax.inference.claims import judge_claims
+    from ioca_jax.inference.hypotheses import form_hypotheses
+    from ioca_jax.inference.order_tests import compare_orders
+    from ioca_jax.report.summary import summarize
+    from ioca_jax.results.files import load_results
+    from ioca_jax.study.config import StudyConfig
+    from ioca_jax.study.runner import load_networks, merge_runs, run_study
+    from ioca_jax.study.shard import Shard
+
+# Imported when first used: xarray, pandas, SciPy and matplotlib take seconds.
+_LATER = {
+    "area_under_curve": "inference.areas",
+    "judge_claims": "inference.claims",
+    "form_hypotheses": "inference.hypotheses",
+    "compare_orders": "inference.order_tests",
+    "summarize": "report.summary",
+    "load_results": "results.files",
+    "StudyConfig": "study.config",
+    "load_networks": "study.runner",
+    "merge_runs": "study.runner",
+    "run_study": "study.runner",
+    "Shard": "study.shard",
+}
+_LATER_PACKAGES = ("inference", "plots", "report", "results", "study")
 
 __all__ = [
     "CNN",
@@ -119,3 +140,19 @@ __all__ = [
     "train",
     "use_all_cores",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER, *_LATER_PACKAGES})
+
+
+if not TYPE_CHECKING:  # else any name would pass for one of ours
+
+    def __getattr__(name: str) -> Any:
+        if name in _LATER_PACKAGES:
+            return importlib.import_module(f"{__name__}.{name}")
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = importlib.import_module(f"{__name__}.{_LATER[name]}")
+        globals()[name] = value = getattr(module, name)
+        return value

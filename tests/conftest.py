@@ -35,6 +35,8 @@ from jaxtyping import config, install_import_hook
 
 with install_import_hook("ioca_jax", "beartype.beartype"):
     import ioca_jax as ioca
+    import ioca_jax.plots
+    import ioca_jax.study.runner
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

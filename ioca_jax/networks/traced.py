@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
@@ -158,6 +157,8 @@ class TracedNetwork:
 
     def __str__(self):
         """A table of the layers, and what is none."""
+        import pandas as pd  # half a second, for this text alone
+
         rows = [
             (
                 layer.name,

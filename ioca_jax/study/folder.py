@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import xarray as xr
 
-from ioca_jax import plots
 from ioca_jax.inference.tables import tabulate
 from ioca_jax.report.summary import summarize
 from ioca_jax.results.files import (
@@ -189,6 +188,8 @@ class RunFolder:
             file = self.path / "tables" / f"{name}.csv"
             atomic_write(file, partial(table.to_csv, index=False))
         if draw:
+            from ioca_jax import plots  # matplotlib takes half a second
+
             plots.save_figures(results, self.path / "figures", tables)
         text = summarize(results, tables) + "\n"
         atomic_write(self.path / "summary.txt", lambda part: part.write_text(text))

@@ -13,8 +13,8 @@ import pytest
 from synthetic import TINY, own_data
 
 import ioca_jax as ioca
+from ioca_jax import plots
 from ioca_jax.study import chunks, runner
-from ioca_jax.study import folder as study_folder
 
 # By default some of the operations, by a fixed seed; with IOCA_SLOW all.
 SAMPLED = None if os.environ.get("IOCA_SLOW") else 6
@@ -114,7 +114,7 @@ def test_a_run_may_end_at_any_operation(computed, tiny_run, tmp_path):
 
 @pytest.mark.slow
 def test_joining_may_end_at_any_operation(tiny_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(study_folder.plots, "save_figures", lambda *_: [])
+    monkeypatch.setattr(plots, "save_figures", lambda *_: [])
     shutil.copytree(tiny_run, tmp_path / "part")
 
     def join(folder):
