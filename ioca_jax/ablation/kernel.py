@@ -17,9 +17,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import pallas as pl
-from jax.experimental.pallas import tpu as pltpu
-from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array
 
 from ioca_jax.ablation.affine import (
@@ -174,7 +171,8 @@ def _tables(engine: KernelEngine, chunk: Chunk, order: Array, clamp: Array) -> _
         )
         layers.append(steps_and_clamp + kernel_and_bias)
     blocks = (_in_blocks(table, widths[0], chip) for table in (kernel, bias + clamped))
-    return _Tables(*blocks, tuple(layers))
+    terms, constants = blocks
+    return _Tables(terms, constants, tuple(layers))
 
 
 def _in_blocks(rows: Array, width: int, chip: Chip) -> Array:
@@ -196,6 +194,9 @@ def _column(table, index):
 
 def _call(engine: KernelEngine, plan: Array, examples, tables: _Tables) -> Array:
     """Scores [tiles, points, C+1 or more] of all tiles, from point K down."""
+    from jax.experimental import pallas as pl
+    from jax.experimental.pallas import tpu, triton
+
     chip, num_points = CHIPS[engine.backend], plan.shape[1]
     num_tiles = examples[0].shape[1] // engine.tile
     blocks = -(-num_points // chip.lanes)
@@ -208,7 +209,7 @@ def _call(engine: KernelEngine, plan: Array, examples, tables: _Tables) -> Array
         return pl.BlockSpec((array.shape[0], engine.tile), lambda tile: (0, tile))
 
     on_tpu = engine.backend == "tpu"
-    of_plan = pl.BlockSpec(memory_space=pltpu.SMEM) if on_tpu else whole(plan)
+    of_plan = pl.BlockSpec(memory_space=tpu.SMEM) if on_tpu else whole(plan)
     scores = pl.pallas_call(
         partial(_kernel, engine),
         grid=(num_tiles,),
@@ -220,7 +221,7 @@ def _call(engine: KernelEngine, plan: Array, examples, tables: _Tables) -> Array
             (num_tiles, blocks, height, chip.lanes), jnp.float32
         ),
         interpret=engine.interpret,
-        compiler_params=None if on_tpu else plgpu.CompilerParams(),
+        compiler_params=None if on_tpu else triton.CompilerParams(),
         name="ablation_curve",
     )(plan, examples, tables)
     return scores.transpose(0, 1, 3, 2).reshape(num_tiles, -1, height)
@@ -228,6 +229,8 @@ def _call(engine: KernelEngine, plan: Array, examples, tables: _Tables) -> Array
 
 def _kernel(engine: KernelEngine, plan, examples, tables: _Tables, scores) -> None:
     """Walks the order with one tile of examples."""
+    from jax.experimental import pallas as pl
+
     model, num_points = engine.model, plan.shape[1]
     outputs, others, y = examples
     labels = y[...]

@@ -5,7 +5,9 @@ block of points are summed by one product.
 """
 
 import dataclasses
+import itertools
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,17 +50,8 @@ class PrefixSumsEngine:
 
     def curve(self, chunk: Chunk, order: Array, clamp: Array):
         """One order [K]: correct [K, C] and summed losses [K], points 1 to K."""
-        size = min(self.steps_at_once, len(order))
-        if size == 1:
-            return self._curve(size, chunk, order, clamp)
-        # A block's product has 0 for neurons that are ablated, and 0 times an infinite
-        # output is not 0. Blocks of one point have no such 0.
-        curves = (partial(self._curve, size, chunk, order, clamp) for size in (size, 1))
-        return jax.lax.cond(jnp.isfinite(chunk.outputs).all(), *curves)
-
-    def _curve(self, size: int, chunk: Chunk, order: Array, clamp: Array):
-        """``curve`` in blocks of so many points."""
         num_steps, (rows, within) = len(order), rows_of(self.model, order, self.lowest)
+        size = min(self.steps_at_once, num_steps)
         kernel = chunk.affine[self.lowest + 1].kernel
         others = sum_over_others(self.model, kernel, chunk, rows, within)
         # From the last point, K, down to 1: the neuron that each restores. The last
@@ -69,7 +62,8 @@ class PrefixSumsEngine:
             jnp.pad(array[:0:-1], filled).reshape(-1, size) for array in (rows, within)
         )
         steps = steps_of_neurons(order, self.model.num_neurons)
-        block = partial(self._block, chunk, clamp, steps)
+        above = _layers_above(self.model, self.lowest, chunk, steps, clamp)
+        block = partial(self._block, chunk, clamp, steps, above)
         blocks = (points.reshape(-1, size), *restored)
         _, scores = jax.lax.scan(block, others, blocks)
         return jax.tree.map(
@@ -77,27 +71,77 @@ class PrefixSumsEngine:
             scores,
         )
 
-    def _block(self, chunk: Chunk, clamp: Array, steps: Array, before: Array, block):
+    def _block(self, chunk: Chunk, clamp: Array, steps: Array, above, before, block):
         """The sum [w, n] after a block of points, and their scores."""
         model, (points, rows, within) = self.model, block
-        kernel = chunk.affine[self.lowest + 1].kernel[rows]
+        kernel, bias = chunk.affine[self.lowest + 1]
         outputs = jnp.where(within[:, None], chunk.outputs[rows], 0)
-        until = jnp.tri(len(points))
-        terms = jnp.einsum("ts,sw->wts", until, kernel)
-        z = before[:, None] + multiply(model, terms, outputs)  # [w, t, n]
-        after = z[:, -1]
-        for layer in range(self.lowest, model.num_layers):
-            own = model.layer_slices[layer]
-            kernel, bias = chunk.affine[layer + 1]
-            kept = steps[own, None] >= points
-            if layer > self.lowest:
-                z = jnp.where(kept[:, :, None], activate(model, z), 0)
-                flat = multiply(model, kernel.T, z.reshape(len(z), -1))
-                z = flat.reshape(-1, *z.shape[1:])
-            clamped = jnp.where(kept, 0, clamp[own, None])
-            constant = multiply(model, kernel.T, clamped) + bias[:, None]
-            z = z + constant[:, :, None]
-        return after, jax.vmap(score_logits, (1, None))(z, chunk.y)
+        sums = _sums(model, before, kernel[rows], outputs)  # [w, t, n]
+        own = model.layer_slices[self.lowest]
+        clamped = jnp.where(steps[own, None] >= points, 0, clamp[own, None])
+        constant = multiply(model, kernel.T, clamped) + bias[:, None]
+        z = sums + constant[:, :, None]
+        layer = partial(_layer, model, points)
+        for alike in above:
+            if len(alike.bias) == 1:
+                z, _ = layer(z, jax.tree.map(lambda array: array[0], alike))
+            else:  # as a loop, whose one product is compiled once
+                z, _ = jax.lax.scan(layer, z, alike)
+        return sums[:, -1], jax.vmap(score_logits, (1, None))(z, chunk.y)
+
+
+class _Layers(NamedTuple):
+    """Neighbouring layers of one shape: ``steps`` and ``clamp`` are [layers, v]."""
+
+    steps: Array
+    clamp: Array
+    kernel: Array
+    bias: Array
+
+
+def _layers_above(
+    model: MLP, lowest: int, chunk: Chunk, steps: Array, clamp: Array
+) -> list[_Layers]:
+    """The layers above the lowest, those of one shape together."""
+    layers = [
+        _Layers(steps[own], clamp[own], *affine)
+        for own, affine in zip(
+            model.layer_slices[lowest + 1 :], chunk.affine[lowest + 2 :], strict=True
+        )
+    ]
+    return [
+        jax.tree.map(lambda *arrays: jnp.stack(arrays), *alike)
+        for _, alike in itertools.groupby(layers, lambda layer: layer.kernel.shape)
+    ]
+
+
+def _layer(model: MLP, points: Array, z: Array, layer: _Layers) -> tuple[Array, None]:
+    """From one layer's pre-activations [v, t, n] to the next layer's."""
+    kept = layer.steps[:, None] >= points
+    clamp = layer.clamp[:, None, None]
+    outputs = jnp.where(kept[:, :, None], activate(model, z), clamp)
+    flat = multiply(model, layer.kernel.T, outputs.reshape(len(z), -1))
+    return flat.reshape(-1, *z.shape[1:]) + layer.bias[:, None, None], None
+
+
+def _sums(model: MLP, before: Array, kernel: Array, outputs: Array) -> Array:
+    """Sums [w, t, n] after each of t neurons, of kernel rows [t, w], is restored."""
+
+    def together():
+        terms = jnp.einsum("ts,sw->wts", jnp.tri(len(kernel)), kernel)
+        return before[:, None] + multiply(model, terms, outputs)
+
+    def one_by_one():
+        def restore(total, neuron):
+            total = total + neuron[0][:, None] * neuron[1]
+            return total, total
+
+        _, sums = jax.lax.scan(restore, before, (kernel, outputs))
+        return sums.swapaxes(0, 1)
+
+    # The product has 0 for neurons that are ablated, and 0 times an infinite output is
+    # not 0.
+    return jax.lax.cond(jnp.isfinite(outputs).all(), together, one_by_one)
 
 
 # More points than this in a block cost more in its product than they save in starts.
