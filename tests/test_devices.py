@@ -19,7 +19,9 @@ import jax
 jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
 import numpy as np
 import ioca_jax as ioca
+from ioca_jax import devices
 
+devices._FEWEST_IN_A_SHARE = 8
 rng = np.random.default_rng(0)
 def split(n):
     x = rng.uniform(size=(n, 12)).astype(np.float32)
@@ -37,6 +39,11 @@ fixed = jax.tree.map(
     lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) / 3, trained.variables
 )
 curves = ioca.ablation_curves(model, fixed, order, clamp, *data.test)
+jax.default_backend = lambda: "gpu"  # where devices are real
+spread_out = ioca.ablation_curves(
+    model, fixed, order, clamp, *data.test, engine="rank_one"
+)
+jax.default_backend = lambda: "cpu"
 one = jax.tree.map(lambda leaf: leaf[0], fixed)
 masks = ioca.cumulative_masks(order[0], 17)
 evaluation = ioca.evaluate_masks(model, one, masks, clamp[0], *data.test)
@@ -46,6 +53,7 @@ print(json.dumps({
     "spread": np.asarray(spread.history["validation_loss"]).tolist(),
     "correct": np.asarray(curves.correct).tolist(),
     "loss": np.asarray(curves.loss).tolist(),
+    "sharded": np.asarray(spread_out.correct).tolist(),
     "masks": np.asarray(evaluation.correct).tolist(),
 }))
 """
@@ -66,6 +74,7 @@ def test_devices_change_nothing(on_one, num_devices):
     here = run(num_devices)
     assert (on_one["devices"], here["devices"]) == (1, num_devices)
     np.testing.assert_array_equal(here["correct"], on_one["correct"])
+    np.testing.assert_array_equal(here["sharded"], on_one["correct"])
     np.testing.assert_array_equal(here["masks"], on_one["masks"])
     np.testing.assert_array_equal(here["masks"], np.array(here["correct"])[0])
     # float32 sums in another order
