@@ -8,6 +8,7 @@ from experiments.benchmark.counting import measures_case, pairs_case
 from experiments.benchmark.curves import (
     _deep_curve,
     _network_curve,
+    _study,
     pair_effects_case,
     sharding_case,
 )
@@ -21,6 +22,8 @@ CASES: dict[str, Callable[[Settings], Case]] = {
     "last_layer_curve": partial(
         _network_curve, scope="last_layer", goals={"torch_loop": 50}
     ),
+    "study_one_network": partial(_study, num_seeds=1),
+    "study_eight_networks": partial(_study, num_seeds=8),
     "deep_curve": _deep_curve,
     "cnn_curve": partial(cnn_case, "network", {"torch_loop": 10, "masks": 2.5}),
     "cnn_last_layer_curve": partial(cnn_case, "last_layer", {"torch_loop": 50}),

@@ -27,18 +27,23 @@ def check_curve(
 
     Args:
         name: whose they are.
-        correct: [S, O, P, C].
-        loss: [S, O, P].
+        correct: [S, O, P, C]; [S, O, P] without the loss.
+        loss: [S, O, P], or None.
         oracle: what is right.
 
     Returns:
-        How far they are off: ``examples`` at one point, ``loss`` in nats; and
+        How far they are off: ``examples`` at one point, ``loss`` in nats if given; and
         ``near_ties``, the most examples at one point that may be.
 
     Raises:
         ValueError: another count, beyond the examples near a tie, or another loss.
     """
-    off = np.abs(np.asarray(correct, np.int64) - oracle.correct).sum(axis=-1)
+    correct = np.asarray(correct, np.int64)
+    if loss is None:
+        correct, expected = correct[..., None], oracle.correct.sum(axis=-1)[..., None]
+    else:
+        expected = oracle.correct
+    off = np.abs(correct - expected).sum(axis=-1)
     # An example that changes sides is one correct answer more or less; nothing else is.
     wrong = off > oracle.near_ties
     if wrong.any():
@@ -48,6 +53,12 @@ def check_curve(
             f"tie, got {off[point]} off at (seed, order, checked point) {point}, where "
             f"{oracle.near_ties[point]} are near a tie"
         )
+    agreement = {
+        "examples": int(off.max()),
+        "near_ties": int(oracle.near_ties.max()),
+    }
+    if loss is None:
+        return agreement
     difference = np.abs(np.asarray(loss, np.float64) - oracle.loss)
     # Negated, so that NaN is refused.
     wrong = ~(difference <= _LOSS_TOLERANCE * (1 + oracle.loss))
@@ -56,11 +67,7 @@ def check_curve(
             f"{name}: expected losses within {_LOSS_TOLERANCE:g} (1 + loss) of the "
             f"oracle's, got one {difference[wrong].max():.3g} nats off"
         )
-    return {
-        "examples": int(off.max()),
-        "near_ties": int(oracle.near_ties.max()),
-        "loss": float(difference.max()),
-    }
+    return agreement | {"loss": float(difference.max())}
 
 
 def check_bits(name: str, values: Any, oracle: Any) -> dict[str, float]:

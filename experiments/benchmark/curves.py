@@ -5,7 +5,7 @@ their note says so.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -50,6 +50,7 @@ class CurveWork:
         num_orders: random orders for each network.
         clamp: ``zero`` or ``mean``.
         engines: those side by side with the default.
+        peers: those in PyTorch.
         goals: by peer.
     """
 
@@ -61,6 +62,7 @@ class CurveWork:
     num_orders: int = 1
     clamp: str = "mean"
     engines: tuple[str, ...] = ENGINES
+    peers: tuple[str, ...] = (*in_torch.TORCH_CURVES, *in_torch.LEAN_CURVES)
     goals: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
@@ -292,12 +294,16 @@ class MaskWork:
 
         return (lambda: None), run
 
-    def torch(self) -> tuple[list[Contender], dict[str, str]]:
-        """PyTorch three times, or why it is missing."""
+    def torch(
+        self, kinds: Sequence[str] = in_torch.TORCH_CURVES
+    ) -> tuple[list[Contender], dict[str, str]]:
+        """PyTorch in several ways, or why it is missing."""
         makers = {
             kind: partial(self._contender, partial(in_torch.torch_curve, kind))
-            for kind in in_torch.TORCH_CURVES
+            for kind in kinds
         }
+        if len(self._affordable()) < self.number:
+            makers.pop("torch_rank_one", None)  # it goes from each point to the next
         return installed_peers(self.settings, in_torch.has_torch(), makers)
 
 
@@ -308,7 +314,7 @@ def compiled_engines() -> tuple[str, ...]:
 
 
 def curve_case(work: CurveWork, settings: Settings) -> Case:
-    """Ablation curves: the default, each engine, and PyTorch three times.
+    """Ablation curves: the default, each engine, and PyTorch in several ways.
 
     Args:
         work: what curves.
@@ -365,7 +371,7 @@ def curve_case(work: CurveWork, settings: Settings) -> Case:
                 f"needs more than {preset.seconds_per_run:g} s a run; the default is "
                 "timed"
             )
-    in_torch, missing = by_mask.torch()
+    in_torch, missing = by_mask.torch(work.peers)
     return Case(
         f"{work.scope} curve, {'-'.join(map(str, widths))} {settings.activation}, "
         f"{work.num_examples} examples, {num_points} points, {work.clamp} clamp"
@@ -451,6 +457,24 @@ def _network_curve(settings: Settings, scope: str, goals: dict[str, float]) -> C
     return curve_case(
         CurveWork(
             preset.hidden, preset.num_examples, preset.num_inputs, scope, goals=goals
+        ),
+        settings,
+    )
+
+
+def _study(settings: Settings, num_seeds: int) -> Case:
+    """A study's curves, many orders of each network; a peer is timed on one."""
+    preset = settings.preset
+    return curve_case(
+        CurveWork(
+            preset.hidden,
+            preset.num_examples,
+            preset.num_inputs,
+            num_seeds=num_seeds,
+            num_orders=preset.num_orders,
+            engines=(),
+            peers=("torch_lean",) if num_seeds == 1 else (),
+            goals={"torch_lean": 100} if num_seeds == 1 else {},
         ),
         settings,
     )

@@ -6,7 +6,7 @@ It runs on a GPU where there is one, with its own defaults for threads and preci
 
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from experiments.benchmark.peers import CurveInputs
 from ioca_jax.networks.mlp import Affine
 
 TORCH_CURVES = ("torch_loop", "torch_hoisted", "torch_vmap")
+# The least that one would write: multiplications by masks, and correct examples alone.
+LEAN_CURVES = ("torch_lean", "torch_lean_hoisted", "torch_rank_one")
 _VMAP_BYTES = 1e9
 
 
@@ -141,6 +143,49 @@ class _Curves(Scorer):
         scores = self.torch.func.vmap(of_mask, chunk_size=chunk)(self.masks[seed])
         yield from zip(*scores, strict=True)
 
+    def lean(self, seed: int, outputs: Any, hoisted: bool) -> Iterator[Any]:
+        """A forward pass for each mask, ``hoisted`` without the layers below all."""
+        linear, maps = self.torch.nn.functional.linear, self.networks[seed]
+        lowest = int(self.lowest[seed].min())
+        for mask in self.masks[seed].float():
+            keeps = self.inputs.layers_of(mask)
+            clamped = self.inputs.layers_of(
+                self.put(self.inputs.clamps[seed]) * (1 - mask)
+            )
+            first = lowest if hoisted else 0
+            h = outputs[lowest] if hoisted else self.activate(linear(self.x, *maps[0]))
+            for index in range(first, len(maps) - 2):
+                h = linear(h * keeps[index] + clamped[index], *maps[index + 1])
+                h = self.activate(h)
+            logits = linear(h * keeps[-1] + clamped[-1], *maps[-1])
+            yield (logits.argmax(dim=1) == self.y).sum()
+
+    def rank_one(self, seed: int, outputs: Any) -> Iterator[Any]:
+        """Cumulative masks: an update of rank one, then the layers above it."""
+        linear, maps, clamps = (
+            self.torch.nn.functional.linear,
+            self.networks[seed],
+            self.clamps[seed],
+        )
+        h = [layer.clone() for layer in outputs]
+        z = [linear(layer, *maps[index + 1]) for index, layer in enumerate(h)]
+        ends = np.cumsum([len(clamp) for clamp in clamps])
+        before = np.ones_like(self.flat_masks[seed][0])
+        for mask, keeps in zip(self.flat_masks[seed], self.masks[seed], strict=True):
+            kept = self.inputs.layers_of(keeps)
+            for neuron in np.flatnonzero(before & ~mask):
+                layer = int(np.searchsorted(ends, neuron, side="right"))
+                row = int(neuron - ends[layer] + len(clamps[layer]))
+                change = clamps[layer][row] - h[layer][:, row]
+                h[layer][:, row] = clamps[layer][row]
+                z[layer].addr_(change, maps[layer + 1][0][:, row])
+                for above in range(layer + 1, len(h)):
+                    raw = self.activate(z[above - 1])
+                    h[above] = self.torch.where(kept[above], raw, clamps[above])
+                    z[above] = linear(h[above], *maps[above + 1])
+            before = mask
+            yield (z[-1].argmax(dim=1) == self.y).sum()
+
 
 def add_hook(torch: Any, module: Any, current: dict, index: int, clamp: Any) -> None:
     """Makes a module's output ``clamp`` where ``current["keeps"][index]`` is False."""
@@ -155,16 +200,20 @@ def add_hook(torch: Any, module: Any, current: dict, index: int, clamp: Any) -> 
 def torch_curve(
     kind: str, inputs: CurveInputs
 ) -> tuple[Callable[[], Any], Callable[[Any], tuple[np.ndarray, np.ndarray]]]:
-    """Prepares PyTorch's evaluation of masks, one of ``TORCH_CURVES``.
+    """Prepares PyTorch's evaluation, one of ``TORCH_CURVES`` or ``LEAN_CURVES``.
 
     Returns the set-up to do once, and the run: it takes the set-up's result and returns
-    correct [S, O, P, C] and loss [S, O, P]. The tensors are on the device already.
+    correct [S, O, P, C] and loss [S, O, P]; the lean correct [S, O, P], and None. The
+    tensors are on the device already.
     """
     work = _Curves(inputs)
     prepare, evaluate = {
         "torch_loop": (work.hooked, work.loop),
         "torch_hoisted": (work.intact, work.hoisted),
         "torch_vmap": (work.intact, work.vmapped),
+        "torch_lean": (lambda seed: None, partial(work.lean, hoisted=False)),
+        "torch_lean_hoisted": (work.intact, partial(work.lean, hoisted=True)),
+        "torch_rank_one": (work.intact, work.rank_one),
     }[kind]
 
     def setup():
@@ -176,6 +225,10 @@ def torch_curve(
 
     def run(states):
         scores = (s for seed, state in enumerate(states) for s in evaluate(seed, state))
+        if kind in LEAN_CURVES:
+            with work.torch.inference_mode():
+                right = work.torch.stack(list(scores)).cpu().numpy()
+            return right.reshape(inputs.masks.shape[:-1]), None
         return work.collect(scores, inputs.masks.shape[:-1])
 
     return setup, run

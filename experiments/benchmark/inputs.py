@@ -29,7 +29,8 @@ class Preset:
         deep_examples: of the deep network's case.
         deep_inputs: likewise.
         deep_hidden: likewise.
-        num_seeds: networks trained.
+        num_seeds: networks trained, or ablated in many orders.
+        num_orders: of each.
         sampled_pairs: pairs that scikit-learn measures.
         checked_points: points of curves held against the oracle.
         seconds_per_run: beyond it a peer works on a sample.
@@ -45,6 +46,7 @@ class Preset:
     deep_inputs: int
     deep_hidden: tuple[int, ...]
     num_seeds: int
+    num_orders: int
     sampled_pairs: int
     checked_points: int
     seconds_per_run: float
@@ -61,6 +63,7 @@ _STANDARD = Preset(
     deep_inputs=3072,
     deep_hidden=(512,) * 5,
     num_seeds=8,
+    num_orders=32,
     sampled_pairs=300,
     checked_points=41,
     seconds_per_run=5.0,
@@ -93,6 +96,7 @@ PRESETS = {
         deep_inputs=14,
         deep_hidden=(5, 4, 6),
         num_seeds=2,
+        num_orders=3,
         sampled_pairs=5,
         checked_points=4,
         seconds_per_run=0.5,
