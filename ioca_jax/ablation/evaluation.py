@@ -1,6 +1,7 @@
 """Scores of ablated networks: correct examples by class, and loss."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import reduce
 
 import jax
@@ -34,14 +35,43 @@ class Evaluation:
         return jnp.where(number < 0, jnp.nan, share)
 
 
+# 2^f is this polynomial in f, |f| <= 1/2, to 9e-8; exactly 1 at 0.
+_POWER_OF_TWO = (
+    *(0.0013264729394031312, 0.009671513070580118, 0.055507337350698224),
+    *(0.2402224207599075, 0.6931469776065176, 1.0),
+)
+
+
+def quick_exp(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """``exp(x)``, x at most 0, to ``2e-7 + 8e-8 |x|``: half of XLA's time on a CPU.
+
+    ``2^(k+f)``, k an integer: 2^f is a polynomial, to whose exponent k is added.
+    Numbers below 1e-38 are not 0.
+    """
+    scaled = jnp.maximum(x * jnp.float32(1.4426950408889634), -126)
+    power = scaled - jnp.round(scaled)
+    of_power = jnp.zeros_like(x)
+    for coefficient in _POWER_OF_TWO:
+        of_power = of_power * power + jnp.float32(coefficient)
+    # Beside so large a float, of which an integer is the last digit, k is left there.
+    k, of_power = (
+        jax.lax.bitcast_convert_type(part, jnp.int32)
+        for part in (scaled + 3 * 2**22, of_power)
+    )
+    return jax.lax.bitcast_convert_type(of_power + (k << 23), jnp.float32)
+
+
 def right_and_losses(
-    logits: Float[Array, "C n"], y: Int[Array, " n"]
+    logits: Float[Array, "C n"],
+    y: Int[Array, " n"],
+    exp: Callable[[Array], Array] = jnp.exp,
 ) -> tuple[Bool[Array, " n"], Float[Array, " n"]]:
     """Whether each example is classified correctly, and its cross-entropy.
 
     Args:
         logits: float32 [C, n].
         y: int32 [n] classes.
+        exp: of numbers up to 0.
 
     Returns:
         bool [n]: the first greatest logit is the class's; float32 [n], nats. Of a label
@@ -56,13 +86,13 @@ def right_and_losses(
         own = jnp.full_like(greatest, jnp.nan)
         for k in classes:
             own = jnp.where(y == k, logits[k], own)
-        total = reduce(jnp.add, jnp.exp(logits - greatest))
+        total = reduce(jnp.add, exp(logits - greatest))
     else:
         greatest, first = logits.max(axis=0), logits.argmax(axis=0)
         is_class = (y >= 0) & (y < len(logits))
         own = jnp.take_along_axis(logits, y[None], axis=0, mode="clip")[0]
         own = jnp.where(is_class, own, jnp.nan)
-        total = jnp.exp(logits - greatest).sum(axis=0)
+        total = exp(logits - greatest).sum(axis=0)
     right = (first == y) & ~jnp.isnan(greatest)
     return right, jnp.log(total) + greatest - own
 
@@ -73,10 +103,12 @@ _MOST_UNROLLED = 64
 
 
 def score_logits(
-    logits: Float[Array, "C n"], y: Int[Array, " n"]
+    logits: Float[Array, "C n"],
+    y: Int[Array, " n"],
+    exp: Callable[[Array], Array] = jnp.exp,
 ) -> tuple[Array, Array]:
     """Correct by class, int32 [C], and the sum of cross-entropies."""
-    right, losses = right_and_losses(logits, y)
+    right, losses = right_and_losses(logits, y, exp)
     is_label = (y == jnp.arange(len(logits))[:, None]).astype(logits.dtype)
     # A product counts exactly up to 2^24, and is faster than a sum of booleans.
     correct = jnp.matmul(is_label, right.astype(logits.dtype), precision="highest")

@@ -30,7 +30,7 @@ from ioca_jax.ablation.affine import (
     sum_over_others,
 )
 from ioca_jax.ablation.budget import FLOATS_PER_STEP, number_that_fits
-from ioca_jax.ablation.evaluation import score_logits, zero_scores
+from ioca_jax.ablation.evaluation import quick_exp, score_logits, zero_scores
 from ioca_jax.networks.mlp import (
     MLP,
     activate,
@@ -269,7 +269,7 @@ def _record(curve: _Curve, point: Array, logits: Array, scores) -> tuple[Array, 
     return jax.tree.map(
         lambda whole, one: whole.at[point - 1].set(one),
         scores,
-        score_logits(logits, curve.y),
+        score_logits(logits, curve.y, quick_exp),
     )
 
 
@@ -312,7 +312,7 @@ def _kept_product(model: MLP, kernel: Array, inputs, num_inputs, num_outputs) ->
 
 
 # Rows of a kernel's block: a finer one leaves more out, and is slower for what it does.
-_BLOCK = 32
+_BLOCK = 16
 
 
 def _block(width: int) -> int:

@@ -2,11 +2,12 @@
 
 import warnings
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ioca_jax.ablation.evaluation import right_and_losses, score_logits
+from ioca_jax.ablation.evaluation import quick_exp, right_and_losses, score_logits
 from ioca_jax.batching import IGNORE_LABEL
 
 NUM_EXAMPLES = 60
@@ -50,3 +51,14 @@ def test_labels_that_are_no_classes_are_never_right_and_have_no_loss(num_classes
     # Those that an earlier chunk has accounted for are left out of the sum.
     _, loss = score_logits(logits, jnp.array([IGNORE_LABEL, IGNORE_LABEL, 0]))
     np.testing.assert_allclose(loss, np.log(num_classes), rtol=1e-6)
+
+
+def test_the_quick_exponential_is_one():
+    x = np.append(-np.geomspace(1e-6, 87, 10_000), 0).astype(np.float32)
+    expected = np.exp(x.astype(np.float64))
+    found = np.asarray(jax.jit(quick_exp)(x), np.float64)
+    assert np.all(np.abs(found / expected - 1) <= 2e-7 + 8e-8 * np.abs(x))
+    assert found[-1] == 1
+    extremes = quick_exp(jnp.array([-np.inf, -1e30, np.nan]))
+    assert np.all(extremes[:2] < 2e-38)
+    assert np.isnan(extremes[2])
