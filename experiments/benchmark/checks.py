@@ -53,7 +53,7 @@ def check_curve(
             f"tie, got {off[point]} off at (seed, order, checked point) {point}, where "
             f"{oracle.near_ties[point]} are near a tie"
         )
-    agreement = {
+    agreement: dict[str, float] = {
         "examples": int(off.max()),
         "near_ties": int(oracle.near_ties.max()),
     }

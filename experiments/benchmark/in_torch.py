@@ -199,7 +199,7 @@ def add_hook(torch: Any, module: Any, current: dict, index: int, clamp: Any) -> 
 
 def torch_curve(
     kind: str, inputs: CurveInputs
-) -> tuple[Callable[[], Any], Callable[[Any], tuple[np.ndarray, np.ndarray]]]:
+) -> tuple[Callable[[], Any], Callable[[Any], tuple[np.ndarray, np.ndarray | None]]]:
     """Prepares PyTorch's evaluation, one of ``TORCH_CURVES`` or ``LEAN_CURVES``.
 
     Returns the set-up to do once, and the run: it takes the set-up's result and returns
