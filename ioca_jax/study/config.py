@@ -19,11 +19,20 @@ from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import TrainConfig, check_epochs, checked_seeds
 from ioca_jax.study import joint
 
-CLAMPS = ("zero", "mean")
+CLAMPS_OF_SCORES = ("zero", "mean")
+CLAMPS = (
+    *CLAMPS_OF_SCORES,
+    *("optimal", "optimal_alone"),
+    *("resample", "resample_neuron", "resample_class"),
+)
 UNITS = (
     dict.fromkeys(MEASURES, "bit")
     | {name: score.unit for name, score in SCORES.items()}
-    | {f"{n}_{clamp}": unit for n, unit in ABLATION_SCORES.items() for clamp in CLAMPS}
+    | {
+        f"{name}_{clamp}": unit
+        for name, unit in ABLATION_SCORES.items()
+        for clamp in CLAMPS_OF_SCORES
+    }
 )
 """Everything that neurons can be ranked by, with the unit of its values."""
 OF_NETWORKS = (
@@ -118,7 +127,12 @@ class StudyConfig:
         tuple(PAPER_MEASURES), f"What neurons are ranked by: {', '.join(UNITS)}."
     )
     clamps: tuple[str, ...] = _field(
-        CLAMPS, "What an ablated neuron outputs: zero, or its validation mean."
+        CLAMPS_OF_SCORES,
+        "What an ablated neuron outputs: zero; its mean over the validation split; "
+        "optimal, the constant that minimises the validation loss, fitted for random "
+        "subsets of neurons (optimal_alone for each neuron alone); resample, its "
+        "output for one validation example for all ablated neurons (resample_neuron "
+        "for each neuron its own, resample_class for one of the same class).",
     )
     random_orders: int = _field(10, "Random orders for each network and scope.")
     permutations: int = _field(

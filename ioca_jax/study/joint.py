@@ -155,8 +155,6 @@ def permutations_made(permutations: int) -> dict[str, int]:
 def measure_interactions(
     networks: Quantised,
     validation: tuple[ArrayLike, ArrayLike],
-    test: tuple[ArrayLike, ArrayLike],
-    clamps: Float[ArrayLike, "S A H"],
     orders: Mapping[str, Int[ArrayLike, "S O K"]],
     seeds: Sequence[int],
     *,
@@ -165,8 +163,7 @@ def measure_interactions(
 ) -> dict[str, np.ndarray]:
     """Pairs, groups and orders of many networks, by variable of ``results.VARIABLES``.
 
-    Information is measured on the validation split, ablation on the test split. The
-    first of the orders is the whole network's; seeds decide which groups are drawn.
+    The first of the orders is the whole network's; seeds decide which groups are drawn.
     """
     of_pairs, of_groups = permutations_made(permutations).values()
     key = jax.random.key(0)  # the same labels for all networks
@@ -175,7 +172,6 @@ def measure_interactions(
     found = jax.tree.map(np.array, pairs)
     tables = found.pop("tables")
     found["broja"] = np.stack([_decompose(table) for table in tables])
-    found |= _effects(networks, clamps, test, memory_gb)
     found |= _orders(networks, orders, validation, key, of_groups)
     found |= _groups(networks, list(orders.values()), validation, keys, of_groups)
     return found
@@ -252,15 +248,21 @@ def _decompose(tables: np.ndarray) -> np.ndarray:
     return parts
 
 
-def _effects(networks, clamps, test, memory_gb) -> dict[str, np.ndarray]:
-    network = networks.network
+def ablate_pairs(
+    network: Network,
+    variables: Any,
+    clamps: Float[Array, "S A H"],
+    test: tuple[ArrayLike, ArrayLike],
+    memory_gb: float,
+) -> dict[str, np.ndarray]:
+    """Effects of all pairs of neurons of a layer; NaN across layers."""
     shape = (*clamps.shape[:-1], network.num_neurons, network.num_neurons)
     names = ("accuracy", "loss")
     found = {f"pair_effect_{n}": np.full(shape, np.nan, np.float32) for n in names}
     x, y = test
     for layer, where in enumerate(slices_of(network.layers)):
         effects = pair_effects(
-            *(network, networks.variables, clamps, x, y, layer), memory_gb=memory_gb
+            *(network, variables, clamps, x, y, layer), memory_gb=memory_gb
         )
         for name in names:
             found[f"pair_effect_{name}"][..., where, where] = getattr(effects, name)

@@ -30,6 +30,12 @@ from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import Trained
 from ioca_jax.results.variables import make_results
 from ioca_jax.study import joint, labels
+from ioca_jax.study.clamps import (
+    Ablated,
+    ablated_networks,
+    constant_clamps,
+    over_clamps,
+)
 from ioca_jax.study.config import StudyConfig
 from ioca_jax.study.inputs import Examples, Inputs
 from ioca_jax.study.orders import orderings_of_study, random_orders, ranked_orders
@@ -51,17 +57,17 @@ def study_networks(
     """
     inputs = Inputs.of(config, network, data, trained)
     statistics = _measure(inputs, inputs.validation, config.quantizer)
-    by_clamp = _clamps(statistics.activation_mean, trained)
-    clamps = jnp.stack([by_clamp[name] for name in config.clamps], axis=1)
+    constants = constant_clamps(inputs, statistics.activation_mean)
+    ablated = ablated_networks(inputs, constants)
     drawn = {
         scope: random_orders(inputs.seeds, neurons, config.random_orders, index)
         for index, (scope, neurons) in enumerate(inputs.scopes.items())
     }
-    scores = score_neurons(inputs, statistics, by_clamp, drawn)
+    scores = score_neurons(inputs, statistics, constants, drawn)
     orders = _orders(inputs, scores, drawn)
 
-    arrays = _curves(inputs, clamps, orders, on_scope)
-    arrays |= _single_ablations(inputs, clamps)
+    arrays = _curves(inputs, ablated, orders, on_scope)
+    arrays |= over_clamps(inputs, ablated, partial(_single_ablations, inputs))
     arrays |= _measurements(inputs, statistics, scores)
     arrays |= _tests_of_measures(inputs, statistics)
     if config.robustness and inputs.information_measures:
@@ -70,13 +76,12 @@ def study_networks(
         arrays |= joint.measure_interactions(
             _quantised(inputs, trained.variables, statistics),
             inputs.validation,
-            inputs.test,
-            clamps,
             orders,
             trained.seeds.tolist(),
             permutations=config.permutations,
             memory_gb=config.memory_gb,
         )
+        arrays |= over_clamps(inputs, ablated, partial(_pair_effects, inputs))
         on_scope("pairs and groups")
     if config.trajectory_epochs:
         arrays |= _trajectories(inputs)
@@ -110,15 +115,6 @@ def _measure_all(network, variables, split, quantizer, measures) -> NeuronStatis
     )
 
 
-def _clamps(
-    means: Float[Array, "S H"], trained: Trained
-) -> dict[str, Float[Array, "S H"]]:
-    """By name, the constant outputs of ablated neurons."""
-    # A curve cannot be computed with NaN; those of diverged networks are blanked later.
-    finite = jnp.where(trained.diverged[:, None], 0, means)
-    return {"zero": jnp.zeros_like(means), "mean": finite}
-
-
 def _orders(
     inputs: Inputs, scores: Scores, drawn: Mapping[str, Int[Array, "S draws K"]]
 ) -> dict[str, Int[Array, "S O K"]]:
@@ -140,33 +136,40 @@ def _orders(
 
 def _curves(
     inputs: Inputs,
-    clamps: Float[Array, "S A H"],
+    ablated: list[Ablated],
     orders: Mapping[str, Int[Array, "S O K"]],
     on_scope: Callable[[str], None],
 ) -> dict[str, np.ndarray]:
     """Orders and ablation curves of all scopes, padded to the whole network's."""
     size = inputs.network.num_neurons
-    by_scope: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("order", "correct", "loss", "accuracy")
-    }
-    for scope, order in orders.items():
-        curve = ablation_curves(
-            inputs.network,
-            inputs.trained.variables,
-            order[:, None],  # [S, A, O, K] with the clamps
-            clamps[:, :, None],
-            *inputs.test,
-            layers=inputs.layers_of(scope),
-            memory_gb=inputs.config.memory_gb,
-        )
-        by_scope["order"].append(_padded(order, 2, size))
-        for name in ("correct", "loss", "accuracy"):
-            by_scope[name].append(_padded(getattr(curve, name), 3, size + 1))
+    padded = [_padded(order, 2, size) for order in orders.values()]
+    by_scope = []
+    for scope in orders:
+        of_scope = partial(_curves_of_scope, inputs, scope, orders[scope])
+        by_scope.append(over_clamps(inputs, ablated, of_scope))
         on_scope(scope)
-    order = np.stack(by_scope.pop("order"), axis=1)
-    return {"order": order} | {
-        name: np.stack(values, axis=2) for name, values in by_scope.items()
+    return {"order": np.stack(padded, axis=1)} | {
+        name: np.stack([curves[name] for curves in by_scope], axis=2)
+        for name in by_scope[0]
     }
+
+
+def _curves_of_scope(
+    inputs: Inputs, scope: str, order: Int[Array, "S O K"], ablated: Ablated
+) -> dict[str, np.ndarray]:
+    """Curves [S, A, O, ...] under some clamps, padded to the whole network's."""
+    curve = ablation_curves(
+        ablated.network,
+        ablated.variables,
+        order[:, None],  # [S, A, O, K] with the clamps
+        ablated.clamps[:, :, None],
+        *ablated.test,
+        layers=inputs.layers_of(scope),
+        memory_gb=inputs.config.memory_gb,
+    )
+    size = inputs.network.num_neurons + 1
+    names = ("correct", "loss", "accuracy")
+    return {name: _padded(getattr(curve, name), 3, size) for name in names}
 
 
 def _blank(dtype: np.dtype) -> int | float:
@@ -188,21 +191,27 @@ def _blank_diverged(arrays: Mapping[str, np.ndarray], diverged: np.ndarray) -> N
         array[diverged] = _blank(array.dtype)
 
 
-def _single_ablations(
-    inputs: Inputs, clamps: Float[Array, "S A H"]
-) -> dict[str, np.ndarray]:
+def _single_ablations(inputs: Inputs, ablated: Ablated) -> dict[str, Array]:
     """Each neuron ablated alone, on the test split."""
     single = single_ablations(
-        inputs.network,
-        inputs.trained.variables,
-        clamps,
-        *inputs.test,
+        ablated.network,
+        ablated.variables,
+        ablated.clamps,
+        *ablated.test,
         memory_gb=inputs.config.memory_gb,
     ).alone
-    return {
-        "single_correct": np.array(single.correct),
-        "single_loss": np.array(single.loss),
-    }
+    return {"single_correct": single.correct, "single_loss": single.loss}
+
+
+def _pair_effects(inputs: Inputs, ablated: Ablated) -> dict[str, np.ndarray]:
+    """All pairs of each layer ablated together, on the test split."""
+    return joint.ablate_pairs(
+        ablated.network,
+        ablated.variables,
+        ablated.clamps,
+        ablated.test,
+        inputs.config.memory_gb,
+    )
 
 
 def _measurements(

@@ -21,7 +21,7 @@ from ioca_jax.ablation.effects import (
 )
 from ioca_jax.devices import place_examples
 from ioca_jax.measures.neurons import NeuronStatistics
-from ioca_jax.study.config import CLAMPS
+from ioca_jax.study.config import CLAMPS_OF_SCORES
 from ioca_jax.study.inputs import Examples, Inputs
 
 # The first examples of the validation split: greedy orders are costly, and these are
@@ -159,5 +159,5 @@ _SCORES_OF_ABLATION: dict[str, tuple[_Score, str]] = {
         ("shapley", _shapley),
         ("greedy", _greedy),
     )
-    for clamp in CLAMPS
+    for clamp in CLAMPS_OF_SCORES
 }

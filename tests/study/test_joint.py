@@ -284,8 +284,7 @@ def test_layers_too_narrow_for_a_group_or_a_pair_have_none(data):
     networks = joint.Quantised(model, variables, np.zeros((1, 3, 1), np.float32), 2)
     orders = {"layer_1": np.zeros((1, 1, 1), np.int32)}
     found = joint.measure_interactions(
-        *(networks, data.validation, data.test, np.zeros((1, 1, 3), np.float32)),
-        *(orders, (0,)),
+        *(networks, data.validation, orders, (0,)),
         permutations=1,
         memory_gb=1.0,
     )
