@@ -141,7 +141,8 @@ def compare_activations(runs: Mapping[str, xr.Dataset]) -> pd.DataFrame:
             continue
         other = runs[name.replace("_relu_", "_sigmoid_")]
         gains = [
-            claims.gains_of_the_mean(families.above_chance(r)) for r in (results, other)
+            claims.clamp_gains(families.above_chance(r), "mean", "zero")
+            for r in (results, other)
         ]
         for scope in gains[0]:
             test = independent_test(gains[0][scope], gains[1][scope])

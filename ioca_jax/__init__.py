@@ -43,7 +43,9 @@ A score, a mask, a clamp value and an order are plain arrays over the flat neuro
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ioca_jax.ablation.clamps import optimal_clamp
 from ioca_jax.ablation.curves import ablation_curve, ablation_curves, evaluate_masks
+from ioca_jax.ablation.donors import Resampled, resample
 from ioca_jax.ablation.evaluation import Evaluation
 from ioca_jax.ablation.orderings import cumulative_masks, order_neurons, random_order
 from ioca_jax.ablation.pruning import prune
@@ -102,6 +104,7 @@ __all__ = [
     "Layer",
     "Network",
     "NeuronStatistics",
+    "Resampled",
     "Shard",
     "Split",
     "StudyConfig",
@@ -127,6 +130,7 @@ __all__ = [
     "measure_neurons",
     "merge_runs",
     "mutual_information",
+    "optimal_clamp",
     "order_neurons",
     "permutation_null",
     "place_examples",
@@ -134,6 +138,7 @@ __all__ = [
     "quantize",
     "quantizer_edges",
     "random_order",
+    "resample",
     "run_study",
     "summarize",
     "trace_network",

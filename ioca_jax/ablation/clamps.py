@@ -10,9 +10,9 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from ioca_jax.ablation.budget import device_budget, number_that_fits, widest_value
+from ioca_jax.ablation.budget import number_that_fits, widest_value
 from ioca_jax.ablation.effects import activation_variance
-from ioca_jax.checks import check_clamp, check_examples
+from ioca_jax.checks import check_clamp, check_examples, check_memory
 from ioca_jax.networks.network import Ablation, Network
 
 _LEAST_EXAMPLES = 100
@@ -70,7 +70,8 @@ def optimal_clamp(
         )
     sizes = [math.prod(layer.shape) for layer in network.layers]
     held = 4 * (sum(sizes) + widest_value(network, 0) + x[0].size)
-    at_once = number_that_fits(device_budget(memory_gb), held, _BATCH)
+    check_memory(memory_gb)
+    at_once = number_that_fits(memory_gb, held, _BATCH)
     return _fit(network, jointly, at_once, variables, means, x, y, key)
 
 

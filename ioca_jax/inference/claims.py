@@ -73,6 +73,10 @@ CLAIMS = {
         "clamping to the mean does less harm than clamping to zero",
         "mean minus zero clamp, random orders, normalised area",
     ),
+    "5, other clamps": Claim(
+        "this clamp does less harm than clamping to the mean",
+        "clamp minus mean clamp, random orders, normalised area",
+    ),
     "7, depth": Claim(
         "the entropy of a neuron is higher in deeper layers",
         "median minus that of the layer below, bits",
@@ -127,10 +131,7 @@ def judge_claims(
         *_over_all_layers(kept, areas, margin),
         *_within_layers(kept, areas),
         *_between_layers(kept, areas),
-        *(
-            _Comparison("5", _about(scope, "mean", "random"), gain)
-            for scope, gain in gains_of_the_mean(kept).items()
-        ),
+        *_between_clamps(kept),
     ]
     rows = [{"claim": c.claim, **c.about} for c in comparisons]
     thresholds = [c.threshold for c in comparisons]
@@ -205,16 +206,27 @@ def _between_layers(results: xr.Dataset, areas: _Areas) -> Iterable[_Comparison]
             yield _Comparison("4", _about(where, clamp, "random"), difference)
 
 
-def gains_of_the_mean(results: xr.Dataset) -> dict[str, Float[np.ndarray, " S"]]:
-    """Normalised area gained by clamping to the mean instead of zero, in random order.
+def _between_clamps(results: xr.Dataset) -> Iterable[_Comparison]:
+    for scope, gain in clamp_gains(results, "mean", "zero").items():
+        yield _Comparison("5", _about(scope, "mean", "random"), gain)
+    others = [name for name in clamps_of(results) if name not in ("zero", "mean")]
+    for clamp in others:
+        for scope, gain in clamp_gains(results, clamp, "mean").items():
+            yield _Comparison("5, other clamps", _about(scope, clamp, "random"), gain)
+
+
+def clamp_gains(
+    results: xr.Dataset, clamp: str, other: str
+) -> dict[str, Float[np.ndarray, " S"]]:
+    """Normalised area gained by one clamp instead of another, in random order.
 
     By scope, a number for every network; empty for a run without both clamps.
     """
     clamps = clamps_of(results)
-    if not {"zero", "mean"} <= set(clamps):
+    if not {clamp, other} <= set(clamps):
         return {}
     return {
-        scope: area[:, clamps.index("mean")] - area[:, clamps.index("zero")]
+        scope: area[:, clamps.index(clamp)] - area[:, clamps.index(other)]
         for (scope, ranked_by, _), area in normalized_areas(results).items()
         if ranked_by == "random"
     }
