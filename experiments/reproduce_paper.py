@@ -175,8 +175,9 @@ def _verdicts(judged: pd.DataFrame, by: str) -> pd.DataFrame:
     cells = judged.pivot_table(
         index="claim", columns=by, values="verdict", aggfunc=count, sort=False
     )
-    cells = cells.reindex(index=list(claims.CLAIMS), columns=judged[by].unique())
-    described = [f"{name}: {claim.text}" for name, claim in claims.CLAIMS.items()]
+    found = claims.claims_of(judged)
+    cells = cells.reindex(index=list(found), columns=judged[by].unique())
+    described = [f"{name}: {claim.text}" for name, claim in found.items()]
     table = cells.fillna("").reset_index(drop=True)
     table.insert(0, "claim", described)
     return table
@@ -279,8 +280,9 @@ def main() -> None:
     for name, table in tables.items():
         file = folder / f"{name}.csv"
         atomic_write(file, partial(table.to_csv, index=False))
+    judged = tables["claims"]
     save_figure(
-        plots.claims_overview(tables["claims"], claims.CLAIMS), folder / "claims"
+        plots.claims_overview(judged, claims.claims_of(judged)), folder / "claims"
     )
     if "published" in tables:
         drawn = plots.published_points(runs[_PUBLISHED_SETTING], tables["published"])

@@ -85,6 +85,12 @@ CLAIMS = {
 VERDICTS = ("holds", "fails", "undecided")
 
 
+def claims_of(table: pd.DataFrame) -> dict[str, Claim]:
+    """The claims that a table of ``judge_claims`` has comparisons of."""
+    judged = set(table["claim"])
+    return {name: claim for name, claim in CLAIMS.items() if name in judged}
+
+
 class _Comparison(NamedTuple):
     """A claim as a number for every network, above a threshold or below."""
 

@@ -9,7 +9,7 @@ import xarray as xr
 
 from ioca_jax.inference import interactions
 from ioca_jax.inference.areas import areas_by_order
-from ioca_jax.inference.claims import CLAIMS, VERDICTS
+from ioca_jax.inference.claims import VERDICTS, claims_of
 from ioca_jax.inference.tables import tabulate
 from ioca_jax.results.selection import (
     converged,
@@ -210,8 +210,9 @@ def _trends(table: pd.DataFrame) -> list[str]:
 
 def _claims(table: pd.DataFrame) -> list[str]:
     counts = pd.crosstab(table["claim"], table["verdict"])
-    counts = counts.reindex(index=[*CLAIMS], columns=[*VERDICTS], fill_value=0)
-    text = counts.assign(text=[claim.text for claim in CLAIMS.values()])
+    claims = claims_of(table)
+    counts = counts.reindex(index=[*claims], columns=[*VERDICTS], fill_value=0)
+    text = counts.assign(text=[claim.text for claim in claims.values()])
     return _section(
         "The paper's claims: number of comparisons (of scope, clamp and measure) by "
         "verdict",

@@ -13,6 +13,7 @@ from ioca_jax.measures.information import MEASURES, PAPER_MEASURES
 from ioca_jax.measures.neurons import settled_quantizer
 from ioca_jax.measures.pairs import check_pairs
 from ioca_jax.measures.quantization import parse_quantizer
+from ioca_jax.measures.selection import SELECTIONS
 from ioca_jax.networks.cnn import CNN
 from ioca_jax.networks.mlp import MLP
 from ioca_jax.networks.network import Network
@@ -33,6 +34,7 @@ UNITS = (
         for name, unit in ABLATION_SCORES.items()
         for clamp in CLAMPS_OF_SCORES
     }
+    | dict.fromkeys(SELECTIONS, "rank")
 )
 """Everything that neurons can be ranked by, with the unit of its values."""
 OF_NETWORKS = (
@@ -261,8 +263,8 @@ class StudyConfig:
         }
 
     def check_interactions(self, network: Network, data: Dataset) -> None:
-        """Refuses interactions that the data cannot support, before any training."""
-        if self.interactions:
+        """Refuses pairs that the data cannot support, before any training."""
+        if self.interactions or set(SELECTIONS) & set(self.measures):
             check_pairs(
                 network.num_neurons,
                 len(data.validation.y),

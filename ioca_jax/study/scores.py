@@ -21,8 +21,10 @@ from ioca_jax.ablation.effects import (
 )
 from ioca_jax.devices import place_examples
 from ioca_jax.measures.neurons import NeuronStatistics
+from ioca_jax.measures.selection import SELECTIONS, selection_scores
 from ioca_jax.study.config import CLAMPS_OF_SCORES
 from ioca_jax.study.inputs import Examples, Inputs
+from ioca_jax.study.joint import Quantised
 
 # The first examples of the validation split: greedy orders are costly, and these are
 # enough to find the neuron whose ablation costs least.
@@ -68,10 +70,13 @@ def score_neurons(
     )
     examples = Examples(*place_examples(*inputs.validation))
     for name in config.measures:
-        if name not in _SCORES_OF_ABLATION:
+        if name in SELECTIONS:
+            by_scope = _selection(inputs, statistics, name)
+        elif name in _SCORES_OF_ABLATION:
+            score, clamp = _SCORES_OF_ABLATION[name]
+            by_scope = score(_Ablated(inputs, examples, clamps[clamp], random_orders))
+        else:
             continue
-        score, clamp = _SCORES_OF_ABLATION[name]
-        by_scope = score(_Ablated(inputs, examples, clamps[clamp], random_orders))
         if "network" in by_scope:
             of_network[name] = by_scope.pop("network")
         # A neuron's score is NaN in the scopes of other layers.
@@ -91,6 +96,36 @@ def _scores_without_ablation(network, variables, means, split, names):
         }
 
     return jax.lax.map(of_network, (variables, means))
+
+
+def _selection(
+    inputs: Inputs, statistics: NeuronStatistics, criterion: str
+) -> dict[str, Float[Array, "S H"]]:
+    """Forward selections among the neurons of each scope."""
+    config, network = inputs.config, inputs.network
+    networks = Quantised(
+        network, inputs.trained.variables, statistics.edges, config.num_codes
+    )
+    keys = jax.vmap(jax.random.key)(inputs.seeds)
+    return _select_all(
+        *(networks, inputs.validation, inputs.scopes, keys),
+        criterion=criterion,
+        memory_gb=config.memory_gb,
+    )
+
+
+@partial(jax.jit, static_argnames=("criterion", "memory_gb"))
+def _select_all(networks, split, scopes, keys, *, criterion, memory_gb):
+    def select(codes, key):
+        return selection_scores(
+            *(codes, split.y, scopes, key),
+            criterion=criterion,
+            num_codes=networks.num_codes,
+            num_classes=networks.network.num_classes,
+            memory_gb=memory_gb,
+        )
+
+    return networks.map(select, split.x, keys)
 
 
 def _ablation_loss(ablated: _Ablated) -> dict[str, Float[Array, "S H"]]:

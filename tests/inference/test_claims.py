@@ -98,7 +98,8 @@ def verdicts_of(table: pd.DataFrame, claim: str, scope: str, measure: str) -> se
 def test_claims_hold_fail_or_are_undecided():
     results = planted_results(PLANTED, clamp_gain=0.1, layer_gain=-0.2)
     table = claims.judge_claims(results)
-    assert set(claims.CLAIMS) == set(table["claim"])
+    assert set(claims.CLAIMS) - {"5, other clamps"} == set(table["claim"])
+    assert set(claims.claims_of(table)) == set(table["claim"])
     verdicts = partial(verdicts_of, table)
     assert verdicts("1", "network", "mutual_information") == {"holds"}
     assert verdicts("1, first version", "network", "mutual_information") == {"holds"}
@@ -111,6 +112,17 @@ def test_claims_hold_fail_or_are_undecided():
         assert verdicts(claim, "layer_1", "kl_selectivity") == {"undecided"}
     assert verdicts("4", "layer_2 over layer_1", "random") == {"fails"}
     assert verdicts("5", "layer_1", "random") == {"holds"}
+
+
+def test_other_clamps_are_compared_with_the_mean():
+    results = planted_results(PLANTED, clamp_gain=0.1)
+    named = results.assign_coords(clamp=["mean", "resample"])
+    table = claims.judge_claims(named).query("claim == '5, other clamps'")
+    assert table["scope"].tolist() == ["network", "layer_1", "layer_2"]
+    assert set(table["clamp"]) == {"resample"}
+    assert set(table["verdict"]) == {"holds"}
+    old = claims.judge_claims(results).query("claim == '5'")
+    np.testing.assert_allclose(table["effect"], old["effect"])
 
 
 def test_depth_and_single_neurons():
