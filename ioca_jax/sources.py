@@ -39,6 +39,7 @@ def load_dataset(
     num_validation: int | None = None,
     seed: int = 0,
     *,
+    num_test: int | None = None,
     label_noise: float = 0.0,
 ) -> Dataset:
     """Loads a dataset and cuts a validation split out of its training examples.
@@ -52,6 +53,7 @@ def load_dataset(
             10,000 for ``mnist``, ``fashion_mnist`` and ``cifar10``, 1,000 for
             ``mnist5k``, and else a sixth of the training examples (10,000 at most).
         seed: of the random cut between training and validation, and of the noise.
+        num_test: test examples to keep, drawn at random; None keeps all.
         label_noise: share of the training labels to corrupt, as ``corrupt_labels``
             does; those of validation and test stay true.
 
@@ -61,8 +63,8 @@ def load_dataset(
 
     Raises:
         ValueError: an unknown name, a dataset or file with missing or unusable arrays,
-            a validation split that leaves nothing to train on, or a share of noise that
-            is not in [0, 1].
+            a validation split that leaves nothing to train on, more test examples than
+            there are, or a share of noise that is not in [0, 1].
         FileNotFoundError: the file or the dataset's directory is not there and cannot
             be downloaded.
     """
@@ -75,6 +77,8 @@ def load_dataset(
         arrays = _read_tfds(name, data_dir)
     else:
         raise _unknown(name)
+    if num_test is not None:
+        arrays = _with_fewer_tests(name, arrays, num_test, seed)
     dataset = Dataset.from_arrays(
         *arrays,
         num_validation=(
@@ -89,10 +93,24 @@ def load_dataset(
         "data_dir": None if data_dir is None else str(data_dir),
         "num_validation": num_validation,
         "seed": seed,
+        "num_test": num_test,
         "label_noise": label_noise,
     }
     object.__setattr__(dataset, "loaded_by", arguments)
     return dataset
+
+
+def _with_fewer_tests(name: str, arrays: Arrays, num_test: int, seed: int) -> Arrays:
+    """The arrays with so many of their test examples, drawn at random."""
+    available = len(arrays.y_test)
+    if not 1 <= num_test <= available:
+        raise ValueError(
+            f"num_test: expected between 1 and {available}, the test examples of "
+            f"{name}, got {num_test}"
+        )
+    rng = np.random.default_rng([seed, 2])  # a stream of its own
+    kept = np.sort(rng.permutation(available)[:num_test])
+    return arrays._replace(x_test=arrays.x_test[kept], y_test=arrays.y_test[kept])
 
 
 def can_load(name: str) -> bool:

@@ -101,6 +101,20 @@ def test_num_validation(num_validation, mnist5k):
     assert_same(data.test, mnist5k.test)
 
 
+def test_fewer_test_examples_are_drawn_at_random(mnist5k):
+    data = ioca.load_dataset("mnist5k", num_test=300)
+    assert len(data.test.y) == 300
+    np.testing.assert_array_equal(data.train.x, mnist5k.train.x)
+    pixels = mnist5k.test.x.reshape(1000, -1)
+    rows = (data.test.x.reshape(300, 1, -1) == pixels).all(axis=-1).argmax(axis=1)
+    np.testing.assert_array_equal(data.test.x, mnist5k.test.x[rows])
+    np.testing.assert_array_equal(data.test.y, mnist5k.test.y[rows])
+    assert len(set(rows.tolist())) == 300
+    assert np.bincount(data.test.y).min() > 15
+    with pytest.raises(ValueError, match="num_test: expected between 1 and 1000"):
+        ioca.load_dataset("mnist5k", num_test=1001)
+
+
 @pytest.mark.parametrize("num_validation", [0, -1, 4000, 10_000])
 def test_num_validation_that_leaves_nothing(num_validation):
     with pytest.raises(ValueError, match="num_validation") as error:

@@ -82,7 +82,13 @@ class StudyConfig:
         "1,000 for mnist5k if not given.",
     )
     split_seed: int = _field(
-        0, "Seed of the cut between training and validation, and of --label_noise."
+        0,
+        "Seed of the cut between training and validation, of --num_test and of "
+        "--label_noise.",
+    )
+    num_test: int | None = _field(
+        None,
+        "Test examples to ablate the networks on, drawn at random; all if not given.",
     )
     label_noise: float = _field(
         0.0,
@@ -259,6 +265,7 @@ class StudyConfig:
             "data_dir": self.data_dir,
             "num_validation": self.num_validation,
             "seed": self.split_seed,
+            "num_test": self.num_test,
             "label_noise": self.label_noise,
         }
 

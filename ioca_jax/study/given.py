@@ -45,9 +45,8 @@ def describe_data(config: StudyConfig, data: Dataset) -> StudyConfig:
         )
     # Never a name that would load others.
     name = f"{data.name}, given by the caller" if can_load(data.name) else data.name
-    return dataclasses.replace(
-        config, dataset=name, data_dir=None, num_validation=None, split_seed=0
-    )
+    nothing = dict.fromkeys(("data_dir", "num_validation", "num_test"))
+    return dataclasses.replace(config, dataset=name, split_seed=0, **nothing)
 
 
 @functools.cache
