@@ -1,6 +1,7 @@
 """Studies the network of Flax's MNIST example, from images to results and figures.
 
-    python -m experiments.flax_mnist --data_dir=data --workdir=runs/flax_mnist
+    python -m experiments.flax_mnist --dataset=mnist --data_dir=data --num_test=2000 \\
+        --workdir=runs/flax_mnist
 
 The network (``experiments/flax_network.py``) contains nothing of this library. It is
 trained here for each seed with AdamW, then traced and studied like any network of your
@@ -8,25 +9,16 @@ own; copy this file to begin.
 The flags are those of a study; widths, activation and regularisers do not apply.
 """
 
-import dataclasses
 from typing import Any
 
 import jax
 import numpy as np
 import optax
-from absl import flags
 from flax import nnx
 
 import ioca_jax as ioca
-from experiments import config_flags
+from experiments import traced_study
 from experiments.flax_network import CNN
-from ioca_jax.study import events
-from ioca_jax.study.runner import how_to_go_on
-
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
-NUM_TEST = flags.DEFINE_integer("num_test", 2000, "Examples of the test split to use.")
-config_flags.define(ioca.StudyConfig)
-flags.adopt_module_key_flags(config_flags)
 
 
 @nnx.jit
@@ -56,14 +48,10 @@ def train(seed: int, config: ioca.StudyConfig, data: ioca.Dataset) -> tuple[Any,
     return nnx.split(model)
 
 
-def main() -> None:
-    """Trains, studies and reports."""
-    config = config_flags.parse(ioca.StudyConfig)
-    data = ioca.load_dataset(**config.data_arguments())
-    some = ioca.Split(*(array[: NUM_TEST.value] for array in data.test))
-    data = dataclasses.replace(data, test=some, name=f"{NUM_TEST.value} of {data.name}")
+def train_all(config: ioca.StudyConfig, data: ioca.Dataset) -> tuple[Any, Any]:
+    """The traced network, and the variables of the networks of all seeds."""
     trained = [train(seed, config, data) for seed in config.seeds]
-    graph = trained[0][0]
+    graph, one = trained[0]
     variables = jax.tree.map(
         lambda *leaves: np.stack(leaves), *[state for _, state in trained]
     )
@@ -71,18 +59,8 @@ def main() -> None:
     def apply(state, x):
         return nnx.merge(graph, state)(x)
 
-    network = ioca.trace_network(apply, trained[0][1], data.test.x)
-    print(network)
-    results = ioca.run_study(
-        config,
-        WORKDIR.value,
-        data=data,
-        network=network,
-        variables=variables,
-        listeners=[events.progress_bar(), events.log_lines()],
-    )
-    print(ioca.summarize(results))
+    return ioca.trace_network(apply, one, data.test.x), variables
 
 
 if __name__ == "__main__":
-    config_flags.run_main(main, when_interrupted=lambda: how_to_go_on(WORKDIR.value))
+    traced_study.run(train_all)

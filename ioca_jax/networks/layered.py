@@ -35,6 +35,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,
     "sigmoid": nn.sigmoid,
     "tanh": nn.tanh,
+    "gelu": nn.gelu,
 }
 PRECISIONS = ("highest", "high", "default")
 BATCH_NORM_EPSILON = 1e-5

@@ -113,7 +113,7 @@ class StudyConfig:
         (), "Channels of a cnn's convolutions; 32,64 if not given."
     )
     hidden: tuple[int, ...] = _field((100, 100), "Widths of the hidden dense layers.")
-    activation: str = _field("relu", "relu, sigmoid or tanh.")
+    activation: str = _field("relu", "relu, sigmoid, tanh or gelu.")
     dropout_rate: float = _field(
         0.0, "Share of hidden outputs dropped in training, in [0, 1)."
     )
