@@ -6,6 +6,7 @@ import pandas as pd
 import xarray as xr
 
 from ioca_jax.inference.claims import judge_claims
+from ioca_jax.inference.class_damage import predict_class_damage
 from ioca_jax.inference.comparisons import seeds_needed
 from ioca_jax.inference.families import ALPHA, above_chance, rankings
 from ioca_jax.inference.hypotheses import form_hypotheses
@@ -30,11 +31,11 @@ def tabulate(results: xr.Dataset) -> dict[str, pd.DataFrame]:
     """All tables for which a run has enough networks, orders and interactions, by name.
 
     ``neurons``; ``variants`` with robustness; with random orders and three networks
-    ``orders``, ``differences`` and ``effects``, with five also ``hypotheses``, with six
-    and the paper's measures ``claims``. With interactions and three networks ``pairs``
-    and ``joint``, with hypotheses and six also ``verdicts`` (a row per hypothesis and
-    instrument) and ``conclusions`` (a row per hypothesis). With trajectories
-    ``trajectories``, with three networks and two epochs also ``trends``.
+    ``orders``, ``differences``, ``effects`` and ``class_damage``, with five also
+    ``hypotheses``, with six and the paper's measures ``claims``. With interactions and
+    three networks ``pairs`` and ``joint``, with hypotheses and six also ``verdicts`` (a
+    row per hypothesis and instrument) and ``conclusions`` (a row per hypothesis). With
+    trajectories ``trajectories``, with three networks and two epochs also ``trends``.
     """
     tables = order_tables(results)
     return tables | interaction_tables(results, tables)
@@ -55,6 +56,7 @@ def order_tables(results: xr.Dataset) -> dict[str, pd.DataFrame]:
         (3, "orders", compare_orders),
         (3, "differences", difference_curves),
         (3, "effects", correlate_effects),
+        (3, "class_damage", predict_class_damage),
         (seeds_needed(ALPHA, two_sided=False), "hypotheses", form_hypotheses),
     ]
     if rankings(kept):

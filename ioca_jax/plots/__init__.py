@@ -16,6 +16,7 @@ from ioca_jax.plots.curves import published_points as published_points
 from ioca_jax.plots.groups import joint_information_curves as joint_information_curves
 from ioca_jax.plots.groups import redundancy_indices as redundancy_indices
 from ioca_jax.plots.neurons import class_costs as class_costs
+from ioca_jax.plots.neurons import class_damage as class_damage
 from ioca_jax.plots.neurons import measure_distributions as measure_distributions
 from ioca_jax.plots.neurons import measure_scatter as measure_scatter
 from ioca_jax.plots.neurons import single_effects as single_effects

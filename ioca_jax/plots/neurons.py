@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from ioca_jax.inference.class_damage import class_correlations
 from ioca_jax.plots import selection, style
 from ioca_jax.results.selection import layers_of, neurons_of, readable
 
@@ -116,4 +117,31 @@ def class_costs(results: xr.Dataset, measure: str, clamp: str | None = None) -> 
         axes.tick_params(axis="y", labelsize="x-small")
         axes.set_xlabel(f"neurons of the layer, lowest {readable(measure)} first")
         style.set_integer_ticks(axes)
+    return figure
+
+
+def class_damage(results: xr.Dataset, clamp: str | None = None) -> Figure:
+    """Whether selectivity for a class predicts the damage to it: a panel per layer.
+
+    A cell is the rank correlation over neurons, mean over networks; the diagonal is the
+    class itself. The default clamp is the last one of the results.
+    """
+    kept = selection.select_converged(results, "class_damage", clamp=clamp)
+    clamp = clamp or selection.labels_of(kept, "clamp")[-1]
+    layers = layers_of(kept)
+    title = (
+        "Selectivity for a class against the accuracy that each class loses without "
+        f"the neuron, clamped to {clamp}: mean over {kept.sizes['seed']} networks"
+    )
+    figure, panels = style.make_panels(results, title, len(layers))
+    for axes, layer in zip(panels, layers, strict=True):
+        found = class_correlations(kept, layer, clamp)
+        known = np.isfinite(found).any(axis=0)
+        mean = np.nansum(found, axis=0) / np.maximum(np.isfinite(found).sum(axis=0), 1)
+        values = np.where(known, mean, np.nan)
+        label = "Spearman's correlation"
+        style.draw_image(axes, values, "diverging", label, aspect="equal")
+        axes.set_title(selection.layer_name(layer), fontsize="medium")
+        axes.set_xlabel("class that loses accuracy")
+        axes.set_ylabel("class of the selectivity")
     return figure

@@ -70,6 +70,7 @@ def drawable_figures(
     drawn = [
         neurons.measure_distributions,
         neurons.single_effects,
+        neurons.class_damage,
         partial(curves.class_curves, ranked_by=measure),
         partial(neurons.class_costs, measure=measure),
         pairs.pair_matrices,

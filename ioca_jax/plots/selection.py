@@ -42,6 +42,7 @@ _REQUIRED = {
     "redundancy_indices": (("redundancy_index",), _INTERACTIONS),
     "trajectories": (_TRAJECTORIES, _TRAJECTORY_EPOCHS),
     "information_plane": (_TRAJECTORIES, _TRAJECTORY_EPOCHS),
+    "class_damage": (("joint_count",), "every study has them"),
     "training_history": (_HISTORY, "only a study that trains its networks has them"),
 }
 

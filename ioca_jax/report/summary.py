@@ -208,6 +208,15 @@ def _trends(table: pd.DataFrame) -> list[str]:
     )
 
 
+def _class_damage(table: pd.DataFrame) -> list[str]:
+    names = ["layer", "clamp", "quantity"]
+    return _section(
+        "Rank correlation of a neuron's selectivity for a class with the accuracy lost "
+        "in that class when it alone is ablated, mean over classes and networks",
+        _estimates(table, names, "correlation", ".3f"),
+    )
+
+
 def _claims(table: pd.DataFrame) -> list[str]:
     counts = pd.crosstab(table["claim"], table["verdict"])
     claims = claims_of(table)
@@ -264,6 +273,7 @@ _SECTIONS = {
     "neurons": _neurons,
     "variants": _variants,
     "effects": _effects,
+    "class_damage": _class_damage,
     "hypotheses": _hypotheses,
     "joint": _joint,
     "pairs": _pairs,

@@ -24,6 +24,7 @@ PLAIN: dict[str, dict[str, Any]] = {
     "single_effects": {},
     "training_history": {},
 }
+OF_COUNTS = {"class_damage"}
 INTERACTIONS = {
     "joint_information_curves",
     "pair_agreement",

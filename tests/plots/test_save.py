@@ -5,7 +5,16 @@ from synthetic import THREE, joint_results, synthetic_results
 
 from ioca_jax import plots
 from ioca_jax.plots.save import drawable_figures
-from plots.drawn import INTERACTIONS, PLAIN, TRAJECTORIES, draw, least, small, tables
+from plots.drawn import (
+    INTERACTIONS,
+    OF_COUNTS,
+    PLAIN,
+    TRAJECTORIES,
+    draw,
+    least,
+    small,
+    tables,
+)
 
 
 def test_the_same_figure_gives_the_same_files(tmp_path):
@@ -57,7 +66,7 @@ def test_only_figures_with_data_are_drawn(given, expected):
 def test_networks_trained_elsewhere_have_all_but_the_history():
     names = [f"{s}_{q}" for s in ("train", "validation") for q in ("loss", "accuracy")]
     results = small().drop_vars([*names, "epoch"])
-    expected = {*PLAIN, *INTERACTIONS, *TRAJECTORIES} - {"training_history"}
+    expected = {*PLAIN, *OF_COUNTS, *INTERACTIONS, *TRAJECTORIES} - {"training_history"}
     assert set(drawable_figures(results, {})) == expected
 
 
@@ -76,6 +85,7 @@ def test_figures_of_tables_are_drawn_where_tables_are():
     }
     assert set(drawable_figures(small(), named)) == {
         *PLAIN,
+        *OF_COUNTS,
         *INTERACTIONS,
         *TRAJECTORIES,
         *tables(),
@@ -84,7 +94,7 @@ def test_figures_of_tables_are_drawn_where_tables_are():
 
 def test_figures_of_interactions_need_their_variables():
     results = joint_results(hidden=(2,), seeds=1, measures=THREE[:1], clamps=("mean",))
-    plain = {*PLAIN} - {"bias_balancing", "measure_scatter"}
+    plain = {*PLAIN, *OF_COUNTS} - {"bias_balancing", "measure_scatter"}
     assert set(drawable_figures(results, {})) == plain | INTERACTIONS | TRAJECTORIES
     results = results.drop_vars(["trajectory_score", "pair_effect_loss"])
     some = {"joint_information_curves", "redundancy_indices"}
