@@ -33,7 +33,7 @@ format: .venv/installed-dev
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(INSTALL) --editable .
+	$(INSTALL) --editable '.[data,sweep]'
 	touch $@
 
 .venv/installed-dev: .venv/installed

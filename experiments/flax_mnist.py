@@ -17,8 +17,9 @@ import optax
 from flax import nnx
 
 import ioca_jax as ioca
-from experiments import traced_study
-from experiments.flax_network import CNN
+
+from . import traced_study
+from .flax_network import CNN
 
 
 @nnx.jit

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from absl import flags
 
 import ioca_jax as ioca
-from experiments import config_flags
 from ioca_jax import devices as parallel
+
+from . import config_flags
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder to write.", required=True)
 PARTIAL = flags.DEFINE_boolean(

@@ -45,7 +45,6 @@ from absl import flags
 from tqdm import tqdm
 
 import ioca_jax as ioca
-from experiments import config_flags
 from ioca_jax.ablation.pruning import kept_by_score, num_parameters, prune_networks
 from ioca_jax.plots import pruning_curves, save_figure
 from ioca_jax.results.files import RESULTS_FILE, atomic_write, write_results
@@ -54,6 +53,8 @@ from ioca_jax.study.chunks import locked, signals_deferred
 from ioca_jax.study.folder import writable
 from ioca_jax.study.metadata import source_revision, versions
 from ioca_jax.study.runner import config_of
+
+from . import config_flags
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/pruned", "Where the results go.")
 STUDY = flags.DEFINE_string(

@@ -30,7 +30,6 @@ import xarray as xr
 from absl import flags, logging
 
 import ioca_jax as ioca
-from experiments import config_flags
 from ioca_jax import plots
 from ioca_jax.inference import claims, families, hypotheses
 from ioca_jax.inference.comparisons import independent_test
@@ -39,6 +38,8 @@ from ioca_jax.plots import save_figure
 from ioca_jax.results.files import atomic_write
 from ioca_jax.results.selection import converged, intact_accuracy, mean_curve
 from ioca_jax.study import events
+
+from . import config_flags
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/paper", "Where everything goes.")
 DATA_DIR = flags.DEFINE_string(

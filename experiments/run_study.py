@@ -17,9 +17,10 @@ import pathlib
 from absl import flags
 
 import ioca_jax as ioca
-from experiments import config_flags
 from ioca_jax import devices
 from ioca_jax.study import events, given, runner
+
+from . import config_flags
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/study", "The run's folder.")
 SHARD = flags.DEFINE_string(

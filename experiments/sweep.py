@@ -34,7 +34,7 @@ from absl import flags
 from tqdm import tqdm
 
 import ioca_jax as ioca
-from experiments import config_flags
+from ioca_jax.checks import import_extra
 from ioca_jax.inference.areas import areas_by_order
 from ioca_jax.plots import compare_runs, save_figure
 from ioca_jax.results.files import RESULTS_FILE, atomic_write
@@ -42,6 +42,8 @@ from ioca_jax.results.selection import converged, intact_accuracy
 from ioca_jax.study.events import duration
 from ioca_jax.study.folder import is_of_configuration, writable
 from ioca_jax.study.resources import check_fits, count_needs
+
+from . import config_flags
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/sweep", "Where the runs' folders go.")
 GRID = flags.DEFINE_multi_string(
@@ -428,6 +430,7 @@ def _try_out(trial: ioca.StudyConfig, data: ioca.Dataset) -> Costs:
 
 def main() -> None:
     """Runs what the flags describe, or says what would run."""
+    import_extra("pyarrow", "sweep", "runs.parquet")
     workdir = pathlib.Path(WORKDIR.value)
     base = config_flags.parse(ioca.StudyConfig)
     runs = plan(base, read_grid(_grid_lines(GRID_FILE.value)), workdir)

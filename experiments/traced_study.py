@@ -5,9 +5,10 @@ from typing import Any
 from absl import flags
 
 import ioca_jax as ioca
-from experiments import config_flags
 from ioca_jax.study import events
 from ioca_jax.study.runner import how_to_go_on
+
+from . import config_flags
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
 config_flags.define(ioca.StudyConfig)

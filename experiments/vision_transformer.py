@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import optax
 
 import ioca_jax as ioca
-from experiments import traced_study
+
+from . import traced_study
 
 CHANNELS, HEADS, UNITS, BLOCKS, PATCH = 32, 4, 64, 2, 7
 LAYERS = ("blocks/*/up", "blocks/*/out:input")

@@ -95,6 +95,8 @@ _LATER = {
 }
 _LATER_PACKAGES = ("inference", "plots", "report", "results", "study")
 
+__version__ = "2.0.0"
+
 __all__ = [
     "CNN",
     "MLP",

@@ -4,6 +4,7 @@ Values are checked where they are known. While JAX traces (``jit``, ``vmap``) an
 has a shape and a type but no values yet, so only these are checked, at no cost.
 """
 
+import importlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,6 +16,20 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Int
 
 _MOST_COUNTED = 2**31 - 1
+
+
+def import_extra(module: str, extra: str, needed_by: str) -> Any:
+    """Imports a module of an optional package; one line names the extra to install."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        if error.name != package:
+            raise
+        raise ImportError(
+            f"{needed_by}: expected the package {package}, found none; install it with "
+            f"pip install 'ioca_jax[{extra}]'"
+        ) from None
 
 
 def is_known(array: Any) -> bool:

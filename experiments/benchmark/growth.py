@@ -18,9 +18,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import ioca_jax as ioca
-from experiments.benchmark import costs, curves, inputs, learning
-from experiments.benchmark.timing import Contender, check_then_time
 from ioca_jax.results.files import atomic_write
+
+from . import costs, curves, inputs, learning
+from .timing import Contender, check_then_time
 
 _REPEATS = 3
 _TOLERANCE = 1e-3

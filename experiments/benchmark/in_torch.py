@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.benchmark.peers import CurveInputs
 from ioca_jax.networks.mlp import Affine
+
+from .peers import CurveInputs
 
 TORCH_CURVES = ("torch_loop", "torch_hoisted", "torch_vmap")
 # The least that one would write: multiplications by masks, and correct examples alone.

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import ioca_jax as ioca
-from experiments.benchmark import costs
-from experiments.benchmark.timing import Contender
 from ioca_jax.networks.mlp import Affine, folded_layers
+
+from . import costs
+from .timing import Contender
 
 DEFAULT = "default"
 NUM_CLASSES = 10  # of synthetic data

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 import ioca_jax as ioca
-from experiments.benchmark import costs, in_torch, peers
-from experiments.benchmark.checks import TRAINING_CHECK_STEPS, check_losses
-from experiments.benchmark.inputs import (
+from ioca_jax.data import Split
+
+from . import costs, in_torch, peers
+from .checks import TRAINING_CHECK_STEPS, check_losses
+from .inputs import (
     DEFAULT,
     Case,
     Examples,
@@ -22,8 +24,7 @@ from experiments.benchmark.inputs import (
     examples,
     installed_peers,
 )
-from experiments.benchmark.timing import Contender
-from ioca_jax.data import Split
+from .timing import Contender
 
 
 def training_data(data: Examples, num_train: int) -> ioca.Dataset:

@@ -16,6 +16,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ioca_jax.checks import import_extra
+
 _LONG = 600  # seconds of work that is announced before it starts
 Event = Mapping[str, Any]
 Listener = Callable[[Event], None]
@@ -104,13 +106,7 @@ def log_lines() -> Listener:
 
 def tensorboard(folder: str | os.PathLike) -> Listener:
     """A listener that writes losses and accuracies as TensorBoard summaries."""
-    try:
-        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ImportError(
-            "tensorboard: expected the package tensorboardX, found none; install it "
-            "with pip install 'ioca_jax[tensorboard]'"
-        ) from error
+    package = import_extra("tensorboardX", "tensorboard", "tensorboard")
     writer: Any = None
 
     def add(tag: str, value: float | None, step: int) -> None:
@@ -119,7 +115,7 @@ def tensorboard(folder: str | os.PathLike) -> Listener:
 
     def listen(event: Event) -> None:
         nonlocal writer
-        writer = writer or SummaryWriter(str(folder))
+        writer = writer or package.SummaryWriter(str(folder))
         if event["event"] == "epoch":
             for name in ("train_loss", "validation_loss", "validation_accuracy"):
                 tag = f"from_seed_{event['first_seed']}/{name}"

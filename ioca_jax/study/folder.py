@@ -142,7 +142,7 @@ class RunFolder:
 
     def _write_flags(self, data_digest: str) -> None:
         config = self.config
-        replay = "python -m experiments.run_study --flagfile=flags.txt --workdir=..."
+        replay = "ioca run --flagfile=flags.txt --workdir=..."
         from_caller = []
         loads = config.data_dir or can_load(config.dataset)
         if not config.network and not loads:
@@ -162,7 +162,7 @@ class RunFolder:
         with signals_deferred():
             save_networks(variables, self.path)
             save_results(results, self.path)
-        self._write_reports(results, draw)
+        write_reports(results, self.path, draw)
         remove_chunks(self.path)
 
     def report(self, data_digest: str | None, draw: bool) -> xr.Dataset:
@@ -176,23 +176,24 @@ class RunFolder:
                 f"{self.config.dataset} (digest {theirs}, not {data_digest}); choose "
                 "another workdir"
             )
-        self._write_reports(results, draw)
+        write_reports(results, self.path, draw)
         remove_chunks(self.path)
         return results
 
-    def _write_reports(self, results: xr.Dataset, draw: bool) -> None:
-        """Everything that is made from the results alone."""
-        tables = tabulate(results)
-        (self.path / "tables").mkdir(exist_ok=True)
-        for name, table in tables.items():
-            file = self.path / "tables" / f"{name}.csv"
-            atomic_write(file, partial(table.to_csv, index=False))
-        if draw:
-            from ioca_jax import plots  # matplotlib takes half a second
 
-            plots.save_figures(results, self.path / "figures", tables)
-        text = summarize(results, tables) + "\n"
-        atomic_write(self.path / "summary.txt", lambda part: part.write_text(text))
+def write_reports(results: xr.Dataset, path: pathlib.Path, draw: bool) -> None:
+    """Writes everything that is made from the results alone into a run's folder."""
+    tables = tabulate(results)
+    (path / "tables").mkdir(exist_ok=True)
+    for name, table in tables.items():
+        file = path / "tables" / f"{name}.csv"
+        atomic_write(file, partial(table.to_csv, index=False))
+    if draw:
+        from ioca_jax import plots  # matplotlib takes half a second
+
+        plots.save_figures(results, path / "figures", tables)
+    text = summarize(results, tables) + "\n"
+    atomic_write(path / "summary.txt", lambda part: part.write_text(text))
 
 
 def differing_field(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:

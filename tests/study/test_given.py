@@ -312,7 +312,7 @@ def test_there_is_no_training_to_look_at(networks, data, tmp_path):
             {"dataset": "mine"},
             "# Replay: from Python alone, as the data mine (digest d)",
         ),
-        ({"dataset": "mine", "data_dir": "data"}, "# Replay: python -m experiments."),
+        ({"dataset": "mine", "data_dir": "data"}, "# Replay: ioca run "),
     ],
 )
 def test_data_of_a_directory_are_replayed_from_there(fields, replay, tmp_path):
