@@ -11,6 +11,7 @@ import dataclasses
 import os
 import signal
 import sys
+import textwrap
 import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -61,6 +62,19 @@ DETERMINISTIC = flags.DEFINE_boolean(
     "Have XLA use only operations on GPUs that give the same bits every time; slower. "
     "On a CPU they do so anyway.",
 )
+
+# What --help puts together; every other flag is the job's own.
+GROUPS = {
+    "Data": "dataset data_dir num_validation num_test split_seed label_noise",
+    "Network": "network architecture channels hidden activation dropout_rate "
+    "batch_norm matmul_precision",
+    "Training": "seeds epochs optimizer learning_rate batch_size l2 trajectory_epochs",
+    "Measures": "measures quantizer robustness interactions",
+    "Ablation": "clamps random_orders",
+    "Inference": "permutations",
+    "Devices and memory": "num_devices memory_gb seeds_at_once compilation_cache "
+    "deterministic coordinator_address num_processes process_id process_timeout",
+}
 
 USER_ERRORS = (ValueError, OSError, ImportError)
 
@@ -186,6 +200,42 @@ def parse(
     return config_class(**{name: flag_values[name].value for name in names})
 
 
+def describe_flags() -> str:
+    """The job's flags in groups, with help texts and defaults."""
+    left = {
+        flag.name: flag for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])
+    }
+    grouped = {name: names.split() for name, names in GROUPS.items()}
+    known = {name for names in grouped.values() for name in names}
+    own = [name for name in left if name not in known]
+    lines = []
+    for group, names in {"This job": own, **grouped}.items():
+        found = [left[name] for name in names if name in left]
+        lines += [f"\n{group}:"] if found else []
+        for flag in found:
+            default = str(flag.default_as_str or "").strip("'")
+            shown = f"--{'[no]' * flag.boolean}{flag.name}: {flag.help}"
+            shown += f" (default: {default})" if default else ""
+            lines += textwrap.wrap(
+                shown,
+                88,
+                initial_indent="  ",
+                subsequent_indent="      ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+    return "\n".join(lines)
+
+
+def _print_help() -> None:
+    print((sys.modules["__main__"].__doc__ or "").strip())
+    print(describe_flags())
+    print(
+        "\n--flagfile=FILE reads flags from a file; --verbosity=1 shows tracebacks; "
+        "JAX_LOG_COMPILES=1\nin the environment logs what is compiled and for how long."
+    )
+
+
 def run_main(
     main: Callable[..., None],
     *,
@@ -199,6 +249,9 @@ def run_main(
     """
 
     def parse_flags(arguments: Sequence[str]) -> list[str]:
+        if {"--help", "-h", "-help"} & set(arguments[1:]):
+            _print_help()
+            sys.exit(0)
         try:
             left = flags.FLAGS(arguments)
         except flags.Error as error:

@@ -18,7 +18,8 @@ from absl import flags
 
 import ioca_jax as ioca
 from ioca_jax import devices
-from ioca_jax.study import events, given, runner
+from ioca_jax.study import events, folder, given, resources, runner
+from ioca_jax.study.chunks import count_finished
 
 from . import config_flags
 
@@ -44,6 +45,12 @@ FIGURES = flags.DEFINE_boolean(
     "Draw figures, seconds a run; the same command draws them later where the run is "
     "finished.",
 )
+DRY_RUN = flags.DEFINE_boolean(
+    "dry_run",
+    False,
+    "Say what would run, how large it is and, by order of magnitude, how long it "
+    "takes; leave nothing behind.",
+)
 VARIABLES_DIGEST = flags.DEFINE_string(
     "variables_digest",
     None,
@@ -52,12 +59,50 @@ VARIABLES_DIGEST = flags.DEFINE_string(
 config_flags.define(ioca.StudyConfig)
 flags.adopt_module_key_flags(config_flags)  # --help lists them
 
+_SPLITS = ("train", "validation", "test")
+
+
+def describe(config: ioca.StudyConfig, path: pathlib.Path) -> str:
+    """What a run of a configuration would do and take; refuses one that cannot run."""
+    network, variables, data = None, None, None
+    if config.network:
+        network, variables, data = given.import_networks(config.network)
+    config, theirs = given.accept_networks(config, network, variables)
+    data = data or ioca.load_dataset(**config.data_arguments())
+    shape = data.train.x.shape[1:]
+    model = theirs.network if theirs else config.model(data.num_classes, shape)
+    shard = ioca.Shard.parse(SHARD.value)
+    if folder.RunFolder(path, config, shard, theirs and theirs.digest).is_finished():
+        return f"{path} is finished; the same command reports it"
+    seeds, finished = len(shard.seeds(config)), count_finished(path)
+    needs = resources.count_needs(config, model, data, theirs)
+    memory, disk = resources.check_fits(needs, seeds, path, finished)
+    splits = {name: len(getattr(data, name).y) for name in _SPLITS}
+    sizes = ", ".join(f"{size:,} {name}" for name, size in splits.items())
+    done = "trained already" if theirs else f"{config.epochs} epochs each"
+    seconds = needs.seconds(seeds - finished)
+    return (
+        f"Data: {data.name}, {sizes} examples of shape {list(shape)}, "
+        f"{data.num_classes} classes\n"
+        f"Networks: {seeds}, {finished} of them finished, {done}, {model.num_neurons} "
+        f"neurons in {len(model.layers)} layers\n"
+        f"Orders: of {', '.join(config.measures)}, both ways, and "
+        f"{config.random_orders} at random, in {len(model.layers) + 1} scopes, "
+        f"clamped to {', '.join(config.clamps)}\n"
+        f"Takes at least {memory / 1e9:.3f} GB of memory and {disk / 1e9:.3f} GB of "
+        f"disk, and about {events.duration(seconds)} without compiling, by order of "
+        "magnitude"
+    )
+
 
 def main() -> None:
     """Runs the study that the flags describe, and prints its summary."""
     config = config_flags.parse(ioca.StudyConfig)
     if VARIABLES_DIGEST.value is not None:
         given.check_digest(config, VARIABLES_DIGEST.value)
+    if DRY_RUN.value:
+        print(describe(config, pathlib.Path(WORKDIR.value)))
+        return
     listeners = [events.progress_bar(), events.log_lines()]
     if TENSORBOARD.value:
         listeners.append(events.tensorboard(f"{WORKDIR.value}/tensorboard"))

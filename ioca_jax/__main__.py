@@ -27,7 +27,10 @@ def main() -> None:
 
         print(__version__)
     elif name not in JOBS:
-        sys.exit(f"error: expected one of {', '.join(JOBS)}, got {name!r}")
+        from ioca_jax.checks import nearest
+
+        known = ", ".join(JOBS)
+        sys.exit(f"error: expected {known}, got {name!r}{nearest([name], JOBS)}")
     else:
         # Inside the package in a wheel, beside it in a checkout.
         inside = importlib.util.find_spec("ioca_jax.experiments")

@@ -4,6 +4,7 @@ Values are checked where they are known. While JAX traces (``jit``, ``vmap``) an
 has a shape and a type but no values yet, so only these are checked, at no cost.
 """
 
+import difflib
 import importlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,6 +17,15 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Int
 
 _MOST_COUNTED = 2**31 - 1
+
+
+def nearest(names: Iterable[str], known: Iterable[str]) -> str:
+    """The end of an error message that suggests the known names nearest to others."""
+    found = [
+        difflib.get_close_matches(name.lower(), known, n=1) for name in map(str, names)
+    ]
+    meant = ", ".join(match[0] for match in found if match)
+    return f"; did you mean {meant}?" if meant else ""
 
 
 def import_extra(module: str, extra: str, needed_by: str) -> Any:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from ioca_jax.checks import import_extra
+from ioca_jax.checks import import_extra, nearest
 from ioca_jax.data import Arrays, Dataset, digest_arrays, refuse
 
 _TFDS_NAME = re.compile(r"[a-z0-9_]+(/[\w.-]+)?(:[\d.*]+)?")
@@ -131,6 +131,7 @@ def _unknown(name: str) -> ValueError:
         "dataset: expected mnist5k, a dataset of TensorFlow Datasets such as mnist, "
         f"fashion_mnist or cifar10, or the path of an .npz file, got {name!r}; own "
         "data is passed from Python, run_study(data=...)"
+        + nearest([name], _VALIDATION_SIZES)
     )
 
 

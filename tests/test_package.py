@@ -37,12 +37,14 @@ def test_help_names_jobs_that_exist():
     assert command("--version").stdout == f"{ioca.__version__}\n"
 
 
-def test_another_job_gets_one_line(capsys):
+def test_another_job_gets_one_line():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["ioca", "plot"])
+        patch.setattr(sys, "argv", ["ioca", "swep"])
         with pytest.raises(SystemExit) as end:
             importlib.import_module("ioca_jax.__main__").main()
-    assert str(end.value) == f"error: expected one of {', '.join(JOBS)}, got 'plot'"
+    assert str(end.value) == (
+        f"error: expected {', '.join(JOBS)}, got 'swep'; did you mean sweep?"
+    )
 
 
 def test_a_report_is_what_the_run_wrote(tiny_run, tmp_path):

@@ -25,7 +25,7 @@ PACKAGES: dict[str, set[str]] = {
     "report": {"results", "inference", "plots"},
 }
 PACKAGES["study"] = set(PACKAGES)
-PACKAGES["__main__"] = set()
+PACKAGES["__main__"] = {"checks"}
 
 
 def imports_of(path: pathlib.Path) -> set[str]:

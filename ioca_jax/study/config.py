@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ioca_jax.ablation.effects import ABLATION_SCORES, SCORES
-from ioca_jax.checks import as_tuple
+from ioca_jax.checks import as_tuple, nearest
 from ioca_jax.data import Dataset, check_label_noise
 from ioca_jax.measures.information import MEASURES, PAPER_MEASURES
 from ioca_jax.measures.neurons import settled_quantizer
@@ -104,7 +104,7 @@ class StudyConfig:
         "Study trained networks of your own: package.module:function, a function "
         "without arguments that returns (network, variables) or (network, variables, "
         "dataset); the variables' leaves begin with the networks that --seeds label. "
-        "The flags below down to --epochs then have no effect.",
+        "The other flags of networks and of training then have no effect.",
     )
     architecture: str = _field(
         "mlp", "mlp (dense layers), or cnn (convolutions before the dense layers)."
@@ -183,7 +183,7 @@ class StudyConfig:
             if unknown or not given or len(set(given)) < len(given):
                 raise ValueError(
                     f"{name}: expected one or more of {', '.join(known)}, each once, "
-                    f"got {','.join(map(str, given))!r}"
+                    f"got {','.join(map(str, given))!r}{nearest(unknown, known)}"
                 )
         for name in ("random_orders", "permutations"):
             if getattr(self, name) < 0:

@@ -36,25 +36,32 @@ def json_lines(path: str | os.PathLike) -> Listener:
 
 
 def progress_bar() -> Listener:
-    """A listener that shows a bar on a terminal, by epochs and scopes of chunks."""
+    """A listener that shows a line on a terminal: phase, networks done, time left.
+
+    Its steps are the epochs and scopes of chunks.
+    """
     bar: tqdm | None = None
+    done = ""
 
     def listen(event: Event) -> None:
-        nonlocal bar
+        nonlocal bar, done
         kind = event["event"]
         if kind == "start":
             steps = event["chunks"] * (event["epochs"] + event["scopes"])
-            bar = tqdm(total=steps, unit="stage", disable=None)
+            shape = "{desc} |{bar:20}| {elapsed}, about {remaining} left{postfix}"
+            bar = tqdm(total=steps, bar_format=shape, disable=None)
+        if kind in ("start", "chunk"):
+            done = f"{event['finished']} of {event['seeds']} networks done"
         if bar is None:
             return
         if kind == "epoch":
-            bar.set_description("training", refresh=False)
+            bar.set_description(f"{done}, training", refresh=False)
             if event["validation_accuracy"] is not None:
                 error = 100 * (1 - event["validation_accuracy"])
                 bar.set_postfix_str(f"validation error {error:.2f} %", refresh=False)
             bar.update()
         elif kind == "scope":
-            bar.set_description(f"ablating {event['scope']}", refresh=False)
+            bar.set_description(f"{done}, ablating {event['scope']}", refresh=False)
             bar.update()
         elif kind == "end":
             bar.close()

@@ -152,8 +152,8 @@ def _operations_of_curves(
 
 def check_fits(
     needs: Needs, num_networks: int, folder: pathlib.Path, num_finished: int = 0
-) -> None:
-    """Refuses a study that takes more memory or disk than is free.
+) -> tuple[int, int]:
+    """Bytes of memory and disk; refuses a study that takes more than is free.
 
     ``num_networks`` are those of the run or its shard; the folder, which need not exist
     yet, holds ``num_finished`` of them.
@@ -166,13 +166,15 @@ def check_fits(
         "permuted labels; give fewer permutations": needs.permutations,
     }
     largest = max(parts, key=lambda part: parts[part])
-    _check("memory", sum(parts.values()), free_memory(), largest)
+    in_memory = sum(parts.values())
+    _check("memory", in_memory, free_memory(), largest)
     missing = max(0, num_networks - num_finished)
     on_disk = missing * (needs.results + needs.network) + num_networks * needs.network
     place = folder.absolute()
     while not place.exists():
         place = place.parent
     _check("disk", on_disk, shutil.disk_usage(place).free, next(iter(parts)))
+    return in_memory, on_disk
 
 
 def _check(what: str, needed: int, free: int, most: str) -> None:

@@ -1,5 +1,7 @@
 """The command line: a run, its replay, and wrong input."""
 
+import dataclasses
+import re
 from functools import partial
 
 import command_line
@@ -7,6 +9,7 @@ import processes
 import pytest
 
 import ioca_jax as ioca
+from experiments import config_flags
 from ioca_jax import plots
 
 SMALL = ["--seeds=0:2", "--hidden=6,5", "--epochs=1", "--random_orders=1"]
@@ -45,15 +48,35 @@ def test_help_names_every_field():
     done = run("--help")
     for flag in ("--seeds", "--hidden", "--[no]batch_norm", "--quantizer", "--l2"):
         assert flag in done.stdout
-    assert "uniform:B or quantile:B" in done.stdout.replace("\n      ", " ")
+    text = done.stdout.replace("\n      ", " ")
+    assert "uniform:B or quantile:B" in text
+    assert "--epochs: Passes over the training split. (default: 10)" in text
+    groups = re.findall(r"^(\w.*):$", done.stdout, re.MULTILINE)
+    assert groups[groups.index("This job") :] == ["This job", *config_flags.GROUPS]
+    assert {*map(str.lower, config_flags.GROUPS)} >= {"data", "network", "inference"}
+    fields = {field.name for field in dataclasses.fields(ioca.StudyConfig)}
+    assert fields <= set(" ".join(config_flags.GROUPS.values()).split())
+
+
+def test_a_dry_run_says_what_would_run_and_leaves_nothing(folder, tmp_path):
+    done = run(*SMALL, "--dry_run", f"--workdir={tmp_path / 'run'}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (tmp_path / "run").exists()
+    assert "3,000 train, 1,000 validation, 1,000 test examples" in done.stdout
+    assert "Networks: 2, 0 of them finished, 1 epochs each, 11 neurons" in done.stdout
+    assert re.search(r"least 0\.\d+ GB of memory and 0\.\d+ GB of disk", done.stdout)
+    done = run(*SMALL, "--activation=tanh", "--dry_run", f"--workdir={folder}")
+    assert done.stdout == f"{folder} is finished; the same command reports it\n"
+    done = run(*SMALL, "--dry_run", f"--workdir={folder}")
+    assert done.stderr.startswith("error: workdir: expected a new folder")
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (
-            ["--activation=gelu"],
-            "activation: expected one of relu, sigmoid, tanh, got 'gelu'",
+            ["--activation=swish"],
+            "activation: expected one of relu, sigmoid, tanh",
         ),
         (["--hidden=a"], "flag --hidden=a: expected integers as a list 0,1,2;"),
         (["--epoch=3"], "Unknown command line flag 'epoch'. Did you mean: epochs"),
@@ -74,6 +97,19 @@ def test_wrong_input_gets_one_line_and_leaves_nothing(flags, message, tmp_path):
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith(f"error: {message}")
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "suggested"),
+    [
+        ("--measures=entropy,mutual_informaton", "mutual_information"),
+        ("--clamps=zero,maen", "mean"),
+        ("--dataset=MNIST", "mnist"),
+    ],
+)
+def test_unknown_values_suggest_the_nearest(flag, suggested, tmp_path):
+    done = run(*SMALL, f"--workdir={tmp_path / 'run'}", flag)
+    assert done.stderr.endswith(f"; did you mean {suggested}?\n")
 
 
 def test_a_process_ends_with_the_code_and_the_line():
