@@ -8,8 +8,7 @@ INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check \
 
 # The paper's experiment on 5,000 real MNIST digits: runs/demo/.
 demo: .venv/installed
-	.venv/bin/python -m experiments.run_study --dataset=mnist5k --seeds=0:5 \
-		--hidden=100,100 --activation=relu --epochs=20 --workdir=$(WORKDIR)
+	.venv/bin/python -m experiments.demo --workdir=$(WORKDIR)
 
 test: .venv/installed-dev
 	.venv/bin/python -m pytest -q --numprocesses=2 --dist=worksteal

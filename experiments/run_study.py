@@ -2,7 +2,7 @@ r"""Trains networks, measures their neurons, ablates them in every order, and re
 
 The main job. For example, the paper's experiment on 5,000 real MNIST digits:
 
-  python -m experiments.run_study --dataset=mnist5k --seeds=0:5 --hidden=100,100 \
+  python -m experiments.run_study --dataset=mnist5k --seeds=0:8 --hidden=100,100 \
       --activation=relu --epochs=20 --workdir=runs/demo
 
 The run's folder then holds study.nc (everything, labelled; ioca_jax.load_results reads

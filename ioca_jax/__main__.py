@@ -6,6 +6,7 @@ import runpy
 import sys
 
 JOBS = {
+    "demo": "a first run, explained as it goes: two minutes",
     "run": "train networks, or take yours, measure and ablate their neurons, report",
     "sweep": "a run for every combination of settings",
     "merge": "join the runs of shards (run --shard) into one",

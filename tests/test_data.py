@@ -165,10 +165,12 @@ def test_a_share_of_noise_is_a_share(share):
 def test_unknown_names(name):
     with pytest.raises(ValueError, match="dataset") as error:
         ioca.load_dataset(name)
+    nearest = {"mnist5": "mnist5k", "MNIST": "mnist"}.get(name)
     assert str(error.value) == (
         "dataset: expected mnist5k, a dataset of TensorFlow Datasets such as mnist, "
         f"fashion_mnist or cifar10, or the path of an .npz file, got {name!r}; own "
         "data is passed from Python, run_study(data=...)"
+        + (f"; did you mean {nearest}?" if nearest else "")
     )
 
 

@@ -1,15 +1,18 @@
 """A run's results as text: the summary that a run prints."""
 
 import json
+import math
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.stats import norm
 
 from ioca_jax.inference import interactions
 from ioca_jax.inference.areas import areas_by_order
 from ioca_jax.inference.claims import VERDICTS, claims_of
+from ioca_jax.inference.families import ALPHA
 from ioca_jax.inference.tables import tabulate
 from ioca_jax.results.selection import (
     converged,
@@ -44,9 +47,17 @@ def summarize(
         found = {n: write(tables[n]) for n, write in _SECTIONS.items() if n in tables}
         neurons = found.pop("neurons", [])
         sections += [_measures(kept), neurons, _areas(kept), *found.values()]
-        if "claims" not in tables:
-            needed = "Tests of hypotheses need 5 networks and tests of claims need 6"
-            sections.append([f"{needed}; this run has {kept.sizes['seed']}"])
+        networks = kept.sizes["seed"]
+        if "claims" in tables:
+            sections.append(_networks_to_decide(tables["claims"], networks))
+        else:
+            sections.append(
+                [
+                    "Tests of hypotheses need 5 networks and tests of claims need 6, "
+                    "as a two-sided sign-flip test of n has p of at least 2^(1-n); "
+                    f"this run has {networks}: {max(0, 6 - networks)} more are needed"
+                ]
+            )
     return "\n\n".join("\n".join(section) for section in sections if section)
 
 
@@ -227,6 +238,23 @@ def _claims(table: pd.DataFrame) -> list[str]:
         "verdict",
         text.reset_index(),
     )
+
+
+def _networks_to_decide(table: pd.DataFrame, networks: int) -> list[str]:
+    """How many networks would decide half of what is undecided, were effects the same.
+
+    A z-value grows with the root of the number of networks.
+    """
+    undecided = table.loc[table["verdict"] == "undecided", "p_corrected"].dropna()
+    if undecided.empty:
+        return []
+    z = norm.isf(undecided.to_numpy() / 2)
+    ratio = norm.isf(ALPHA / 2) / max(float(np.median(z)), 0.1)
+    return [
+        f"Undecided are {len(undecided)} of {len(table)} comparisons; with effects and "
+        f"spread as here, about {math.ceil(networks * ratio**2):,} networks would "
+        f"decide half of them (an estimate; this run has {networks})"
+    ]
 
 
 def _estimates(

@@ -96,8 +96,8 @@ class StudyConfig:
         "those of validation and test stay true.",
     )
     seeds: tuple[int, ...] = _field(
-        (0, 1, 2, 3, 4),
-        "Networks to train: seeds as a list 0,1,2 or a range 0:5; seed 5 alone is 5,.",
+        (0, 1, 2, 3, 4, 5, 6, 7),
+        "Networks to train: seeds as a list 0,1,2 or a range 0:8; seed 5 alone is 5,.",
     )
     network: str | None = _field(
         None,

@@ -193,9 +193,9 @@ def test_names_and_order_and_every_refusal():
         ("l2=1e-4,0.0001",): "every value of l2 once, got 0.0001 twice",
         ("batch_norm=true,1",): "every value of batch_norm once, got True twice",
         ("l2=0,1", "l2=2"): "every field once, got l2 twice",
-        ("activation=relu,gelu", "l2=0"): "settings of a study, got "
-        "activation=gelu,l2=0.0 (activation: expected one of relu, sigmoid, tanh, got "
-        "'gelu')",
+        ("activation=relu,swish", "l2=0"): "settings of a study, got "
+        "activation=swish,l2=0.0 (activation: expected one of relu, sigmoid, tanh, "
+        "gelu, got 'swish')",
         ("dataset=a/b.npz,a-b.npz",): "runs that differ, got dataset=a-b.npz twice",
     }
     planned = {

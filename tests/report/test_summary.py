@@ -1,14 +1,16 @@
 """The summary has the numbers of the results and of the tables."""
 
 import json
+import math
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from scipy.stats import norm
 from synthetic import THREE, synthetic_results, with_layer_names
 
-from ioca_jax.report.summary import summarize
+from ioca_jax.report.summary import _networks_to_decide, summarize
 
 
 @pytest.fixture
@@ -85,5 +87,19 @@ def test_pairs_name_the_other_measure_of_strongest_correlation(results):
 
 def test_few_networks_have_no_tests(results):
     assert summarize(results, {}).endswith(
-        "Tests of hypotheses need 5 networks and tests of claims need 6; this run has 2"
+        "Tests of hypotheses need 5 networks and tests of claims need 6, as a "
+        "two-sided sign-flip test of n has p of at least 2^(1-n); this run has 2: 4 "
+        "more are needed"
     )
+
+
+def test_undecided_claims_say_how_many_networks_would_decide():
+    # A z-value of 1 takes 1.96 squared times as many networks.
+    p_values = {"undecided": 2 * norm.sf(1), "holds": 0.01}
+    table = pd.DataFrame(
+        [{"verdict": v, "p_corrected": p} for v, p in p_values.items()]
+    )
+    (line,) = _networks_to_decide(table, 8)
+    assert "Undecided are 1 of 2 comparisons" in line
+    assert f"about {math.ceil(8 * 1.959964**2)} networks would decide" in line
+    assert _networks_to_decide(table.tail(1), 8) == []

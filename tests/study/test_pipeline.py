@@ -229,7 +229,9 @@ def test_summary_says_the_numbers(folder, results):
     assert last.endswith(f"{areas.mean():.3f} ± {areas.std(ddof=1):.3f}")
     assert blank == ""
     assert few == (
-        "Tests of hypotheses need 5 networks and tests of claims need 6; this run has 2"
+        "Tests of hypotheses need 5 networks and tests of claims need 6, as a "
+        "two-sided sign-flip test of n has p of at least 2^(1-n); this run has 2: 4 "
+        "more are needed"
     )
 
 

@@ -46,8 +46,8 @@ def test_bytes_are_those_of_the_results(tiny_run):
             "that takes .* GB or more, .* GB too much, most of it for results and "
             "weights of 1,000,000 networks; give fewer seeds ",
         ),
-        ({"random_orders": 1_000_000}, "memory: .* results and weights of 5 networks;"),
-        ({"random_orders": 10**12}, "memory: .* results and weights of 5 networks;"),
+        ({"random_orders": 1_000_000}, "memory: .* results and weights of 8 networks;"),
+        ({"random_orders": 10**12}, "memory: .* results and weights of 8 networks;"),
         (
             {"permutations": 10_000_000},
             "memory: .* got one that takes 40.0 GB or more, 32.0 GB too much, most of "
