@@ -14,6 +14,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
+from ioca_jax.inference.comparisons import networks_for_power
 from ioca_jax.inference.families import (
     ALPHA,
     CLAIMED,
@@ -118,7 +119,9 @@ def judge_claims(
     Returns:
         A row per comparison: ``claim`` (a key of ``CLAIMS``), ``scope``, ``clamp``,
         ``measure``, ``effect`` with its interval ``low`` to ``high``, ``p_value``,
-        ``p_corrected``, ``networks``, ``verdict``.
+        ``p_corrected``, ``networks``, ``verdict``, ``networks_for_power``: about how
+        many networks decide it with a probability of 0.8, from the observed spread,
+        corrected by Bonferroni, which asks for more than the tests here do.
 
     Raises:
         ValueError: too few networks for the level, no random orders, or none of the
@@ -147,6 +150,10 @@ def judge_claims(
     is_shown = significant(table["p_corrected"].to_numpy(), alpha)
     decided = np.where(is_claimed, "holds", "fails")
     table["verdict"] = np.where(is_shown, decided, "undecided")
+    table["networks_for_power"] = [
+        networks_for_power(values, threshold, alpha / len(table))
+        for values, threshold in zip(differences, thresholds, strict=True)
+    ]
     is_tau = table["claim"] == "2, single neurons"
     ends = ["low", "high"]
     table.loc[is_tau, ends] = table.loc[is_tau, ends].clip(-1, 1)

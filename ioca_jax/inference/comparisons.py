@@ -186,6 +186,26 @@ def seeds_needed(alpha: float, *, two_sided: bool = True) -> int:
     return math.ceil(math.log2((2 if two_sided else 1) / alpha))
 
 
+def networks_for_power(
+    values: Real[ArrayLike, "S"], threshold: float, alpha: float, power: float = 0.8
+) -> float:
+    """About how many networks a two-sided test needs to decide, from observed ones.
+
+    ``((z_{1-alpha/2} + z_power) sd / |mean - threshold|)^2``, of normal differences
+    with the observed mean and spread, and at least ``seeds_needed``. An effect that is
+    not there takes infinitely many. NaN if a value is missing.
+    """
+    values = np.asarray(values, np.float64)
+    distance = abs(values.mean() - threshold)
+    quantiles = scipy.stats.norm.ppf([1 - alpha / 2, power]).sum()
+    if not np.isfinite(distance):
+        return float("nan")
+    if not distance:
+        return float("inf")
+    number = (quantiles * values.std(ddof=1) / distance) ** 2
+    return float(max(np.ceil(number), seeds_needed(alpha)))
+
+
 class IndependentTest(NamedTuple):
     """Mean of the first setting less that of the second, and p-value."""
 

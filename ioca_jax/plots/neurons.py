@@ -130,8 +130,8 @@ def class_damage(results: xr.Dataset, clamp: str | None = None) -> Figure:
     clamp = clamp or selection.labels_of(kept, "clamp")[-1]
     layers = layers_of(kept)
     title = (
-        "Selectivity for a class against the accuracy that each class loses without "
-        f"the neuron, clamped to {clamp}: mean over {kept.sizes['seed']} networks"
+        "Correlation over neurons of the selectivity for a class with the accuracy "
+        f"that each class loses, clamped to {clamp}: mean over networks"
     )
     figure, panels = style.make_panels(results, title, len(layers))
     for axes, layer in zip(panels, layers, strict=True):
@@ -142,6 +142,9 @@ def class_damage(results: xr.Dataset, clamp: str | None = None) -> Figure:
         label = "Spearman's correlation"
         style.draw_image(axes, values, "diverging", label, aspect="equal")
         axes.set_title(selection.layer_name(layer), fontsize="medium")
+        classes = kept["class"].values
+        for set_ticks in (axes.set_xticks, axes.set_yticks):
+            set_ticks(range(len(classes)), classes, fontsize="x-small")
         axes.set_xlabel("class that loses accuracy")
         axes.set_ylabel("class of the selectivity")
     return figure

@@ -232,11 +232,17 @@ def _claims(table: pd.DataFrame) -> list[str]:
     counts = pd.crosstab(table["claim"], table["verdict"])
     claims = claims_of(table)
     counts = counts.reindex(index=[*claims], columns=[*VERDICTS], fill_value=0)
-    text = counts.assign(text=[claim.text for claim in claims.values()])
+    undecided = table[table["verdict"] == "undecided"].groupby("claim")
+    needed = undecided["networks_for_power"].median().reindex([*claims])
+    text = counts.assign(
+        networks=[f"{n:.0f}" if np.isfinite(n) else "" for n in needed],
+        text=[claim.text for claim in claims.values()],
+    )
     return _section(
         "The paper's claims: number of comparisons (of scope, clamp and measure) by "
         "verdict",
         text.reset_index(),
+        "networks: about how many would decide half of the undecided comparisons",
     )
 
 

@@ -267,11 +267,12 @@ def test_tables_of_a_run_that_has_few_networks():
         ("seed", "neuron", "code", "class"),
         np.full((SEEDS, 50, 2, 2), 7, np.int32),
     )
+    of_three = {"neurons", "orders", "differences", "effects", "class_damage"}
     of_few = {
         2: {"neurons"},
-        3: {"neurons", "orders", "differences", "effects"},
-        5: {"neurons", "orders", "differences", "effects", "hypotheses"},
-        6: {"neurons", "orders", "differences", "effects", "hypotheses", "claims"},
+        3: of_three,
+        5: of_three | {"hypotheses"},
+        6: of_three | {"hypotheses", "claims"},
     }
     for seeds, expected in of_few.items():
         assert set(order_tables(results.isel(seed=range(seeds)))) == expected

@@ -12,8 +12,13 @@ def planted():
     """Results of four classes, with joint counts of random strength."""
     two = synthetic_results(hidden=(12, 9), seeds=4)
     other = two.assign_coords({"class": [2, 3]})
-    options = {"data_vars": "minimal", "coords": "minimal", "compat": "override"}
-    results = xr.concat([two, other], dim="class", **options)
+    results = xr.concat(
+        [two, other],
+        dim="class",
+        data_vars="minimal",
+        coords="minimal",
+        compat="override",
+    )
     rng = np.random.default_rng(0)
     strength = rng.integers(1, 40, size=(4, 21, 1, results.sizes["class"]))
     counts = np.concatenate([40 + strength, 60 - strength], axis=2)
@@ -34,7 +39,8 @@ def test_correlations_are_those_of_scipy():
         given = table[:, :, own] / table[:, :, own].sum(axis=1, keepdims=True)
         overall = table.sum(axis=2) / table.sum(axis=(1, 2))[:, None]
         divergence = scipy.stats.entropy(given, overall, axis=1)
-        expected = scipy.stats.spearmanr(divergence, lost[seed, :, other]).statistic
+        correlation = scipy.stats.spearmanr(divergence, lost[seed, :, other])
+        expected = np.asarray(correlation)[0]
         np.testing.assert_allclose(found[seed, own, other], expected, atol=1e-6)
 
 
@@ -49,7 +55,8 @@ def test_damage_to_the_own_class_is_found():
     single.values[:] = 1000 - np.where(np.arange(21)[:, None] < 12, lost, moved)
     results["single_correct"] = single
     table = class_damage.predict_class_damage(results)
-    effects = table.set_index(["layer", "clamp", "quantity"])["effect"]
+    about = zip(table["layer"], table["clamp"], table["quantity"], strict=True)
+    effects = dict(zip(about, table["effect"], strict=True))
     for clamp in ("zero", "mean"):
         np.testing.assert_allclose(effects[1, clamp, "own class"], 1, atol=2e-3)
         assert effects[1, clamp, "own class less others"] > 0.3

@@ -18,6 +18,7 @@ from ioca_jax.inference.comparisons import (
     ALTERNATIVES,
     bootstrap_test,
     independent_test,
+    networks_for_power,
     seeds_needed,
     sign_flip_test,
 )
@@ -386,3 +387,16 @@ def test_unpaired_settings_by_random_divisions():
     alike = independent_test(np.full(5, 0.1), np.full(6, 0.1))
     assert alike.p_value == 1
     assert alike.p_value.shape == alike.difference.shape == ()
+
+
+def test_networks_for_power_reach_it():
+    """Four in five samples of so many networks are significant by Student's test."""
+    rng = np.random.default_rng(0)
+    observed = rng.normal(size=50)
+    observed = 0.3 + (observed - observed.mean()) / observed.std(ddof=1)
+    number = networks_for_power(observed, -0.1, alpha=0.01)
+    samples = rng.normal(0.3, 1, size=(4000, int(number)))
+    found = scipy.stats.ttest_1samp(samples, -0.1, axis=1)[1] < 0.01
+    assert 0.75 < found.mean() < 0.83
+    assert networks_for_power(observed / 1e6, 0.5, alpha=0.05) == 6
+    assert networks_for_power(np.zeros(4), 0.0, alpha=0.05) == np.inf
