@@ -12,13 +12,14 @@ that holds this run's results is reported, not computed again; where it holds a 
 them, the run goes on.
 """
 
+import dataclasses
 import pathlib
 
 from absl import flags
 
 import ioca_jax as ioca
 from ioca_jax import devices
-from ioca_jax.study import events, folder, given, resources, runner
+from ioca_jax.study import events, folder, given, resources, runner, trackers
 from ioca_jax.study.chunks import count_finished
 
 from . import config_flags
@@ -37,7 +38,14 @@ SEEDS_AT_ONCE = flags.DEFINE_integer(
     "not given.",
 )
 TENSORBOARD = flags.DEFINE_boolean(
-    "tensorboard", False, "Write TensorBoard summaries too, in the run's folder."
+    "tensorboard", False, "Short for --tracker=tensorboard."
+)
+TRACKER = flags.DEFINE_enum(
+    "tracker",
+    None,
+    ["wandb", "mlflow", "tensorboard"],
+    "Log losses and errors there too: in the run's folder, unless WANDB_MODE or "
+    "MLFLOW_TRACKING_URI in the environment names a server.",
 )
 FIGURES = flags.DEFINE_boolean(
     "figures",
@@ -104,8 +112,10 @@ def main() -> None:
         print(describe(config, pathlib.Path(WORKDIR.value)))
         return
     listeners = [events.progress_bar(), events.log_lines()]
-    if TENSORBOARD.value:
-        listeners.append(events.tensorboard(f"{WORKDIR.value}/tensorboard"))
+    chosen = "tensorboard" if TENSORBOARD.value else None
+    for name in filter(None, dict.fromkeys((chosen, TRACKER.value))):
+        settings = dataclasses.asdict(config)
+        listeners.append(trackers.make_tracker(name, WORKDIR.value, settings))
     ioca.run_study(
         config,
         WORKDIR.value,
