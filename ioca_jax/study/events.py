@@ -55,13 +55,13 @@ def progress_bar() -> Listener:
         if bar is None:
             return
         if kind == "epoch":
-            bar.set_description(f"{done}, training", refresh=False)
+            bar.set_description_str(f"{done}, training", refresh=False)
             if event["validation_accuracy"] is not None:
                 error = 100 * (1 - event["validation_accuracy"])
                 bar.set_postfix_str(f"validation error {error:.2f} %", refresh=False)
             bar.update()
         elif kind == "scope":
-            bar.set_description(f"{done}, ablating {event['scope']}", refresh=False)
+            bar.set_description_str(f"{done}, ablating {event['scope']}", refresh=False)
             bar.update()
         elif kind == "end":
             bar.close()
