@@ -81,7 +81,7 @@ def test_measures_clamps_and_seeds_share_programs(stopped):
     _, compiled = stopped
     for name in (
         *("_first_of_every_layer", "_without_the_others", "_initial_states"),
-        *("_train_epoch", "_sum"),
+        *("_train_epoch", "_apply"),
     ):
         assert compiled.count(f"jit({name})") == 1, compiled
 

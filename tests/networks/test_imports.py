@@ -136,8 +136,8 @@ def test_a_state_dict(norm):
         (
             state_of(5, 4, 3),
             None,
-            "^activation: expected one of relu, sigmoid, tanh, which a state_dict does "
-            "not contain, got None$",
+            "^activation: expected one of relu, sigmoid, tanh, gelu, which a "
+            "state_dict does not contain, got None$",
         ),
         (X, None, f"^module: .* nn.Sequential or a state_dict, got ndarray{INSTEAD}$"),
     ],

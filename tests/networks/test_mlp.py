@@ -242,8 +242,8 @@ def test_variables_of_another_network(fields, change, message):
         ({"hidden": 8}, r"hidden: expected a sequence, got 8; .* one value is \(8,\)"),
         ({"num_classes": 1}, "num_classes: expected at least 2 .*, got 1"),
         (
-            {"activation": "gelu"},
-            "activation: expected one of relu, sigmoid, tanh, got 'gelu'",
+            {"activation": "swish"},
+            "activation: expected one of relu, sigmoid, tanh, gelu, got 'swish'",
         ),
         (
             {"dropout_rate": 1.0},
