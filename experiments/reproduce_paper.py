@@ -40,6 +40,7 @@ from ioca_jax.results.selection import converged, intact_accuracy, mean_curve
 from ioca_jax.study import events
 
 from . import config_flags
+from .markdown import markdown, verdict_table
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/paper", "Where everything goes.")
 DATA_DIR = flags.DEFINE_string(
@@ -161,29 +162,6 @@ def compare_activations(runs: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     return table.assign(q_value=false_discovery(table["p_value"].to_numpy()))
 
 
-def _markdown(table: pd.DataFrame) -> str:
-    lines = [table.columns.tolist(), ["---"] * len(table.columns)]
-    lines += table.astype(str).values.tolist()
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _verdicts(judged: pd.DataFrame, by: str) -> pd.DataFrame:
-    """A row per claim, a column per value of ``by``: holds / fails / undecided."""
-
-    def count(verdicts: pd.Series) -> str:
-        return " / ".join(str((verdicts == v).sum()) for v in claims.VERDICTS)
-
-    cells = judged.pivot_table(
-        index="claim", columns=by, values="verdict", aggfunc=count, sort=False
-    )
-    found = claims.claims_of(judged)
-    cells = cells.reindex(index=list(found), columns=judged[by].unique())
-    described = [f"{name}: {claim.text}" for name, claim in found.items()]
-    table = cells.fillna("").reset_index(drop=True)
-    table.insert(0, "claim", described)
-    return table
-
-
 def _report(runs: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame]) -> str:
     """All that was found, as Markdown."""
     errors = pd.DataFrame(
@@ -223,23 +201,23 @@ def _report(runs: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame]) 
     ]
     parts = [
         "Test error",
-        _markdown(errors),
+        markdown(errors),
         "Claims: comparisons in which each holds / fails / is undecided, over all "
         "regularisers",
-        _markdown(_verdicts(judged, "network")),
+        markdown(verdict_table(judged, "network")),
         "The same by regulariser, over all datasets and activation functions",
-        _markdown(_verdicts(judged, "regulariser")),
+        markdown(verdict_table(judged, "regulariser")),
         "Hypotheses that the curves suggest, of those tested (regularisers and clamps)",
-        _markdown(counts),
+        markdown(counts),
         "What bias balancing saves (normalised area in random order), and whether it "
         "depends on the activation function",
-        _markdown(tables["activations"].round(4)),
+        markdown(tables["activations"].round(4)),
     ]
     if "published" in tables:
         worst = tables["published"].groupby(["scope", "clamp", "ranked_by"], sort=False)
         table = worst["difference"].agg(lambda d: d.loc[d.abs().idxmax()]).reset_index()
         table = table.rename(columns={"difference": "largest difference"}).round(3)
-        parts += ["Our curves less the published points", _markdown(table)]
+        parts += ["Our curves less the published points", markdown(table)]
     return "\n\n".join(parts) + "\n"
 
 

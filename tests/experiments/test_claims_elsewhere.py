@@ -1,0 +1,89 @@
+"""Claims by architecture and clamp, from results of the shapes that a run gives."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import THREE, synthetic_results
+
+from experiments import other_networks
+from ioca_jax.inference import claims
+
+CLAMPS = other_networks._COMMON["clamps"]
+ASKED = ["mnist_dense", "mnist_cnn", "fashion_mnist_cnn"]
+
+
+def results_of(setting: str):
+    results = synthetic_results(
+        seeds=12, clamps=CLAMPS, measures=(*THREE, "mrmr", "jmi")
+    )
+    results.attrs["seconds"] = json.dumps({"computed": 90.0})
+    if setting == "mnist_cnn":  # resampling harms, in every order and network
+        at = {"clamp": "resample", "step": slice(1, None)}
+        correct = results["correct"]
+        harmed = (correct.loc[at] // 4).where(correct.loc[at] >= 0, -1)
+        correct.loc[at] = harmed.astype(np.int32)
+    return results
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return {name: results_of(name) for name in ASKED}
+
+
+def test_settings_are_ones_that_a_study_takes():
+    for name, fields in other_networks.SETTINGS.items():
+        config = other_networks.ioca.StudyConfig(**other_networks._COMMON | fields)
+        assert name.startswith(config.dataset)
+        assert len(config.seeds) >= 8
+        of_library = other_networks.kind_of(name) != "transformer"
+        assert not of_library or (config.architecture == "cnn") == ("cnn" in name)
+        assert config.batch_norm == name.endswith("batch_norm")
+
+
+def test_the_job_writes_what_it_says(runs, tmp_path, monkeypatch):
+    asked = []
+
+    def run_study(config, workdir, **_):
+        asked.append(workdir.name)
+        assert config.data_dir == "data"
+        return runs[workdir.name]
+
+    monkeypatch.setattr(other_networks.ioca, "run_study", run_study)
+    text = other_networks.run_settings(ASKED, "data", tmp_path)
+    assert asked == ASKED
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {"claims.csv", "orders.csv", "results.md"}
+    assert (tmp_path / "results.md").read_text() == text
+
+    judged = pd.read_csv(tmp_path / "claims.csv", dtype={"claim": str})
+    again = claims.judge_claims(runs["mnist_cnn"])
+    of_setting = judged[judged["setting"] == "mnist_cnn"]
+    assert of_setting["verdict"].tolist() == again["verdict"].tolist()
+    # Three scopes: the planted harm is found in the convolutional network alone.
+    title = f"| 5, other clamps: {claims.CLAIMS['5, other clamps'].text} |"
+    lines = [line for line in text.splitlines() if line.startswith(title)]
+    assert len(lines) == 2 + 1  # dense, convolution; and by setting
+    assert [line.split(" | ")[1] for line in lines[:2]] == ["dense", "convolution"]
+    assert lines[1].rstrip(" |").endswith("0 / 3 / 3")
+    assert lines[0].rstrip(" |").endswith("0 / 0 / 3")
+
+
+def test_selections_are_compared_with_mutual_information(runs):
+    results = runs["mnist_dense"]
+    table = other_networks.compare_with_mutual_information(results)
+    assert len(table) == 3 * len(CLAMPS) * 2
+    row = table.query("scope == 'layer_1' and clamp == 'mean' and ranked_by == 'jmi'")
+    curves = results["accuracy"].sel(scope="layer_1", clamp="mean").isel(step=range(5))
+    areas = [
+        np.trapezoid(curves.sel(ordering=f"{name}_ascending_0"), dx=1 / 4, axis=-1)
+        for name in ("jmi", "mutual_information")
+    ]
+    expected = ((areas[0] - areas[1]) / (0.75 - 0.5)).mean()  # intact, chance
+    np.testing.assert_allclose(row["effect"].item(), expected, rtol=1e-5)
+
+
+def test_an_unknown_setting_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="expected some of mnist_dense.*mnist_dance"):
+        other_networks.run_settings(["mnist_dance"], None, tmp_path)
