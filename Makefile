@@ -4,7 +4,7 @@ WORKDIR ?= runs/demo
 INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt
 
-.PHONY: demo test test-all benchmark lint format clean
+.PHONY: demo test test-all benchmark docs lint format clean
 
 # The paper's experiment on 5,000 real MNIST digits: runs/demo/.
 demo: .venv/installed
@@ -20,6 +20,10 @@ test-all: .venv/installed-dev
 # About thirteen minutes; the figures are in runs/benchmark.json.
 benchmark: .venv/installed-benchmark
 	.venv/bin/python -m experiments.benchmark --measure_memory=ours
+
+# The documentation site, notebooks executed: build/docs/html/index.html.
+docs: .venv/installed-docs
+	.venv/bin/python -m sphinx -W --keep-going -q -d build/docs/doctrees docs build/docs/html
 
 lint: .venv/installed-dev
 	.venv/bin/ruff format --check .
@@ -37,6 +41,10 @@ format: .venv/installed-dev
 
 .venv/installed-dev: .venv/installed
 	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+.venv/installed-docs: .venv/installed
+	$(INSTALL) --editable '.[docs]'
 	touch $@
 
 .venv/installed-benchmark: .venv/installed

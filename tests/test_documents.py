@@ -15,7 +15,7 @@ from ioca_jax import plots
 
 ROOT = pathlib.Path(ioca.__file__).parent.parent
 DOCUMENTS = ("README.md", "BUILD.md")
-GUIDE = "docs/networks.md"
+GUIDE = "docs/guides/networks.md"
 
 
 def blocks(language: str, documents: Sequence[str] = DOCUMENTS) -> list[str]:

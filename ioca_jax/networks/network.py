@@ -31,7 +31,7 @@ class Ablation(NamedTuple):
             names to arrays [num_neurons]; layers left out are not ablated.
         clamp: float32 [H]; the constant output of an ablated neuron. Values at kept
             neurons are not used. For traced networks also a mapping from layers' names
-            to arrays: [num_neurons], [num_neurons, *vector] or ``Layer.shape``.
+            to arrays: [num_neurons], ``[num_neurons, *vector]`` or ``Layer.shape``.
     """
 
     keep: Bool[ArrayLike, " H"] | Mapping[str, ArrayLike]
