@@ -36,11 +36,12 @@ from ioca_jax.inference.comparisons import independent_test
 from ioca_jax.inference.statistics import false_discovery
 from ioca_jax.plots import save_figure
 from ioca_jax.results.files import atomic_write
-from ioca_jax.results.selection import converged, intact_accuracy, mean_curve
+from ioca_jax.results.selection import converged, intact_accuracy
 from ioca_jax.study import events
 
 from . import config_flags
 from .markdown import markdown, verdict_table
+from .published import published_points
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/paper", "Where everything goes.")
 DATA_DIR = flags.DEFINE_string(
@@ -99,35 +100,8 @@ def settings_of(
     return settings
 
 
-# Read off Figure 1 of the paper's first version, to about 0.01: by layer, clamp and
-# order, at 0, 20, 40, 60 and 79 neurons ablated of 100; one is below the plot's edge.
-_STEPS = (0, 20, 40, 60, 79)
-_PUBLISHED = {
-    ("layer_1", "zero", "mutual_information"): (0.977, 0.932, 0.835, 0.69, 0.497),
-    ("layer_1", "zero", "random"): (0.977, 0.915, 0.775, 0.625, float("nan")),
-    ("layer_1", "mean", "mutual_information"): (0.977, 0.960, 0.920, 0.825, 0.61),
-    ("layer_1", "mean", "random"): (0.977, 0.958, 0.908, 0.775, 0.51),
-    ("layer_2", "zero", "mutual_information"): (0.977, 0.975, 0.965, 0.935, 0.838),
-    ("layer_2", "zero", "random"): (0.977, 0.974, 0.965, 0.935, 0.813),
-    ("layer_2", "mean", "mutual_information"): (0.977, 0.975, 0.970, 0.958, 0.83),
-    ("layer_2", "mean", "random"): (0.977, 0.975, 0.969, 0.95, 0.80),
-}
 # The network of that version: the other settings are ours.
 _PUBLISHED_SETTING = "mnist_sigmoid_l2"
-
-
-def published_points(results: xr.Dataset) -> pd.DataFrame:
-    """The published points beside ours, which are means over networks."""
-    rows = []
-    for (scope, clamp, ranked_by), accuracies in _PUBLISHED.items():
-        direction = "random" if ranked_by == "random" else "ascending"
-        curve = mean_curve(results, clamp, scope, ranked_by, direction)
-        for step, accuracy in zip(_STEPS, accuracies, strict=True):
-            ours = float(curve.sel(step=step).mean())
-            rows.append((scope, clamp, ranked_by, direction, step, accuracy, ours))
-    names = ["scope", "clamp", "ranked_by", "direction", "step", "accuracy", "ours"]
-    table = pd.DataFrame(rows, columns=names)
-    return table.assign(difference=table["ours"] - table["accuracy"])
 
 
 def compare_activations(runs: Mapping[str, xr.Dataset]) -> pd.DataFrame:
