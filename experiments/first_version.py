@@ -38,6 +38,14 @@ from . import config_flags
 from .markdown import markdown
 from .published import STEPS, published_points
 
+WORKDIR = flags.DEFINE_string("workdir", "runs/first_version", "Where everything goes.")
+DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "TensorFlow Datasets' directory; its own default if not given.",
+)
+flags.adopt_module_key_flags(config_flags)  # --help lists them
+
 _TOLERANCE = 0.03
 _PIXEL_MEAN, _PIXEL_DEVIATION = 0.1307, 0.3081  # of MNIST's training images
 _INITIAL: dict[str, Callable] = {
@@ -252,37 +260,24 @@ def draw(points: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def main() -> None:
-    """Defines the flags, which other jobs have too, and runs the settings."""
-    workdir = flags.DEFINE_string(
-        "workdir", "runs/first_version", "Where everything goes."
-    )
-    data_dir = flags.DEFINE_string(
-        "data_dir",
-        None,
-        "TensorFlow Datasets' directory; its own default if not given.",
-    )
-    flags.adopt_module_key_flags(config_flags)  # --help lists them
-
-    def run() -> None:
-        folder = pathlib.Path(workdir.value)
-        config = ioca.StudyConfig(data_dir=data_dir.value, **_STUDY)
-        data = ioca.load_dataset(**config.data_arguments())
-        points, errors = {}, {}
-        for number, (name, training) in enumerate(SETTINGS.items(), 1):
-            logging.info("setting %d of %d: %s", number, len(SETTINGS), name)
-            results = run_setting(training, config, data, folder / name)
-            points[name] = published_points(results)
-            error = 100 * (1 - intact_accuracy(results))
-            errors[name] = f"{error.mean():.2f} ± {np.std(error, ddof=1):.2f}"
-        table = pd.concat(p.assign(setting=name) for name, p in points.items())
-        atomic_write(folder / "points.csv", partial(table.to_csv, index=False))
-        save_figure(draw(points), folder / "settings")
-        text = markdown(compare(points, errors)) + "\n"
-        atomic_write(folder / "results.md", lambda part: part.write_text(text))
-        print(text)
-
-    config_flags.run_main(run)
+    """Runs what is not finished, and compares the settings."""
+    folder = pathlib.Path(WORKDIR.value)
+    config = ioca.StudyConfig(data_dir=DATA_DIR.value, **_STUDY)
+    data = ioca.load_dataset(**config.data_arguments())
+    points, errors = {}, {}
+    for number, (name, training) in enumerate(SETTINGS.items(), 1):
+        logging.info("setting %d of %d: %s", number, len(SETTINGS), name)
+        results = run_setting(training, config, data, folder / name)
+        points[name] = published_points(results)
+        error = 100 * (1 - intact_accuracy(results))
+        errors[name] = f"{error.mean():.2f} ± {np.std(error, ddof=1):.2f}"
+    table = pd.concat(p.assign(setting=name) for name, p in points.items())
+    atomic_write(folder / "points.csv", partial(table.to_csv, index=False))
+    save_figure(draw(points), folder / "settings")
+    text = markdown(compare(points, errors)) + "\n"
+    atomic_write(folder / "results.md", lambda part: part.write_text(text))
+    print(text)
 
 
 if __name__ == "__main__":
-    main()
+    config_flags.run_main(main)

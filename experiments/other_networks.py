@@ -29,8 +29,21 @@ from ioca_jax.results.files import RESULTS_FILE, atomic_write
 from ioca_jax.results.selection import converged, intact_accuracy
 from ioca_jax.study import events
 
-from . import config_flags, vision_transformer
+from . import config_flags, transformer
 from .markdown import markdown, verdict_counts, verdict_table
+
+WORKDIR = flags.DEFINE_string(
+    "workdir", "runs/other_networks", "Where everything goes."
+)
+DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "TensorFlow Datasets' directory; its own default if not given.",
+)
+ASKED = flags.DEFINE_multi_string(
+    "settings", None, "A setting to run; give it again for more. All if not given."
+)
+flags.adopt_module_key_flags(config_flags)  # --help lists them
 
 _COMMON: dict[str, Any] = {
     "seeds": tuple(range(8)),
@@ -73,7 +86,7 @@ def run_setting(name: str, data_dir: str | None, folder: pathlib.Path) -> xr.Dat
     if (folder / RESULTS_FILE).exists():
         return ioca.load_results(folder)
     data = ioca.load_dataset(**config.data_arguments())
-    network, variables = vision_transformer.train_all(config, data)
+    network, variables = transformer.train_all(config, data)
     return ioca.run_study(
         config,
         folder,
@@ -236,26 +249,10 @@ def run_settings(
 
 
 def main() -> None:
-    """Defines the flags, which other jobs have too, and runs what they ask for."""
-    workdir = flags.DEFINE_string(
-        "workdir", "runs/other_networks", "Where everything goes."
-    )
-    data_dir = flags.DEFINE_string(
-        "data_dir",
-        None,
-        "TensorFlow Datasets' directory; its own default if not given.",
-    )
-    settings = flags.DEFINE_multi_string(
-        "settings", None, "A setting to run; give it again for more. All if not given."
-    )
-    flags.adopt_module_key_flags(config_flags)  # --help lists them
-
-    def run() -> None:
-        asked = settings.value or list(SETTINGS)
-        print(run_settings(asked, data_dir.value, pathlib.Path(workdir.value)))
-
-    config_flags.run_main(run)
+    """Runs what is not finished, and judges the claims."""
+    asked = ASKED.value or list(SETTINGS)
+    print(run_settings(asked, DATA_DIR.value, pathlib.Path(WORKDIR.value)))
 
 
 if __name__ == "__main__":
-    main()
+    config_flags.run_main(main)

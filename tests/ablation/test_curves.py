@@ -40,7 +40,7 @@ def assert_agrees(model, variables, masks, clamps, x, y, evaluation):
     ("activation", "batch_norm", "scope"),
     [
         ("relu", False, "network"),
-        ("tanh", True, "network"),
+        pytest.param("tanh", True, "network", marks=SLOW),
         pytest.param("relu", True, "network", marks=SLOW),
         pytest.param("sigmoid", False, "network", marks=SLOW),
         pytest.param("sigmoid", True, "network", marks=SLOW),
@@ -71,7 +71,7 @@ def test_curves_and_masks_agree_with_an_independent_network(
 @pytest.mark.parametrize(
     ("hidden", "activation", "batch_norm", "neurons"),
     [
-        ((260, 130, 200), "sigmoid", True, slice(0, 590)),
+        pytest.param((260, 130, 200), "sigmoid", True, slice(0, 590), marks=SLOW),
         pytest.param((260, 130, 200), "relu", False, slice(0, 590), marks=SLOW),
         # No step recomputes anything here: all updates add up.
         ((1500, 40), "sigmoid", True, slice(0, 1500)),

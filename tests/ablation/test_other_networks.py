@@ -266,6 +266,7 @@ class Whole:
 NEURONS = np.array([3, 8, 1, 15])
 
 
+@pytest.mark.slow
 def test_a_network_need_not_run_in_parts():
     model, variables = random_network()
     whole, (x, y) = Whole(), random_examples()

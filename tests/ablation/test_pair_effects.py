@@ -38,7 +38,7 @@ def loop_over_pairs(model, variables, clamp, x, y, neurons):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"activation": "relu"},
+        pytest.param({"activation": "relu"}, marks=pytest.mark.slow),
         {"activation": "sigmoid", "batch_norm": True, "hidden": (7, 5)},
     ],
     ids=["relu", "sigmoid"],

@@ -2,15 +2,15 @@
 
 import json
 
+import command_line
 import numpy as np
 import pandas as pd
 import pytest
 from synthetic import THREE, synthetic_results
 
-from experiments import other_networks
 from ioca_jax.inference import claims
 
-CLAMPS = other_networks._COMMON["clamps"]
+CLAMPS = ("zero", "mean", "optimal", "resample")
 ASKED = ["mnist_dense", "mnist_cnn", "fashion_mnist_cnn"]
 
 
@@ -28,11 +28,18 @@ def results_of(setting: str):
 
 
 @pytest.fixture(scope="module")
+def other_networks():
+    with command_line.loaded("experiments.other_networks") as job:
+        yield job
+
+
+@pytest.fixture(scope="module")
 def runs():
     return {name: results_of(name) for name in ASKED}
 
 
-def test_settings_are_ones_that_a_study_takes():
+def test_settings_are_ones_that_a_study_takes(other_networks):
+    assert other_networks._COMMON["clamps"] == CLAMPS
     for name, fields in other_networks.SETTINGS.items():
         config = other_networks.ioca.StudyConfig(**other_networks._COMMON | fields)
         assert name.startswith(config.dataset)
@@ -42,7 +49,7 @@ def test_settings_are_ones_that_a_study_takes():
         assert config.batch_norm == name.endswith("batch_norm")
 
 
-def test_the_job_writes_what_it_says(runs, tmp_path, monkeypatch):
+def test_the_job_writes_what_it_says(other_networks, runs, tmp_path, monkeypatch):
     asked = []
 
     def run_study(config, workdir, **_):
@@ -70,7 +77,7 @@ def test_the_job_writes_what_it_says(runs, tmp_path, monkeypatch):
     assert lines[0].rstrip(" |").endswith("0 / 0 / 3")
 
 
-def test_selections_are_compared_with_mutual_information(runs):
+def test_selections_are_compared_with_mutual_information(other_networks, runs):
     results = runs["mnist_dense"]
     table = other_networks.compare_with_mutual_information(results)
     assert len(table) == 3 * len(CLAMPS) * 2
@@ -84,6 +91,6 @@ def test_selections_are_compared_with_mutual_information(runs):
     np.testing.assert_allclose(row["effect"].item(), expected, rtol=1e-5)
 
 
-def test_an_unknown_setting_is_refused(tmp_path):
+def test_an_unknown_setting_is_refused(other_networks, tmp_path):
     with pytest.raises(ValueError, match="expected some of mnist_dense.*mnist_dance"):
         other_networks.run_settings(["mnist_dance"], None, tmp_path)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import command_line
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,53 +11,49 @@ import pytest
 from synthetic import own_data
 
 import ioca_jax as ioca
-from experiments.first_version import (
-    _INITIAL,
-    SETTINGS,
-    Training,
-    _initialise,
-    _train_one,
-    compare,
-)
 
 MODEL = ioca.MLP(hidden=(7, 5), num_classes=4, activation="sigmoid")
-BASE = Training(epochs=3)
 DATA = own_data()
 
 
-def trained(**changes):
-    splits = (tuple(map(jnp.asarray, s)) for s in (DATA.train, DATA.validation))
-    training = dataclasses.replace(BASE, **changes)
-    return _train_one(training, MODEL, jax.random.key(0), *splits)
+@pytest.fixture(scope="module")
+def job():
+    with command_line.loaded("experiments.first_version") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")
-def base():
-    return trained()
+def trained(job):
+    def train(**changes):
+        splits = (tuple(map(jnp.asarray, s)) for s in (DATA.train, DATA.validation))
+        training = job.Training(**{"epochs": 3} | changes)
+        return job._train_one(training, MODEL, jax.random.key(0), *splits)
+
+    return train
 
 
 def leaves(params, name):
     return np.concatenate([np.ravel(layer[name]) for layer in params.values()])
 
 
-def test_every_field_is_varied_by_a_setting():
-    fields = [field.name for field in dataclasses.fields(Training)]
+def test_every_field_is_varied_by_a_setting(job):
+    fields = [field.name for field in dataclasses.fields(job.Training)]
     varied = {
         name
         for name in fields
-        for training in SETTINGS.values()
-        if getattr(training, name) != getattr(Training(), name)
+        for training in job.SETTINGS.values()
+        if getattr(training, name) != getattr(job.Training(), name)
     }
     assert varied == set(fields)
-    assert {training.initial for training in SETTINGS.values()} == set(_INITIAL)
+    assert {training.initial for training in job.SETTINGS.values()} == set(job._INITIAL)
 
 
-def test_networks_without_biases_keep_them_at_zero(base):
+def test_networks_without_biases_keep_them_at_zero(trained):
     assert not leaves(trained(bias=None), "bias").any()
-    assert leaves(base, "bias").all()
+    assert leaves(trained(), "bias").all()
 
 
-def test_the_penalty_is_of_kernels_unless_biases_are_included():
+def test_the_penalty_is_of_kernels_unless_biases_are_included(trained):
     # So strong that what is penalised shrinks at each of 20 steps of 0.001.
     kernels = trained(bias=1.0, l2=30.0, epochs=20)
     both = trained(bias=1.0, l2=30.0, epochs=20, penalise_biases=True)
@@ -68,7 +65,7 @@ def test_the_penalty_is_of_kernels_unless_biases_are_included():
     assert np.abs(leaves(both, "bias")).mean() < 0.99
 
 
-def test_initial_kernels_have_the_named_spread():
+def test_initial_kernels_have_the_named_spread(job):
     model = ioca.MLP(hidden=(300, 200), num_classes=4)
     spreads = {
         "glorot uniform": np.sqrt(2 / 500),
@@ -77,15 +74,15 @@ def test_initial_kernels_have_the_named_spread():
         "truncated normal 0.1": 0.088,  # of a normal cut at two deviations
         "normal 1": 1.0,
     }
-    assert set(spreads) == set(_INITIAL)
+    assert set(spreads) == set(job._INITIAL)
     for name, spread in spreads.items():
-        training = Training(initial=name, bias=0.1)
-        params = _initialise(training, model, jax.random.key(1), inputs=10)
+        training = job.Training(initial=name, bias=0.1)
+        params = job._initialise(training, model, jax.random.key(1), inputs=10)
         np.testing.assert_allclose(params["dense_1"]["kernel"].std(), spread, rtol=0.03)
         assert (leaves(params, "bias") == np.float32(0.1)).all()
 
 
-def test_the_best_epoch_is_kept():
+def test_the_best_epoch_is_kept(trained):
     def accuracy(params):
         logits, _ = MODEL.apply({"params": params}, DATA.validation.x)
         return np.mean(np.argmax(logits, axis=-1) == DATA.validation.y)
@@ -97,7 +94,7 @@ def test_the_best_epoch_is_kept():
     assert different.any() or accuracy(best) == accuracy(last)
 
 
-def test_settings_are_compared_by_their_differences():
+def test_settings_are_compared_by_their_differences(job):
     orders = ["mutual_information", "mutual_information", "random", "random"]
     table = pd.DataFrame(
         {
@@ -110,7 +107,9 @@ def test_settings_are_compared_by_their_differences():
         }
     )
     table["difference"] = table["ours"] - table["accuracy"]
-    (row,) = compare({"glorot": table}, {"glorot": "2.50 ± 0.10"}).to_dict("records")
+    (row,) = job.compare({"glorot": table}, {"glorot": "2.50 ± 0.10"}).to_dict(
+        "records"
+    )
     assert row["within 0.03 of 3"] == 2
     assert row["largest difference"] == "0.150"
     assert row["layer 2, zero, 79 ablated, MI"] == "0.650"

@@ -1,6 +1,7 @@
 """Training: what a seed decides, what the loss is, and who poisons whom."""
 
 import dataclasses
+import os
 from functools import partial
 
 import jax
@@ -273,15 +274,14 @@ def fresh(seeds, model=MODEL, num_inputs=12):
 
 @pytest.mark.parametrize(
     ("memory_gb", "batch_norm"),
-    [
-        (4.0, True),
-        (1e-9, False),
-        # Gradients that are 0 but for rounding are compiled alike by default alone.
-        pytest.param(1e-9, True, marks=pytest.mark.slow),
-    ],
+    [(4.0, True), (1e-9, False), pytest.param(1e-9, True, marks=pytest.mark.slow)],
 )
 def test_given_the_variables_of_a_seed_it_is_that_seed(data, memory_gb, batch_norm):
-    """To the last bit, in chunks too; and what was given is there still."""
+    """In chunks too; and what was given is there still.
+
+    To the last bit where programs are compiled as by default, which the cheap way of
+    most tests does not promise.
+    """
     model = dataclasses.replace(MODEL, dropout_rate=0.2, batch_norm=batch_norm)
     given = fresh((4, 9, 2), model)
     before = jax.tree.map(np.array, given)
@@ -289,8 +289,9 @@ def test_given_the_variables_of_a_seed_it_is_that_seed(data, memory_gb, batch_no
     trained = ioca.train(
         model, data, CONFIG, (4, 9, 2), initial=given, memory_gb=memory_gb
     )
+    tolerance = 0 if os.environ.get("IOCA_SLOW") else 1e-6
     for a, b in zip(leaves(trained), leaves(expected), strict=True):
-        np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(a, b, rtol=10 * tolerance, atol=tolerance)
     for a, b in zip(leaves(given), leaves(before), strict=True):
         np.testing.assert_array_equal(a, b)
 

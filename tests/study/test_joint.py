@@ -255,6 +255,7 @@ def test_trajectories_end_where_training_does(results, networks, data):
     assert len(set(distances.argmin(axis=1))) > 5
 
 
+@pytest.mark.slow
 def test_a_shard_gives_the_same(results, tmp_path):
     shard = ioca.Shard(1, 2)
     part = ioca.run_study(CONFIG, tmp_path, shard=shard, seeds_at_once=1, draw=False)
@@ -276,6 +277,7 @@ def test_codes_are_the_same_in_chunks(networks, data, monkeypatch):
         np.testing.assert_array_equal(found, codes[:num_examples])
 
 
+@pytest.mark.slow
 def test_layers_too_narrow_for_a_group_or_a_pair_have_none(data):
     model = ioca.MLP(hidden=(1, 2), num_classes=10)
     variables = jax.vmap(lambda key: model.init(key, data.test.x[:1]))(

@@ -17,7 +17,7 @@ from ioca_jax import plots
 from ioca_jax.study import chunks, runner
 
 # By default some of the operations, by a fixed seed; with IOCA_SLOW all.
-SAMPLED = None if os.environ.get("IOCA_SLOW") else 6
+SAMPLED = None if os.environ.get("IOCA_SLOW") else 3
 
 
 class Killed(BaseException):

@@ -179,6 +179,7 @@ def test_interactions_variants_and_all_figures(networks, data, tmp_path):
     assert {"ablation_curves", "pair_matrices", "joint_information_curves"} <= drawn
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_and_shards_are_joined(folder, results, networks, data, tmp_path):
     def stop(event):
         if event["event"] == "chunk":
