@@ -8,15 +8,13 @@ each phase does, three findings, and where everything is.
 
 import pathlib
 import textwrap
-from collections.abc import Hashable, Mapping
-from typing import Any
 
 import pandas as pd
 from absl import flags
 
 import ioca_jax as ioca
-from ioca_jax.inference.claims import CLAIMS
 from ioca_jax.inference.tables import tabulate
+from ioca_jax.report.findings import clearest_comparisons
 from ioca_jax.study.events import Event
 
 from . import config_flags
@@ -53,24 +51,6 @@ def explain(event: Event) -> None:
             print("3. Testing over networks, and drawing figures.", flush=True)
 
 
-def findings(claims: pd.DataFrame) -> list[str]:
-    """For each claim of the demonstration its clearest comparison, as a sentence."""
-    rows = claims.sort_values("p_corrected").to_dict("records")
-    clearest = {row["claim"]: row for row in reversed(rows)}
-    return [_sentence(clearest[name]) for name in _CLAIMS if name in clearest]
-
-
-def _sentence(row: Mapping[Hashable, Any]) -> str:
-    claim = CLAIMS[str(row["claim"])]
-    about = (str(row[name]).replace("_", " ") for name in ("scope", "measure"))
-    where = ", ".join([*filter(None, about), f"clamp {row['clamp']}"])
-    return (
-        f"{claim.text[0].upper()}{claim.text[1:]}: {row['verdict']} ({where}). "
-        f"{claim.effect}: {row['effect']:+.3f}, 95 % interval {row['low']:+.3f} to "
-        f"{row['high']:+.3f}, corrected p = {row['p_corrected']:.2g}."
-    )
-
-
 def main() -> None:
     """Runs the study and prints what it found."""
     folder = pathlib.Path(WORKDIR.value)
@@ -80,11 +60,11 @@ def main() -> None:
     )
     networks = results.sizes["seed"]
     print(f"\nThree findings over {networks} networks, of {len(claims)} comparisons:\n")
-    for number, sentence in enumerate(findings(claims), 1):
+    for number, sentence in enumerate(clearest_comparisons(claims, _CLAIMS), 1):
         print(textwrap.fill(f"{number}. {sentence}", 88, subsequent_indent="   "))
     print("\nWritten:\n")
     for name, what in {
-        "report.html": "one page with everything",
+        "report.html": "everything on one page; open it in a browser",
         "figures": "curves, distributions, tests",
         "summary.txt": "all findings as text",
         "tables": "CSV",

@@ -1,4 +1,4 @@
-"""Writes the tables, figures and summary of finished runs again, from study.nc.
+"""Writes the page, tables, figures and summary of finished runs again, from study.nc.
 
 python -m experiments.report runs/demo
 
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from ioca_jax.report.page import PAGE_FILE
 from ioca_jax.results.files import load_results
 from ioca_jax.study.folder import write_reports
 
@@ -27,7 +28,7 @@ def main(folders: Sequence[str]) -> None:
     for folder in map(pathlib.Path, folders):
         write_reports(load_results(folder), folder, draw=FIGURES.value)
         print((folder / "summary.txt").read_text(), end="")
-        print(f"\nWritten to {folder}")
+        print(f"\nWritten to {folder}; the page is {PAGE_FILE}")
 
 
 if __name__ == "__main__":

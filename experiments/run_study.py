@@ -6,10 +6,10 @@ The main job. For example, the paper's experiment on 5,000 real MNIST digits:
       --activation=relu --epochs=20 --workdir=runs/demo
 
 The run's folder then holds study.nc (everything, labelled; ioca_jax.load_results reads
-it), networks/, figures/, summary.txt (what is printed), events.jsonl, and flags.txt,
-which replays the run: --flagfile=runs/demo/flags.txt --workdir=runs/again. A folder
-that holds this run's results is reported, not computed again; where it holds a part of
-them, the run goes on.
+it), report.html (everything on one page), networks/, figures/, tables/, summary.txt
+(what is printed), events.jsonl, and flags.txt, which replays the run:
+--flagfile=runs/demo/flags.txt --workdir=runs/again. A folder that holds this run's
+results is reported, not computed again; where it holds a part of them, the run goes on.
 """
 
 import dataclasses
@@ -128,8 +128,8 @@ def main() -> None:
         print((pathlib.Path(WORKDIR.value) / "summary.txt").read_text(), end="")
         drawn = " figures," if FIGURES.value else ""
         print(
-            f"\nWritten to {WORKDIR.value}: study.nc, networks,{drawn} tables, "
-            "summary.txt, events.jsonl, flags.txt"
+            f"\nWritten to {WORKDIR.value}: report.html, study.nc, networks,{drawn} "
+            "tables, summary.txt, events.jsonl, flags.txt"
         )
 
 

@@ -11,7 +11,7 @@ JOBS = {
     "sweep": "a run for every combination of settings",
     "merge": "join the runs of shards (run --shard) into one",
     "prune": "prune a run's networks by each of its measures, and train again",
-    "report": "write the tables, figures and summary of finished runs again",
+    "report": "write the page, tables, figures and summary of finished runs again",
     "benchmark": "time the library on this machine",
 }
 

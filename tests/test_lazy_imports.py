@@ -6,8 +6,16 @@ import pytest
 import ioca_jax as ioca
 
 HEAVY = (
-    *("h5netcdf", "h5py", "matplotlib", "mlxtend", "orbax", "pandas", "pyarrow"),
-    *("scipy", "sklearn", "tensorflow", "tensorflow_datasets", "torch", "tqdm"),
+    *("h5netcdf", "h5py", "jinja2", "matplotlib", "mlxtend", "orbax", "pandas"),
+    *(
+        "pyarrow",
+        "scipy",
+        "sklearn",
+        "tensorflow",
+        "tensorflow_datasets",
+        "torch",
+        "tqdm",
+    ),
     "xarray",
 )
 

@@ -51,10 +51,12 @@ def test_a_report_is_what_the_run_wrote(tiny_run, tmp_path):
     folder = shutil.copytree(tiny_run, tmp_path / "run")
     shutil.rmtree(folder / "tables")
     (folder / "summary.txt").unlink()
+    (folder / "report.html").unlink()
     done = command("report", "--nofigures", folder)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith(f"\nWritten to {folder}\n")
-    for file in [tiny_run / "summary.txt", *(tiny_run / "tables").iterdir()]:
+    assert done.stdout.endswith(f"\nWritten to {folder}; the page is report.html\n")
+    written = (tiny_run / name for name in ("summary.txt", "report.html"))
+    for file in [*written, *(tiny_run / "tables").iterdir()]:
         assert (folder / file.relative_to(tiny_run)).read_text() == file.read_text()
 
 
@@ -153,5 +155,6 @@ def test_the_wheel_runs_outside_of_the_checkout(tmp_path):
     done = run([*ioca_command, "run", *small, "--nofigures", "--workdir=r"])
     assert done.stdout.startswith("mnist5k: 2 networks 784-6-5-10 relu, 1 epochs")
     done = run([*ioca_command, "report", "--nofigures", "r"])
-    assert done.stdout.endswith("Written to r\n")
+    assert done.stdout.endswith("Written to r; the page is report.html\n")
+    assert (empty / "r" / "report.html").is_file()
     assert (empty / "r" / "study.nc").is_file()

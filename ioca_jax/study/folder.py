@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import xarray as xr
 
 from ioca_jax.inference.tables import tabulate
+from ioca_jax.report.page import PAGE_FILE, run_page
 from ioca_jax.report.summary import summarize
 from ioca_jax.results.files import (
     RESULTS_FILE,
@@ -192,6 +193,10 @@ def write_reports(results: xr.Dataset, path: pathlib.Path, draw: bool) -> None:
         from ioca_jax import plots  # matplotlib takes half a second
 
         plots.save_figures(results, path / "figures", tables)
+    flags = path / "flags.txt"
+    replay = flags.read_text(errors="replace") if flags.is_file() else ""
+    page = run_page(results, tables, replay)
+    atomic_write(path / PAGE_FILE, lambda part: part.write_text(page, "utf-8"))
     text = summarize(results, tables) + "\n"
     atomic_write(path / "summary.txt", lambda part: part.write_text(text))
 

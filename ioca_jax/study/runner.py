@@ -5,7 +5,7 @@ same folder goes on where an earlier one stopped. Where several processes belong
 run (``devices.start_processes``) each works on a share of every chunk, and the first
 writes. Networks may come from elsewhere; the seeds then only label them, and nothing is
 trained. The folder gets ``flags.txt``, ``events.jsonl``, ``networks/``, ``study.nc``,
-``tables/``, ``figures/`` and ``summary.txt``.
+``tables/``, ``figures/``, ``report.html`` and ``summary.txt``.
 """
 
 import contextlib

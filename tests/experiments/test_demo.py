@@ -1,7 +1,6 @@
-"""The demonstration: its phases and findings, of a table made here."""
+"""The demonstration: its phases."""
 
 import command_line
-import pandas as pd
 import pytest
 
 
@@ -9,25 +8,6 @@ import pytest
 def demo():
     with command_line.loaded("experiments.demo") as module:
         yield module
-
-
-def test_the_clearest_comparison_of_each_claim_is_told(demo):
-    names = ["claim", "scope", "clamp", "measure", "effect", "low", "high"]
-    names += ["p_corrected", "verdict"]
-    rows = [
-        ("1", "network", "zero", "entropy", -0.03, -0.06, 0.01, 0.18, "undecided"),
-        ("1", "network", "mean", "entropy", -0.01, -0.06, 0.01, 0.5, "undecided"),
-        ("4", "layer_2", "mean", "random", 0.05, 0.04, 0.06, 0.0078, "holds"),
-        ("5", "layer_2", "", "random", 0.05, 0.04, 0.06, 0.0078, "holds"),
-    ]
-    first, second = demo.findings(pd.DataFrame(rows, columns=names))
-    assert first == (
-        "Over the whole network, ascending order is no better than random order: "
-        "undecided (network, entropy, clamp zero). ascending minus random order, "
-        "normalised area: -0.030, 95 % interval -0.060 to +0.010, corrected p = 0.18."
-    )
-    assert second.startswith("Ablation in deeper layers does less harm: holds (layer")
-    assert demo.findings(pd.DataFrame(columns=names)) == []
 
 
 def test_phases_are_told_once(demo, capsys):

@@ -206,7 +206,7 @@ def test_the_folder_is_whole(folder):
     names = {path.name for path in folder.iterdir()} - {".lock"}
     assert names == {
         *("study.nc", "flags.txt", "networks"),
-        *("figures", "tables", "summary.txt", "events.jsonl"),
+        *("figures", "tables", "summary.txt", "report.html", "events.jsonl"),
     }
     figures = {path.name for path in (folder / "figures").iterdir()}
     assert {f"ablation_curves.{kind}" for kind in ("png", "pdf")} <= figures

@@ -1,0 +1,245 @@
+"""A run's findings as sentences with numbers."""
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ioca_jax.inference.areas import areas_by_order
+from ioca_jax.inference.claims import CLAIMS, VERDICTS
+from ioca_jax.inference.interactions import DIRECTIONS
+from ioca_jax.results.selection import (
+    converged,
+    intact_accuracy,
+    layer_of_scope,
+    layer_title,
+    readable,
+)
+
+_Row = Mapping[Hashable, Any]
+_Rows = list[dict[Hashable, Any]]
+_MOST_OF_A_KIND = 4
+
+
+def find(
+    results: xr.Dataset, tables: Mapping[str, pd.DataFrame]
+) -> dict[str, list[str]]:
+    """What a run found, most general first.
+
+    Args:
+        results: a run's results.
+        tables: from ``tabulate``.
+
+    Returns:
+        By heading, sentences: on the test error and the orders that differ most from
+        random order; on single neurons; on the paper's claims; on redundancy and
+        synergy; on training. Headings without any sentence are left out.
+    """
+    kept = converged(results)
+    number = results.sizes["seed"]
+    if not kept.sizes["seed"]:
+        return {"Accuracy": [f"All {number} networks diverged in training."]}
+    found = {}
+    for heading, by_table in _SENTENCES.items():
+        found[heading] = [
+            sentence
+            for name, say in by_table.items()
+            if name in tables and len(tables[name])
+            for sentence in say(tables[name].to_dict("records"))
+        ]
+    if not found["Accuracy"]:
+        found["Accuracy"] = list(_areas(kept))
+    found["Accuracy"].insert(0, _error(results, kept))
+    return {heading: sentences for heading, sentences in found.items() if sentences}
+
+
+def clearest_comparisons(claims: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """For each of some claims its comparison of least p-value, as a sentence."""
+    rows = claims.sort_values("p_corrected").to_dict("records")
+    clearest = {row["claim"]: row for row in reversed(rows)}
+    return [_comparison(clearest[name]) for name in names if name in clearest]
+
+
+def _comparison(row: _Row) -> str:
+    claim = CLAIMS[str(row["claim"])]
+    about = (str(row[name]).replace("_", " ") for name in ("scope", "measure"))
+    where = ", ".join([*filter(None, about), f"clamp {row['clamp']}"])
+    return (
+        f"{_capital(claim.text)}: {row['verdict']} ({where}). "
+        f"{claim.effect}: {row['effect']:+.3f}, 95 % interval {row['low']:+.3f} to "
+        f"{row['high']:+.3f}, corrected p = {row['p_corrected']:.2g}."
+    )
+
+
+def order_name(ranked_by: str, direction: str) -> str:
+    """An order in a sentence."""
+    if ranked_by == "random":
+        return "random order"
+    return f"{direction} order of {readable(ranked_by)}"
+
+
+def scope_name(scope: str) -> str:
+    """A scope in a sentence."""
+    whole = scope == "network"
+    return "the whole network" if whole else layer_title(layer_of_scope(scope))
+
+
+def _error(results: xr.Dataset, kept: xr.Dataset) -> str:
+    error = 100 * (1 - intact_accuracy(kept))
+    number = kept.sizes["seed"]
+    if number == 1:
+        text = f"The network has a test error of {error[0]:.2f} %"
+    else:
+        text = (
+            f"The {number} networks have a test error of {error.mean():.2f} % (mean; "
+            f"standard deviation {error.std(ddof=1):.2f}, range {error.min():.2f} to "
+            f"{error.max():.2f} %)"
+        )
+    left_out = results.sizes["seed"] - number
+    return (
+        f"{text}; {left_out} more diverged and are left out."
+        if left_out
+        else f"{text}."
+    )
+
+
+def _orders(rows: _Rows) -> Iterator[str]:
+    """The orders that are furthest below and above random order, of a scope each."""
+    of_layers = [row for row in rows if row["scope"] != "network"]
+    furthest = max(of_layers, key=lambda row: abs(row["effect"]))
+    for scope in ("network", furthest["scope"]):
+        here = [row for row in rows if row["scope"] == scope]
+        for end, does in (
+            (min, "reduces accuracy most"),
+            (max, "preserves accuracy best"),
+        ):
+            row = end(here, key=lambda row: row["effect"])
+            order = order_name(row["ranked_by"], row["direction"])
+            side = "below" if row["effect"] < 0 else "above"
+            yield (
+                f"In {scope_name(scope)}, {order} (clamped to {row['clamp']}) {does}: "
+                f"its normalised area under the accuracy curve, {row['area']:.3f}, is "
+                f"{abs(row['effect']):.3f} {side} that of random order "
+                f"({_interval(row)})."
+            )
+
+
+def _areas(kept: xr.Dataset) -> Iterator[str]:
+    """Areas in the whole network, where there are too few networks for tests."""
+    areas = {
+        (order_name(*order), str(clamp)): area
+        for (scope, *order), by_clamp in areas_by_order(kept).items()
+        if scope == "network"
+        for clamp, area in zip(kept["clamp"].values, by_clamp.mean(axis=0), strict=True)
+    }
+    ends = (("least", min(areas, key=areas.__getitem__)),)
+    ends += (("greatest", max(areas, key=areas.__getitem__)),)
+    for end, (order, clamp) in ends:
+        yield (
+            f"In the whole network, {order} (clamped to {clamp}) has the {end} area "
+            f"under the accuracy curve, {areas[order, clamp]:.3f}; there are too few "
+            "networks, or no random orders, for a test."
+        )
+
+
+def _effects(rows: _Rows) -> Iterator[str]:
+    known = [row for row in rows if np.isfinite(row["effect"])]
+    if known:
+        row = max(known, key=lambda row: abs(row["effect"]))
+        yield (
+            f"In {layer_title(row['layer'])}, {readable(row['measure'])} has the "
+            "strongest rank correlation with the increase of the test loss when one "
+            f"neuron is ablated (clamped to {row['clamp']}): Kendall's tau-b "
+            f"{row['effect']:+.3f} ({_interval(row)})."
+        )
+
+
+def _neurons(rows: _Rows) -> Iterator[str]:
+    for name, what in (("dead", "dead"), ("always_on", "always on")):
+        numbers = [(row["layer"], row.get(name, 0.0)) for row in rows]
+        if any(number for _, number in numbers):
+            by_layer = (f"{n:.1f} in {layer_title(layer)}" for layer, n in numbers)
+            yield f"Neurons that are {what}, mean over networks: {', '.join(by_layer)}."
+
+
+def _claims(rows: _Rows) -> Iterator[str]:
+    for name, claim in CLAIMS.items():
+        own = [row for row in rows if row["claim"] == name]
+        if own:
+            counts = Counter(row["verdict"] for row in own)
+            said = ", ".join(f"{verdict} in {counts[verdict]}" for verdict in VERDICTS)
+            middle = np.median([row["effect"] for row in own])
+            yield (
+                f"{_capital(claim.text)}: {said} of {len(own)} comparisons (median of "
+                f"{claim.effect}: {middle:+.3f})."
+            )
+
+
+def _joint(rows: _Rows) -> Iterator[str]:
+    found = [row["finding"] for row in rows if row["finding"]]
+    if found:
+        counts = Counter(found)
+        numbers = ", ".join(f"{counts[word]} {word}" for word in DIRECTIONS)
+        yield (
+            f"Of {len(found)} tests of the joint behaviour of pairs and groups: "
+            f"{numbers}, the others neither."
+        )
+    else:
+        yield f"There are too few networks for tests of {len(rows)} quantities."
+
+
+def _conclusions(rows: _Rows) -> list[str]:
+    decided = [row["sentence"] for row in rows if row["verdict"] in DIRECTIONS]
+    return [
+        f"{_capital(text).removesuffix('.')}." for text in decided[:_MOST_OF_A_KIND]
+    ]
+
+
+def _trends(rows: _Rows) -> Iterator[str]:
+    shown = [row for row in rows if row["trend"] in ("grows", "shrinks")]
+    shown.sort(key=lambda row: row["layer"] != "all")
+    for row in shown[:_MOST_OF_A_KIND]:
+        where = "" if row["layer"] == "all" else f" of {_layer(row['layer'])}"
+        unit = "" if row["unit"] == "1" else f" {row['unit']}s"
+        yield (
+            f"From epoch {row['from_epoch']} to {row['to_epoch']} the "
+            f"{readable(row['quantity'])}{where} {row['trend']}, by "
+            f"{row['effect']:+.3f}{unit} ({_interval(row)})."
+        )
+    if not shown:
+        yield (
+            f"No change through training is significant, of {len(rows)} tested or "
+            "described."
+        )
+
+
+def _layer(text: str) -> str:
+    """The layer in a sentence, of a table where it is text."""
+    return layer_title(int(text) if text.isdecimal() else text)
+
+
+def _interval(row: _Row) -> str:
+    """The 95 % interval and the corrected p-value, as far as they are numbers."""
+    parts = []
+    if np.isfinite(row["low"]):
+        parts.append(f"95 % interval {row['low']:+.3f} to {row['high']:+.3f}")
+    if np.isfinite(row["p_corrected"]):
+        parts.append(f"corrected p = {row['p_corrected']:.2g}")
+    return ", ".join(parts) or "without a test"
+
+
+def _capital(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}"
+
+
+# By heading, the tables that its sentences come from.
+_SENTENCES: dict[str, dict[str, Callable[[_Rows], Iterable[str]]]] = {
+    "Accuracy": {"orders": _orders},
+    "Neurons": {"effects": _effects, "neurons": _neurons},
+    "Claims of the paper": {"claims": _claims},
+    "Pairs and groups": {"joint": _joint, "conclusions": _conclusions},
+    "Training": {"trends": _trends},
+}

@@ -1,0 +1,189 @@
+"""The numbers that a report page's charts are drawn from, small and aggregated.
+
+Curves are means over networks; values of single neurons are those of one network.
+"""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ioca_jax.inference.families import clamps_of, orders_of
+from ioca_jax.report.findings import order_name, scope_name
+from ioca_jax.results.selection import (
+    layer_title,
+    layers_of,
+    mean_curve,
+    neurons_of,
+    orderings_of,
+    readable,
+    scope_of,
+)
+
+# Numbers of about seven characters each: 0.7 MB of curves and 0.7 MB of neurons.
+_NUMBERS = 100_000
+_LEAST_POINTS, _MOST_POINTS = 21, 401
+_RANDOM = ("random", "random")
+
+
+def curve_data(results: xr.Dataset) -> dict[str, Any]:
+    """Accuracy along every order, means over networks with standard deviations.
+
+    Args:
+        results: of networks that converged.
+
+    Returns:
+        ``clamps``; ``scopes``, each with its ``steps``; ``orders``; ``mean`` and
+        ``deviation`` by clamp, scope, order and step, rounded to 4 decimals. Long
+        curves are thinned evenly, and of many layers some are left out, evenly.
+        ``deviation`` is None without a spread; that of random orders of a single
+        network is over draws.
+    """
+    clamps = clamps_of(results)
+    orders = orders_of(results)
+    if "random" in results["ranked_by"].values:
+        orders.append(_RANDOM)
+    per_scope = 2 * len(clamps) * len(orders)
+    scopes = _spread(results["scope"].values, _NUMBERS // (per_scope * _LEAST_POINTS))
+    points = _NUMBERS // (per_scope * len(scopes))
+    points = min(max(points, _LEAST_POINTS), _MOST_POINTS)
+    steps = {scope: _steps(results, scope, points) for scope in scopes}
+    shape = len(clamps), len(scopes), len(orders)
+    mean, deviation = np.full((2, *shape), None, object)
+    for i, j, k in np.ndindex(shape):
+        where = clamps[i], scopes[j]
+        curve = mean_curve(results, *where, *orders[k])[:, steps[scopes[j]]]
+        mean[i, j, k] = _plain(curve.mean("seed").values)
+        deviation[i, j, k] = _deviation(results, curve, *where, orders[k])
+    return {
+        "clamps": clamps,
+        "scopes": [
+            {"name": scope, "title": scope_name(scope), "steps": steps[scope].tolist()}
+            for scope in scopes
+        ],
+        "orders": [
+            {"ranked_by": r, "direction": d, "title": order_name(r, d)}
+            for r, d in orders
+        ],
+        "measures": _measure_titles(results),
+        "networks": results.sizes["seed"],
+        "layers_left_out": results.sizes["scope"] - len(scopes),
+        "mean": mean.tolist(),
+        "deviation": deviation.tolist(),
+    }
+
+
+def _measure_titles(results: xr.Dataset) -> dict[str, str]:
+    """By name, titles of what neurons are ranked by."""
+    return {name: readable(name) for name in dict(orders_of(results))}
+
+
+def _spread(names: np.ndarray, most: int) -> list[str]:
+    """At most so many names, the first and the last and evenly spaced ones."""
+    most = max(most, 2)
+    if len(names) > most:
+        names = names[np.linspace(0, len(names) - 1, most).round().astype(int)]
+    return [str(name) for name in names]
+
+
+def _steps(results: xr.Dataset, scope: str, points: int) -> np.ndarray:
+    accuracy = results["accuracy"].sel(scope=scope).isel(clamp=0, ordering=0, seed=0)
+    last = int(np.isfinite(accuracy.values).sum()) - 1
+    return np.unique(np.linspace(0, last, points).round().astype(int))
+
+
+def _deviation(
+    results: xr.Dataset,
+    curve: xr.DataArray,
+    clamp: str,
+    scope: str,
+    order: tuple[str, str],
+) -> list | None:
+    """Standard deviations over networks, or over draws of a single network."""
+    if curve.sizes["seed"] > 1:
+        return _plain(curve.std("seed", ddof=1).values)
+    draws = orderings_of(results, *order)
+    if len(draws) < 2:
+        return None
+    of_draws = results["accuracy"].sel(clamp=clamp, scope=scope)
+    of_draws = of_draws.isel(seed=0, ordering=draws, step=curve["step"].values)
+    return _plain(of_draws.std("ordering", ddof=1).values)
+
+
+def neuron_data(results: xr.Dataset) -> dict[str, Any]:
+    """Measures, single effects and places in orders of one network's neurons.
+
+    Args:
+        results: of networks that converged; the first one is taken.
+
+    Returns:
+        ``layers`` and their ``scopes``; by neuron ``layer`` and ``index``; by measure
+        ``scores``; by clamp ``effects``, the increase of the test loss in nats; by
+        order ``in_network`` and ``in_layer``, the places in these scopes' orders, from
+        0, or None. Of many neurons some are left out, evenly; ``neurons`` is the number
+        of all.
+    """
+    one = results.isel(seed=0)
+    layers, orders = layers_of(one), orders_of(one)
+    measures = [str(name) for name in one["measure"].values]
+    layer = np.empty(one.sizes["neuron"], int)
+    index = np.empty_like(layer)
+    for number, name in enumerate(layers):
+        own = neurons_of(one, name)
+        layer[own], index[own] = number, np.arange(len(own))
+    numbers = len(measures) + one.sizes["clamp"] + 2 * len(orders) + 2
+    most = min(_NUMBERS // numbers, len(layer))
+    chosen = np.linspace(0, len(layer) - 1, most).round().astype(int)
+    rise = one["single_loss"] - one["loss"].isel(scope=0, ordering=0, step=0, drop=True)
+    rise = rise.transpose("clamp", "neuron").values
+    places = [_places(one, order, layer) for order in orders]
+    return {
+        "seed": int(one["seed"]),
+        "neurons": len(layer),
+        "layers": [layer_title(name) for name in layers],
+        "scopes": [scope_of(name) for name in layers],
+        "layer": layer[chosen].tolist(),
+        "index": index[chosen].tolist(),
+        "measures": [
+            {"name": n, "title": readable(n), "unit": str(one["unit"].values[i])}
+            for i, n in enumerate(measures)
+        ],
+        "scores": _significant(
+            one["score"].transpose("measure", "neuron").values[:, chosen]
+        ),
+        "effects": _significant(rise[:, chosen]),
+        **{
+            name: [found[i][chosen].tolist() if found else None for found in places]
+            for i, name in enumerate(("in_network", "in_layer"))
+        },
+    }
+
+
+def _places(
+    one: xr.Dataset, order: tuple[str, str], layer: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Places of all neurons in an order of the network and in those of layers."""
+    if "order" not in one:
+        return None
+    neurons = one["order"].isel(ordering=orderings_of(one, *order)[0])
+    neurons = neurons.transpose("scope", "position").values
+    scopes = one["scope"].values.tolist()
+    in_network, in_layer = np.full((2, len(layer)), -1)
+    for scope in ["network", *map(scope_of, layers_of(one))]:
+        of_scope = neurons[scopes.index(scope)]
+        of_scope = of_scope[of_scope >= 0]
+        where = in_network if scope == "network" else in_layer
+        where[of_scope] = np.arange(len(of_scope))
+    return in_network, in_layer
+
+
+def _plain(values: np.ndarray) -> list[float | None]:
+    """Numbers for JSON with 4 decimals; None for NaN."""
+    return [round(float(v), 4) if np.isfinite(v) else None for v in values]
+
+
+def _significant(values: np.ndarray) -> list:
+    """Rows of numbers for JSON with 4 significant digits; None for NaN."""
+    return [
+        [float(f"{v:.4g}") if np.isfinite(v) else None for v in row] for row in values
+    ]

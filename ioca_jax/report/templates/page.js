@@ -1,0 +1,282 @@
+// What the reader chooses: tables' order, curves, comparisons.
+
+const DATA = JSON.parse(document.getElementById("data").textContent);
+
+function download(name, rows) {
+  const cell = (value) => {
+    const text = value === null || value === undefined ? "" : String(value);
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  const text = rows.map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
+  const address = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  const link = html("a", { href: address, download: `${name}.csv` }, document.body);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(address), 1000);
+}
+
+function valueOf(cell) {
+  const text = cell.dataset.v ?? cell.textContent;
+  if (!cell.classList.contains("n")) return text;
+  return text === "" ? null : Number(text);
+}
+
+// A table's rows as lists of values, in the order shown.
+const rowsOf = (table) => [...table.tBodies[0].rows].map((row) => [...row.cells].map(valueOf));
+const namesOf = (table) => [...table.tHead.rows[0].cells].map((head) => head.dataset.name);
+
+function recordsOf(name) {
+  const table = document.getElementById(`table-${name}`);
+  const names = namesOf(table);
+  return rowsOf(table).map((row) => Object.fromEntries(row.map((value, i) => [names[i], value])));
+}
+
+function compare(a, b) {
+  if (a === null || b === null) return (a === null) - (b === null);
+  return isNumber(a) && isNumber(b) ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
+}
+
+function sortBy(table, head) {
+  const column = head.cellIndex;
+  const descending = head.getAttribute("aria-sort") === "ascending";
+  const rows = [...table.tBodies[0].rows].map((row) => [valueOf(row.cells[column]), row]);
+  const sign = descending ? -1 : 1;
+  // Empty cells stay last.
+  rows.sort(([a], [b]) => (a === null || b === null ? 1 : sign) * compare(a, b));
+  table.tBodies[0].append(...rows.map(([, row]) => row));
+  for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", descending ? "descending" : "ascending");
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  if (button.matches("th > button")) sortBy(button.closest("table"), button.parentElement);
+  if (button.matches("button.csv")) {
+    const table = document.getElementById(`table-${button.dataset.of}`);
+    download(button.dataset.of, [namesOf(table), ...rowsOf(table)]);
+  }
+});
+
+function addSelect(parent, label, options, onChange) {
+  const box = html("label", {}, parent, label);
+  const select = html("select", { name: label }, box);
+  for (const [value, text] of options) html("option", { value }, select, text);
+  select.addEventListener("change", onChange);
+  return select;
+}
+
+function addChecks(parent, label, options, onChange) {
+  const group = html("fieldset", {}, parent);
+  html("legend", {}, group, label);
+  return options.map(([value, text, checked]) => {
+    const box = html("label", {}, group);
+    const input = html("input", { type: "checkbox", value }, box);
+    input.checked = checked;
+    box.append(text);
+    input.addEventListener("change", onChange);
+    return input;
+  });
+}
+
+const chosen = (inputs) => inputs.filter((input) => input.checked).map((input) => input.value);
+const redraws = []; // after the width has changed
+
+// Accuracy along orders.
+
+const TOWARDS = { ascending: "lowest first", descending: "highest first" };
+
+function orderTitle(order) {
+  return order.ranked_by === "random" ? "random order" : `${DATA.curves.measures[order.ranked_by]}, ${TOWARDS[order.direction]}`;
+}
+
+function orderLook(order) {
+  if (order.ranked_by === "random") return { colour: "var(--ink)", dash: "1 4", width: 3, shape: null };
+  const number = Object.keys(DATA.curves.measures).indexOf(order.ranked_by);
+  const descending = order.direction === "descending";
+  return { colour: colour(number), dash: descending ? "7 4" : "none", width: 2, shape: number, hollow: descending };
+}
+
+function chosenOrders(choices) {
+  const measures = chosen(choices.measures);
+  const directions = chosen(choices.directions);
+  return DATA.curves.orders
+    .map((order, index) => ({ ...order, index }))
+    .filter((order) => directions.includes(order.direction)
+      && (order.ranked_by === "random" || measures.includes(order.ranked_by)));
+}
+
+function startCurves() {
+  const { curves } = DATA;
+  const place = document.getElementById("choices");
+  const host = document.getElementById("curve-chart");
+  const values = html("div", { id: "curve-values" });
+  host.after(values);
+  const choices = { changed: [] };
+  const redraw = () => {
+    drawCurves(choices, host, values);
+    choices.changed.forEach((call) => call());
+  };
+  const titles = Object.entries(curves.measures);
+  const first = titles.findIndex(([name]) => name === "mutual_information");
+  choices.scope = addSelect(place, "Scope", curves.scopes.map((s, i) => [i, s.title]), redraw);
+  choices.clamp = addSelect(place, "Clamp", curves.clamps.map((name, i) => [i, name]), redraw);
+  choices.measures = addChecks(place, "Measures", titles.map(([name, title], i) => [name, title, i === Math.max(first, 0)]), redraw);
+  const directions = [...new Set(curves.orders.map((order) => order.direction))];
+  choices.directions = addChecks(place, "Order", directions.map((d) => [d, TOWARDS[d] ?? d, true]), redraw);
+  choices.band = addChecks(place, "Band", [["band", "\u00b1 standard deviation", true]], redraw)[0];
+  const button = html("button", { type: "button", class: "action" }, place, "Download these curves as CSV");
+  button.addEventListener("click", () => downloadCurves(choices));
+  redraw();
+  redraws.push(redraw);
+  return choices;
+}
+
+function curvesOf(choices) {
+  const { curves } = DATA;
+  const [clamp, scope] = [Number(choices.clamp.value), Number(choices.scope.value)];
+  return chosenOrders(choices).map((order) => {
+    const values = curves.mean[clamp][scope][order.index];
+    const spread = curves.deviation[clamp][scope][order.index];
+    const line = { name: orderTitle(order), values, look: orderLook(order) };
+    if (spread && choices.band.checked) {
+      line.low = values.map((value, i) => value - spread[i]);
+      line.high = values.map((value, i) => value + spread[i]);
+    }
+    return line;
+  });
+}
+
+function drawCurves(choices, host, box) {
+  const scope = DATA.curves.scopes[Number(choices.scope.value)];
+  const { steps } = scope;
+  const last = steps[steps.length - 1];
+  const lines = curvesOf(choices);
+  const clamp = DATA.curves.clamps[Number(choices.clamp.value)];
+  const head = html("p", { class: "note" });
+  const list = html("ul", { class: "values" });
+  const cells = lines.map((line) => {
+    const item = html("li", {}, list);
+    item.append(sample(line.look));
+    html("span", {}, item, line.name);
+    return html("b", {}, item);
+  });
+  box.replaceChildren(head, list);
+  const say = (i) => {
+    const where = `${steps[i]} of ${last} neurons ablated`;
+    head.textContent = `Test accuracy with ${where} (${scope.title}, clamped to ${clamp}); move over the curves, or use the arrow keys:`;
+    const texts = lines.map((line) => {
+      const spread = line.high ? ` \u00b1 ${(line.high[i] - line.values[i]).toFixed(3)}` : "";
+      return isNumber(line.values[i]) ? `${line.values[i].toFixed(3)}${spread}` : "none";
+    });
+    texts.forEach((text, number) => { cells[number].textContent = text; });
+    return `${where}: ${lines.map((line, number) => `${line.name} ${texts[number]}`).join("; ")}`;
+  };
+  choices.place ??= 0.25;
+  const options = {
+    steps, y: [0, 1], place: nearest(steps, choices.place * last),
+    xLabel: `neurons ablated (of ${last})`, yLabel: "test accuracy",
+    label: `Test accuracy along orders of ablation, ${scope.title}, clamped to ${clamp}`,
+  };
+  drawLines(host, lines, options, (i) => {
+    choices.place = steps[i] / Math.max(last, 1);
+    return say(i);
+  });
+}
+
+function downloadCurves(choices) {
+  const scope = DATA.curves.scopes[Number(choices.scope.value)];
+  const lines = curvesOf(choices);
+  const names = lines.flatMap((line) => (line.high ? [line.name, `${line.name}, standard deviation`] : [line.name]));
+  const rows = scope.steps.map((step, i) => [
+    step,
+    ...lines.flatMap((line) => (line.high ? [line.values[i], Number((line.high[i] - line.values[i]).toFixed(4))] : [line.values[i]])),
+  ]);
+  download(`curves, ${scope.name}, ${DATA.curves.clamps[Number(choices.clamp.value)]}`, [["neurons_ablated", ...names], ...rows]);
+}
+
+// Comparisons with intervals, from the tables.
+
+const MOST_INTERVALS = 60;
+
+function startForest(place) {
+  const { table, label } = place.dataset;
+  const by = place.dataset.by.split(" ").filter(Boolean);
+  const records = recordsOf(table).filter((record) => isNumber(record.effect));
+  const controls = html("div", { class: "controls" }, place);
+  const note = html("p", { class: "note" }, place);
+  const host = html("div", {}, place);
+  const text = (name, value) => (name === "claim" ? `${value}: ${DATA.claims[value].text}` : String(value).replaceAll("_", " "));
+  const redraw = () => {
+    const own = records.filter((record) => selects.every(([name, select]) => record[name] === select.value));
+    const rows = own.slice(0, MOST_INTERVALS).map((record) => ({
+      ...record,
+      label: label.split(" ").map((name) => record[name]).filter((part) => part !== "" && part !== null).join(", ").replaceAll("_", " "),
+      decided: "verdict" in record ? ["holds", "fails"].includes(record.verdict) : isNumber(record.p_corrected) && record.p_corrected <= 0.05,
+    }));
+    note.textContent = own.length > rows.length ? `The first ${rows.length} of ${own.length}; the table has more.` : "";
+    const unit = by[0] === "claim" ? DATA.claims[selects[0][1].value].effect : place.dataset.unit || (own[0]?.unit ?? "");
+    drawForest(host, rows, { xLabel: unit, label: `Means with 95 % intervals: ${unit}; the table has the numbers` });
+  };
+  const selects = by.map((name) => {
+    const values = [...new Set(records.map((record) => record[name]))];
+    return [name, addSelect(controls, name.replaceAll("_", " "), values.map((value) => [value, text(name, value)]), redraw)];
+  });
+  redraw();
+  redraws.push(redraw);
+}
+
+// Quantities along epochs, from a table: a line per layer.
+
+function startCourses(place) {
+  const records = recordsOf(place.dataset.table);
+  const { x: across, lines: by } = place.dataset;
+  const quantities = Object.keys(records[0]).filter((name) => name !== across && name !== by && records.some((record) => isNumber(record[name])));
+  const controls = html("div", { class: "controls" }, place);
+  const host = html("div", {}, place);
+  const box = html("div", {}, place);
+  const steps = [...new Set(records.map((record) => record[across]))].sort((a, b) => a - b);
+  const names = [...new Set(records.map((record) => record[by]))];
+  const title = (name) => name.replaceAll("_", " ");
+  const redraw = () => {
+    const quantity = select.value;
+    const at = (name, step) => records.find((record) => record[by] === name && record[across] === step)?.[quantity] ?? null;
+    const lines = names.map((name, i) => ({
+      name: `${by} ${name}`, values: steps.map((step) => at(name, step)),
+      look: { colour: colour(i), dash: "none", width: 2, shape: i, hollow: false },
+    }));
+    const list = html("ul", { class: "values" });
+    const cells = lines.map((line) => {
+      const item = html("li", {}, list);
+      item.append(sample(line.look));
+      html("span", {}, item, line.name);
+      return html("b", {}, item);
+    });
+    const head = html("p", { class: "note" });
+    box.replaceChildren(head, list);
+    const options = {
+      steps, y: extent(lines.flatMap((line) => line.values)), place: steps.length - 1, marked: true,
+      xLabel: "epochs of training", yLabel: title(quantity), label: `${title(quantity)} along training`,
+    };
+    drawLines(host, lines, options, (i) => {
+      head.textContent = `After ${steps[i]} epochs:`;
+      lines.forEach((line, number) => { cells[number].textContent = shown(line.values[i]); });
+      return `${head.textContent} ${lines.map((line) => `${line.name} ${shown(line.values[i])}`).join("; ")}`;
+    });
+  };
+  const select = addSelect(controls, "Quantity", quantities.map((name) => [name, title(name)]), redraw);
+  redraw();
+  redraws.push(redraw);
+}
+
+function start() {
+  if (document.getElementById("curve-chart")) startNeurons(startCurves());
+  document.querySelectorAll(".forest").forEach(startForest);
+  document.querySelectorAll(".courses").forEach(startCourses);
+  let width = document.body.clientWidth;
+  addEventListener("resize", () => {
+    if (document.body.clientWidth === width) return; // a telephone's bars come and go
+    width = document.body.clientWidth;
+    redraws.forEach((redraw) => redraw());
+  });
+}

@@ -1,0 +1,202 @@
+"""The report page holds the numbers of the results, and asks no host for anything."""
+
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from synthetic import joint_results, synthetic_results, with_layer_names
+
+from ioca_jax.report.page import run_page
+
+ADDRESSES = ("src", "href", "action", "srcset", "data", "poster", "xlink:href")
+
+
+class Page(HTMLParser):
+    """A page's addresses, scripts, identifiers, and the texts of its tables' cells."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.addresses, self.scripts, self.tags = [], [], [""]
+        self.tables: dict[str, list[list[list[str]]]] = {}
+        self.text, self._rows = "", []
+        self.feed(text)
+        self.data = json.loads(self.scripts[0])
+
+    def handle_starttag(self, tag, attrs):
+        known = {name: value or "" for name, value in attrs}
+        self.tags.append(tag)
+        self.addresses += [known[name] for name in ADDRESSES if name in known]
+        assert not [name for name in known if name.startswith("on")]
+        if tag == "script":
+            self.scripts.append("")
+        elif tag == "table":
+            self._rows = self.tables.setdefault(known["id"], [])
+        elif tag == "tr":
+            self._rows.append([])
+        elif tag in ("td", "th"):
+            value = known.get("data-v") or known.get("data-name", "")
+            self._rows[-1].append([value, ""])
+
+    def handle_data(self, data):
+        if self.tags[-1] == "script":
+            self.scripts[-1] += data
+        elif self.tags[-1] == "td":
+            self._rows[-1][-1][1] += data.strip("\n")
+        else:
+            self.text += data
+
+    def frame(self, name: str) -> pd.DataFrame:
+        """A table as it would be downloaded."""
+        head, *rows = self.tables[f"table-{name}"]
+        cells = [[value or text for value, text in row] for row in rows]
+        return pd.DataFrame(cells, columns=[value for value, _ in head])
+
+
+def described(results: xr.Dataset) -> xr.Dataset:
+    return results.assign_attrs(
+        configuration=json.dumps({"dataset": "mnist5k", "epochs": 3}),
+        seconds=json.dumps({"loaded": 1.0, "computed": 2.5, "compiling": 0.5}),
+    )
+
+
+@pytest.fixture(scope="module")
+def results() -> xr.Dataset:
+    return described(joint_results(seeds=3, diverged=(1,)))
+
+
+def test_no_address_leads_to_a_host(results):
+    table = pd.DataFrame({"effect": np.arange(9000.0)})
+    text = run_page(results, {"orders_": table})
+    page = Page(text)
+    inside = ("#", "data:,", "tables/orders_.csv")
+    assert page.addresses
+    assert all(address.startswith(inside) for address in page.addresses)
+    # The namespace of SVG is a name that nothing is loaded from.
+    rest = text.replace("http://www.w3.org/2000/svg", "")
+    for way in ("://", "@import", "url(", "fetch(", "XMLHttpRequest", "import("):
+        assert way not in rest, way
+    assert "default-src 'none'" in text
+
+
+def test_curves_are_those_of_the_results(results):
+    curves = Page(run_page(results, {})).data["curves"]
+    kept = results.isel(seed=[0, 2])
+    assert curves["clamps"] == ["zero", "mean"]
+    assert [scope["name"] for scope in curves["scopes"]] == [*kept["scope"].values]
+    for i, j, k in np.ndindex(2, 3, 7):
+        order = curves["orders"][k]
+        draws = (kept["ranked_by"] == order["ranked_by"]) & (
+            kept["direction"] == order["direction"]
+        )
+        of_order = kept["accuracy"].values[:, i, j][:, draws.values].mean(axis=1)
+        steps = curves["scopes"][j]["steps"]
+        assert steps == list(range(np.isfinite(of_order[0]).sum()))
+        expected = of_order[:, steps]
+        np.testing.assert_allclose(curves["mean"][i][j][k], expected.mean(0), atol=6e-5)
+        np.testing.assert_allclose(
+            curves["deviation"][i][j][k], expected.std(0, ddof=1), atol=6e-5
+        )
+    assert len(curves["orders"]) == 7
+
+
+def test_a_single_networks_band_is_over_random_draws():
+    results = described(synthetic_results(seeds=1))
+    curves = Page(run_page(results, {})).data["curves"]
+    assert curves["deviation"][0][0][:6] == [None] * 6
+    draws = results["accuracy"].values[0, 0, 0, 6:]
+    np.testing.assert_allclose(
+        curves["deviation"][0][0][6], draws.std(axis=0, ddof=1), atol=6e-5
+    )
+
+
+def test_neurons_are_those_of_the_first_network_that_converged(results):
+    results = results.isel(seed=[1, 2, 0])
+    orders = results.sizes["ordering"]
+    rng = np.random.default_rng(0)
+    order = np.full((3, 3, orders, 7), -1)
+    for index in np.ndindex(3, orders):
+        order[index[0], 0, index[1]] = rng.permutation(7)
+        order[index[0], 1, index[1], :4] = rng.permutation(4)
+        order[index[0], 2, index[1], :3] = rng.permutation(3) + 4
+    results["order"] = (("seed", "scope", "ordering", "position"), order)
+    found = Page(run_page(results, {})).data["neurons"]
+    assert (found["seed"], found["neurons"]) == (2, 7)
+    assert found["layer"] == [0, 0, 0, 0, 1, 1, 1]
+    assert found["index"] == [0, 1, 2, 3, 0, 1, 2]
+    np.testing.assert_allclose(found["scores"], results["score"].values[1], rtol=6e-4)
+    effects = results["single_loss"].values[1] - 0.5  # the intact network's loss
+    np.testing.assert_allclose(found["effects"], effects, rtol=6e-4)
+    for k, place in enumerate(found["in_network"]):
+        assert order[1, 0, k][place].tolist() == list(range(7))
+    for k, place in enumerate(found["in_layer"]):
+        assert order[1, 1, k][place[:4]].tolist() == [0, 1, 2, 3]
+        assert order[1, 2, k][place[4:]].tolist() == [4, 5, 6]
+
+
+def test_tables_are_whole_and_exact(results):
+    table = pd.DataFrame(
+        {
+            "layer": ["conv,1", '"2"'],
+            "effect": [1 / 3, np.nan],
+            "networks": [3, 10_000_000],
+            "shown": [True, False],
+        }
+    )
+    page = Page(run_page(results, {"other": table}))
+    found = page.frame("other").to_dict("list")
+    assert [*found] == [*table]
+    assert found["layer"] == ["conv,1", '"2"']
+    assert float(found["effect"][0]) == pytest.approx(1 / 3, abs=1e-8)
+    assert found["effect"][1] == ""
+    assert [*map(float, found["networks"])] == [3, 1e7]
+    assert found["shown"] == ["yes", "no"]
+
+
+HOSTILE = ["</script><img src=//host/x onerror=alert(1)>", "a&b<!--\u2028'\""]
+
+
+def test_names_of_layers_and_data_are_escaped(results):
+    plain = Page(run_page(results, {}))
+    results = with_layer_names(results, HOSTILE)
+    config = json.dumps({"dataset": HOSTILE[0], "epochs": 3})
+    results = results.assign_attrs(configuration=config, network=HOSTILE[1])
+    neurons = pd.DataFrame({"layer": HOSTILE, HOSTILE[0]: 1.0, "dead": 1.0})
+    page = Page(run_page(results, {"neurons": neurons}, flags=HOSTILE[0]))
+    assert page.data["neurons"]["layers"] == HOSTILE
+    assert page.frame("neurons")["layer"].tolist() == HOSTILE
+    assert page.frame("layers")["layer"].tolist() == HOSTILE
+    assert "img" not in page.tags
+    for tag in ("script", "style", "link"):
+        assert page.tags.count(tag) == plain.tags.count(tag)
+    assert all(name in page.text for name in HOSTILE)
+
+
+def test_the_largest_page_is_small():
+    large = synthetic_results(hidden=(60,) * 30, seeds=2, random_orders=1)
+    rows = {f"column_{i}": np.random.default_rng(i).random(5000) for i in range(13)}
+    names = [f"a_long_name_of_a_layer/{i}/mlp/down_projection" for i in range(30)]
+    large = with_layer_names(described(large), names)
+    tables = {f"table_{i}": pd.DataFrame(rows) for i in range(13)}
+    text = run_page(large, tables)
+    assert len(text.encode()) < 3e6
+    page = Page(text)
+    assert page.data["curves"]["layers_left_out"] == 0
+    assert len(page.data["curves"]["mean"][0][0][0]) >= 21
+    assert page.data["curves"]["scopes"][0]["steps"][-1] == 1800
+
+
+@pytest.mark.parametrize("fields", [{"random_orders": 0}, {"clamps": ("mean",)}])
+def test_runs_with_less_have_a_page(fields):
+    page = Page(run_page(described(synthetic_results(**fields)), {}))
+    assert "claims" not in page.text.split("Tables")[0].lower()
+    assert page.data["curves"]["clamps"] == [*fields.get("clamps", ("zero", "mean"))]
+
+
+def test_networks_that_all_diverged_have_a_page_without_curves():
+    results = described(synthetic_results(seeds=2, diverged=(0, 1)))
+    page = Page(run_page(results, {}))
+    assert "curves" not in page.data
+    assert "All 2 networks diverged in training." in page.text
