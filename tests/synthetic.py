@@ -250,6 +250,7 @@ def joint_results(
         + np.zeros(order, np.int32),
         "group_member": member,
         "redundancy_index": floats(*group, scale=0.2, shift=1.3),
+        "vulnerability": floats(*group, scale=0.2, shift=0.7),
         "o_information": floats(*group, scale=0.1),
         "o_information_with_class": floats(*group, scale=0.1),
         "o_information_p_value": np.abs(floats(*group)) % 1,

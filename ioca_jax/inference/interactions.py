@@ -157,6 +157,9 @@ def _quantities(
             yield _Quantity(name, "bit", "", mean, is_judged=False)
     index = _median_of_groups(results, "redundancy_index", layer, together)
     yield _Quantity("groups", "1", "", index - 1)
+    if "vulnerability" in results:  # earlier runs have none
+        median = _median_of_groups(results, "vulnerability", layer, together)
+        yield _Quantity("vulnerability", "1", "", median, is_judged=False)
     bits = _median_of_groups(results, "o_information_with_class", layer, together)
     yield _Quantity("O-information with class", "bit", "", bits)
     for clamp in results["clamp"].values:

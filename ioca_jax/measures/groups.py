@@ -307,29 +307,77 @@ def redundancy_index(
     Below 1 synergy dominates (inputs of an XOR give 0). NaN where I(T;Y) is not
     positive.
     """
+    arguments = codes, labels, groups, num_codes, num_classes
+    return _checked_ratio(_redundancy_index, *arguments)
+
+
+def vulnerability(
+    codes: Int[ArrayLike, "N H"],
+    labels: Int[ArrayLike, " N"],
+    groups: Int[ArrayLike, "M size"],
+    *,
+    num_codes: int,
+    num_classes: int,
+) -> Float[Array, " M"]:
+    """``sum_j I(Tj;Y|T without j) / I(T;Y)`` of groups, with Miller-Madow values.
+
+    How many times a group's information is lost if each neuron goes in turn: 0 for
+    copies, 1 for neurons whose information adds up, n for the n inputs of a parity. NaN
+    where I(T;Y) is not positive. Source: Gutknecht et al., arXiv 2504.15779.
+    """
+    arguments = codes, labels, groups, num_codes, num_classes
+    return _checked_ratio(_vulnerability, *arguments)
+
+
+def _checked_ratio(function, codes, labels, groups, num_codes, num_classes):
     codes, labels = checked_codes(codes, labels, num_codes, num_classes)
     groups = checked_groups("groups", groups, codes.shape[1])
-    index, cells = _redundancy_index(codes, labels, groups, num_codes, num_classes)
+    ratio, cells = function(codes, labels, groups, num_codes, num_classes)
     check_groups_supported(cells, len(labels), groups.shape[1])
-    return index
+    return ratio
 
 
 @partial(jax.jit, static_argnames=("num_codes", "num_classes"))
 def _redundancy_index(codes, labels, groups, num_codes, num_classes):
     singles = joint_counts(codes, labels, num_codes=num_codes, num_classes=num_classes)
     alone = mutual_information_miller_madow(singles)
-    size = supported_codes(codes, groups.shape[1], num_codes)
 
     def of_group(group):
-        code = joint_code(codes[:, group], num_codes)
-        cells = count_cells(code, labels, num_classes)
-        table = joint_table(code, labels, size, num_classes)
-        joint = mutual_information_miller_madow(table)
-        known = (joint > 0) & (cells * EXAMPLES_PER_CELL <= len(labels))
-        index = alone[group].sum() / jnp.where(known, joint, 1)
-        return jnp.where(known, index, jnp.nan), cells
+        joint, cells = _joint(codes[:, group], labels, num_codes, num_classes)
+        return _ratio(alone[group].sum(), joint, cells, len(labels)), cells
 
     return jax.lax.map(of_group, groups, batch_size=_GROUPS_AT_ONCE)
+
+
+@partial(jax.jit, static_argnames=("num_codes", "num_classes"))
+def _vulnerability(codes, labels, groups, num_codes, num_classes):
+    members = np.arange(groups.shape[1])
+    others = np.stack([np.delete(members, member) for member in members])
+
+    def of_group(group):
+        joint, cells = _joint(codes[:, group], labels, num_codes, num_classes)
+        left, _ = jax.lax.map(
+            lambda rest: _joint(codes[:, rest], labels, num_codes, num_classes),
+            group[others],
+        )
+        return _ratio(jnp.sum(joint - left), joint, cells, len(labels)), cells
+
+    return jax.lax.map(of_group, groups, batch_size=_GROUPS_AT_ONCE)
+
+
+def _joint(members, labels, num_codes, num_classes):
+    """I(T;Y) of a joint code, and how many cells it fills."""
+    code = joint_code(members, num_codes)
+    size = supported_codes(members, members.shape[1], num_codes)
+    table = joint_table(code, labels, size, num_classes)
+    cells = count_cells(code, labels, num_classes)
+    return mutual_information_miller_madow(table), cells
+
+
+def _ratio(part, joint, cells, num_examples):
+    """NaN where the joint information is not positive or not supported."""
+    known = (joint > 0) & (cells * EXAMPLES_PER_CELL <= num_examples)
+    return jnp.where(known, part / jnp.where(known, joint, 1), jnp.nan)
 
 
 _GROUPS_AT_ONCE = 16

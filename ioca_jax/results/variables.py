@@ -117,6 +117,9 @@ _MEANINGS = {
     (_GROUP, "1"): {
         "redundancy_index": "sum of the neurons' information with the class over their "
         "joint information: above 1 redundancy dominates, below 1 synergy",
+        "vulnerability": "share of a group's information with the class that is lost "
+        "without a neuron, summed over its neurons: 0 for copies, 1 where information "
+        "adds up, more for synergy",
         "o_information_p_value": "share of permutations of every neuron's codes, each "
         "separately, that give an O-information as far from 0, (b+1)/(m+1)",
         "o_information_with_class_p_value": "share of permutations of the labels that "

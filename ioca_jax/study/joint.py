@@ -22,6 +22,7 @@ from ioca_jax.measures.groups import (
     information_along_order,
     random_groups,
     redundancy_index,
+    vulnerability,
 )
 from ioca_jax.measures.o_information import o_information
 from ioca_jax.measures.pairs import (
@@ -320,7 +321,8 @@ def _groups(networks, scopes, validation, keys, permutations) -> dict[str, np.nd
         "o_information_p_value": "p_value_of_neurons",
         "o_information_with_class_p_value": "p_value_with_class",
     }
-    found = {name: blank.copy() for name in ("redundancy_index", *fields)}
+    ratios = ("redundancy_index", "vulnerability")
+    found = {name: blank.copy() for name in (*ratios, *fields)}
     member = np.full((*shape, max(sizes, default=0)), -1, np.int32)
     for index, orders in enumerate(scopes):
         # Of one order, sorted: the neurons of the scope.
@@ -333,11 +335,12 @@ def _groups(networks, scopes, validation, keys, permutations) -> dict[str, np.nd
             where = (slice(None), index, place)
             # The first of each: a group of three is one of two and another neuron.
             drawn = whole[..., :size]
-            index_of, o_values = _of_groups(
+            values_of, o_values = _of_groups(
                 *(networks, drawn, *validation, keys), permutations
             )
             member[*where, :, :size] = drawn
-            found["redundancy_index"][where] = index_of
+            for name, values in zip(ratios, values_of, strict=True):
+                found[name][where] = values
             for name, field in fields.items() if o_values is not None else ():
                 values = getattr(o_values, field)
                 found[name][*where, : values.shape[1]] = values
@@ -368,7 +371,10 @@ def _of_groups(networks, groups, x, y, keys, permutations):
                 key=key,
                 permutations=permutations,
             )
-        return redundancy_index(codes, y, groups, **sizes), o_values
+        ratios = [
+            f(codes, y, groups, **sizes) for f in (redundancy_index, vulnerability)
+        ]
+        return ratios, o_values
 
     return networks.map(of_network, x, groups, keys)
 

@@ -24,6 +24,7 @@ from ioca_jax.measures.groups import (
     information_along_order,
     random_groups,
     redundancy_index,
+    vulnerability,
 )
 from ioca_jax.measures.information import permuted_labels
 from ioca_jax.measures.o_information import o_information
@@ -592,6 +593,22 @@ def test_the_redundancy_index_of_planted_groups():
         nothing, np.arange(100) % 2, np.array([[0, 1]]), num_codes=2, num_classes=2
     )
     assert np.isnan(dead).all()
+
+
+def test_the_vulnerability_of_planted_groups():
+    codes, labels = planted(NUM_PLANTED)
+    groups = np.array([[0, 1], [2, 3], [0, 6]])
+    found = vulnerability(codes, labels, groups, num_codes=2, num_classes=4)
+    # Copies, an XOR, two bits of the class.
+    np.testing.assert_allclose(found, [0, 2, 1], atol=0.02)
+    of = partial(information_of, labels=LABELS, corrected=True)
+    many = vulnerability(CODES, LABELS, GROUPS, num_codes=3, num_classes=4)
+    for group, value in zip(GROUPS, many, strict=True):
+        joint = of(CODES[:, group])
+        lost = sum(
+            joint - of(CODES[:, np.delete(group, at)]) for at in range(len(group))
+        )
+        assert float(value) == pytest.approx(lost / joint, abs=1e-4)
 
 
 def test_a_layer_is_bounded_by_what_a_decoder_makes_of_it():
