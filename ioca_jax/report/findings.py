@@ -170,11 +170,11 @@ def _claims(rows: _Rows) -> Iterator[str]:
         own = [row for row in rows if row["claim"] == name]
         if own:
             counts = Counter(row["verdict"] for row in own)
-            said = ", ".join(f"{verdict} in {counts[verdict]}" for verdict in VERDICTS)
+            said = [f"{v} in {counts[v]}" for v in VERDICTS if counts[v]]
             middle = np.median([row["effect"] for row in own])
             yield (
-                f"{_capital(claim.text)}: {said} of {len(own)} comparisons (median of "
-                f"{claim.effect}: {middle:+.3f})."
+                f"{_capital(claim.text)}: {', '.join(said)} of {len(own)} comparisons; "
+                f"median effect {middle:+.3f} ({claim.effect})."
             )
 
 
@@ -188,7 +188,7 @@ def _joint(rows: _Rows) -> Iterator[str]:
             f"{numbers}, the others neither."
         )
     else:
-        yield f"There are too few networks for tests of {len(rows)} quantities."
+        yield "Pairs and groups are measured, but there are too few networks for tests."
 
 
 def _conclusions(rows: _Rows) -> list[str]:
@@ -210,10 +210,7 @@ def _trends(rows: _Rows) -> Iterator[str]:
             f"{row['effect']:+.3f}{unit} ({_interval(row)})."
         )
     if not shown:
-        yield (
-            f"No change through training is significant, of {len(rows)} tested or "
-            "described."
-        )
+        yield (f"None of {len(rows)} changes through training is shown by a test.")
 
 
 def _layer(text: str) -> str:

@@ -205,7 +205,7 @@ def _facts(results: xr.Dataset, config: Mapping[str, Any]) -> dict[str, str]:
     elsewhere = "variables_digest" in attrs
     draws = int((results["ranked_by"] == "random").sum())
     diverged = int(results["diverged"].sum())
-    seeds = compact(sorted(results["seed"].values.tolist()))
+    seeds = compact(sorted(results["seed"].values.tolist())).replace(",", ", ")
     sizes = [
         f"{attrs[f'num_{split}']:,} {split}"
         for split in ("train", "validation", "test")
@@ -220,7 +220,7 @@ def _facts(results: xr.Dataset, config: Mapping[str, Any]) -> dict[str, str]:
         + (f", {diverged} diverged and left out" if diverged else ""),
         "Training": "trained elsewhere" if elsewhere else f"{config['epochs']} epochs",
         "Measures": ", ".join(readable(str(m)) for m in results["measure"].values),
-        "Codes": f"activations are coded by {attrs['quantizer']}",
+        "Quantiser": str(attrs["quantizer"]),
         "Ablated neurons output": ", ".join(map(str, results["clamp"].values)),
         "Random orders": str(draws) if draws else "none",
     }
@@ -254,5 +254,10 @@ def _provenance(results: xr.Dataset) -> dict[str, str]:
         "variables_digest": "Digest of the networks",
         "created": "Created",
     }
-    attrs = results.attrs
+    attrs = dict(results.attrs)
+    if "versions" in attrs:
+        # Of several machines where parts were merged.
+        parts = map(json.loads, attrs["versions"].split("; "))
+        told = (", ".join(f"{n} {v}" for n, v in part.items()) for part in parts)
+        attrs["versions"] = "; ".join(told)
     return {title: str(attrs[name]) for name, title in names.items() if name in attrs}

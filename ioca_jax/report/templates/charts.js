@@ -1,7 +1,7 @@
 "use strict";
 // SVG charts: lines with bands, points that can be selected, intervals.
 
-const LOOKS = 7; // colours repeat after 6, markers after 7
+// Colours repeat after 6, markers after 7.
 const colour = (i) => `var(--c${i % 6})`;
 const MARKERS = [
   "M-1,0A1,1 0 1 0 1,0A1,1 0 1 0 -1,0Z", // circle
@@ -33,6 +33,11 @@ const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 // At most 4 significant digits, and a real minus sign.
 const shown = (value) =>
   isNumber(value) ? String(Number(value.toPrecision(4))).replace("-", "\u2212") : "none";
+
+// As the summary writes names and units.
+const readable = (name) => String(name).replaceAll("_", " ").replace("kl ", "KL ");
+const UNITS = { bit: "bits", nat: "nats", 1: "share or index" };
+const layerTitle = (layer) => (/^\d+$/.test(layer) ? `layer ${layer}` : String(layer));
 
 function extent(values) {
   const known = values.filter(isNumber);

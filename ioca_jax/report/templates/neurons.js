@@ -217,7 +217,7 @@ function showSelected(host, [names, ...rows]) {
   place.replaceChildren();
   const head = html("tr", {}, html("thead", {}, place));
   for (const name of names)
-    html("button", { type: "button" }, html("th", { scope: "col", "data-name": name }, head), name.replaceAll("_", " "));
+    html("button", { type: "button" }, html("th", { scope: "col", "data-name": name }, head), readable(name));
   const body = html("tbody", {}, place);
   for (const row of rows) {
     const line = html("tr", {}, body);

@@ -206,21 +206,25 @@ function startForest(place) {
   const controls = html("div", { class: "controls" }, place);
   const note = html("p", { class: "note" }, place);
   const host = html("div", {}, place);
-  const text = (name, value) => (name === "claim" ? `${value}: ${DATA.claims[value].text}` : String(value).replaceAll("_", " "));
+  const text = (name, value) => {
+    if (name === "claim") return `${value}: ${DATA.claims[value].text}`;
+    return name === "unit" ? UNITS[value] ?? value : readable(value);
+  };
+  const part = (record, name) => (name === "layer" ? layerTitle(record.layer) : readable(record[name] ?? ""));
   const redraw = () => {
-    const own = records.filter((record) => selects.every(([name, select]) => record[name] === select.value));
+    const own = records.filter((record) => selects.every(([name, select]) => String(record[name]) === select.value));
     const rows = own.slice(0, MOST_INTERVALS).map((record) => ({
       ...record,
-      label: label.split(" ").map((name) => record[name]).filter((part) => part !== "" && part !== null).join(", ").replaceAll("_", " "),
+      label: label.split(" ").map((name) => part(record, name)).filter(Boolean).join(", "),
       decided: "verdict" in record ? ["holds", "fails"].includes(record.verdict) : isNumber(record.p_corrected) && record.p_corrected <= 0.05,
     }));
     note.textContent = own.length > rows.length ? `The first ${rows.length} of ${own.length}; the table has more.` : "";
-    const unit = by[0] === "claim" ? DATA.claims[selects[0][1].value].effect : place.dataset.unit || (own[0]?.unit ?? "");
+    const unit = by[0] === "claim" ? DATA.claims[selects[0][1].value].effect : place.dataset.unit || (UNITS[own[0]?.unit] ?? "");
     drawForest(host, rows, { xLabel: unit, label: `Means with 95 % intervals: ${unit}; the table has the numbers` });
   };
   const selects = by.map((name) => {
     const values = [...new Set(records.map((record) => record[name]))];
-    return [name, addSelect(controls, name.replaceAll("_", " "), values.map((value) => [value, text(name, value)]), redraw)];
+    return [name, addSelect(controls, readable(name), values.map((value) => [value, text(name, value)]), redraw)];
   });
   redraw();
   redraws.push(redraw);
@@ -237,12 +241,14 @@ function startCourses(place) {
   const box = html("div", {}, place);
   const steps = [...new Set(records.map((record) => record[across]))].sort((a, b) => a - b);
   const names = [...new Set(records.map((record) => record[by]))];
-  const title = (name) => name.replaceAll("_", " ");
   const redraw = () => {
     const quantity = select.value;
     const at = (name, step) => records.find((record) => record[by] === name && record[across] === step)?.[quantity] ?? null;
-    const lines = names.map((name, i) => ({
-      name: `${by} ${name}`, values: steps.map((step) => at(name, step)),
+    const courses = names.map((name) => steps.map((step) => at(name, step)));
+    // What is the same for all layers is the network's.
+    const isOne = courses.every((course) => course.every((value, i) => value === courses[0][i]));
+    const lines = (isOne ? courses.slice(0, 1) : courses).map((values, i) => ({
+      name: isOne ? "network" : layerTitle(names[i]), values,
       look: { colour: colour(i), dash: "none", width: 2, shape: i, hollow: false },
     }));
     const list = html("ul", { class: "values" });
@@ -255,8 +261,8 @@ function startCourses(place) {
     const head = html("p", { class: "note" });
     box.replaceChildren(head, list);
     const options = {
-      steps, y: extent(lines.flatMap((line) => line.values)), place: steps.length - 1, marked: true,
-      xLabel: "epochs of training", yLabel: title(quantity), label: `${title(quantity)} along training`,
+      steps, y: extent(lines.flatMap((line) => line.values)), place: steps.length - 1,
+      xLabel: "epochs of training", yLabel: readable(quantity), label: `${readable(quantity)} along training`,
     };
     drawLines(host, lines, options, (i) => {
       head.textContent = `After ${steps[i]} epochs:`;
@@ -264,7 +270,7 @@ function startCourses(place) {
       return `${head.textContent} ${lines.map((line) => `${line.name} ${shown(line.values[i])}`).join("; ")}`;
     });
   };
-  const select = addSelect(controls, "Quantity", quantities.map((name) => [name, title(name)]), redraw);
+  const select = addSelect(controls, "Quantity", quantities.map((name) => [name, readable(name)]), redraw);
   redraw();
   redraws.push(redraw);
 }
