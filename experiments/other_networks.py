@@ -71,7 +71,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "mnist_cnn_batch_norm": {"dataset": "mnist", "batch_norm": True, **_CNN},
     "fashion_mnist_cnn": {"dataset": "fashion_mnist", **_CNN},
     "cifar10_cnn": {"dataset": "cifar10", **_CNN, "epochs": 8, "batch_size": 64},
-    "mnist_transformer": {"dataset": "mnist", "epochs": 3, "num_test": 500},
+    "mnist_transformer": {
+        "dataset": "mnist",
+        "epochs": 3,
+        "num_test": 500,
+        "direct_effects": True,
+    },
 }
 _KINDS = {"dense": "dense", "cnn": "convolution", "transformer": "transformer"}
 _SELECTIONS = ("mrmr", "jmi")

@@ -202,8 +202,24 @@ def single_ablations(
     memory_gb: float = 1.0,
 ) -> SingleAblations:
     """Evaluates many networks with each neuron ablated alone; ``variables`` has S."""
-    clamp = jnp.asarray(clamp, jnp.float32)
     evaluate = _singles_of_mlp if isinstance(network, MLP) else _singles
+    return evaluate_singles(
+        *(network, variables, clamp, x, y), memory_gb=memory_gb, evaluate=evaluate
+    )
+
+
+def evaluate_singles(
+    network: Network,
+    variables: Any,
+    clamp: Float[ArrayLike, "S *clamps H"],
+    x: Num[ArrayLike, "N *features"],
+    y: Int[ArrayLike, " N"],
+    *,
+    memory_gb: float,
+    evaluate: Callable[..., SingleAblations] | None = None,
+) -> SingleAblations:
+    """``single_ablations``, a layer at a time; by runs of any network if not given."""
+    clamp, evaluate = jnp.asarray(clamp, jnp.float32), evaluate or _singles
     parts = [
         evaluate(network, variables, clamp, x, y, layer, memory_gb)
         for layer in range(len(network.layers))

@@ -22,6 +22,7 @@ from ioca_jax.inference.order_tests import (
     correlate_effects,
     difference_curves,
 )
+from ioca_jax.inference.self_repair import measure_self_repair
 from ioca_jax.inference.trajectories import trajectory_table, trends_of_training
 from ioca_jax.inference.verdicts import conclude, test_hypotheses
 from ioca_jax.results.selection import converged
@@ -30,7 +31,8 @@ from ioca_jax.results.selection import converged
 def tabulate(results: xr.Dataset) -> dict[str, pd.DataFrame]:
     """All tables for which a run has enough networks, orders and interactions, by name.
 
-    ``neurons``; ``variants`` with robustness; with random orders and three networks
+    ``neurons``; ``variants`` with robustness; ``self_repair`` with direct effects,
+    three networks and a path around layers; with random orders and three networks
     ``orders``, ``differences``, ``effects`` and ``class_damage``, with five also
     ``hypotheses``, with six and the paper's measures ``claims``. With interactions and
     three networks ``pairs`` and ``joint``, with hypotheses and six also ``verdicts`` (a
@@ -48,6 +50,9 @@ def order_tables(results: xr.Dataset) -> dict[str, pd.DataFrame]:
     except ValueError:
         return {}
     tables = {"neurons": count_neurons(kept)}
+    if "direct_loss" in kept and kept.sizes["seed"] >= LEAST_FOR_INTERVALS:
+        repair = measure_self_repair(kept)
+        tables |= {"self_repair": repair} if len(repair) else {}
     if "variant_score" in kept:
         tables["variants"] = compare_variants(kept)
     if "random" not in kept["ranked_by"].values:

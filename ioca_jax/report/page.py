@@ -38,6 +38,8 @@ _TITLES = {
     "neuron is ablated",
     "class_damage": "Correlation of selectivity for a class with the accuracy lost in "
     "that class",
+    "self_repair": "Direct less total effect of ablating one neuron on the loss, mean "
+    "over a layer's neurons; above 0, later layers repair",
     "hypotheses": "Hypotheses on redundancy and synergy that curves suggest",
     "claims": "The paper's claims, by comparison",
     "pairs": "Correlation of pair measures with the effect of ablating the pair",

@@ -228,6 +228,18 @@ def _class_damage(table: pd.DataFrame) -> list[str]:
     )
 
 
+def _self_repair(table: pd.DataFrame) -> list[str]:
+    names = ["layer", "clamp"]
+    text = _estimates(table, names, "direct less total", ".3g")
+    totals = {name: table[name].map("{:.3g}".format) for name in ("total", "direct")}
+    return _section(
+        "Rise of the loss (nats) when one neuron is ablated: in total, and directly, "
+        "with later layers held; means over a layer's neurons and over networks",
+        text.assign(**totals),
+        "direct less total above 0: later layers repair",
+    )
+
+
 def _claims(table: pd.DataFrame) -> list[str]:
     counts = pd.crosstab(table["claim"], table["verdict"])
     claims = claims_of(table)
@@ -308,6 +320,7 @@ _SECTIONS = {
     "variants": _variants,
     "effects": _effects,
     "class_damage": _class_damage,
+    "self_repair": _self_repair,
     "hypotheses": _hypotheses,
     "joint": _joint,
     "pairs": _pairs,

@@ -67,6 +67,8 @@ _MEANINGS = {
     (("seed", "clamp", "neuron"), "nat"): {
         "single_loss": "mean cross-entropy on the test split with this neuron alone "
         "ablated",
+        "direct_loss": "the same while later layers output what they output in the "
+        "intact network",
     },
     (("seed", "pair_measure", *_PAIR), "bit"): {
         "pair_value": "information of two neurons about the class on the validation "

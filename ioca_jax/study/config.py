@@ -159,6 +159,11 @@ class StudyConfig:
         "Epochs after which to measure neurons and layers, ascending; 0 is before "
         "training.",
     )
+    direct_effects: bool = _field(
+        False,
+        "Ablate each neuron alone also while later layers output what they did: direct "
+        "effects, for networks with a residual stream.",
+    )
     robustness: bool = _field(
         False,
         "Measure information also by other quantisers and on parts of the validation "

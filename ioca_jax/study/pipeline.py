@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from ioca_jax.ablation.curves import ablation_curves, evaluate_masks
+from ioca_jax.ablation.direct import direct_ablations
 from ioca_jax.ablation.effects import single_ablations
 from ioca_jax.data import Dataset
 from ioca_jax.measures.information import (
@@ -68,6 +69,8 @@ def study_networks(
 
     arrays = _curves(inputs, ablated, orders, on_scope)
     arrays |= over_clamps(inputs, ablated, partial(_single_ablations, inputs))
+    if config.direct_effects:
+        arrays |= over_clamps(inputs, ablated, partial(_direct_ablations, inputs))
     arrays |= _measurements(inputs, statistics, scores)
     arrays |= _tests_of_measures(inputs, statistics)
     if config.robustness and inputs.information_measures:
@@ -201,6 +204,18 @@ def _single_ablations(inputs: Inputs, ablated: Ablated) -> dict[str, Array]:
         memory_gb=inputs.config.memory_gb,
     ).alone
     return {"single_correct": single.correct, "single_loss": single.loss}
+
+
+def _direct_ablations(inputs: Inputs, ablated: Ablated) -> dict[str, Array]:
+    """The same while later layers output what they output in the intact network."""
+    direct = direct_ablations(
+        ablated.network,
+        ablated.variables,
+        ablated.clamps,
+        *ablated.test,
+        memory_gb=inputs.config.memory_gb,
+    ).alone
+    return {"direct_loss": direct.loss}
 
 
 def _pair_effects(inputs: Inputs, ablated: Ablated) -> dict[str, np.ndarray]:

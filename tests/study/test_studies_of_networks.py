@@ -19,7 +19,7 @@ from ioca_jax.plots.save import drawable_figures
 
 CONFIG = ioca.StudyConfig(
     seeds=(5, 2, 8), random_orders=1, permutations=0, quantizer="quantile:2",
-    measures=("mutual_information",), clamps=("mean",),
+    measures=("mutual_information",), clamps=("mean",), direct_effects=True,
 )  # fmt: skip
 SIZES = {"filters": 3, "blocks/0/dense": 4}
 
@@ -113,6 +113,21 @@ def test_curves_are_those_of_masks(results, networks, data):
                 expected.loss[: size + 1],
                 rtol=1e-5,
             )
+
+
+def test_direct_effects_are_stored(results):
+    """Nothing leads around the second layer: it alone acts directly."""
+    first, second = slice(0, 3), slice(3, 7)
+    intact = results["loss"].isel(clamp=0, scope=0, ordering=0, step=0).values
+    direct, total = (
+        results[name].isel(clamp=0).values for name in ("direct_loss", "single_loss")
+    )
+    np.testing.assert_allclose(direct[:, second], total[:, second], rtol=1e-5)
+    np.testing.assert_allclose(
+        direct[:, first], np.repeat(intact[:, None], 3, axis=1), rtol=1e-5
+    )
+    assert np.abs(total[:, first] - intact[:, None]).max() > 1e-3
+    assert "self_repair" not in tabulate(results)
 
 
 def activations_by_hand(variables, x):
@@ -342,7 +357,7 @@ def test_the_command_line_takes_a_function(module, results, tmp_path):
     flags = [
         "--network=own_networks:with_data", "--seeds=5,2,8", "--random_orders=1",
         "--measures=mutual_information", "--clamps=mean", "--quantizer=quantile:2",
-        "--permutations=0", "--seeds_at_once=1", "--nofigures",
+        "--permutations=0", "--seeds_at_once=1", "--nofigures", "--direct_effects",
     ]  # fmt: skip
     run = "experiments.run_study"
     done = command_line.run(run, *flags, f"--workdir={tmp_path / 'run'}")
