@@ -11,8 +11,8 @@ What is finished is not run again.
 Beside the folders lie, over all settings: claims.csv, each comparison that a claim
 rests on; activations.csv, whether bias balancing depends on the activation function;
 hypotheses.csv, what the curves suggest; published.csv and published.png, our curves and
-the points read off the paper's plots; claims.png; and results.md, which says it in
-tables, and is printed.
+the points read off the paper's plots; claims.png; report.html, all of it on one page;
+and results.md, which says it in tables, and is printed.
 
 Widths, depths, regularisers and lengths of training are our choice: the paper's are not
 known to us beyond the network of its first version, 784-100-100-10 with sigmoid.
@@ -21,6 +21,8 @@ known to us beyond the network of its first version, 784-100-100-10 with sigmoid
 import itertools
 import json
 import pathlib
+import shlex
+import sys
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -35,6 +37,9 @@ from ioca_jax.inference import claims, families, hypotheses
 from ioca_jax.inference.comparisons import independent_test
 from ioca_jax.inference.statistics import false_discovery
 from ioca_jax.plots import save_figure
+from ioca_jax.report.findings import judged_claims
+from ioca_jax.report.page import PAGE_FILE, Chart, Section, embed, overview_page
+from ioca_jax.report.page_tables import Source
 from ioca_jax.results.files import atomic_write
 from ioca_jax.results.selection import converged, intact_accuracy
 from ioca_jax.study import events
@@ -136,9 +141,9 @@ def compare_activations(runs: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     return table.assign(q_value=false_discovery(table["p_value"].to_numpy()))
 
 
-def _report(runs: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame]) -> str:
-    """All that was found, as Markdown."""
-    errors = pd.DataFrame(
+def _test_errors(runs: Mapping[str, xr.Dataset]) -> pd.DataFrame:
+    """A row per setting."""
+    return pd.DataFrame(
         [
             {
                 "setting": name,
@@ -154,8 +159,10 @@ def _report(runs: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame]) 
             for seconds in [json.loads(results.attrs["seconds"])]
         ]
     )
-    judged = tables["claims"]
-    hypotheses = tables["hypotheses"]
+
+
+def _suggested(hypotheses: pd.DataFrame) -> pd.DataFrame:
+    """How many hypotheses curves suggest, by layer, end and measure."""
     counts = (
         hypotheses.assign(hypothesis=hypotheses["end"] + " " + hypotheses["measure"])
         .pivot_table(
@@ -173,16 +180,22 @@ def _report(runs: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame]) 
         )
         for name in counts.columns.str.replace("_", " ")
     ]
+    return counts
+
+
+def _report(runs: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame]) -> str:
+    """All that was found, as Markdown."""
+    judged = tables["claims"]
     parts = [
         "Test error",
-        markdown(errors),
+        markdown(_test_errors(runs)),
         "Claims: comparisons in which each holds / fails / is undecided, over all "
         "regularisers",
         markdown(verdict_table(judged, "network")),
         "The same by regulariser, over all datasets and activation functions",
         markdown(verdict_table(judged, "regulariser")),
         "Hypotheses that the curves suggest, of those tested (regularisers and clamps)",
-        markdown(counts),
+        markdown(_suggested(tables["hypotheses"])),
         "What bias balancing saves (normalised area in random order), and whether it "
         "depends on the activation function",
         markdown(tables["activations"].round(4)),
@@ -193,6 +206,68 @@ def _report(runs: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame]) 
         table = table.rename(columns={"difference": "largest difference"}).round(3)
         parts += ["Our curves less the published points", markdown(table)]
     return "\n\n".join(parts) + "\n"
+
+
+def _page(
+    runs: Mapping[str, xr.Dataset],
+    tables: Mapping[str, pd.DataFrame],
+    folder: pathlib.Path,
+) -> str:
+    """All that was found, as HTML; the figures of the folder are in it."""
+    judged = tables["claims"]
+    sources = {
+        "errors": Source(_test_errors(runs), "Test error of each setting"),
+        "verdicts": Source(
+            verdict_table(judged, "network"),
+            "Claims: comparisons in which each holds / fails / is undecided",
+        ),
+        "by_regulariser": Source(
+            verdict_table(judged, "regulariser"), "The same by regulariser"
+        ),
+        "claims": Source(judged, "Claims, by comparison", "claims.csv"),
+        "suggested": Source(
+            _suggested(tables["hypotheses"]),
+            "Hypotheses that the curves suggest, of those tested",
+        ),
+        "hypotheses": Source(tables["hypotheses"], "Hypotheses", "hypotheses.csv"),
+        "activations": Source(
+            tables["activations"],
+            "What bias balancing saves (normalised area in random order), and whether "
+            "it depends on the activation function",
+            "activations.csv",
+        ),
+    }
+    chart = Chart("claims", "claim network regulariser", "scope clamp measure")
+    alt = "For each claim and setting, how many comparisons hold, fail, are undecided"
+    sections = [
+        Section(
+            "Claims",
+            "Each claim is tested over networks for every scope, clamp and measure. A "
+            "filled marker is a comparison that is decided (corrected p at most 0.05); "
+            "lines are 95 % intervals.",
+            [chart],
+            embed(folder / "claims.png", alt),
+            ["verdicts", "by_regulariser", "claims"],
+        ),
+        Section("Hypotheses", tables=["suggested", "hypotheses"]),
+        Section("Bias balancing", tables=["activations"]),
+        Section("Test errors", tables=["errors"]),
+    ]
+    if "published" in tables:
+        sources["published"] = Source(
+            tables["published"], "Our curves and the published points", "published.csv"
+        )
+        pictures = embed(folder / "published.png", "Our curves and published points")
+        section = Section("Published", pictures=pictures, tables=["published"])
+        sections.append(section)
+    return overview_page(
+        f"The paper's claims in {len(runs)} settings",
+        {"Claims of the paper": list(judged_claims(judged.to_dict("records")))},
+        sections,
+        sources,
+        {name: name for name in runs},
+        shlex.join(["python", "-m", "experiments.reproduce_paper", *sys.argv[1:]]),
+    )
 
 
 def _tables(runs: Mapping[str, xr.Dataset]) -> dict[str, pd.DataFrame]:
@@ -240,6 +315,8 @@ def main() -> None:
     if "published" in tables:
         drawn = plots.published_points(runs[_PUBLISHED_SETTING], tables["published"])
         save_figure(drawn, folder / "published")
+    page = _page(runs, tables, folder)
+    atomic_write(folder / PAGE_FILE, lambda part: part.write_text(page, "utf-8"))
     text = _report(runs, tables)
     atomic_write(folder / "results.md", lambda part: part.write_text(text))
     print(text)

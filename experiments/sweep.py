@@ -8,9 +8,9 @@ For example, four runs on 5,000 real MNIST digits, each with two networks:
 Every flag of a study is a setting of all runs, but for those that --grid varies. A run
 is named by what varies, and its folder, workdir/NAME, is as run_study leaves it. Beside
 the folders lie runs.csv and runs.parquet, a row per run, written anew after every run,
-and at the end runs.png and runs.pdf. What is finished already is not run again. A run
-that fails is noted in the table and the others go on; the exit code is then 1.
---dry_run says what would run and about how long it would take.
+and at the end runs.png, runs.pdf and report.html. What is finished already is not run
+again. A run that fails is noted in the table and the others go on; the exit code is
+then 1. --dry_run says what would run and about how long it would take.
 """
 
 import functools
@@ -19,6 +19,7 @@ import itertools
 import json
 import pathlib
 import re
+import shlex
 import sys
 import tempfile
 import textwrap
@@ -37,6 +38,8 @@ import ioca_jax as ioca
 from ioca_jax.checks import import_extra
 from ioca_jax.inference.areas import areas_by_order
 from ioca_jax.plots import compare_runs, save_figure
+from ioca_jax.report.overview import sweep_page
+from ioca_jax.report.page import PAGE_FILE
 from ioca_jax.results.files import RESULTS_FILE, atomic_write
 from ioca_jax.results.selection import converged, intact_accuracy
 from ioca_jax.study.events import duration
@@ -447,6 +450,10 @@ def main() -> None:
         written += [path.name for path in paths]
     count = table["status"].value_counts()
     told = (f"{count.get(s, 0)} {s}" for s in ("finished", "skipped", "failed"))
+    command = shlex.join(["ioca", "sweep", *sys.argv[1:]])
+    page = sweep_page(table, workdir, command)
+    atomic_write(workdir / PAGE_FILE, lambda part: part.write_text(page, "utf-8"))
+    written.append(PAGE_FILE)
     print(f"{', '.join(told)}. Written to {workdir}: {', '.join(written)}")
     failed = table[table["status"] == "failed"]
     for name, reason in zip(failed["name"], failed["reason"], strict=True):

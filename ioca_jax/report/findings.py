@@ -165,7 +165,8 @@ def _neurons(rows: _Rows) -> Iterator[str]:
             yield f"Neurons that are {what}, mean over networks: {', '.join(by_layer)}."
 
 
-def _claims(rows: _Rows) -> Iterator[str]:
+def judged_claims(rows: _Rows) -> Iterator[str]:
+    """For each claim how often it holds, fails and is undecided, of such rows."""
     for name, claim in CLAIMS.items():
         own = [row for row in rows if row["claim"] == name]
         if own:
@@ -236,7 +237,7 @@ def _capital(text: str) -> str:
 _SENTENCES: dict[str, dict[str, Callable[[_Rows], Iterable[str]]]] = {
     "Accuracy": {"orders": _orders},
     "Neurons": {"effects": _effects, "neurons": _neurons},
-    "Claims of the paper": {"claims": _claims},
+    "Claims of the paper": {"claims": judged_claims},
     "Pairs and groups": {"joint": _joint, "conclusions": _conclusions},
     "Training": {"trends": _trends},
 }

@@ -2,10 +2,11 @@
 
 import functools
 import json
-import math
 import pathlib
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import jinja2
 import pandas as pd
@@ -14,6 +15,7 @@ import xarray as xr
 from ioca_jax.inference.claims import CLAIMS
 from ioca_jax.report.findings import find
 from ioca_jax.report.page_data import curve_data, neuron_data
+from ioca_jax.report.page_tables import Source, make_tables
 from ioca_jax.results.selection import (
     compact,
     converged,
@@ -25,7 +27,8 @@ from ioca_jax.results.selection import (
 )
 
 PAGE_FILE = "report.html"
-_MOST_CELLS = 3_000  # of a table; all rows are in the run's folder
+_LARGEST_PICTURE = 600_000  # bytes
+_CLAIMS = {name: claim._asdict() for name, claim in CLAIMS.items()}
 # Drawn as curves, not shown as a table.
 _LEFT_OUT = ("differences",)
 _TITLES = {
@@ -51,57 +54,47 @@ _TITLES = {
 }
 
 
-class Cell(NamedTuple):
-    """A table's cell: its text, and its value where the text is rounded."""
+class Chart(NamedTuple):
+    """Means with intervals, from a table of the page.
 
-    text: str
-    value: str = ""
-    is_number: bool = False
+    Attributes:
+        table: its name.
+        by: columns that the reader chooses a value of, separated by spaces.
+        label: columns that name a row.
+        unit: of the values, if the table has no column for it.
+        value: the column that is drawn.
+    """
+
+    table: str
+    by: str
+    label: str
+    unit: str = ""
+    value: str = "effect"
 
 
-class Table(NamedTuple):
-    """A table as a page shows it."""
+class Picture(NamedTuple):
+    """A figure within the page."""
 
-    name: str
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    left_out: int = 0
-    file: str = ""
+    address: str
+    alt: str
 
 
 class Section(NamedTuple):
-    """A heading of an overview, with a text, tables and pictures below it."""
+    """A heading of an overview, and what is below it."""
 
     title: str
     text: str = ""
-    tables: Sequence[Table] = ()
+    charts: Sequence[Chart] = ()
+    pictures: Sequence[Picture] = ()
+    tables: Sequence[str] = ()
 
 
-def make_table(name: str, table: pd.DataFrame, title: str, file: str = "") -> Table:
-    """A table for a page, cut to its first rows where it is very long."""
-    rows = max(10, _MOST_CELLS // max(1, table.shape[1]))
-    shown = [
-        [_cell(value) for value in row]
-        for row in table.head(rows).itertuples(index=False, name=None)
-    ]
-    columns = [str(column) for column in table.columns]
-    return Table(name, title, columns, shown, max(0, len(table) - rows), file)
-
-
-def _cell(value: Any) -> Cell:
-    if isinstance(value, str):
-        return Cell(value)
-    if isinstance(value, bool):
-        return Cell("yes" if value else "no")
-    if (
-        value is None
-        or value is pd.NA
-        or (isinstance(value, float) and math.isnan(value))
-    ):
-        return Cell("", "", True)
-    text, exact = f"{value:.4g}", f"{value:.8g}"
-    return Cell(text, "" if text == exact else exact, True)
+def embed(file: pathlib.Path, alt: str) -> list[Picture]:
+    """A PNG file as a picture that is a part of the page; none if it is too large."""
+    content = file.read_bytes()
+    if len(content) > _LARGEST_PICTURE:
+        return []
+    return [Picture(f"data:image/png;base64,{b64encode(content).decode()}", alt)]
 
 
 def run_page(
@@ -121,16 +114,15 @@ def run_page(
     """
     config = json.loads(results.attrs["configuration"])
     kept = converged(results)
-    data: dict[str, Any] = {
-        "claims": {name: claim._asdict() for name, claim in CLAIMS.items()}
-    }
+    data: dict[str, Any] = {"claims": _CLAIMS}
     if kept.sizes["seed"]:
         data |= {"curves": curve_data(kept), "neurons": neuron_data(kept)}
-    shown = {
-        name: make_table(name, table, _TITLES.get(name, name), f"tables/{name}.csv")
+    sources = {
+        name: Source(table, _TITLES.get(name, name), f"tables/{name}.csv")
         for name, table in tables.items()
         if name not in _LEFT_OUT and len(table)
     }
+    shown = make_tables({"layers": Source(_layers(results), "Layers"), **sources})
     return (
         _templates()
         .get_template("run.html")
@@ -138,7 +130,7 @@ def run_page(
             title=f"{describe_dataset(config)}, {results.attrs['network']}",
             findings=find(results, tables),
             facts=_facts(results, config),
-            layers=make_table("layers", _layers(results), "Layers"),
+            layers=shown.pop("layers"),
             tables=shown,
             data=data,
             flags=flags,
@@ -152,21 +144,24 @@ def overview_page(
     title: str,
     findings: Mapping[str, Sequence[str]],
     sections: Sequence[Section],
-    runs: Mapping[str, str] | None = None,
-    command: str = "",
+    sources: Mapping[str, Source],
+    runs: Mapping[str, str],
+    command: str,
 ) -> str:
     """A report on several runs as HTML.
 
     Args:
         title: of the page.
         findings: sentences by heading.
-        sections: of tables.
-        runs: by name, relative addresses of the runs' pages.
+        sections: with the names of their tables.
+        sources: the tables.
+        runs: by name, the runs' folders relative to the page's.
         command: that made it.
 
     Returns:
         One page, as ``run_page``.
     """
+    pages = {name: f"{quote(folder)}/{PAGE_FILE}" for name, folder in runs.items()}
     return (
         _templates()
         .get_template("overview.html")
@@ -174,9 +169,10 @@ def overview_page(
             title=title,
             findings=findings,
             sections=sections,
-            runs=runs or {},
+            tables=make_tables(sources),
+            runs=pages,
             command=command,
-            data={},
+            data={"claims": _CLAIMS},
         )
     )
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from pages import Page
 from synthetic import planted_results, with_accuracy
 
 from experiments import reproduce_paper
@@ -106,12 +107,17 @@ def test_the_job_writes_what_it_says(runs, tmp_path, monkeypatch, capsys):
     assert asked["cifar10_relu_plain"].epochs == 3
     names = {path.name for path in tmp_path.iterdir()}
     tables = {f"{name}.csv" for name in ("claims", "hypotheses", "activations")}
-    assert names == {*tables, "claims.png", "claims.pdf", "results.md"}
+    assert names == {*tables, "claims.png", "claims.pdf", "results.md", "report.html"}
     text = (tmp_path / "results.md").read_text()
     assert capsys.readouterr().out == text + "\n"
     judged = pd.read_csv(tmp_path / "claims.csv", dtype={"claim": str})
     here = judged.query("claim == '5' and setting == 'mnist_sigmoid_plain'")
     assert set(here["verdict"]) == {"holds"}
+    page = Page((tmp_path / "report.html").read_text("utf-8"))
+    shown = page.frame("claims")
+    assert shown["verdict"].tolist() == judged["verdict"].tolist()
+    np.testing.assert_allclose(shown["effect"].astype(float), judged["effect"])
+    assert {f"{name}/report.html" for name in SETTINGS} < set(page.addresses)
     # Claim 5, the network mnist sigmoid: its three scopes hold.
     (line,) = [li for li in text.splitlines() if li.startswith("| 5: ")][:1]
     assert line.split(" | ")[2] == "3 / 0 / 0"

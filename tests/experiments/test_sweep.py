@@ -2,12 +2,14 @@
 
 import json
 import pathlib
+from urllib.parse import unquote
 
 import command_line
 import numpy as np
 import pandas as pd
 import processes
 import pytest
+from pages import Page
 
 import ioca_jax as ioca
 
@@ -61,10 +63,31 @@ def test_runs_go_on_beside_failing_ones_which_are_told(swept):
     assert told[GOOD].endswith(f" s, test error {error:.2f} %")
     assert told[DIVERGED].endswith(" s, 2 of 2 networks diverged")
     assert lines[4].startswith("2 finished, 0 skipped, 2 failed. Written to ")
-    written = {"runs.csv", "runs.parquet", "runs.png", "runs.pdf"}
+    written = {"runs.csv", "runs.parquet", "runs.png", "runs.pdf", "report.html"}
     assert {path.name for path in folder.iterdir()} == {GOOD, DIVERGED} | written
     assert (folder / "runs.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert (folder / "runs.pdf").read_bytes().startswith(b"%PDF-")
+
+
+def test_the_page_has_the_table_and_leads_to_the_runs(swept):
+    folder, _ = swept
+    page = Page((folder / "report.html").read_text("utf-8"))
+    table = pd.read_csv(folder / "runs.csv")
+    found = page.frame("runs")
+    assert found["name"].tolist() == table["name"].tolist()
+    assert found["reason"].tolist() == table["reason"].fillna("").tolist()
+    place = (GOOD, "layer_1", "mean", "random", "random")
+    areas = page.frame("areas").to_numpy().tolist()
+    (area,) = [row[-1] for row in areas if tuple(row[:-1]) == place]
+    column = "area.layer_1.mean.random.random"
+    expected = table.set_index("name").loc[GOOD, column]
+    assert float(area) == pytest.approx(expected, rel=1e-6)
+    others = ("#", "data:")
+    files = [at for at in page.addresses if not at.startswith(others)]
+    assert len(files) == 2  # those that failed have none
+    assert all((folder / unquote(file)).is_file() for file in files)
+    assert [at[:15] for at in page.addresses if "base64" in at] == ["data:image/png;"]
+    assert "ioca sweep" in page.text
 
 
 def test_the_table_is_what_the_runs_found(swept):

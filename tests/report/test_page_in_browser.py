@@ -15,6 +15,7 @@ from synthetic import planted_joint_results
 from test_page import described
 
 from ioca_jax.inference.tables import tabulate
+from ioca_jax.report.overview import sweep_page
 from ioca_jax.report.page import run_page
 from ioca_jax.results.selection import mean_curve
 
@@ -214,6 +215,28 @@ def test_neurons_are_selected_by_keys_and_by_dragging(browser):
     actions.move_to_element_with_offset(svg, -120, -100).click_and_hold()
     actions.move_by_offset(300, 200).release().perform()
     assert int(note.text.split()[0]) > 2
+
+
+def test_a_sweeps_page_draws_what_is_chosen(started, tmp_path):
+    driver, _ = started
+    names = ["name", "status", "test_error_mean"]
+    order = "mutual_information.ascending"
+    names += ["area.network.mean.random.random", f"area.layer_1.mean.{order}"]
+    rows = [("b=1", "finished", 3.0, 0.5, 0.25), ("b=2,c", "failed", *[np.nan] * 3)]
+    picture = (255).to_bytes()
+    (tmp_path / "runs.png").write_bytes(picture)
+    page = sweep_page(pd.DataFrame(rows, columns=names), tmp_path, "ioca sweep")
+    (tmp_path / "report.html").write_text(page, "utf-8")
+    driver.get((tmp_path / "report.html").as_uri())
+    shown = "#section-2 .interval title"
+    title = driver.find_element("css selector", shown)
+    assert title.get_attribute("textContent") == "b=1: 0.5"
+    choose(driver, "section-2", "scope", "layer 1")
+    choose(driver, "section-2", "ranked by", "mutual information")
+    choose(driver, "section-2", "direction", "ascending")
+    title = driver.find_element("css selector", shown)
+    assert title.get_attribute("textContent") == "b=1: 0.25"
+    assert driver.get_log("browser") == []
 
 
 @pytest.mark.parametrize("width", [390, 820, 1400])

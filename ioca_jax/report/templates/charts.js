@@ -212,7 +212,7 @@ function drawForest(host, rows, options) {
     const text = row.label.length > most ? `${row.label.slice(0, most - 1)}\u2026` : row.label;
     svg("text", place, root, text);
     const group = svg("g", { class: "interval" }, root);
-    svg("title", {}, group, `${row.label}: ${shown(row.effect)}, 95 % interval ${shown(row.low)} to ${shown(row.high)}${row.verdict ? `, ${row.verdict}` : ""}`);
+    svg("title", {}, group, `${row.label}: ${shown(row.effect)}${isNumber(row.low) ? `, 95 % interval ${shown(row.low)} to ${shown(row.high)}` : ""}${row.verdict ? `, ${row.verdict}` : ""}`);
     if (isNumber(row.low)) svg("path", { d: `M${x(row.low)},${y}H${x(row.high)}`, stroke: colour(0), "stroke-width": 2 }, group);
     if (isNumber(row.effect)) marker(group, x(row.effect), y, 0, 5, { fill: row.decided ? colour(0) : "var(--paper)", stroke: colour(0), "stroke-width": 2 });
   });

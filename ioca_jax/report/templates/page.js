@@ -202,7 +202,9 @@ const MOST_INTERVALS = 60;
 function startForest(place) {
   const { table, label } = place.dataset;
   const by = place.dataset.by.split(" ").filter(Boolean);
-  const records = recordsOf(table).filter((record) => isNumber(record.effect));
+  const records = recordsOf(table)
+    .map((record) => ({ ...record, effect: record[place.dataset.value] }))
+    .filter((record) => isNumber(record.effect));
   const controls = html("div", { class: "controls" }, place);
   const note = html("p", { class: "note" }, place);
   const host = html("div", {}, place);
@@ -218,9 +220,10 @@ function startForest(place) {
       label: label.split(" ").map((name) => part(record, name)).filter(Boolean).join(", "),
       decided: "verdict" in record ? ["holds", "fails"].includes(record.verdict) : isNumber(record.p_corrected) && record.p_corrected <= 0.05,
     }));
-    note.textContent = own.length > rows.length ? `The first ${rows.length} of ${own.length}; the table has more.` : "";
-    const unit = by[0] === "claim" ? DATA.claims[selects[0][1].value].effect : place.dataset.unit || (UNITS[own[0]?.unit] ?? "");
-    drawForest(host, rows, { xLabel: unit, label: `Means with 95 % intervals: ${unit}; the table has the numbers` });
+    note.textContent = !own.length ? "There is nothing for these choices." : own.length > rows.length ? `The first ${rows.length} of ${own.length}; the table has more.` : "";
+    const isClaim = by.includes("claim");
+    const unit = isClaim ? DATA.claims[selects[by.indexOf("claim")][1].value].effect : place.dataset.unit || (UNITS[own[0]?.unit] ?? "");
+    drawForest(host, rows, { xLabel: unit, label: `${own.some((row) => isNumber(row.low)) ? "Means with 95 % intervals" : "Values"}: ${unit}; the table has the numbers` });
   };
   const selects = by.map((name) => {
     const values = [...new Set(records.map((record) => record[name]))];
