@@ -208,8 +208,13 @@ def differing_field(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str |
     """
     theirs, ours = ({"architecture": "mlp"} | dict(fields) for fields in (theirs, ours))
     names = sorted((theirs.keys() | ours.keys()) - set(_NOT_OF_THE_RESULTS))
-    differ = (n for n in names if (theirs.get(n) or "") != (ours.get(n) or ""))
+    differ = (n for n in names if _plain(theirs.get(n)) != _plain(ours.get(n)))
     return next(differ, None)
+
+
+def _plain(value: Any) -> Any:
+    """A field's value; a field that is missing is one that is off or empty."""
+    return "" if not value or value == "False" else value
 
 
 def is_of_configuration(flags_file: pathlib.Path, config: StudyConfig) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import command_line
 import jax
@@ -318,3 +319,19 @@ def test_there_is_no_training_to_look_at(networks, data, tmp_path):
 def test_data_of_a_directory_are_replayed_from_there(fields, replay, tmp_path):
     RunFolder(tmp_path, ioca.StudyConfig(**fields))._write_flags("d")
     assert (tmp_path / "flags.txt").read_text().startswith(replay)
+
+
+def test_a_folder_from_before_a_flag_was_added_is_gone_on_with(tiny_run, tmp_path):
+    older = tmp_path / "older"
+    shutil.copytree(tiny_run, older)
+    flags = (older / "flags.txt").read_text().splitlines()
+    assert "--direct_effects=False" in flags
+    missing = ("--direct_effects", "--architecture", "--channels")
+    kept = [line for line in flags if not line.startswith(missing)]
+    (older / "flags.txt").write_text("\n".join(kept) + "\n")
+    data = own_data()
+    results = ioca.run_study(TINY, older, data=data, draw=False)
+    assert results.identical(ioca.load_results(tiny_run))
+    config = dataclasses.replace(TINY, direct_effects=True)
+    with pytest.raises(ValueError, match="a run with direct_effects=None, not True"):
+        ioca.run_study(config, older, data=data, draw=False)
