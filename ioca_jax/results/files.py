@@ -5,33 +5,17 @@ import io
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
 
-import jax
-import numpy as np
 import xarray as xr
 
-from ioca_jax.results.selection import compact
-
 RESULTS_FILE = "study.nc"
-_ENGINE = "h5netcdf"
-_NETWORKS = "networks"
-_SEALED = "sealed"  # the attribute of a file that must end in a seal
+ENGINE = "h5netcdf"
+SEALED = "sealed"  # the attribute of a file that must end in a seal
+# Results that would take more than this share of the free memory are opened lazily.
+_SHARE_OF_MEMORY = 0.25
 _MAGIC = b"ioca_jax"
-
-
-def save_results(results: xr.Dataset, workdir: str | os.PathLike) -> pathlib.Path:
-    """Writes ``study.nc`` whole or not at all, sealed with the saved networks."""
-    folder = pathlib.Path(workdir)
-    networks = sorted((folder / _NETWORKS).rglob("*"))
-    digests = {
-        path.relative_to(folder).as_posix(): sha256(path.read_bytes())
-        for path in networks
-        if path.is_file()
-    }
-    write_results(results, folder / RESULTS_FILE, digests)
-    return folder / RESULTS_FILE
 
 
 def write_results(
@@ -42,24 +26,46 @@ def write_results(
     Paths of these are relative to the file's folder.
     """
     # By way of memory: HDF5 crashes where a disk is full.
-    content = encode_results(results.assign_attrs({_SEALED: "sha256"}))
-    notes = json.dumps(dict(digests or {})).encode()
-    sealed = content + notes + b"%016x" % len(notes)
-    sealed += sha256(sealed).encode() + _MAGIC
-    atomic_write(path, lambda part: part.write_bytes(sealed))
+    content = encode_results(results.assign_attrs({SEALED: "sha256"}))
+
+    def write(part: pathlib.Path) -> None:
+        part.write_bytes(content)
+        seal(part, digests or {})
+
+    atomic_write(path, write)
 
 
-def _read_sealed(path: pathlib.Path) -> tuple[bytes, dict[str, str] | None]:
-    """A file without its seal, and the digests in that; None without one."""
-    content = path.read_bytes()
-    if not content.endswith(_MAGIC):
-        return content, None
-    end = len(content) - len(_MAGIC)
-    body, digest = content[: end - 64], content[end - 64 : end]
-    if sha256(body).encode() != digest:
+def seal(path: pathlib.Path, digests: Mapping[str, str]) -> None:
+    """Appends digests of other files, and that of all the file so far."""
+    notes = json.dumps(dict(digests)).encode()
+    with path.open("ab") as file:
+        file.write(notes + b"%016x" % len(notes))
+    digest = digest_of_file(path)
+    with path.open("ab") as file:
+        file.write(digest.encode() + _MAGIC)
+
+
+def _read_seal(file: BinaryIO, path: pathlib.Path) -> dict[str, str] | None:
+    """The digests in the seal of a file that has not changed; None without a seal."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - len(_MAGIC)))
+    if file.read() != _MAGIC:
+        return None
+    end = size - len(_MAGIC) - 64
+    file.seek(max(0, end))
+    digest = file.read(64)
+    if end < 16 or _digest(file, end) != digest.decode("ascii", "replace"):
         raise ValueError(damaged(path))
-    length = int(body[-16:], 16)
-    return body[: -16 - length], json.loads(body[-16 - length : -16])
+    file.seek(end - 16)
+    length = int(file.read(16), 16)
+    file.seek(end - 16 - length)
+    return json.loads(file.read(length))
+
+
+def read_digests(path: pathlib.Path) -> dict[str, str]:
+    """By path, the SHA-256 of the other files that belong to a results file."""
+    with path.open("rb") as file:
+        return _read_seal(file, path) or {}
 
 
 def damaged(path: pathlib.Path, results: pathlib.Path | None = None) -> str:
@@ -79,29 +85,55 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def encode_results(results: xr.Dataset) -> bytes:
-    """The content of ``study.nc``, NetCDF."""
+def digest_of_file(path: pathlib.Path) -> str:
+    """The SHA-256 of a file, which is not held in memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(file: BinaryIO, size: int) -> str:
+    """The SHA-256 of the first bytes of a file."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while size and (block := file.read(min(size, 2**20))):
+        digest.update(block)
+        size -= len(block)
+    return digest.hexdigest()
+
+
+def encode_results(results: xr.Dataset, **options: Any) -> bytes:
+    """The content of ``study.nc``, NetCDF; options of ``to_netcdf``."""
     encoding = {
-        name: {"zlib": True, "complevel": 4}
+        name: COMPRESSION
         for name in results.data_vars
-        if results[name].size > 10_000
+        if results[name].size > LEAST_COMPRESSED
     }
-    return bytes(results.to_netcdf(engine=_ENGINE, encoding=encoding))
+    options = {"encoding": encoding} | options
+    return bytes(results.to_netcdf(engine=ENGINE, **options))
+
+
+COMPRESSION = {"zlib": True, "complevel": 4}
+LEAST_COMPRESSED = 10_000  # values
 
 
 def decode_results(content: bytes) -> xr.Dataset:
     """A dataset in memory, from NetCDF."""
-    return xr.load_dataset(io.BytesIO(content), engine=_ENGINE)
+    return xr.load_dataset(io.BytesIO(content), engine=ENGINE)
 
 
-def load_results(workdir: str | os.PathLike) -> xr.Dataset:
+def load_results(workdir: str | os.PathLike, *, lazy: bool | None = None) -> xr.Dataset:
     """Reads a run's results.
 
     Args:
         workdir: the run's folder, or the path of its ``study.nc``.
+        lazy: whether variables stay in the file until they are used: then select from
+            them what is to be read (``isel``), and close the dataset in the end;
+            ``chunk`` makes Dask arrays of them, where Dask is installed. False reads
+            all into memory and closes the file; None does so unless that would take
+            more than a quarter of the free memory.
 
     Returns:
-        The labelled dataset, in memory; the file is closed.
+        The labelled dataset.
 
     Raises:
         FileNotFoundError: no results there.
@@ -114,103 +146,38 @@ def load_results(workdir: str | os.PathLike) -> xr.Dataset:
         raise FileNotFoundError(
             f"expected the results of a finished run at {path}, found none"
         )
-    content, digests = _read_sealed(path)
-    try:
-        results = decode_results(content)
-    except Exception as error:  # HDF5 raises many kinds for a broken file
-        raise ValueError(
-            f"{path}: expected a results file, got one that cannot be read "
-            f"({(str(error).splitlines() or ['?'])[0]})"
-        ) from error
-    if results.attrs.pop(_SEALED, None) and digests is None:
+    with path.open("rb") as file:
+        digests = _read_seal(file, path)
+        try:
+            # Not kept once they are read: a study may be larger than the memory.
+            results = xr.open_dataset(path, engine=ENGINE, cache=False)
+            if lazy is None:
+                lazy = results.nbytes > _SHARE_OF_MEMORY * free_memory()
+            if not lazy:
+                with results:
+                    results = results.load()
+        except Exception as error:  # HDF5 raises many kinds for a broken file
+            raise ValueError(
+                f"{path}: expected a results file, got one that cannot be read "
+                f"({(str(error).splitlines() or ['?'])[0]})"
+            ) from error
+    if results.attrs.pop(SEALED, None) and digests is None:
+        results.close()
         raise ValueError(damaged(path))
     return results
 
 
-def join_seeds(
-    parts: Sequence[tuple[xr.Dataset, Any]], seeds: Sequence[int]
-) -> tuple[xr.Dataset, Any]:
-    """Joins the results and networks of some seeds each, of one configuration.
-
-    Parts have no seed in common; the result has the seeds wanted, in their order.
-    Attributes are those of the first part, except that the devices and versions of all
-    parts are named. Refuses missing and repeated seeds and parts of different data.
-    """
-    datasets, variables = zip(*parts, strict=True)
-    for name, one, parted in (
-        ("data_digest", "one dataset", "different images or labels"),
-        ("variables_digest", "one set of networks", "networks of another"),
-    ):
-        if len({part.attrs.get(name) for part in datasets}) > 1:
-            raise ValueError(f"expected parts of {one}, got some of {parted}")
-    there = np.concatenate([part["seed"].values for part in datasets])
-    values, times = np.unique(there, return_counts=True)
-    if times.max(initial=0) > 1:
-        raise ValueError(
-            f"seeds: expected each in one part, got {values[times.argmax()]} twice"
-        )
-    missing = sorted(set(seeds) - set(there.tolist()))
-    if missing:
-        raise ValueError(
-            f"seeds: expected results of all {len(seeds)}, "
-            f"{len(missing)} are missing: {compact(missing)}"
-        )
-    where = np.array([there.tolist().index(seed) for seed in seeds])
-    joined = xr.concat(
-        datasets,
-        "seed",
-        data_vars="minimal",
-        coords="minimal",
-        join="exact",
-        compat="equals",
-        combine_attrs="override",
-    )
-    places = {
-        name: "; ".join(dict.fromkeys(part.attrs[name] for part in datasets))
-        for name in ("versions", "source_revision", "device")
-    }
-    networks = jax.tree.map(lambda *leaves: np.concatenate(leaves)[where], *variables)
-    return joined.isel(seed=where).assign_attrs(places), networks
-
-
-def save_networks(variables: Any, workdir: str | os.PathLike) -> pathlib.Path:
-    """Saves networks, leaves beginning with S, with Orbax under ``networks/``."""
-    path = pathlib.Path(workdir).resolve() / _NETWORKS
-    with _checkpointer() as checkpointer:
-        checkpointer.save(path, jax.tree.map(np.asarray, variables), force=True)
-    for below in (path, *path.rglob("*")):
-        sync(below)
-    return path
-
-
-def read_networks(workdir: str | os.PathLike) -> Any:
-    """Reads what ``save_networks`` saved, as NumPy arrays; refuses changed files."""
-    folder = pathlib.Path(workdir).resolve()
-    path, results = folder / _NETWORKS, folder / RESULTS_FILE
-    if not path.is_dir():
-        raise FileNotFoundError(
-            f"expected the networks of a finished run at {path}, found none"
-        )
-    for name, digest in (_read_sealed(results)[1] or {}).items():
-        file = folder / name
-        if not file.is_file() or sha256(file.read_bytes()) != digest:
-            raise ValueError(damaged(file, results))
-    with _checkpointer() as checkpointer:
-        return jax.tree.map(np.asarray, checkpointer.restore(path))
-
-
-def _checkpointer() -> Any:
-    """Orbax in this process alone, even if others belong to the run."""
-    import orbax.checkpoint as ocp
-
-    own = jax.process_index()
-    return ocp.StandardCheckpointer(
-        multiprocessing_options=ocp.options.MultiprocessingOptions(
-            primary_host=own,
-            active_processes={own},
-            barrier_sync_key_prefix=f"of_{own}",
-        )
-    )
+def free_memory() -> int:
+    """Bytes that this process may still take, within the limit of its control group."""
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    meminfo = pathlib.Path("/proc/meminfo")
+    if meminfo.exists():
+        fields = (line.split() for line in meminfo.read_text().splitlines())
+        kib = {field[0]: int(field[1]) for field in fields}
+        available = 1024 * kib.get("MemAvailable:", available // 1024)
+    limit = pathlib.Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.exists() else "max"
+    return min(available, int(text)) if text.isdigit() else available
 
 
 def atomic_write(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:

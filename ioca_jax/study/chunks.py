@@ -6,6 +6,7 @@ renamed, so it is whole or absent. Chunks are removed once all are joined.
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -13,16 +14,18 @@ import pathlib
 import shutil
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from ioca_jax.results.files import sha256, sync
+from ioca_jax.results.files import digest_of_file, sha256, sync
+from ioca_jax.results.pieces import Chunk
 
 _CHUNKS = "chunks"
 # Plain arrays: NetCDF would take ten times as long for a chunk.
@@ -33,11 +36,33 @@ _LABELS = "_labels"
 _LOCK = ".lock"
 
 
-class Chunk(NamedTuple):
-    """Results and networks of some seeds; leaves of the variables begin with S."""
+@dataclasses.dataclass(frozen=True)
+class StoredChunk:
+    """A sound chunk in a run's folder: what it holds is read when it is asked for.
 
-    results: xr.Dataset
-    variables: Any
+    Attributes:
+        place: its directory.
+        seeds: in the order of its rows.
+        attrs: of its results.
+    """
+
+    place: pathlib.Path
+    seeds: tuple[int, ...]
+    attrs: dict[str, Any]
+
+    def load(self) -> Chunk:
+        """Reads all of it."""
+        with (
+            np.load(self.place / _RESULTS) as arrays,
+            np.load(self.place / _NETWORKS) as leaves,
+        ):
+            return Chunk(_labelled(dict(arrays)), _nested(dict(leaves)))
+
+    def take(self, rows: np.ndarray) -> Chunk:
+        """Reads some of its seeds."""
+        results, variables = self.load()
+        taken = jax.tree.map(lambda leaf: leaf[rows], variables)
+        return Chunk(results.isel(seed=rows), taken)
 
 
 def save_chunk(chunk: Chunk, workdir: pathlib.Path) -> None:
@@ -52,10 +77,7 @@ def save_chunk(chunk: Chunk, workdir: pathlib.Path) -> None:
             part.mkdir(parents=True)
             np.savez(part / _RESULTS, allow_pickle=False, **_arrays(chunk.results))
             np.savez(part / _NETWORKS, allow_pickle=False, **_named(chunk.variables))
-            sums = {
-                name: sha256((part / name).read_bytes())
-                for name in (_RESULTS, _NETWORKS)
-            }
+            sums = {name: digest_of_file(part / name) for name in (_RESULTS, _NETWORKS)}
             # Without blanks: one changed for another would not be seen.
             (part / _CHECKSUMS).write_text(json.dumps(sums, separators=(",", ":")))
             for path in (*part.iterdir(), part):
@@ -67,8 +89,8 @@ def save_chunk(chunk: Chunk, workdir: pathlib.Path) -> None:
             shutil.rmtree(part, ignore_errors=True)
 
 
-def load_chunks(workdir: pathlib.Path) -> tuple[list[Chunk], list[pathlib.Path]]:
-    """Reads a run's sound chunks; removes damaged ones and returns their bad files."""
+def find_chunks(workdir: pathlib.Path) -> tuple[list[StoredChunk], list[pathlib.Path]]:
+    """A run's sound chunks; removes damaged ones and returns their bad files."""
     chunks, damaged_files = [], []
     for place in sorted((workdir / _CHUNKS).glob("seeds_*")):
         damaged = _damaged_file(place)
@@ -76,11 +98,14 @@ def load_chunks(workdir: pathlib.Path) -> tuple[list[Chunk], list[pathlib.Path]]
             damaged_files.append(place / damaged)
             shutil.rmtree(place)
             continue
-        with (
-            np.load(place / _RESULTS) as arrays,
-            np.load(place / _NETWORKS) as leaves,
-        ):
-            chunks.append(Chunk(_labelled(dict(arrays)), _nested(dict(leaves))))
+        with np.load(place / _RESULTS) as arrays:
+            seeds = tuple(arrays["seed"].tolist())
+            attrs = json.loads(arrays[_LABELS].item())["attrs"]
+        # All have the same long configuration: held once.
+        attrs = {
+            n: sys.intern(v) if isinstance(v, str) else v for n, v in attrs.items()
+        }
+        chunks.append(StoredChunk(place, seeds, attrs))
     return chunks, damaged_files
 
 
@@ -104,7 +129,7 @@ def _damaged_file(place: pathlib.Path) -> str | None:
         return _CHECKSUMS
     for name, digest in expected:
         try:
-            if sha256((place / name).read_bytes()) != digest:
+            if digest_of_file(place / name) != digest:
                 return name
         except OSError:
             return name

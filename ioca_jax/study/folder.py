@@ -17,11 +17,10 @@ from ioca_jax.results.files import (
     RESULTS_FILE,
     atomic_write,
     load_results,
-    save_networks,
-    save_results,
 )
+from ioca_jax.results.pieces import Joined, save_study
 from ioca_jax.sources import can_load
-from ioca_jax.study.chunks import load_chunks, locked, remove_chunks, signals_deferred
+from ioca_jax.study.chunks import find_chunks, locked, remove_chunks, signals_deferred
 from ioca_jax.study.config import StudyConfig
 from ioca_jax.study.shard import Shard
 
@@ -122,15 +121,15 @@ class RunFolder:
 
     def _check_chunks(self, data_digest: str) -> Progress:
         """Refuses chunks of another run."""
-        chunks, damaged = load_chunks(self.path)
+        chunks, damaged = find_chunks(self.path)
         config = json.loads(json.dumps(dataclasses.asdict(self.config)))
         seeds: list[int] = []
-        for results, _ in chunks:
-            theirs = json.loads(results.attrs["configuration"])
+        for chunk in chunks:
+            theirs = json.loads(chunk.attrs["configuration"])
             name = differing_field(theirs, config)
-            if name is None and results.attrs["data_digest"] != data_digest:
+            if name is None and chunk.attrs["data_digest"] != data_digest:
                 name = "data"
-            given = results.attrs.get("variables_digest")
+            given = chunk.attrs.get("variables_digest")
             if name is None and given != self.variables_digest:
                 name = "networks"
             if name is not None:
@@ -138,7 +137,7 @@ class RunFolder:
                     f"workdir: expected chunks of this run, got {self.path} with "
                     f"some of a run with other {name}; choose another workdir"
                 )
-            seeds += results["seed"].values.tolist()
+            seeds += chunk.seeds
         return Progress(seeds, [str(file) for file in damaged])
 
     def _write_flags(self, data_digest: str) -> None:
@@ -158,13 +157,14 @@ class RunFolder:
         text = "\n".join([f"# Replay: {replay}", *self.flags(), ""])
         atomic_write(self.path / "flags.txt", lambda part: part.write_text(text))
 
-    def write(self, results: xr.Dataset, variables: Any, draw: bool) -> None:
+    def write(self, joined: Joined, draw: bool) -> xr.Dataset:
         """Writes networks, then results, which mark the run finished, then reports."""
         with signals_deferred():
-            save_networks(variables, self.path)
-            save_results(results, self.path)
+            save_study(joined, self.path)
+        results = load_results(self.path)
         write_reports(results, self.path, draw)
         remove_chunks(self.path)
+        return results
 
     def report(self, data_digest: str | None, draw: bool) -> xr.Dataset:
         """Reports the results again and returns them; refuses those of other data."""

@@ -6,7 +6,6 @@ multiplications and additions over a rate that small networks reach.
 """
 
 import math
-import os
 import pathlib
 import shutil
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from ioca_jax.devices import device_mesh
 from ioca_jax.networks.mlp import MLP
 from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import bytes_per_seed
+from ioca_jax.results.files import free_memory
 from ioca_jax.results.variables import VARIABLES
 from ioca_jax.study import joint
 from ioca_jax.study.config import StudyConfig
@@ -184,16 +184,3 @@ def _check(what: str, needed: int, free: int, most: str) -> None:
             f"free, got one that takes {needed / 1e9:,.1f} GB or more, "
             f"{(needed - free) / 1e9:,.1f} GB too much, most of it for {most}"
         )
-
-
-def free_memory() -> int:
-    """Bytes that this process may still take, within the limit of its control group."""
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    meminfo = pathlib.Path("/proc/meminfo")
-    if meminfo.exists():
-        fields = (line.split() for line in meminfo.read_text().splitlines())
-        kib = {field[0]: int(field[1]) for field in fields}
-        available = 1024 * kib.get("MemAvailable:", available // 1024)
-    limit = pathlib.Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.exists() else "max"
-    return min(available, int(text)) if text.isdigit() else available

@@ -39,16 +39,15 @@ from ioca_jax.results.files import (
     RESULTS_FILE,
     decode_results,
     encode_results,
-    join_seeds,
     load_results,
-    read_networks,
 )
+from ioca_jax.results.networks import read_networks
+from ioca_jax.results.pieces import Chunk, FinishedRun, join_seeds
 from ioca_jax.results.selection import intact_accuracy
 from ioca_jax.sources import load_dataset
 from ioca_jax.study.chunks import (
-    Chunk,
     count_finished,
-    load_chunks,
+    find_chunks,
     named_arrays,
     save_chunk,
 )
@@ -195,10 +194,10 @@ class _Run:
 
     def _finish(self, watch: Stopwatch) -> xr.Dataset:
         """Joins all chunks and writes the run."""
-        chunks, _ = load_chunks(self.folder.path)
-        joined, variables = join_seeds(chunks, self.seeds)
-        results = joined.assign_attrs(seconds=json.dumps(watch.seconds))
-        self.folder.write(results, variables, self.draw)
+        chunks, _ = find_chunks(self.folder.path)
+        seconds = json.dumps(watch.seconds)
+        joined = join_seeds(chunks, self.seeds, seconds=seconds)
+        results = self.folder.write(joined, self.draw)
         self._emit(event="end", seconds=watch.seconds)
         return results
 
@@ -219,7 +218,8 @@ class _Run:
         """Computes and saves the seeds that no chunk has yet."""
         for file in found.damaged:
             self._emit(event="damaged", file=file)
-        missing = [seed for seed in self.seeds if seed not in found.seeds]
+        already = set(found.seeds)
+        missing = [seed for seed in self.seeds if seed not in already]
         number = -(-len(missing) // self._chunk_size(network, data))
         parts = np.array_split(missing, number) if missing else []
         # The first is the longest: all are filled up to its program.
@@ -389,18 +389,17 @@ def merge_runs(
     """
     if not folders:
         raise ValueError("expected the folders of one or more finished runs, got none")
-    parts = [load_results(folder) for folder in folders]
+    parts = [FinishedRun.open(folder) for folder in folders]
     _check_configurations(folders, parts)
-    config = config_of(parts[0])
+    config = config_of(parts[0].results)
     if partial:
-        there = {seed for part in parts for seed in part["seed"].values.tolist()}
+        there = {seed for part in parts for seed in part.seeds}
         seeds = tuple(seed for seed in config.seeds if seed in there)
         config = dataclasses.replace(config, seeds=seeds)
-    networks = [read_networks(folder) for folder in folders]
-    pairs = list(zip(parts, networks, strict=True))
-    results, variables = join_seeds(pairs, config.seeds)
     seconds = [json.loads(part.attrs["seconds"]) for part in parts]
-    results = results.assign_attrs(
+    joined = join_seeds(
+        parts,
+        config.seeds,
         configuration=json.dumps(dataclasses.asdict(config)),
         # Of shards side by side: the slowest one's.
         seconds=json.dumps({k: max(s[k] for s in seconds) for k in seconds[0]}),
@@ -408,22 +407,21 @@ def merge_runs(
     folder = RunFolder(
         pathlib.Path(workdir),
         config,
-        variables_digest=results.attrs.get("variables_digest"),
+        variables_digest=joined.attrs.get("variables_digest"),
     )
     if folder.is_finished():
         if not (folder.path / "summary.txt").is_file():  # stopped while reporting
-            return folder.report(results.attrs["data_digest"], draw=True)
+            return folder.report(joined.attrs["data_digest"], draw=True)
         raise ValueError(
             f"workdir: expected a new folder, got {workdir}, which holds a finished run"
         )
     with contextlib.ExitStack() as stack:
-        folder.open(stack, results.attrs["data_digest"])
-        folder.write(results, variables, draw=True)
-    return results
+        folder.open(stack, joined.attrs["data_digest"])
+        return folder.write(joined, draw=True)
 
 
 def _check_configurations(
-    folders: Sequence[str | os.PathLike], parts: Sequence[xr.Dataset]
+    folders: Sequence[str | os.PathLike], parts: Sequence[FinishedRun]
 ) -> None:
     """Refuses runs of different configurations."""
     configs = [json.loads(part.attrs["configuration"]) for part in parts]

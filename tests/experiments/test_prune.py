@@ -14,7 +14,7 @@ from reference import forward
 
 import ioca_jax as ioca
 from ioca_jax.ablation.pruning import num_parameters, prune
-from ioca_jax.results.files import save_results
+from ioca_jax.results.files import write_results
 
 CONFIG = ioca.StudyConfig(
     seeds=(3, 0),
@@ -199,8 +199,10 @@ def test_a_finished_folder_is_reported_and_wrong_input_gets_one_line(
     shutil.copytree(study, other)
     shutil.copytree(study, failed)
     results = ioca.load_results(study)
-    save_results(results.assign_attrs(data_digest="0"), other)
-    save_results(results.assign(diverged=results["diverged"] | True), failed)
+    write_results(results.assign_attrs(data_digest="0"), other / "study.nc")
+    write_results(
+        results.assign(diverged=results["diverged"] | True), failed / "study.nc"
+    )
     new, of = f"--workdir={tmp_path / 'new'}", f"--study={study}"
     shares = "keep: expected one or more shares of a layer in (0, 1], each once, such"
     cases = {
@@ -256,7 +258,7 @@ def test_shares_are_rounded_up_and_diverged_networks_left_out(study, tmp_path):
     folder = tmp_path / "study"
     shutil.copytree(study, folder)
     results = ioca.load_results(study)
-    save_results(results.assign(diverged=("seed", [True, False])), folder)
+    write_results(results.assign(diverged=("seed", [True, False])), folder / "study.nc")
     with command_line.loaded(
         "experiments.prune", f"--study={folder}", *FLAGS
     ) as prune_job:

@@ -10,7 +10,7 @@ import xarray as xr
 from synthetic import TINY, own_data
 
 import ioca_jax as ioca
-from ioca_jax.results import files
+from ioca_jax.results import files, networks
 from ioca_jax.study import chunks
 
 RNG = np.random.default_rng(0)
@@ -62,7 +62,7 @@ def test_every_byte_of_the_networks_is_guarded(folder):
     found = 0
     for path in sorted((folder / "networks").rglob("*")):
         for place in places(path, 12) if path.is_file() else []:
-            assert_found(path, place, lambda: files.read_networks(folder), path)
+            assert_found(path, place, lambda: networks.read_networks(folder), path)
             found += 1
     assert found > 60
     np.testing.assert_equal(ioca.load_networks(folder)[1], before)
@@ -102,7 +102,7 @@ def test_folders_of_version_1_have_no_seal_and_load(folder):
     assert ioca.load_results(folder).identical(results)
     ioca.load_networks(folder)
     # Nor does a seal keep other readers from the file.
-    files.save_results(results, folder)
+    files.write_results(results, folder / "study.nc")
     assert (folder / "study.nc").stat().st_size > len(content)
     assert xr.load_dataset(folder / "study.nc").drop_attrs().equals(results)
 
@@ -117,7 +117,7 @@ def test_every_byte_of_a_chunk_is_guarded(tiny_run, tmp_path):
             shutil.copytree(tmp_path / "sound", tmp_path / "run")
             changed = tmp_path / "run" / "chunks" / place.name / path.name
             flip(changed, number, int(RNG.integers(1, 256)))
-            found, damaged = chunks.load_chunks(tmp_path / "run")
+            found, damaged = chunks.find_chunks(tmp_path / "run")
             assert not found, (path, number)
             # A changed digest is told of the file that it is of.
             assert damaged[0].parent == changed.parent

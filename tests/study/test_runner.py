@@ -360,6 +360,6 @@ def test_a_run_killed_again_and_again_loses_nothing_finished(whole, tmp_path):
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-        assert len(checkpoints.load_chunks(folder)[0]) > finished
+        assert len(checkpoints.find_chunks(folder)[0]) > finished
     finish(start(*FLAGS, f"--workdir={folder}"))
     assert_same_run(folder, whole)

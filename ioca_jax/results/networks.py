@@ -1,0 +1,138 @@
+"""Networks of a run, with Orbax under ``networks/``: whole, or in parts if many.
+
+A large study has a checkpoint for each part of its networks, ``networks/part_0``,
+``networks/part_400``, ..., named by the position of its first network.
+"""
+
+import os
+import pathlib
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ioca_jax.results.files import (
+    RESULTS_FILE,
+    damaged,
+    digest_of_file,
+    read_digests,
+    sync,
+)
+
+NETWORKS = "networks"
+_PART = "part_"
+
+
+def save_networks(variables: Any, workdir: str | os.PathLike) -> pathlib.Path:
+    """Saves networks, leaves beginning with S, in one checkpoint."""
+    remove_networks(workdir)
+    return _save(variables, _folder(workdir))
+
+
+def save_part(variables: Any, workdir: str | os.PathLike, first: int) -> pathlib.Path:
+    """Saves some of many networks, the first of them at this position."""
+    return _save(variables, _folder(workdir) / f"{_PART}{first}")
+
+
+def remove_networks(workdir: str | os.PathLike) -> None:
+    """Removes what an interrupted run has saved."""
+    shutil.rmtree(_folder(workdir), ignore_errors=True)
+
+
+def digests_of_networks(workdir: str | os.PathLike) -> dict[str, str]:
+    """The SHA-256 of all files of the networks, by their paths in the run's folder."""
+    path = _folder(workdir)
+    return {
+        file.relative_to(path.parent).as_posix(): digest_of_file(file)
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+    }
+
+
+def verify_networks(workdir: str | os.PathLike) -> None:
+    """Refuses files that are missing or have changed since they were written."""
+    path = _folder(workdir)
+    results = path.parent / RESULTS_FILE
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"expected the networks of a finished run at {path}, found none"
+        )
+    for name, digest in read_digests(results).items():
+        file = path.parent / name
+        if not file.is_file() or digest_of_file(file) != digest:
+            raise ValueError(damaged(file, results))
+
+
+def read_networks(
+    workdir: str | os.PathLike, places: Sequence[int] | None = None
+) -> Any:
+    """Reads networks, as NumPy arrays; refuses changed files.
+
+    Args:
+        workdir: the run's folder.
+        places: positions of the networks wanted, on the axis S; None reads all.
+    """
+    verify_networks(workdir)
+    return take_networks(workdir, places)
+
+
+def take_networks(workdir: str | os.PathLike, places: Sequence[int] | None) -> Any:
+    """``read_networks`` of verified files; holds one part and what is wanted."""
+    path = _folder(workdir)
+    names = [part.name for part in path.glob(f"{_PART}*")]
+    starts = sorted(int(name.removeprefix(_PART)) for name in names)
+    if not starts:
+        variables = _restore(path)
+        return variables if places is None else _rows(variables, np.asarray(places))
+    wanted = None if places is None else np.asarray(places)
+    taken, where = [], []
+    for start, end in zip(starts, [*starts[1:], np.inf], strict=True):
+        if wanted is None:
+            taken.append(_restore(path / f"{_PART}{start}"))
+            continue
+        here = np.flatnonzero((wanted >= start) & (wanted < end))
+        if here.size:
+            part = _restore(path / f"{_PART}{start}")
+            taken.append(_rows(part, wanted[here] - start))
+            where.append(here)
+    joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *taken)
+    return (
+        joined if wanted is None else _rows(joined, np.argsort(np.concatenate(where)))
+    )
+
+
+def _rows(variables: Any, rows: np.ndarray) -> Any:
+    return jax.tree.map(lambda leaf: leaf[rows], variables)
+
+
+def _folder(workdir: str | os.PathLike) -> pathlib.Path:
+    return pathlib.Path(workdir).resolve() / NETWORKS
+
+
+def _save(variables: Any, path: pathlib.Path) -> pathlib.Path:
+    with _checkpointer() as checkpointer:
+        checkpointer.save(path, jax.tree.map(np.asarray, variables), force=True)
+    for below in (path.parent, path, *path.rglob("*")):
+        sync(below)
+    return path
+
+
+def _restore(path: pathlib.Path) -> Any:
+    with _checkpointer() as checkpointer:
+        return jax.tree.map(np.asarray, checkpointer.restore(path))
+
+
+def _checkpointer() -> Any:
+    """Orbax in this process alone, even if others belong to the run."""
+    import orbax.checkpoint as ocp
+
+    own = jax.process_index()
+    return ocp.StandardCheckpointer(
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=own,
+            active_processes={own},
+            barrier_sync_key_prefix=f"of_{own}",
+        )
+    )
