@@ -9,7 +9,7 @@ import xarray as xr
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from ioca_jax.results.selection import count_correct, num_test_examples
+from ioca_jax.results.selection import count_correct, num_test_examples, over_seeds
 
 # Accuracies given in float32 are counts / N, right to 6e-8 (and apart by more than 1e-6
 # for fewer than a million examples).
@@ -89,6 +89,10 @@ def areas_by_order(
     As ``area_under_curve``, mean over random draws, but from counts of examples: a
     whole number divided once, so that orders with equal areas have equal numbers.
     """
+    return over_seeds(results[["correct", "class_size"]], _areas_of_piece)
+
+
+def _areas_of_piece(results: xr.Dataset) -> dict[tuple[str, str, str], np.ndarray]:
     correct = results["correct"].transpose(
         "scope", "seed", "clamp", "ordering", "step", "class"
     )

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from ioca_jax.inference.families import above_chance, clamps_of, test_family
 from ioca_jax.inference.statistics import correlation_interval, spearman
 from ioca_jax.measures.information import class_divergences
-from ioca_jax.results.selection import Layer, layers_of, neurons_of
+from ioca_jax.results.selection import Layer, layers_of, neurons_of, over_seeds
 
 
 def class_correlations(
@@ -29,14 +29,22 @@ def class_correlations(
     without the neuron; NaN where one of them is the same for all neurons.
     """
     of_layer = neurons_of(results, layer)
-    counts = results["joint_count"].isel(neuron=of_layer)
-    counts = counts.transpose("seed", "neuron", "code", "class").values
-    selectivity = np.moveaxis(np.asarray(class_divergences(counts)), 1, 2)
-    intact = results["correct"].isel(scope=0, ordering=0, step=0, drop=True)
-    lost = (intact - results["single_correct"]) / results["class_size"]
-    lost = lost.sel(clamp=clamp).isel(neuron=of_layer)
-    damage = lost.transpose("seed", "class", "neuron").values
-    return spearman(selectivity[:, :, None], damage[:, None])
+    first = {"scope": 0, "ordering": 0, "step": 0}
+    parts = {
+        "joint_count": results["joint_count"].isel(neuron=of_layer),
+        "intact": results["correct"].sel(clamp=clamp).isel(first, drop=True),
+        "alone": results["single_correct"].sel(clamp=clamp).isel(neuron=of_layer),
+    }
+
+    def correlate(piece: xr.Dataset) -> dict[str, np.ndarray]:
+        counts = piece["joint_count"].transpose("seed", "neuron", "code", "class")
+        divergences = np.asarray(class_divergences(counts.values))
+        selectivity = np.moveaxis(divergences, 1, 2)
+        lost = (piece["intact"] - piece["alone"]) / piece["class_size"]
+        damage = lost.transpose("seed", "class", "neuron").values
+        return {"rho": spearman(selectivity[:, :, None], damage[:, None])}
+
+    return over_seeds(xr.Dataset(parts), correlate)["rho"]
 
 
 def predict_class_damage(results: xr.Dataset) -> pd.DataFrame:

@@ -23,7 +23,6 @@ from ioca_jax.inference.statistics import (
     check_seeds,
     mean_and_error,
     resampled_t,
-    resampling_weights,
 )
 
 ALTERNATIVES = ("two-sided", "greater", "less")
@@ -155,17 +154,13 @@ def bootstrap_test(
     """
     observed = _checked_differences(differences)
     _check_alternative(alternative)
-    num_seeds, num_comparisons = observed.shape
-    check_seeds(num_seeds, "differences")
+    check_seeds(len(observed), "differences")
     mean, centred, error = mean_and_error(observed)
     varies = error > 0
     t = np.where(varies, mean - threshold, 0) / np.where(varies, error, 1)
-    weights = resampling_weights(num_seeds, resamples, seed)
-    width = max(1, BLOCK // num_comparisons)
 
     def resampled(sign: int) -> Iterator[np.ndarray]:
-        for start in range(0, resamples, width):
-            drawn = resampled_t(weights[start : start + width], centred, error)
+        for drawn in resampled_t(centred, error, resamples, seed):
             yield sign * drawn
 
     signs = {"greater": (1,), "less": (-1,), "two-sided": (1, -1)}[alternative]

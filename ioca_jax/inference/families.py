@@ -9,7 +9,13 @@ import xarray as xr
 from ioca_jax.inference.areas import areas_by_order, normalized_area
 from ioca_jax.inference.comparisons import bootstrap_test, seeds_needed, sign_flip_test
 from ioca_jax.inference.statistics import correlation_interval, mean_interval
-from ioca_jax.results.selection import Layer, converged, intact_accuracy, neurons_of
+from ioca_jax.results.selection import (
+    Layer,
+    converged,
+    intact_accuracy,
+    neurons_of,
+    take_seeds,
+)
 
 ALPHA = 0.05
 # Of normalised area: differences below this are negligible.
@@ -30,7 +36,7 @@ def above_chance(results: xr.Dataset) -> xr.Dataset:
             f"expected networks above chance, got {results.sizes['seed']} "
             "that diverged or are at chance; train longer or otherwise"
         )
-    return kept.isel(seed=np.flatnonzero(better))
+    return take_seeds(kept, better)
 
 
 def test_family(
@@ -112,8 +118,8 @@ def scores_and_effects(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A measure [S, w] of a layer's neurons, and the rise of the loss without each."""
     intact = results["loss"].isel(scope=0, ordering=0, step=0, drop=True)
-    rise = results["single_loss"] - intact
-    scores, rise = results["score"].sel(measure=measure), rise.sel(clamp=clamp)
+    rise = results["single_loss"].sel(clamp=clamp) - intact.sel(clamp=clamp)
+    scores = results["score"].sel(measure=measure)
     of_layer = neurons_of(results, layer)
     return scores.isel(neuron=of_layer).values, rise.isel(neuron=of_layer).values
 

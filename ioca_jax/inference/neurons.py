@@ -13,7 +13,7 @@ from ioca_jax.inference.families import (
     interval_over_networks,
 )
 from ioca_jax.inference.statistics import false_discovery, significant, spearman
-from ioca_jax.results.selection import layers_of, neurons_of
+from ioca_jax.results.selection import layers_of, neurons_of, over_seeds
 
 
 def compare_variants(results: xr.Dataset) -> pd.DataFrame:
@@ -30,8 +30,7 @@ def compare_variants(results: xr.Dataset) -> pd.DataFrame:
             "it with robustness"
         )
     kept, rows = above_chance(results), []
-    measured = kept["variant_score"].transpose("measure", ...).values
-    informative = np.isfinite(measured).any(axis=(1, 2, 3))
+    informative = over_seeds(kept[["variant_score"]], _has_values)["any"].any(axis=0)
     for variant, measure, layer in itertools.product(
         kept["variant"].values,
         kept["measure"].values[informative],
@@ -60,6 +59,12 @@ def compare_variants(results: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _has_values(results: xr.Dataset) -> dict[str, np.ndarray]:
+    """Whether a network's measures have a value in any variant, bool [S, measures]."""
+    scores = results["variant_score"].transpose("seed", "measure", "variant", "neuron")
+    return {"any": np.isfinite(scores.values).any(axis=(2, 3))}
+
+
 def count_neurons(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataFrame:
     """Counts each layer's dead, always active and significantly informative neurons.
 
@@ -71,11 +76,10 @@ def count_neurons(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataFrame:
     class attains.
     """
     kept = above_chance(results)
-    by_code = kept["joint_count"].sum("class")
-    total = by_code.sum("code")
+    found = over_seeds(kept[["joint_count"]], _constant_codes)
     census = {
-        "dead": by_code.isel(code=0) == total,
-        "always_on": by_code.isel(code=-1) == total,
+        name: xr.DataArray(flags, dims=("seed", "neuron"))
+        for name, flags in found.items()
     }
     if "p_value" in kept:
         for measure in kept["measure"].values:
@@ -97,3 +101,13 @@ def count_neurons(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataFrame:
         }
         rows.append({"layer": layer, "neurons": len(of_layer), **means})
     return pd.DataFrame(rows)
+
+
+def _constant_codes(results: xr.Dataset) -> dict[str, np.ndarray]:
+    """By name, which neurons [S, H] have always the lowest or the highest code."""
+    by_code = results["joint_count"].sum("class").transpose("seed", "neuron", "code")
+    total = by_code.sum("code")
+    return {
+        "dead": (by_code.isel(code=0) == total).values,
+        "always_on": (by_code.isel(code=-1) == total).values,
+    }

@@ -85,20 +85,19 @@ def difference_curves(results: xr.Dataset) -> pd.DataFrame:
     orders = orders_of(kept)[: 2 * _MEASURES_WITH_BANDS]
     tables = []
     for scope in map(str, kept["scope"].values):
-        rows, curves = [], []
-        for order, clamp in itertools.product(orders, clamps_of(kept)):
-            about = {"scope": scope, "clamp": clamp}
-            rows.append(about | dict(zip(_ORDER, order, strict=True)))
-            random = summed_curve(kept, clamp, scope, "random", "random")
+        randoms = {
+            clamp: summed_curve(kept, clamp, scope, "random", "random")
+            for clamp in clamps_of(kept)
+        }
+        for order, (clamp, random) in itertools.product(orders, randoms.items()):
             own = summed_curve(kept, clamp, scope, *order)
-            curves.append(_difference(own, random))
-        together = np.stack(curves, axis=1)
-        low, high = simultaneous_band(together)
-        lines = {"mean": together.mean(axis=0), "low": low, "high": high}
-        for index, row in enumerate(rows):
-            values = {name: line[index] for name, line in lines.items()}
-            step = np.arange(together.shape[-1])
-            tables.append(pd.DataFrame({**row, "step": step, **values}))
+            curves = np.ascontiguousarray(_difference(own, random))
+            low, high = simultaneous_band(curves)
+            about = {"scope": scope, "clamp": clamp}
+            about |= dict(zip(_ORDER, order, strict=True))
+            lines = {"mean": curves.mean(axis=0), "low": low, "high": high}
+            step = np.arange(curves.shape[-1])
+            tables.append(pd.DataFrame({**about, "step": step, **lines}))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -14,6 +14,7 @@ draws have a fixed seed: the same data give the same numbers.
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import scipy.special
@@ -86,11 +87,11 @@ def mean_interval(
     quantiles = np.full((2, columns.shape[1]), np.inf)
     if num_seeds > _MOST_FOR_STUDENT:
         cut = math.floor((1 - confidence) / 2 * (resamples - 1))
-        weights = resampling_weights(num_seeds, resamples, seed)
         width = max(1, BLOCK // resamples)
         for start in range(0, columns.shape[1], width):
             part = slice(start, start + width)
-            t = resampled_t(weights, centred[:, part], error[part])
+            blocks = resampled_t(centred[:, part], error[part], resamples, seed)
+            t = np.concatenate(list(blocks))
             t.partition([cut, resamples - 1 - cut], axis=0)
             quantiles[:, part] = t[[cut, resamples - 1 - cut]]
     lowest, highest = np.where(
@@ -305,25 +306,27 @@ def _paired_scores(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     return scores
 
 
-def resampling_weights(
-    num_seeds: int, resamples: int, seed: int
-) -> Float[np.ndarray, "resamples S"]:
-    """Share of each network in each bootstrap sample."""
-    counts = np.random.default_rng(seed).multinomial(
-        num_seeds, np.full(num_seeds, 1 / num_seeds), size=resamples
-    )
-    return counts / num_seeds
-
-
 def resampled_t(
-    weights: Float[np.ndarray, "resamples S"],
     centred: Float[np.ndarray, "S M"],
     error: Float[np.ndarray, " M"],
-) -> Float[np.ndarray, "resamples M"]:
-    """Student's t of bootstrap samples around the mean; infinite without spread."""
-    shift = weights @ centred
-    variance = weights @ centred**2 - shift**2
-    has_spread = variance > TIE * error**2
-    resampled_error = np.sqrt(np.where(has_spread, variance, 1) / (len(centred) - 1))
-    t = shift / resampled_error
-    return np.where(has_spread, t, np.where(shift > 0, np.inf, -np.inf))
+    resamples: int,
+    seed: int,
+) -> Iterator[Float[np.ndarray, "block M"]]:
+    """Student's t of bootstrap samples around the mean; infinite without spread.
+
+    In blocks of samples, of which many networks' weights would fill the memory.
+    """
+    num_seeds, num_comparisons = centred.shape
+    rng = np.random.default_rng(seed)
+    chances = np.full(num_seeds, 1 / num_seeds)
+    width = max(1, BLOCK // max(num_seeds, num_comparisons))
+    for start in range(0, resamples, width):
+        size = min(width, resamples - start)
+        # The share of each network in each sample.
+        weights = rng.multinomial(num_seeds, chances, size=size) / num_seeds
+        shift = weights @ centred
+        variance = weights @ centred**2 - shift**2
+        has_spread = variance > TIE * error**2
+        resampled_error = np.sqrt(np.where(has_spread, variance, 1) / (num_seeds - 1))
+        t = shift / resampled_error
+        yield np.where(has_spread, t, np.where(shift > 0, np.inf, -np.inf))

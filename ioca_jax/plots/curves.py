@@ -15,7 +15,12 @@ from matplotlib.figure import Figure
 from ioca_jax.inference.families import ALPHA
 from ioca_jax.inference.statistics import significant
 from ioca_jax.plots import selection, style
-from ioca_jax.results.selection import mean_curve, orderings_of, readable
+from ioca_jax.results.selection import (
+    mean_curve,
+    orderings_of,
+    over_seeds,
+    readable,
+)
 
 
 def ablation_curves(
@@ -180,9 +185,7 @@ def class_curves(
     scopes, clamps = _scopes_and_clamps(kept)
     title = f"Accuracy of each class: {style.order_label(ranked_by, direction)}"
     figure, panels = _accuracy_panels(results, title, scopes, clamps)
-    correct = kept["correct"].isel(ordering=orderings_of(kept, ranked_by, direction))
-    share = correct.where(correct >= 0) / kept["class_size"]
-    share = share.mean(("seed", "ordering"))
+    share = _shares_by_class(kept, orderings_of(kept, ranked_by, direction))
     classes = kept.sizes["class"]
     for (clamp, scope), axes in panels.items():
         here = share.sel(clamp=clamp, scope=scope).dropna("step", how="all")
@@ -196,6 +199,21 @@ def class_curves(
         axes.set_ylim(0, 1)
     style.add_legend(figure, style.drawn_entries(figure.axes[0]))
     return figure
+
+
+def _shares_by_class(results: xr.Dataset, orderings: np.ndarray) -> xr.DataArray:
+    """Accuracy of each class, mean over networks and draws; NaN past a scope's end."""
+    correct = results["correct"].isel(ordering=orderings)
+    axes = ("clamp", "scope", "step", "class")
+    correct = correct.transpose("seed", "ordering", *axes)
+
+    def count(piece: xr.Dataset) -> dict[str, np.ndarray]:
+        return {"counts": piece["correct"].values.sum(axis=(0, 1), dtype=int)[None]}
+
+    counts = over_seeds(correct.to_dataset(name="correct"), count)["counts"].sum(axis=0)
+    total = correct.isel(seed=0, ordering=0, drop=True).copy(data=counts)
+    number = results.sizes["seed"] * len(orderings)
+    return total.where(total >= 0) / (number * results["class_size"])
 
 
 def _accuracy_panels(

@@ -157,10 +157,11 @@ def redundancy_indices(results: xr.Dataset) -> Figure:
     is written in the panel.
     """
     kept = selection.select_converged(results, "redundancy_indices")
+    kept, note = selection.few_networks(kept)
     scopes, sizes = selection.labels_of(kept, "scope"), kept["group_size"].values
     title = (
         "Redundancy index of random groups of neurons: sum of the neurons' information "
-        "with the class over their joint information"
+        f"with the class over their joint information{note}"
     )
     figure, panels = style.make_panels(
         results, title, len(scopes), len(scopes), sharey=True

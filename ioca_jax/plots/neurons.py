@@ -16,8 +16,9 @@ MEASURES_IN_A_FIGURE = 5  # more lines or panels are not legible
 def measure_distributions(results: xr.Dataset) -> Figure:
     """Distribution of each measure in each layer: a violin, and a point per neuron."""
     kept = selection.select_converged(results, "measure_distributions")
+    kept, note = selection.few_networks(kept)
     measures, looks = selection.labels_of(kept, "measure"), style.layer_looks(kept)
-    title = "Distribution of each measure over the neurons of each layer"
+    title = f"Distribution of each measure over the neurons of each layer{note}"
     figure, panels = style.make_panels(results, title, len(measures))
     for axes, measure in zip(panels, measures, strict=True):
         for position, (layer, look) in enumerate(looks.items()):
@@ -39,6 +40,7 @@ def measure_distributions(results: xr.Dataset) -> Figure:
 def measure_scatter(results: xr.Dataset) -> Figure:
     """Each of the first five measures against each other one, a point per neuron."""
     kept = selection.select_converged(results, "measure_scatter")
+    kept, note = selection.few_networks(kept)
     measures = selection.labels_of(kept, "measure")[:MEASURES_IN_A_FIGURE]
     pairs = list(itertools.combinations(measures, 2))
     if not pairs:
@@ -46,7 +48,7 @@ def measure_scatter(results: xr.Dataset) -> Figure:
             "measure_scatter: expected results with two measures or more, got "
             f"{measures[0]} alone"
         )
-    title = "Pairs of measures: a point per neuron of each network"
+    title = f"Pairs of measures: a point per neuron of each network{note}"
     figure, panels = style.make_panels(results, title, len(pairs))
     for axes, pair in zip(panels, pairs, strict=True):
         for layer, look in style.layer_looks(kept).items():
@@ -64,11 +66,12 @@ def single_effects(results: xr.Dataset, clamp: str | None = None) -> Figure:
     ``clamp`` is that of the ablated neurons, by default the last one of the results.
     """
     kept = selection.select_converged(results, "single_effects", clamp=clamp)
+    kept, note = selection.few_networks(kept)
     clamp = clamp or selection.labels_of(kept, "clamp")[-1]
     measures = selection.labels_of(kept, "measure")
     title = (
         f"Effect of ablating one neuron, clamped to {clamp}: a point per neuron of "
-        "each network"
+        f"each network{note}"
     )
     figure, panels = style.make_panels(results, title, len(measures), sharey=True)
     intact = kept["loss"].isel(scope=0, ordering=0, step=0).sel(clamp=clamp)

@@ -102,11 +102,12 @@ def pair_agreement(
     many. Titles have the rank correlations of ``tables["pairs"]``, if given.
     """
     kept = selection.select_converged(results, "pair_agreement", clamp=clamp)
+    kept, note = selection.few_networks(kept)
     clamp = clamp or selection.labels_of(kept, "clamp")[-1]
     looks = style.layer_looks(kept)
     title = (
         "Pairs of neurons of a layer: co-information against the effect of ablating "
-        f"both beyond the sum of single effects, clamped to {clamp}"
+        f"both beyond the sum of single effects, clamped to {clamp}{note}"
     )
     if table is not None:
         title += "; Spearman's rho is a mean over networks with its 95 % interval"

@@ -18,6 +18,7 @@ from ioca_jax.results.selection import (
 )
 
 MOST_LAYERS = 6  # more panels or lines are not legible
+MOST_NETWORKS = 500  # more points of networks hide one another
 _LONGEST_NAME = 28  # characters, of layers in titles and legends
 _UNITS = {"bit": "bits", "nat": "nats", "1": "no unit"}
 _INTERACTIONS = "run the study with interactions"
@@ -105,6 +106,19 @@ def with_few_layers(results: xr.Dataset) -> xr.Dataset:
     return results.sel(scope=scopes).isel(axes, missing_dims="ignore")
 
 
+def few_networks(results: xr.Dataset) -> tuple[xr.Dataset, str]:
+    """At most ``MOST_NETWORKS`` networks, evenly spaced, and a note that says so.
+
+    For figures with a point or a line for each network.
+    """
+    number = results.sizes["seed"]
+    if number <= MOST_NETWORKS:
+        return results, ""
+    step = -(-number // MOST_NETWORKS)
+    some = results.isel(seed=slice(None, None, step))
+    return some, f"; {some.sizes['seed']} of {number:,} networks are drawn"
+
+
 def labels_of(results: xr.Dataset, axis: str) -> list[str]:
     """The labels of an axis."""
     return [str(label) for label in results[axis].values]
@@ -130,8 +144,9 @@ def panel_title(scope: str, clamp: str = "") -> str:
 
 def scope_size(results: xr.Dataset, scope: str) -> int:
     """The number of neurons of a scope."""
-    of_scope = results["accuracy"].sel(scope=scope).dropna("step", how="all")
-    return of_scope.sizes["step"] - 1
+    if scope == "network":
+        return results.sizes["step"] - 1
+    return len(neurons_of(results, layer_of_scope(scope)))
 
 
 def scores_of(results: xr.Dataset, measure: str, layer: Any) -> np.ndarray:

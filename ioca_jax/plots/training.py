@@ -44,7 +44,8 @@ def training_history(results: xr.Dataset) -> Figure:
             look = style.look(index, label=described, linestyle=style.DASHES[index])
             if history.sizes["seed"] > 1:
                 thin = {"color": look["color"], "linewidth": 0.6, "alpha": 0.5}
-                axes.plot(history["epoch"], history, **thin)
+                some, _ = selection.few_networks(history.to_dataset(name="history"))
+                axes.plot(history["epoch"], some["history"], **thin)
             markers = style.marker_positions(history.sizes["epoch"], index, len(splits))
             mean = history.mean("seed")
             axes.plot(history["epoch"], mean, markevery=markers, **look)

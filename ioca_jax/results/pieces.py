@@ -29,10 +29,9 @@ from ioca_jax.results.files import (
     load_results,
     seal,
 )
-from ioca_jax.results.selection import compact
+from ioca_jax.results.selection import PIECE_BYTES, compact, rows_as_slice
 
-# Results and weights that are held at once, and seeds of them; one seed at least.
-PIECE_BYTES = 2**26
+# Of the pieces that are written, beside their bytes; a piece has one seed at least.
 _PIECE_SEEDS = 256
 _BLOCK_BYTES = 2**20
 _OF_PLACES = ("versions", "source_revision", "device")
@@ -92,15 +91,6 @@ class FinishedRun:
         evenly = rows_as_slice(rows)
         results = self.results.isel(seed=rows if evenly is None else evenly).load()
         return Chunk(results, networks.take_networks(self.folder, rows.tolist()))
-
-
-def rows_as_slice(rows: np.ndarray) -> slice | None:
-    """Ascending positions as a slice, which is read much faster; None if uneven."""
-    steps = np.unique(np.diff(rows))
-    if len(steps) > 1 or not rows.size:
-        return None
-    step = int(steps[0]) if steps.size else 1
-    return slice(int(rows[0]), int(rows[-1]) + 1, step)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,13 +5,16 @@ Layers are labelled by their names; where a network's layers are only numbered (
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 Layer = int | np.integer | str
+
+# Of the results of some networks that are held at once.
+PIECE_BYTES = 2**26
 
 
 def compact(numbers: Sequence[int]) -> str:
@@ -54,10 +57,14 @@ def summed_curve(
     where = orderings_of(results, ranked_by, direction)
     correct = results["correct"].sel(clamp=clamp, scope=scope).isel(ordering=where)
     correct = correct.transpose("ordering", "seed", "step", "class")
-    counts = correct[0, ..., 0].copy(data=count_correct(correct.values).sum(axis=0))
-    counts = counts.drop_vars(["ordering", "ranked_by", "direction", "draw", "class"])
-    is_point = ~np.isnan(counts.values).all(axis=0)
-    return counts[:, is_point], len(where) * num_test_examples(results)
+
+    def sum_piece(piece: xr.Dataset) -> dict[str, np.ndarray]:
+        return {"counts": count_correct(piece["correct"].values).sum(axis=0)}
+
+    counts = over_seeds(correct.to_dataset(name="correct"), sum_piece)["counts"]
+    summed = correct.isel({"ordering": 0, "class": 0}, drop=True).copy(data=counts)
+    is_point = ~np.isnan(counts).all(axis=0)
+    return summed[:, is_point], len(where) * num_test_examples(results)
 
 
 def mean_curve(
@@ -129,4 +136,47 @@ def _layer_of_neuron(results: xr.Dataset) -> np.ndarray:
 
 def converged(results: xr.Dataset) -> xr.Dataset:
     """The results without the seeds whose training diverged."""
-    return results.isel(seed=np.flatnonzero(~results["diverged"].values.astype(bool)))
+    return take_seeds(results, ~results["diverged"].values.astype(bool))
+
+
+def take_seeds(results: xr.Dataset, chosen: np.ndarray) -> xr.Dataset:
+    """The results of the seeds for which a mask [S] is True."""
+    rows = np.flatnonzero(chosen)
+    evenly = rows_as_slice(rows)
+    return results.isel(seed=rows if evenly is None else evenly)
+
+
+def rows_as_slice(rows: np.ndarray) -> slice | None:
+    """Ascending positions as a slice, which files read much faster; None if uneven."""
+    steps = np.unique(np.diff(rows))
+    if len(steps) > 1 or not rows.size:
+        return None
+    step = int(steps[0]) if steps.size else 1
+    return slice(int(rows[0]), int(rows[-1]) + 1, step)
+
+
+def over_seeds(
+    results: xr.Dataset, function: Callable[[xr.Dataset], dict[Any, np.ndarray]]
+) -> dict[Any, np.ndarray]:
+    """Applies a function to results by pieces of the networks, in bounded memory.
+
+    For results that were opened lazily: one piece of them is held at a time.
+
+    Args:
+        results: only of the variables that the function uses.
+        function: gives arrays by name, [S, ...] of a piece's networks, each computed
+            for itself, or [1, ...] of all of them together.
+
+    Returns:
+        The arrays of all pieces, joined along their first axis.
+    """
+    each = results.nbytes // max(1, results.sizes["seed"])
+    size = max(1, PIECE_BYTES // max(1, each))
+    starts = range(0, max(1, results.sizes["seed"]), size)
+    pieces = [
+        function(results.isel(seed=slice(start, start + size)).load())
+        for start in starts
+    ]
+    if len(pieces) == 1:
+        return pieces[0]
+    return {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
