@@ -62,7 +62,7 @@ def compare_variants(results: xr.Dataset) -> pd.DataFrame:
 def _has_values(results: xr.Dataset) -> dict[str, np.ndarray]:
     """Whether a network's measures have a value in any variant, bool [S, measures]."""
     scores = results["variant_score"].transpose("seed", "measure", "variant", "neuron")
-    return {"any": np.isfinite(scores.values).any(axis=(2, 3))}
+    return {"any": np.asarray(np.isfinite(scores.values).any(axis=(2, 3)))}
 
 
 def count_neurons(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -44,6 +44,7 @@ class Chunk(NamedTuple):
     variables: Any
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where the results and networks of some seeds are stored."""
 
