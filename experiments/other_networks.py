@@ -70,9 +70,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "mnist_cnn_gelu": {"dataset": "mnist", "activation": "gelu", **_CNN},
     "mnist_cnn_batch_norm": {"dataset": "mnist", "batch_norm": True, **_CNN},
     "fashion_mnist_cnn": {"dataset": "fashion_mnist", **_CNN},
-    "cifar10_cnn": {"dataset": "cifar10", **_CNN, "epochs": 8, "batch_size": 64},
+    "cifar10_cnn": {"dataset": "cifar10", **_CNN, "epochs": 4, "batch_size": 64},
     "mnist_transformer": {
         "dataset": "mnist",
+        "activation": "gelu",
         "epochs": 3,
         "num_test": 500,
         "direct_effects": True,
