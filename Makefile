@@ -4,7 +4,7 @@ WORKDIR ?= runs/demo
 INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt
 
-.PHONY: demo test test-all benchmark docs lint format clean
+.PHONY: demo test test-all doctest benchmark docs lint format clean
 
 # The paper's experiment on 5,000 real MNIST digits: runs/demo/.
 demo: .venv/installed
@@ -16,6 +16,10 @@ test: .venv/installed-dev
 # The slow tests too.
 test-all: .venv/installed-dev
 	IOCA_SLOW=1 .venv/bin/python -m pytest -q --numprocesses=2 --dist=worksteal
+
+# Every example of the docstrings.
+doctest: .venv/installed-dev
+	IOCA_SLOW=1 .venv/bin/python -m pytest -q tests/test_docstrings.py
 
 # About thirteen minutes; the figures are in runs/benchmark.json.
 benchmark: .venv/installed-benchmark

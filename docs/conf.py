@@ -1,6 +1,8 @@
 """Configuration of the documentation; ``make docs`` builds it."""
 
 import dataclasses
+import os
+import pathlib
 import re
 from typing import Any
 
@@ -19,9 +21,12 @@ extensions = [
     "sphinx.ext.napoleon",
 ]
 nitpicky = True
+exclude_patterns = ["_jupyter"]
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
+# A kernel that reports errors only: it warns of connections on the own machine.
+os.environ["JUPYTER_PATH"] = str(pathlib.Path(__file__).parent / "_jupyter")
 nb_execution_mode = "cache"
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True

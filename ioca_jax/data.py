@@ -35,6 +35,12 @@ class Split(NamedTuple):
     Attributes:
         x: float32 [N, ...], finite; images [N, height, width, channels].
         y: int32 [N], class indices in [0, C).
+
+    Example:
+        >>> import numpy as np, ioca_jax as ioca
+        >>> x, y = np.zeros((3, 2), np.float32), np.array([0, 1, 1], np.int32)
+        >>> ioca.Split(x, y).y.tolist()
+        [0, 1, 1]
     """
 
     x: Float32[np.ndarray, "N ..."]
@@ -58,6 +64,12 @@ class Dataset:
         ValueError: a split is empty, its arrays are not of the types above or not of
             one length, an example is not finite, a label is out of [0, C), or the
             examples of two splits have different shapes.
+
+    Example:
+        >>> import ioca_jax as ioca
+        >>> data = ioca.load_dataset("mnist5k")
+        >>> data.train.x.shape, data.validation.x.shape, data.num_classes
+        ((3000, 28, 28, 1), (1000, 28, 28, 1), 10)
     """
 
     name: str
@@ -128,6 +140,13 @@ class Dataset:
             ValueError: arrays that are none of these, examples that are not finite, a
                 validation split that leaves nothing to train on, or a share of noise
                 that is not in [0, 1].
+
+        Example:
+            >>> import numpy as np, ioca_jax as ioca
+            >>> x, y = np.linspace(0, 1, 400).reshape(100, 4), np.arange(100) % 3
+            >>> data = ioca.Dataset.from_arrays(x[:60], y[:60], x[60:], y[60:])
+            >>> print(len(data.train.y), len(data.validation.y), len(data.test.y))
+            50 10 40
         """
         _check_name(name)
         given = zip(Arrays._fields, (x_train, y_train, x_test, y_test), strict=True)

@@ -40,6 +40,12 @@ def use_all_cores() -> None:
 
     Call it before anything runs in JAX; afterwards it is too late and changes nothing.
     Training needs it; what only evaluates networks keeps all cores busy without it.
+
+    Example:
+        >>> import jax, ioca_jax as ioca
+        >>> ioca.use_all_cores()
+        >>> jax.device_count() >= 1  # on a CPU the number of its cores
+        True
     """
     if _cpu_devices_are_chosen():
         return
@@ -106,6 +112,12 @@ def place_examples(
 
     Returns:
         The same on the devices, a share on each if N is a multiple of their number.
+
+    Example:
+        >>> import numpy as np, ioca_jax as ioca
+        >>> x, y = ioca.place_examples(np.zeros((64, 4), np.float32), np.zeros(64, int))
+        >>> x.shape, len(x.devices()) >= 1
+        ((64, 4), True)
     """
     x, y, mesh = jnp.asarray(x), jnp.asarray(y), device_mesh()
     if len(y) % mesh.size:

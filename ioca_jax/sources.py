@@ -68,6 +68,12 @@ def load_dataset(
             there are, or a share of noise that is not in [0, 1].
         FileNotFoundError: the file or the dataset's directory is not there and cannot
             be downloaded.
+
+    Example:
+        >>> import ioca_jax as ioca
+        >>> data = ioca.load_dataset("mnist5k", num_test=200)
+        >>> data.test.x.shape, float(data.test.x.max())
+        ((200, 28, 28, 1), 1.0)
     """
     name = str(name)
     if name.endswith(".npz"):

@@ -57,6 +57,15 @@ def optimal_clamp(
     Raises:
         ValueError: fewer than 100 examples, or arrays that do not fit the network.
 
+    Example:
+        >>> import jax, jax.numpy as jnp, ioca_jax as ioca
+        >>> model = ioca.MLP(hidden=(3, 2), num_classes=2)
+        >>> x, y = jax.random.normal(jax.random.key(0), (200, 4)), jnp.arange(200) % 2
+        >>> variables = model.init(jax.random.key(1), x)
+        >>> means = ioca.measure_neurons(model, variables, x, y).activation_mean
+        >>> ioca.optimal_clamp(model, variables, means, x, y, jax.random.key(2)).shape
+        (5,)
+
     Source: M. Li and L. Janson, "Optimal ablation", arXiv 2409.09951, who fit constants
     for one subset at a time.
     """

@@ -67,6 +67,16 @@ def evaluate_masks(
     Raises:
         ValueError: arrays that do not fit the network or each other, masks that are not
             boolean, labels that are not classes, or NaN; variables of another network.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, ioca_jax as ioca
+        >>> model = ioca.MLP(hidden=(3, 2), num_classes=2)
+        >>> x, y = jax.random.normal(jax.random.key(0), (40, 4)), jnp.arange(40) % 2
+        >>> variables = model.init(jax.random.key(1), x)
+        >>> masks = ~jnp.eye(5, dtype=bool)  # each neuron ablated alone
+        >>> alone = ioca.evaluate_masks(model, variables, masks, jnp.zeros(5), x, y)
+        >>> alone.accuracy.shape, alone.correct.shape
+        ((5,), (5, 2))
     """
     x, y = _checked_examples(model, x, y)
     memory_gb = device_budget(memory_gb, x)
@@ -143,6 +153,16 @@ def ablation_curve(
             fit on chip, a budget that is not positive, or arrays and variables that
             ``evaluate_masks`` refuses. A traced order is looked at where the program
             runs: its curve is NaN, its counts are -1.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, ioca_jax as ioca
+        >>> model = ioca.MLP(hidden=(3, 2), num_classes=2)
+        >>> x, y = jax.random.normal(jax.random.key(0), (40, 4)), jnp.arange(40) % 2
+        >>> variables = model.init(jax.random.key(1), x)
+        >>> order, clamp = jnp.array([3, 4, 0]), jnp.zeros(5)
+        >>> curve = ioca.ablation_curve(model, variables, order, clamp, x, y)
+        >>> curve.accuracy.shape  # after 0, 1, 2 and 3 ablated neurons
+        (4,)
     """
     check_variables("variables", variables, model, num_inputs=_num_inputs(x))
     check_clamp(clamp, model.num_neurons)
@@ -196,6 +216,17 @@ def ablation_curves(
 
     Raises:
         ValueError: as ``ablation_curve``.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, ioca_jax as ioca
+        >>> model = ioca.MLP(hidden=(3, 2), num_classes=2)
+        >>> x, y = jax.random.normal(jax.random.key(0), (40, 4)), jnp.arange(40) % 2
+        >>> keys = jax.random.split(jax.random.key(1), 3)
+        >>> variables = jax.vmap(lambda key: model.init(key, x))(keys)  # three networks
+        >>> orders, clamps = jnp.array([[0, 1], [2, 0], [4, 3]]), jnp.zeros((3, 5))
+        >>> curves = ioca.ablation_curves(model, variables, orders, clamps, x, y)
+        >>> curves.accuracy.shape
+        (3, 3)
     """
     engine = default_engine(model) if engine is None else engine
     if engine not in ENGINES:

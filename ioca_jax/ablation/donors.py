@@ -40,6 +40,15 @@ class Resampled(NamedTuple):
         network: the wrapped network.
         variables: those of the network, and its donors.
         x: [N, D+1], the examples, flattened, and the number of each one's donor.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, ioca_jax as ioca
+        >>> model = ioca.MLP(hidden=(3, 2), num_classes=2)
+        >>> x, donors = jax.random.normal(jax.random.key(0), (2, 40, 4))
+        >>> variables, y = model.init(jax.random.key(1), x), jnp.arange(40) % 2
+        >>> resampled = ioca.resample(model, variables, x, donors, jax.random.key(2))
+        >>> resampled.network.num_neurons, resampled.x.shape
+        (5, (40, 5))
     """
 
     network: "ResampledNetwork"
@@ -82,6 +91,18 @@ def resample(
     Raises:
         ValueError: a network that does not run in parts, donors of another shape, or
             an example of a class that no donor has.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, ioca_jax as ioca
+        >>> model = ioca.MLP(hidden=(3, 2), num_classes=2)
+        >>> x, donors = jax.random.normal(jax.random.key(0), (2, 40, 4))
+        >>> variables, y = model.init(jax.random.key(1), x), jnp.arange(40) % 2
+        >>> resampled = ioca.resample(model, variables, x, donors, jax.random.key(2))
+        >>> network, variables, x = resampled
+        >>> order, clamp = jnp.array([0, 4]), jnp.zeros(5)  # any finite clamp
+        >>> curve = ioca.ablation_curve(network, variables, order, clamp, x, y)
+        >>> curve.accuracy.shape
+        (3,)
     """
     x, donors = jnp.asarray(x), jnp.asarray(donors)
     staged = check_donors(network, x, donors, y, donor_labels)

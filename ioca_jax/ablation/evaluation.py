@@ -21,6 +21,12 @@ class Evaluation:
             an order that is none was traced.
         loss: float32 [...], mean cross-entropy, nats; NaN there.
         num_examples: N.
+
+    Example:
+        >>> import jax.numpy as jnp, ioca_jax as ioca
+        >>> correct, loss = jnp.array([[40, 35], [40, 10]]), jnp.array([0.3, 0.9])
+        >>> ioca.Evaluation(correct, loss, num_examples=100).accuracy.tolist()
+        [0.75, 0.5]
     """
 
     correct: Int[Array, "*batch C"]

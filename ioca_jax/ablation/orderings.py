@@ -41,6 +41,12 @@ def order_neurons(
     Raises:
         ValueError: an unknown direction, indices out of range or twice, or a score
             that is NaN; while tracing, neurons with NaN come last.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, ioca_jax as ioca
+        >>> scores = jnp.array([0.3, 0.1, 0.9])
+        >>> ioca.order_neurons(scores, key=jax.random.key(0)).tolist()
+        [1, 0, 2]
     """
     scores = jnp.asarray(scores)
     if scores.ndim != 1:
@@ -74,6 +80,12 @@ def random_order(neurons: Int[ArrayLike, " K"], *, key: Array) -> Int[Array, " K
 
     Raises:
         ValueError: not indices [K], one negative or twice.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, ioca_jax as ioca
+        >>> order = ioca.random_order(jnp.arange(4, 8), key=jax.random.key(0))
+        >>> sorted(order.tolist())
+        [4, 5, 6, 7]
     """
     neurons = checked_neurons(neurons)
     _check_one_order(neurons)
@@ -94,6 +106,11 @@ def cumulative_masks(
 
     Raises:
         ValueError: an order that is not [K], or with indices out of range or twice.
+
+    Example:
+        >>> import jax.numpy as jnp, ioca_jax as ioca
+        >>> ioca.cumulative_masks(jnp.array([2, 0]), num_neurons=3).astype(int).tolist()
+        [[1, 1, 1], [1, 1, 0], [0, 1, 0]]
     """
     order = checked_neurons(order, num_neurons)
     _check_one_order(order)

@@ -30,6 +30,11 @@ def area_under_curve(
 
     Returns:
         float64 [...], in the range of ``accuracy``; NaN for a curve that is NaN.
+
+    Example:
+        >>> import numpy as np, ioca_jax as ioca
+        >>> float(ioca.area_under_curve(np.array([1.0, 0.75, 0.5])))
+        0.75
     """
     curves = np.asarray(accuracy, np.float64)
     is_point = ~np.isnan(curves).all(axis=tuple(range(curves.ndim - 1)))

@@ -126,6 +126,13 @@ def judge_claims(
     Raises:
         ValueError: too few networks for the level, no random orders, or none of the
             paper's measures.
+
+    Example:
+        >>> import ioca_jax as ioca
+        >>> results = ioca.load_results("runs/demo")  # of make demo, say
+        >>> table = ioca.judge_claims(results)
+        >>> set(table["verdict"]) <= {"holds", "fails", "undecided"}
+        True
     """
     kept = above_chance(results)
     need_random_orders(kept)

@@ -55,6 +55,13 @@ def form_hypotheses(
         ValueError: too few networks for the level, no random orders, or a negative
             margin.
 
+    Example:
+        >>> import ioca_jax as ioca
+        >>> results = ioca.load_results("runs/demo")  # of make demo, say
+        >>> table = ioca.form_hypotheses(results)
+        >>> set(table["verdict"]) <= {"redundant", "synergistic", "undecided"}
+        True
+
     Source:
         The rule is claim 6 of arXiv 1804.06679; margin and tests are ours.
     """

@@ -47,6 +47,13 @@ def compare_orders(results: xr.Dataset) -> pd.DataFrame:
 
     Raises:
         ValueError: too few networks, no random orders, or nothing to compare with them.
+
+    Example:
+        >>> import ioca_jax as ioca
+        >>> results = ioca.load_results("runs/demo")  # of make demo, say
+        >>> table = ioca.compare_orders(results)
+        >>> bool((table["low"] <= table["effect"]).all())
+        True
     """
     kept = above_chance(results)
     areas = normalized_areas(kept)

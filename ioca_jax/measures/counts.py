@@ -40,6 +40,12 @@ def joint_counts(
     Raises:
         ValueError: codes or labels that are not integers, or out of range where they
             are known; a single class; shapes that do not fit each other.
+
+    Example:
+        >>> import jax.numpy as jnp, ioca_jax as ioca
+        >>> codes, labels = jnp.array([[0], [1], [1], [1]]), jnp.array([0, 0, 1, 1])
+        >>> ioca.joint_counts(codes, labels, num_codes=2, num_classes=2)[0].tolist()
+        [[1, 0], [1, 2]]
     """
     check_codes_and_labels(codes, labels, num_codes=num_codes, num_classes=num_classes)
     codes, labels = jnp.asarray(codes, jnp.int32), jnp.asarray(labels, jnp.int32)

@@ -29,6 +29,15 @@ class NeuronStatistics(NamedTuple):
         activation_mean: float32 [H], the mean clamp.
         joint_counts: int32 [H, B, C].
         edges: float32 [H, B-1], the quantiser's.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, ioca_jax as ioca
+        >>> model = ioca.MLP(hidden=(3, 2), num_classes=2)
+        >>> x, y = jax.random.normal(jax.random.key(0), (40, 4)), jnp.arange(40) % 2
+        >>> variables = model.init(jax.random.key(1), x)
+        >>> measured = ioca.measure_neurons(model, variables, x, y)
+        >>> measured.joint_counts.shape, measured.activation_mean.shape
+        ((5, 2, 2), (5,))
     """
 
     scores: dict[str, Float[Array, " H"]]
@@ -75,6 +84,15 @@ def measure_neurons(
     Raises:
         ValueError: an unusable quantiser, a measure that is not of joint counts, labels
             that are not one class for each example, or variables of another network.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, ioca_jax as ioca
+        >>> model = ioca.MLP(hidden=(3, 2), num_classes=2)
+        >>> x, y = jax.random.normal(jax.random.key(0), (40, 4)), jnp.arange(40) % 2
+        >>> variables = model.init(jax.random.key(1), x)
+        >>> measured = ioca.measure_neurons(model, variables, x, y)
+        >>> {name: score.shape for name, score in measured.scores.items()}
+        {'entropy': (5,), 'mutual_information': (5,), 'kl_selectivity': (5,)}
     """
     unknown = [name for name in as_tuple("measures", measures) if name not in MEASURES]
     if unknown:

@@ -89,6 +89,12 @@ def quantizer_edges(
     Raises:
         ValueError: an unusable ``spec``, no examples, or a NaN; an infinite output
             where the range counts.
+
+    Example:
+        >>> import jax.numpy as jnp, ioca_jax as ioca
+        >>> outputs = jnp.array([[0.0], [0.4], [2.0]])
+        >>> ioca.quantizer_edges(outputs, "uniform:4").tolist()
+        [[0.5, 1.0, 1.5]]
     """
     outputs = _checked_activations(activations)
     kind, threshold, num_codes = parse_quantizer(spec, activation)
@@ -123,6 +129,12 @@ def encode(
 
     Raises:
         ValueError: a NaN, or edges of another number of neurons.
+
+    Example:
+        >>> import jax.numpy as jnp, ioca_jax as ioca
+        >>> outputs, edges = jnp.array([[0.0], [0.5], [3.0]]), jnp.array([[0.5, 1.0]])
+        >>> ioca.encode(outputs, edges).tolist()
+        [[0], [0], [2]]
     """
     outputs = _checked_activations(activations)
     edges = jnp.asarray(edges)
@@ -149,5 +161,10 @@ def quantize(
 
     Raises:
         ValueError: as ``quantizer_edges``.
+
+    Example:
+        >>> import jax.numpy as jnp, ioca_jax as ioca
+        >>> ioca.quantize(jnp.array([[0.0], [0.4], [2.0]]), "threshold:0").tolist()
+        [[0], [1], [1]]
     """
     return encode(activations, quantizer_edges(activations, spec, activation))

@@ -31,6 +31,12 @@ class CNN(LayeredNetwork):
         dropout_rate: share of hidden outputs dropped in training, in [0, 1).
         batch_norm: normalise pre-activations; running statistics outside training.
         matmul_precision: of every product and convolution, as in ``MLP``.
+
+    Example:
+        >>> import ioca_jax as ioca
+        >>> model = ioca.CNN(channels=(4, 8), hidden=(16,), num_classes=10)
+        >>> [(layer.name, layer.num_neurons) for layer in model.layers]
+        [('conv_1', 4), ('conv_2', 8), ('dense_1', 16)]
     """
 
     channels: Sequence[int]

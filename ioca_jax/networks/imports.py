@@ -42,8 +42,13 @@ def from_sklearn(classifier: Any) -> tuple[MLP, dict[str, Any]]:
             example, or of an activation that ``MLP`` has not.
 
     Example:
+        >>> import numpy as np, ioca_jax as ioca
+        >>> from sklearn.neural_network import MLPClassifier
+        >>> x, y = np.arange(20.0)[:, None], np.arange(20) // 10
+        >>> classifier = MLPClassifier((3,), solver="lbfgs", random_state=0).fit(x, y)
         >>> network, variables = ioca.from_sklearn(classifier)
-        >>> logits, activations = network.apply(variables, x)
+        >>> network.hidden, network.num_classes
+        ((3,), 2)
     """
     if not hasattr(classifier, "coefs_") or not hasattr(classifier, "classes_"):
         raise ValueError(
@@ -88,8 +93,14 @@ def from_torch(
         ValueError: anything else.
 
     Example:
-        >>> network, variables = ioca.from_torch(torch_module)
+        >>> import numpy as np, ioca_jax as ioca
+        >>> state_dict = {  # of nn.Sequential(Linear(4, 3), ReLU(), Linear(3, 2))
+        ...     **{"0.weight": np.ones((3, 4)), "0.bias": np.zeros(3)},
+        ...     **{"2.weight": np.ones((2, 3)), "2.bias": np.zeros(2)},
+        ... }
         >>> network, variables = ioca.from_torch(state_dict, activation="relu")
+        >>> network.hidden, network.num_classes
+        ((3,), 2)
     """
     if isinstance(module, Mapping):
         if activation not in ACTIVATIONS:

@@ -34,6 +34,15 @@ class MLP(LayeredNetwork):
         matmul_precision: of every matrix product, forwards and backwards: ``highest``
             is float32 on every backend, ``default`` is the backend's own (TF32 on some
             GPUs).
+
+    Example:
+        >>> import jax, jax.numpy as jnp, ioca_jax as ioca
+        >>> model = ioca.MLP(hidden=(3, 2), num_classes=2)
+        >>> x, y = jax.random.normal(jax.random.key(0), (40, 4)), jnp.arange(40) % 2
+        >>> variables = model.init(jax.random.key(1), x)
+        >>> logits, activations = model.apply(variables, x)
+        >>> logits.shape, activations.shape, model.layer_of_neuron.tolist()
+        ((40, 2), (40, 5), [0, 0, 0, 1, 1])
     """
 
     hidden: Sequence[int]

@@ -32,6 +32,16 @@ class Ablation(NamedTuple):
         clamp: float32 [H]; the constant output of an ablated neuron. Values at kept
             neurons are not used. For traced networks also a mapping from layers' names
             to arrays: [num_neurons], ``[num_neurons, *vector]`` or ``Layer.shape``.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, ioca_jax as ioca
+        >>> model = ioca.MLP(hidden=(3, 2), num_classes=2)
+        >>> x, y = jax.random.normal(jax.random.key(0), (40, 4)), jnp.arange(40) % 2
+        >>> variables = model.init(jax.random.key(1), x)
+        >>> ablation = ioca.Ablation(keep=jnp.arange(5) > 0, clamp=jnp.full(5, 0.5))
+        >>> logits, activations = model.apply(variables, x, ablation)
+        >>> float(activations[0, 0])
+        0.5
     """
 
     keep: Bool[ArrayLike, " H"] | Mapping[str, ArrayLike]
@@ -50,6 +60,11 @@ class Layer:
         positions: the axes along which a neuron repeats, pixels or tokens; ``()`` if a
             neuron is one number per example.
         vector: the axes of a neuron that is a vector, as an attention head is.
+
+    Example:
+        >>> import ioca_jax as ioca
+        >>> ioca.Layer("conv", 8, kind="conv", positions=(14, 14)).shape
+        (14, 14, 8)
     """
 
     name: str
@@ -69,6 +84,12 @@ class Network(Protocol):
     """What measures and ablations need of a network.
 
     Networks are static arguments under ``jit``, so they hash.
+
+    Example:
+        >>> import ioca_jax as ioca
+        >>> model = ioca.MLP(hidden=(3, 2), num_classes=2)
+        >>> isinstance(model, ioca.Network), model.num_neurons
+        (True, 5)
     """
 
     @property

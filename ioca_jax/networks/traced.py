@@ -75,8 +75,16 @@ def trace_network(
             that match nothing.
 
     Example:
-        >>> network = ioca.trace_network(model.apply, variables, x)
-        >>> logits, activations = network.apply(variables, x)
+        >>> import jax, jax.numpy as jnp, ioca_jax as ioca
+        >>> def apply(variables, x):
+        ...     return jax.nn.gelu(x @ variables["first"]) @ variables["second"]
+        >>> variables = {"first": jnp.ones((4, 3)), "second": jnp.ones((3, 2))}
+        >>> network = ioca.trace_network(apply, variables, jnp.ones((5, 4)))
+        >>> [(layer.name, layer.num_neurons) for layer in network.layers]
+        [('first', 3)]
+        >>> logits, activations = network.apply(variables, jnp.ones((5, 4)))
+        >>> logits.shape, activations.shape
+        ((5, 2), (5, 3))
     """
     if pool not in POOLS:
         raise ValueError(f"pool: expected one of {', '.join(POOLS)}, got {pool!r}")

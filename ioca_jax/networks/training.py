@@ -57,6 +57,12 @@ class TrainConfig:
         learning_rate: of the optimiser.
         l2: weight of the sum of squared kernel entries in the loss.
         optimizer: ``adam``, ``momentum`` (SGD with momentum 0.9) or ``sgd``.
+
+    Example:
+        >>> import ioca_jax as ioca
+        >>> config = ioca.TrainConfig(epochs=5, optimizer="momentum", learning_rate=0.1)
+        >>> config.batch_size
+        32
     """
 
     epochs: int = 10
@@ -100,6 +106,18 @@ class Trained:
             validation split at the epoch's end. Empty for networks trained elsewhere.
         snapshots: the variables after each of the epochs that ``train`` was told to
             keep, in their order; leaves begin with S.
+
+    Example:
+        >>> import numpy as np, ioca_jax as ioca
+        >>> x = np.random.default_rng(0).normal(size=(400, 2))
+        >>> y = (x[:, 0] > 0).astype(int)
+        >>> data = ioca.Dataset.from_arrays(x[:300], y[:300], x[300:], y[300:])
+        >>> model = ioca.MLP(hidden=(8,), num_classes=2)
+        >>> trained = ioca.train(model, data, ioca.TrainConfig(epochs=2), seeds=(0, 1))
+        >>> trained.history["validation_accuracy"].shape
+        (2, 2)
+        >>> trained.network(1)["params"]["dense_0"]["kernel"].shape
+        (2, 8)
     """
 
     variables: Any
@@ -173,6 +191,17 @@ def train(
         ValueError: no seeds, a seed twice or out of range, a model with another number
             of classes than the data, a batch larger than the training split, variables
             of other networks than these, or epochs to keep past the end of training.
+
+    Example:
+        >>> import numpy as np, ioca_jax as ioca
+        >>> x = np.random.default_rng(0).normal(size=(400, 2))
+        >>> y = (x[:, 0] > 0).astype(int)
+        >>> data = ioca.Dataset.from_arrays(x[:300], y[:300], x[300:], y[300:])
+        >>> model = ioca.MLP(hidden=(8,), num_classes=2)
+        >>> config = ioca.TrainConfig(epochs=10, learning_rate=0.01)
+        >>> trained = ioca.train(model, data, config, seeds=(0, 1))
+        >>> bool((trained.history["validation_accuracy"][:, -1] > 0.9).all())
+        True
     """
     numbers = checked_seeds(seeds)
     check_fit(model, data, config)

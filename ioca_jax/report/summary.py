@@ -39,6 +39,12 @@ def summarize(
         neurons; areas under the accuracy curves; and, as far as the tables are there,
         rank correlations, hypotheses, pairs and groups, changes through training, and
         verdicts on the paper's claims.
+
+    Example:
+        >>> import ioca_jax as ioca
+        >>> results = ioca.load_results("runs/demo")  # of make demo, say
+        >>> "Test error" in ioca.summarize(results)
+        True
     """
     tables = tabulate(results) if tables is None else tables
     kept = converged(results)

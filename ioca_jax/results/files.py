@@ -139,6 +139,12 @@ def load_results(workdir: str | os.PathLike, *, lazy: bool | None = None) -> xr.
         FileNotFoundError: no results there.
         ValueError: a file that is not a results file, or has changed since it was
             written.
+
+    Example:
+        >>> import ioca_jax as ioca
+        >>> results = ioca.load_results("runs/demo")  # of make demo, say
+        >>> results["score"].dims
+        ('seed', 'measure', 'neuron')
     """
     path = pathlib.Path(workdir)
     path = path if path.suffix == ".nc" else path / RESULTS_FILE

@@ -65,6 +65,12 @@ class StudyConfig:
     """Everything that decides a run's results; the command line's flags are its fields.
 
     Each field's meaning is its help text, ``field.metadata["help"]``.
+
+    Example:
+        >>> import ioca_jax as ioca
+        >>> config = ioca.StudyConfig(hidden=(30, 20), seeds=tuple(range(10)))
+        >>> config.model(num_classes=10).num_neurons
+        50
     """
 
     dataset: str = _field(

@@ -116,6 +116,16 @@ def run_study(
             takes more memory or disk than there is.
         OSError: a folder that cannot be written or is in use, or data that is not
             there.
+
+    Example:
+        >>> import numpy as np, ioca_jax as ioca
+        >>> x = np.random.default_rng(0).normal(size=(400, 2))
+        >>> y = (x[:, 0] > 0).astype(int)
+        >>> data = ioca.Dataset.from_arrays(x[:300], y[:300], x[300:], y[300:])
+        >>> config = ioca.StudyConfig(hidden=(8,), seeds=(0, 1), permutations=0)
+        >>> results = ioca.run_study(config, "runs/small", data=data, draw=False)
+        >>> results["accuracy"].dims
+        ('seed', 'clamp', 'scope', 'ordering', 'step')
     """
     shard = shard or Shard()
     if seeds_at_once is not None and seeds_at_once < 1:
@@ -348,6 +358,12 @@ def load_networks(workdir: str | os.PathLike) -> tuple[MLP | CNN | None, Any]:
     Raises:
         FileNotFoundError: no finished run there.
         ValueError: a file that has changed since it was written.
+
+    Example:
+        >>> import ioca_jax as ioca
+        >>> model, variables = ioca.load_networks("runs/demo")  # of make demo, say
+        >>> len(variables["params"]["dense_0"]["bias"])  # networks
+        8
     """
     results = load_results(workdir)
     variables = read_networks(workdir)
@@ -386,6 +402,19 @@ def merge_runs(
             in two of them, seeds missing, or a file that has changed since it was
             written.
         FileNotFoundError: a folder without a finished run.
+
+    Example:
+        >>> import numpy as np, ioca_jax as ioca
+        >>> x = np.random.default_rng(0).normal(size=(400, 2))
+        >>> y = (x[:, 0] > 0).astype(int)
+        >>> data = ioca.Dataset.from_arrays(x[:300], y[:300], x[300:], y[300:])
+        >>> config = ioca.StudyConfig(hidden=(8,), seeds=(0, 1, 2, 3), permutations=0)
+        >>> for i in range(2):
+        ...     folder, shard = f"runs/shard_{i}", ioca.Shard(i, 2)
+        ...     _ = ioca.run_study(config, folder, data=data, shard=shard, draw=False)
+        >>> results = ioca.merge_runs(["runs/shard_0", "runs/shard_1"], "runs/all")
+        >>> results["seed"].values.tolist()
+        [0, 1, 2, 3]
     """
     if not folders:
         raise ValueError("expected the folders of one or more finished runs, got none")

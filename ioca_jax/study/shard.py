@@ -15,6 +15,11 @@ class Shard:
 
     Raises:
         ValueError: an index out of range.
+
+    Example:
+        >>> import ioca_jax as ioca
+        >>> ioca.Shard.parse("1/4").seeds(ioca.StudyConfig(seeds=(0, 1, 2, 3, 4, 5)))
+        (1, 5)
     """
 
     index: int = 0
