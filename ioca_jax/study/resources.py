@@ -8,13 +8,15 @@ multiplications and additions over a rate that small networks reach.
 import math
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 
 from ioca_jax.data import Dataset
 from ioca_jax.devices import device_mesh
+from ioca_jax.networks.cnn import CNN
 from ioca_jax.networks.mlp import MLP
 from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import bytes_per_seed
@@ -25,7 +27,7 @@ from ioca_jax.study.config import StudyConfig
 from ioca_jax.study.given import GivenNetworks
 from ioca_jax.study.labels import variants
 
-# Results and networks of all seeds: those of the chunks, joined, and being written.
+# Results and networks of a chunk: computed, joined with others, and being written.
 _COPIES = 3
 # Floating-point operations a second of a device, of networks of 100 neurons a layer.
 _RATE_OF_A_CPU, _RATE_OF_AN_ACCELERATOR = 1e10, 1e13
@@ -65,16 +67,21 @@ def count_needs(
     """Counts what a study takes that trains its networks, or is given some."""
     num_train, *shape = data.train.x.shape
     num_validation = len(data.validation.y)
-    training, of_training = 0, 0.0
+    example = jax.ShapeDtypeStruct((1, *shape), data.train.x.dtype)
     if given:
-        weights = given.num_weights
+        variables = jax.eval_shape(
+            lambda leaves: jax.tree.map(lambda leaf: leaf[0], leaves), given.variables
+        )
     else:
-        example = jax.ShapeDtypeStruct((1, *shape), data.train.x.dtype)
         variables = jax.eval_shape(network.init, jax.random.key(0), example)
-        weights = sum(leaf.size for leaf in jax.tree.leaves(variables))
+    weights = sum(leaf.size for leaf in jax.tree.leaves(variables))
+    forward, above = _operations_of_example(network, variables, example)
+    training, of_training = 0, 0.0
+    if not given:
         train_config, kept = config.train_config(), len(config.trajectory_epochs)
         training = bytes_per_seed(network, train_config, data, kept)
-        of_training = 6.0 * weights * num_train * config.epochs
+        # Backwards is twice forwards.
+        of_training = 3.0 * forward * num_train * config.epochs
     tables = network.num_neurons * (config.num_codes - 1) * network.num_classes
     of_permutations = 2.0 * config.permutations * num_validation * tables
     sizes = _axes(config, network, data, 0 if given else config.epochs)
@@ -85,7 +92,7 @@ def count_needs(
         permutations=4 * config.permutations * num_validation,
         operations=of_training
         + of_permutations
-        + _operations_of_curves(config, network, weights, len(data.test.y)),
+        + _operations_of_curves(config, network, above, len(data.test.y)),
     )
 
 
@@ -132,22 +139,51 @@ def _bytes_of_results(sizes: Mapping[str, int]) -> int:
     )
 
 
+def _operations_of_example(
+    network: Network, variables: Any, example: Any
+) -> tuple[float, list[float]]:
+    """Of one example, from input to logits, and from each layer's outputs to these."""
+    forward = _operations(network.apply, variables, example)
+    layers = range(len(network.layers))
+    if not isinstance(network, (MLP, CNN)):  # to lower each part would take long
+        return forward, [forward / 2 for _ in layers]
+    below = [
+        _operations(partial(network.prefix, layer=layer), variables, example)
+        for layer in layers
+    ]
+    return forward, [forward - operations for operations in below]
+
+
+def _operations(function: Callable, *shapes: Any) -> float:
+    """As XLA counts them before it optimises."""
+    counted: Any = jax.jit(function).lower(*shapes).cost_analysis()
+    return float(counted["flops"])
+
+
 def _operations_of_curves(
-    config: StudyConfig, network: Network, weights: int, num_test: int
+    config: StudyConfig, network: Network, above: Sequence[float], num_test: int
 ) -> float:
-    """Operations of one network's curves; each neuron is in two scopes, and alone."""
+    """Operations of one network's curves; each neuron is in two scopes, and alone.
+
+    A step computes what lies above its neuron's layer. With constants an ``MLP`` gets
+    by with less: a neuron changes the sums of the next layer by one product each.
+    """
     orders = 2 * len(config.measures) + config.random_orders
-    curves = len(config.clamps) * (2 * orders + 1)
-    if isinstance(network, MLP):  # a neuron changes what lies above its layer
+    whole = sum(
+        layer.num_neurons * operations
+        for layer, operations in zip(network.layers, above, strict=True)
+    )
+    by_constants = whole
+    if isinstance(network, MLP):
         widths = (*network.hidden, network.num_classes)
-        above = [a * b for a, b in zip(widths[1:], widths[2:], strict=False)]
-        of_neurons = sum(
-            width * (widths[layer + 1] + sum(above[layer:]))
+        above_next = [2 * a * b for a, b in zip(widths[1:], widths[2:], strict=False)]
+        by_constants = sum(
+            width * (2 * widths[layer + 1] + sum(above_next[layer:]))
             for layer, width in enumerate(network.hidden)
         )
-    else:  # half of the network for each neuron, weights used once for each example
-        of_neurons = network.num_neurons * weights / 2
-    return 2.0 * num_test * of_neurons * curves
+    resampled = sum(clamp.startswith("resample") for clamp in config.clamps)
+    of_clamps = resampled * whole + (len(config.clamps) - resampled) * by_constants
+    return float(num_test * (2 * orders + 1) * of_clamps)
 
 
 def check_fits(
@@ -158,22 +194,28 @@ def check_fits(
     ``num_networks`` are those of the run or its shard; the folder, which need not exist
     yet, holds ``num_finished`` of them.
     """
-    of_all = num_networks * (needs.results + needs.network)
+    of_one = needs.results + needs.network
     parts = {
-        f"results and weights of {num_networks:,} networks; give fewer seeds (or "
-        "shards of them), random_orders or hidden neurons": _COPIES * of_all,
+        "results and weights of one network; give fewer random_orders or hidden "
+        "neurons": _COPIES * of_one,
         "training of one network; give fewer hidden neurons": needs.training,
         "permuted labels; give fewer permutations": needs.permutations,
     }
     largest = max(parts, key=lambda part: parts[part])
     in_memory = sum(parts.values())
     _check("memory", in_memory, free_memory(), largest)
+    # Networks lie in the chunks, and beside them until these are removed; results are
+    # compressed the second time.
     missing = max(0, num_networks - num_finished)
-    on_disk = missing * (needs.results + needs.network) + num_networks * needs.network
+    on_disk = missing * of_one + num_networks * needs.network
     place = folder.absolute()
     while not place.exists():
         place = place.parent
-    _check("disk", on_disk, shutil.disk_usage(place).free, next(iter(parts)))
+    most = (
+        f"results and weights of {num_networks:,} networks; give fewer seeds (or "
+        "shards of them), random_orders or hidden neurons"
+    )
+    _check("disk", on_disk, shutil.disk_usage(place).free, most)
     return in_memory, on_disk
 
 

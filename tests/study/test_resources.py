@@ -42,12 +42,12 @@ def test_bytes_are_those_of_the_results(tiny_run):
     [
         (
             {"seeds": (*range(1_000_000),)},
-            "memory: expected a study that fits in the 8.0 GB that are free, got one "
+            "disk: expected a study that fits in the 50.0 GB that are free, got one "
             "that takes .* GB or more, .* GB too much, most of it for results and "
             "weights of 1,000,000 networks; give fewer seeds ",
         ),
-        ({"random_orders": 1_000_000}, "memory: .* results and weights of 8 networks;"),
-        ({"random_orders": 10**12}, "memory: .* results and weights of 8 networks;"),
+        ({"random_orders": 1_000_000}, "memory: .* results and weights of one network"),
+        ({"random_orders": 10**12}, "memory: .* results and weights of one network"),
         (
             {"permutations": 10_000_000},
             "memory: .* got one that takes 40.0 GB or more, 32.0 GB too much, most of "
@@ -114,6 +114,30 @@ def test_long_work_is_told_before_it_starts(mnist5k, capsys):
         "This takes 3.0 hours, by order of magnitude; stop it at any time, the same "
         "command goes on from what is finished\n"
     )
+
+
+def test_operations_are_counted_at_every_pixel():
+    data = own_data(num_inputs=64)
+    config = ioca.StudyConfig(
+        architecture="cnn", channels=(6, 4), hidden=(5,), epochs=3, permutations=0,
+        measures=("entropy",), random_orders=1, clamps=("mean", "resample"),
+    )  # fmt: skip
+    model = config.model(4, (8, 8, 1))
+    first, second = 2 * 9 * 1 * 6 * 64, 2 * 9 * 6 * 4 * 16
+    dense = [2 * 4 * 4 * 5, 2 * 5 * 4]
+    training = 3 * (first + second + sum(dense)) * len(data.train.y) * config.epochs
+    above = [second + sum(dense), sum(dense), dense[1]]
+    a_curve = sum(n * o for n, o in zip((6, 4, 5), above, strict=True))
+    # Three orders, each neuron in two scopes, and once alone; two clamps.
+    curves = len(data.test.y) * 2 * (2 * 3 + 1) * a_curve
+    found = resources.count_needs(config, model, data).operations
+    assert (training + curves) / 2 < found < 2 * (training + curves)
+    # An MLP's neurons are cheaper with constants than with donors.
+    constant, resampled = (
+        needs_of(ioca.StudyConfig(clamps=(clamp,)), data).operations
+        for clamp in ("mean", "resample")
+    )
+    assert resampled > 1.5 * constant
 
 
 def test_more_interactions_and_looks_along_training_take_more(mnist5k):
