@@ -23,9 +23,21 @@ def blocks(language: str, documents: Sequence[str] = DOCUMENTS) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", "\n".join(texts), re.DOTALL)
 
 
+GUIDES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md"))
+
+
 def commands(program: str) -> list[list[str]]:
-    lines = [line for block in blocks("console") for line in block.splitlines()]
+    """Commands of the documents; ``ioca JOB`` is ``python -m experiments.JOB``."""
+    lines = [
+        line
+        for block in blocks("console", [*DOCUMENTS, *GUIDES])
+        for line in block.splitlines()
+    ]
     words = [shlex.split(line[1:], comments=True) for line in lines if line[0] == "$"]
+    for word in words:
+        if word[0] == "ioca":
+            job = "run_study" if word[1] == "run" else word[1]
+            word[:2] = ["python", "-m", f"experiments.{job}"]
     inline = re.findall(
         r"`((?:make|python) [^`]*)`",
         "\n".join((ROOT / name).read_text() for name in DOCUMENTS),
@@ -90,7 +102,8 @@ def test_the_jobs_and_flags_that_are_named_exist():
     for _, dash_m, module, *arguments in commands("python"):
         if module.startswith("experiments."):
             assert dash_m == "-m"
-            jobs.setdefault(module, []).extend(arguments)
+            known = [a for a in arguments if not a.startswith("--flagfile=runs/")]
+            jobs.setdefault(module, []).extend(known)
     assert "experiments.run_study" in jobs
     for module, arguments in jobs.items():
         with command_line.loaded(module, *arguments):
@@ -126,3 +139,9 @@ def test_documents_name_files_that_exist():
         for link in re.findall(r"\]\(([^)]+)\)", (ROOT / name).read_text()):
             if "://" not in link:
                 assert (ROOT / link).exists(), link
+
+
+def test_the_reference_has_every_public_name():
+    pages = [path.read_text() for path in (ROOT / "docs" / "api").glob("*.md")]
+    named = re.findall(r"^\.\. auto(?:class|function):: (\w+)$", "\n".join(pages), re.M)
+    assert sorted(named) == sorted(ioca.__all__)
