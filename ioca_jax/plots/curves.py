@@ -80,7 +80,8 @@ def bias_balancing(results: xr.Dataset, measure: str = "mutual_information") -> 
 def difference_curves(results: xr.Dataset, table: pd.DataFrame) -> Figure:
     """Accuracy of each order minus that of random orders, by a table.
 
-    Panels as in ``ablation_curves``; bands of 95 % are simultaneous over all steps.
+    Panels as in ``ablation_curves``. A line is thick where its 95 % band, simultaneous
+    over all steps, excludes 0; the bands overlap too much to be drawn.
     """
     scopes, clamps = _scopes_and_clamps(selection.with_few_layers(results))
     title = "Accuracy difference from random orders"
@@ -90,15 +91,19 @@ def difference_curves(results: xr.Dataset, table: pd.DataFrame) -> Figure:
     for (clamp, scope), axes in panels.items():
         for index, (order, look) in enumerate(looks.items()):
             line = by_line[clamp, scope, *order]
+            step, mean = line["step"].to_numpy(), line["mean"].to_numpy()
             markers = style.marker_positions(len(line), index, len(looks))
-            axes.plot(line["step"], line["mean"], markevery=markers, **look)
-            style.draw_band(axes, line["step"], line["low"], line["high"], look)
+            axes.plot(step, mean, markevery=markers, linewidth=0.8, **look)
+            is_shown = (line["low"] > 0) | (line["high"] < 0)
+            shown = np.where(is_shown, mean, np.nan)
+            axes.plot(step, shown, color=look["color"], linewidth=3, alpha=0.6)
         axes.axhline(0, **style.REFERENCE)
         if scope == scopes[0]:
             axes.set_ylabel("accuracy difference")
     zero = {selection.random_label(results): style.REFERENCE}
-    band = {"band: 95 %, simultaneous over all steps": style.BAND}
-    style.add_legend(figure, style.drawn_entries(figure.axes[0]) | zero | band)
+    label = "thick: 95 % band, simultaneous over all steps, excludes 0"
+    thick = {label: {"color": "0.3", "linewidth": 3}}
+    style.add_legend(figure, style.drawn_entries(figure.axes[0]) | zero | thick)
     return figure
 
 
@@ -128,11 +133,16 @@ def order_effects(results: xr.Dataset, table: pd.DataFrame) -> Figure:
         axes.tick_params(labelsize="small")
         if clamp == clamps[-1]:
             axes.set_xlabel("area difference", fontsize="small")
-    looks = [style.look(index) for index in range(2)]
-    entries = dict(zip(style.DIRECTIONS.values(), looks, strict=True))
     dot = {"color": "0.3", "marker": "o", "linestyle": "", "markersize": 5}
-    entries["significant (corrected p at most 0.05)"] = dot
-    entries["not significant"] = dot | {"mfc": "white"}
+    hollow = {"mfc": "white"}
+    is_any = significant(table["p_corrected"].to_numpy(), ALPHA).any()
+    looks = [style.look(index) | ({} if is_any else hollow) for index in range(2)]
+    entries = dict(zip(style.DIRECTIONS.values(), looks, strict=True))
+    if is_any:
+        entries["significant (corrected p at most 0.05)"] = dot
+        entries["not significant"] = dot | hollow
+    else:
+        entries["none is significant (corrected p at most 0.05)"] = dot | hollow
     entries["95 % interval over networks"] = {"color": "0.3"}
     style.add_legend(figure, entries)
     return figure
@@ -180,40 +190,68 @@ def published_points(results: xr.Dataset, points: pd.DataFrame) -> Figure:
 def class_curves(
     results: xr.Dataset, ranked_by: str, direction: str = "ascending"
 ) -> Figure:
-    """Accuracy of each class along one order, mean over networks and draws."""
+    """Accuracy of each class along one order, mean over networks and draws.
+
+    Whiskers at every second marker are ± one standard deviation over networks.
+    """
     kept = selection.select_converged(results, "class_curves", ranked_by=ranked_by)
     scopes, clamps = _scopes_and_clamps(kept)
     title = f"Accuracy of each class: {style.order_label(ranked_by, direction)}"
     figure, panels = _accuracy_panels(results, title, scopes, clamps)
-    share = _shares_by_class(kept, orderings_of(kept, ranked_by, direction))
-    classes = kept.sizes["class"]
+    chosen = orderings_of(kept, ranked_by, direction)
+    means, spreads = _shares_by_class(kept, chosen)
+    classes, networks = kept.sizes["class"], kept.sizes["seed"]
     for (clamp, scope), axes in panels.items():
-        here = share.sel(clamp=clamp, scope=scope).dropna("step", how="all")
+        here = means.sel(clamp=clamp, scope=scope).dropna("step", how="all")
+        step = here["step"].values
+        spread = spreads.sel(clamp=clamp, scope=scope, step=step)
         for index in range(classes):
             look = style.dashed_look(
                 index, label=f"class {kept['class'].values[index]}"
             )
-            markers = style.marker_positions(here.sizes["step"], index, classes)
-            accuracy = here.isel({"class": index})
-            axes.plot(here["step"], accuracy, markevery=markers, **look)
+            start, stride = style.marker_positions(len(step), index, classes)
+            mean = here.isel({"class": index}).values
+            axes.plot(step, mean, markevery=(start, stride), **look)
+            if networks > 1:
+                every = (start, 2 * stride)
+                whiskers = {"ecolor": look["color"], "alpha": 0.5, "fmt": "none"}
+                deviation = spread.isel({"class": index}).values
+                axes.errorbar(step, mean, deviation, errorevery=every, **whiskers)
         axes.set_ylim(0, 1)
-    style.add_legend(figure, style.drawn_entries(figure.axes[0]))
+    label = f"whisker: ± standard deviation over {networks} networks"
+    tick = {"color": "0.3", "marker": "|", "markersize": 12, "linestyle": ""}
+    entries = style.drawn_entries(figure.axes[0])
+    style.add_legend(figure, entries | ({label: tick} if networks > 1 else {}))
     return figure
 
 
-def _shares_by_class(results: xr.Dataset, orderings: np.ndarray) -> xr.DataArray:
-    """Accuracy of each class, mean over networks and draws; NaN past a scope's end."""
+def _shares_by_class(
+    results: xr.Dataset, orderings: np.ndarray
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Accuracy of each class, mean over draws: mean and deviation over networks.
+
+    The mean is NaN past a scope's end, the deviation is NaN for a single network.
+    """
     correct = results["correct"].isel(ordering=orderings)
     axes = ("clamp", "scope", "step", "class")
     correct = correct.transpose("seed", "ordering", *axes)
 
     def count(piece: xr.Dataset) -> dict[str, np.ndarray]:
-        return {"counts": piece["correct"].values.sum(axis=(0, 1), dtype=int)[None]}
+        of_network = piece["correct"].values.sum(axis=1, dtype=np.int64)
+        sums = of_network.sum(axis=0), (of_network**2).sum(axis=0)
+        return {"total": sums[0][None], "squares": sums[1][None]}
 
-    counts = over_seeds(correct.to_dataset(name="correct"), count)["counts"].sum(axis=0)
-    total = correct.isel(seed=0, ordering=0, drop=True).copy(data=counts)
-    number = results.sizes["seed"] * len(orderings)
-    return total.where(total >= 0) / (number * results["class_size"])
+    sums = over_seeds(correct.to_dataset(name="correct"), count)
+    total, squares = (sums[name].sum(axis=0) for name in ("total", "squares"))
+    number = results.sizes["seed"]
+    variance = (squares - total**2 / number) / max(number - 1, 1)
+    variance = np.where(number > 1, np.maximum(variance, 0), np.nan)
+    labels = correct.isel(seed=0, ordering=0, drop=True)
+    examples = len(orderings) * results["class_size"]
+    mean = labels.copy(data=total / number)
+    return mean.where(mean >= 0) / examples, labels.copy(
+        data=np.sqrt(variance)
+    ) / examples
 
 
 def _accuracy_panels(

@@ -1,15 +1,20 @@
 """Measures of single neurons, and the effects of ablating them."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
 from ioca_jax.inference.class_damage import class_correlations
+from ioca_jax.inference.interactions import LEAST_FOR_INTERVALS
+from ioca_jax.inference.statistics import mean_interval
 from ioca_jax.plots import selection, style
-from ioca_jax.results.selection import layers_of, neurons_of, readable
+from ioca_jax.results.selection import layers_of, neurons_of, over_seeds, readable
 
+_GROUPS = 10  # of a layer's neurons
+_SHOWN: style.Look = {"color": "black", "marker": ".", "linestyle": "", "markersize": 4}
 MEASURES_IN_A_FIGURE = 5  # more lines or panels are not legible
 
 
@@ -92,35 +97,71 @@ def single_effects(results: xr.Dataset, clamp: str | None = None) -> Figure:
 
 
 def class_costs(results: xr.Dataset, measure: str, clamp: str | None = None) -> Figure:
-    """Change of each class's accuracy when one neuron is ablated, in the first network.
+    """Change of each class's accuracy when one neuron is ablated, by its measure.
 
-    A panel per layer: classes by neurons in ascending order of the measure. The default
-    clamp is the first one of the results.
+    A panel per layer: classes by tenths of the layer's neurons, in ascending order of
+    the measure; a cell is the mean over the tenth and over networks. A dot marks cells
+    whose 95 % interval over networks, each by itself, excludes 0. The default clamp is
+    the first one of the results.
     """
     kept = selection.select_converged(
         results, "class_costs", measure=measure, clamp=clamp
     )
     clamp = clamp or selection.labels_of(kept, "clamp")[0]
-    one = kept.isel(seed=0)
-    intact = one["correct"].isel(scope=0, ordering=0, step=0).sel(clamp=clamp)
-    change = (one["single_correct"].sel(clamp=clamp) - intact) / one["class_size"]
-    percent = 100 * change.transpose("class", "neuron").values
     layers = layers_of(kept)
-    title = "Effect of ablating one neuron on the accuracy of each class"
-    which = f"clamped to {clamp}, network of seed {int(one['seed'])}"
-    figure, panels = style.make_panels(results, title, len(layers), 1)
-    limit = style.colour_limit(percent)
-    for axes, layer in zip(panels, layers, strict=True):
-        values = percent[:, selection.neurons_in_order(one, measure, layer)]
+    intact = kept["correct"].isel(scope=0, ordering=0, step=0, drop=True)
+    needed = kept[["single_correct", "score"]].assign(intact=intact).sel(clamp=clamp)
+    costs_of = over_seeds(
+        needed,
+        lambda piece: {
+            layer: _costs_by_tenth(piece, measure, layer) for layer in layers
+        },
+    )
+    by_layer = [costs_of[layer] for layer in layers]
+    title = (
+        "Change of each class's accuracy when one neuron is ablated, clamped to "
+        f"{clamp}: mean over networks and tenths of a layer, in ascending order of "
+        f"{readable(measure)}"
+    )
+    figure, panels = style.make_panels(results, title, len(layers), 2)
+    limit = style.colour_limit(
+        np.concatenate([c.mean(axis=0).ravel() for c in by_layer])
+    )
+    for axes, layer, costs in zip(panels, layers, by_layer, strict=True):
         label = "change of accuracy\n(percentage points)"
-        style.draw_image(axes, values, "diverging", label, limit=limit)
-        axes.set_title(f"{selection.layer_name(layer)}, {which}", fontsize="medium")
+        style.draw_image(axes, costs.mean(axis=0), "diverging", label, limit=limit)
+        if len(costs) >= LEAST_FOR_INTERVALS:
+            low, high = mean_interval(costs)
+            rows, columns = np.nonzero((low > 0) | (high < 0))
+            axes.plot(columns, rows, **_SHOWN)
+        axes.set_title(selection.layer_name(layer), fontsize="medium")
         axes.set_ylabel("class")
-        axes.set_yticks(np.arange(len(values)), one["class"].values)
+        axes.set_yticks(np.arange(costs.shape[1]), kept["class"].values)
         axes.tick_params(axis="y", labelsize="x-small")
-        axes.set_xlabel(f"neurons of the layer, lowest {readable(measure)} first")
-        style.set_integer_ticks(axes)
+        groups = costs.shape[2]
+        numbers = [str(number + 1) for number in range(groups)]
+        axes.set_xticks(range(groups), numbers, fontsize="x-small")
+        axes.set_xlabel(
+            "tenth of the layer" if groups == _GROUPS else "neuron in order"
+        )
+    if kept.sizes["seed"] >= LEAST_FOR_INTERVALS:
+        style.add_legend(figure, {"95 % interval of the cell excludes 0": _SHOWN})
     return figure
+
+
+def _costs_by_tenth(results: xr.Dataset, measure: str, layer: Any) -> np.ndarray:
+    """Changes in percentage points [S, classes, tenths] of a layer."""
+    change = results["single_correct"] - results["intact"]
+    share = change / results["class_size"]
+    percent = 100 * share.transpose("seed", "class", "neuron").values
+    groups = min(_GROUPS, len(neurons_of(results, layer)))
+    of_networks = []
+    for index, of_neurons in enumerate(percent):
+        network = results.isel(seed=index)
+        ordered = selection.neurons_in_order(network, measure, layer)
+        parts = np.array_split(of_neurons[:, ordered], groups, axis=1)
+        of_networks.append(np.stack([part.mean(axis=1) for part in parts], axis=1))
+    return np.stack(of_networks)
 
 
 def class_damage(results: xr.Dataset, clamp: str | None = None) -> Figure:

@@ -9,6 +9,7 @@ import xarray as xr
 from ioca_jax.results.selection import (
     converged,
     describe_dataset,
+    describe_quantizer,
     layer_of_scope,
     layer_title,
     layers_of,
@@ -190,5 +191,5 @@ def subject(results: xr.Dataset) -> str:
     )
     return (
         f"{describe_dataset(config)}, {results.attrs['network']}, "
-        f"quantiser {results.attrs['quantizer']}, {networks}{left_out}"
+        f"{describe_quantizer(results.attrs['quantizer'])}, {networks}{left_out}"
     )

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.offsetbox import AnchoredText
 from matplotlib.patches import Patch
-from matplotlib.ticker import AsinhLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from ioca_jax.plots import selection
 from ioca_jax.results.selection import layers_of, readable
@@ -323,10 +323,31 @@ def colour_limit(values: np.ndarray) -> float:
 
 
 def set_asinh_scale(axes: Axes, values: np.ndarray) -> None:
-    """A y-axis that is linear for most of the values, and logarithmic beyond."""
+    """A y-axis that is linear for most of the values, and logarithmic beyond.
+
+    All values are within it, and its ticks are at 1 and 3 times powers of ten.
+    """
     width = _absolute_quantile(values, 0.75) or 1.0
+    finite = [0.0, *values[np.isfinite(values)]]
+    ends = np.arcsinh(np.array([min(finite), max(finite)]) / width)
+    pad = 0.05 * max(ends[1] - ends[0], 0.1)
+    low, high = width * np.sinh(ends + [-pad, pad])
     axes.set_yscale("asinh", linear_width=width)
-    axes.yaxis.set_major_locator(AsinhLocator(width, numticks=7, base=0))
+    axes.set_ylim(low, high)
+    largest = max(-low, high)
+    powers = 10.0 ** np.arange(np.floor(np.log10(width / 3)), np.log10(largest) + 1)
+    sizes = np.outer(powers, (1, 3)).ravel()
+    ticks = np.concatenate([-sizes[::-1], [0], sizes])
+    places = np.arcsinh(ticks / width)
+    # A line of text is about a twentieth of a panel's height.
+    apart = 0.09 * (ends[1] - ends[0] + 2 * pad)
+    kept = [0.0]
+    for tick, place in zip(ticks, places, strict=True):
+        is_inside = low <= tick <= high
+        far = all(abs(place - np.arcsinh(other / width)) > apart for other in kept)
+        if is_inside and far:
+            kept.append(float(tick))
+    axes.yaxis.set_major_locator(FixedLocator(sorted(kept)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter("{x:.2g}")
 

@@ -74,7 +74,8 @@ def _areas(table: pd.DataFrame) -> pd.DataFrame:
 def _errors(table: pd.DataFrame) -> Iterator[str]:
     counts = table["status"].value_counts().to_dict()
     told = ", ".join(f"{number} {status}" for status, number in counts.items())
-    yield f"Of {len(table)} runs: {told} (skipped: finished before)."
+    skipped = " (skipped: finished before)" * ("skipped" in counts)
+    yield f"Of {len(table)} runs: {told}{skipped}."
     known = table.dropna(subset=["test_error_mean"]).sort_values("test_error_mean")
     rows = known.to_dict("records")
     if rows:

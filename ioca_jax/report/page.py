@@ -20,6 +20,7 @@ from ioca_jax.results.selection import (
     compact,
     converged,
     describe_dataset,
+    describe_quantizer,
     layer_title,
     layers_of,
     neurons_of,
@@ -218,7 +219,7 @@ def _facts(results: xr.Dataset, config: Mapping[str, Any]) -> dict[str, str]:
         + (f", {diverged} diverged and left out" if diverged else ""),
         "Training": "trained elsewhere" if elsewhere else f"{config['epochs']} epochs",
         "Measures": ", ".join(readable(str(m)) for m in results["measure"].values),
-        "Quantiser": str(attrs["quantizer"]),
+        "Activations": f"{describe_quantizer(attrs['quantizer'])}, for measures",
         "Ablated neurons output": ", ".join(map(str, results["clamp"].values)),
         "Random orders": str(draws) if draws else "none",
     }

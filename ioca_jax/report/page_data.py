@@ -3,6 +3,7 @@
 Curves are means over networks; values of single neurons are those of one network.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ import xarray as xr
 from ioca_jax.inference.families import clamps_of, orders_of
 from ioca_jax.report.findings import order_name, scope_name
 from ioca_jax.results.selection import (
+    count_correct,
     layer_title,
     layers_of,
-    mean_curve,
     neurons_of,
+    num_test_examples,
     orderings_of,
+    over_seeds,
     readable,
     scope_of,
 )
@@ -50,11 +53,13 @@ def curve_data(results: xr.Dataset) -> dict[str, Any]:
     steps = {scope: _steps(results, scope, points) for scope in scopes}
     shape = len(clamps), len(scopes), len(orders)
     mean, deviation = np.full((2, *shape), None, object)
-    for i, j, k in np.ndindex(shape):
-        where = clamps[i], scopes[j]
-        curve = mean_curve(results, *where, *orders[k])[:, steps[scopes[j]]]
-        mean[i, j, k] = _plain(curve.mean("seed").values)
-        deviation[i, j, k] = _deviation(results, curve, *where, orders[k])
+    for j, scope in enumerate(scopes):
+        of_scope = _courses(results, scope, steps[scope], orders)
+        for i, k in np.ndindex(shape[0], shape[2]):
+            mean[i, j, k], deviation[i, j, k] = (
+                None if np.isnan(course[i, k]).any() else _plain(course[i, k])
+                for course in of_scope
+            )
     return {
         "clamps": clamps,
         "scopes": [
@@ -92,22 +97,38 @@ def _steps(results: xr.Dataset, scope: str, points: int) -> np.ndarray:
     return np.unique(np.linspace(0, last, points).round().astype(int))
 
 
-def _deviation(
+def _courses(
     results: xr.Dataset,
-    curve: xr.DataArray,
-    clamp: str,
     scope: str,
-    order: tuple[str, str],
-) -> list | None:
-    """Standard deviations over networks, or over draws of a single network."""
-    if curve.sizes["seed"] > 1:
-        return _plain(curve.std("seed", ddof=1).values)
-    draws = orderings_of(results, *order)
-    if len(draws) < 2:
-        return None
-    of_draws = results["accuracy"].sel(clamp=clamp, scope=scope)
-    of_draws = of_draws.isel(seed=0, ordering=draws, step=curve["step"].values)
-    return _plain(of_draws.std("ordering", ddof=1).values)
+    steps: np.ndarray,
+    orders: Sequence[tuple[str, str]],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means and deviations of the accuracy [clamps, orders, steps] of a scope."""
+    correct = results["correct"].sel(scope=scope).isel(step=steps)
+    axes = ("seed", "clamp", "ordering", "step", "class")
+    draws = [orderings_of(results, *order) for order in orders]
+
+    def summed(piece: xr.Dataset) -> dict[str, np.ndarray]:
+        """Over networks; of a single network the draws are what varies."""
+        counts = count_correct(piece["correct"].transpose(*axes).values)
+        of_orders = [counts[:, :, own] for own in draws]
+        if results.sizes["seed"] > 1:
+            of_orders = [own.mean(axis=2, keepdims=True) for own in of_orders]
+        return {
+            power: np.stack([(own**n).sum(axis=(0, 2)) for own in of_orders], 1)[None]
+            for power, n in (("total", 1), ("squares", 2))
+        }
+
+    sums = over_seeds(correct.to_dataset(name="correct"), summed)
+    total, squares = (sums[name].sum(axis=0) for name in ("total", "squares"))
+    networks = results.sizes["seed"]
+    samples = [networks if networks > 1 else len(own) for own in draws]
+    number = np.array(samples)[:, None]
+    mean = total / number
+    spread = np.maximum(squares - number * mean**2, 0) / np.maximum(number - 1, 1)
+    deviation = np.where(number > 1, np.sqrt(spread), np.nan)
+    examples = num_test_examples(results)
+    return mean / examples, deviation / examples
 
 
 def neuron_data(results: xr.Dataset) -> dict[str, Any]:
@@ -123,7 +144,8 @@ def neuron_data(results: xr.Dataset) -> dict[str, Any]:
         0, or None. Of many neurons some are left out, evenly; ``neurons`` is the number
         of all.
     """
-    one = results.isel(seed=0)
+    needed = {"score", "loss", "single_loss", "order"} & set(results.data_vars)
+    one = results[sorted(needed)].isel(seed=0).load()
     layers, orders = layers_of(one), orders_of(one)
     measures = [str(name) for name in one["measure"].values]
     layer = np.empty(one.sizes["neuron"], int)

@@ -93,6 +93,17 @@ def describe_dataset(configuration: Mapping[str, Any]) -> str:
     return f"{name} with label noise {noise:g}" if noise else name
 
 
+def describe_quantizer(quantizer: str) -> str:
+    """A quantiser in a title: ``binarised at 0``, ``8 bins of equal width``."""
+    kind, _, number = quantizer.partition(":")
+    known = {
+        "threshold": f"binarised at {number}",
+        "uniform": f"{number} bins of equal width",
+        "quantile": f"{number} bins of equal counts",
+    }
+    return known.get(kind, quantizer)
+
+
 def neurons_of(results: xr.Dataset, layer: Layer) -> np.ndarray:
     """Positions of a layer's neurons on the neuron axis."""
     return np.flatnonzero(_layer_of_neuron(results) == layer)

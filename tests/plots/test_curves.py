@@ -150,7 +150,15 @@ def test_class_curves_are_shares_of_each_class():
         correct = small()["correct"].values[:, 1, 2, 6:, :4, label]
         expected = correct.mean(axis=(0, 1)) / 20
         np.testing.assert_allclose(heights(line(axes, f"class {label}")), expected)
-    assert legend_texts(figure) == ["class 0", "class 1"]
+    (of_first, _) = axes.collections
+    share = small()["correct"].values[:, 1, 2, 6:, 0, 0].mean(axis=1) / 20
+    at_start = np.asarray(of_first.get_paths()[0].vertices)[:, 1]
+    spread = share.std(ddof=1)
+    np.testing.assert_allclose(at_start, share.mean() + [-spread, spread], atol=1e-9)
+    assert legend_texts(figure) == [
+        *("class 0", "class 1"),
+        "whisker: ± standard deviation over 3 networks",
+    ]
 
 
 def test_class_curves_need_an_order_of_the_results():
@@ -167,10 +175,14 @@ def test_difference_curves_draw_the_table():
     order = here.query("ranked_by == 'kl_selectivity' and direction == 'descending'")
     curve = line(axes, "KL selectivity, highest first")
     np.testing.assert_array_equal(heights(curve), order["mean"])
-    first = here.query("ranked_by == 'entropy' and direction == 'ascending'")
-    ends = first[["low", "high"]].to_numpy()
-    np.testing.assert_allclose(bands(axes)[0], ends[0])
-    assert legend_texts(figure)[-1] == "band: 95 %, simultaneous over all steps"
+    thin, thick = (axes.get_lines()[start:12:2] for start in (0, 1))
+    by_line = here.groupby(["ranked_by", "direction"], sort=False)
+    for one, other, (_, order) in zip(thin, thick, by_line, strict=True):
+        shown = (order["low"] > 0) | (order["high"] < 0)
+        np.testing.assert_array_equal(heights(other), order["mean"].where(shown))
+        assert other.get_linewidth() > 2 * one.get_linewidth()
+    assert np.isfinite(np.concatenate([*map(heights, thick)])).any()
+    assert legend_texts(figure)[-1].endswith("over all steps, excludes 0")
 
 
 def test_order_effects_are_filled_where_they_are_significant():
@@ -189,6 +201,13 @@ def test_order_effects_are_filled_where_they_are_significant():
     (intervals, _) = axes.collections
     ends = [np.asarray(path.vertices)[:, 0] for path in intervals.get_paths()]
     np.testing.assert_allclose(ends, here[["low", "high"]])
+
+
+def test_effects_of_which_none_is_significant_say_so():
+    table = tables()["order_effects"].assign(p_corrected=0.06)
+    texts = legend_texts(draw("order_effects", small(), table=table))
+    assert "none is significant (corrected p at most 0.05)" in texts
+    assert "not significant" not in texts
 
 
 def test_published_points_are_drawn_beside_the_curves():

@@ -33,7 +33,7 @@ def test_layers_with_names_keep_them():
     assert ticks == ["conv1", "layers/0/mlp"]
     assert legend_texts(draw("single_effects", results)) == ticks
     titles = [axes.get_title() for axes in draw("class_costs", results).axes]
-    assert [title.partition(",")[0] for title in titles[:2]] == ticks
+    assert titles[:2] == ticks
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -100,17 +100,44 @@ def test_ticks_of_effects_are_apart():
     ticks = np.array([tick for tick in axes.get_yticks() if low <= tick <= high])
     pixels = axes.transData.transform(np.stack([0 * ticks, ticks], axis=1))[:, 1]
     assert len(ticks) >= 4
+    increase = effects.values[:, 0] - 0.5
+    assert low < increase.min()
+    assert increase.max() < high
     assert np.diff(pixels).min() > 15  # a line of text
 
 
-def test_class_costs_are_of_neurons_in_ascending_order_of_the_measure():
+def test_class_costs_are_means_over_networks_in_ascending_order_of_the_measure():
     figure = draw("class_costs", small(), measure="entropy", clamp="mean")
     for layer, neurons in ((1, np.arange(4)), (2, np.arange(4, 7))):
-        name = f"layer {layer}, clamped to mean, network of seed 0"
-        (image,) = panel(figure, name).get_images()
-        scores = small()["score"].values[0, 0, neurons]
-        arranged = neurons[np.argsort(scores)]
-        change = small()["single_correct"].values[0, 1][arranged] - 15
-        np.testing.assert_allclose(np.asarray(image.get_array()), 100 * change.T / 20)
+        (image,) = panel(figure, f"layer {layer}").get_images()
+        of_networks = []
+        for seed in range(3):
+            scores = small()["score"].values[seed, 0, neurons]
+            arranged = neurons[np.argsort(scores)]
+            change = small()["single_correct"].values[seed, 1][arranged] - 15
+            of_networks.append(100 * change.T / 20)
+        expected = np.mean(of_networks, axis=0)
+        np.testing.assert_allclose(np.asarray(image.get_array()), expected)
     with pytest.raises(ValueError, match="measure to be one of entropy, .*, got 'cost"):
         plots.class_costs(small(), "cost")
+
+
+def test_class_costs_are_of_tenths_and_marked_where_they_are_not_0():
+    results = synthetic_results(hidden=(25,), seeds=6, measures=("entropy",))
+    correct = results["single_correct"]
+    correct.values[:] = 15 + np.random.default_rng(0).integers(-1, 2, correct.shape)
+    order = np.argsort(results["score"].values[:, 0], axis=1)
+    for seed, last in enumerate(order[:, -2:]):
+        correct.values[seed, :, last, 1] = 5
+    figure = draw("class_costs", results, measure="entropy", clamp="zero")
+    axes = panel(figure, "layer 1")
+    values = np.asarray(axes.get_images()[0].get_array())
+    assert values.shape == (2, 10)
+    assert values[1, -1] == pytest.approx(-50)
+    (dots,) = axes.get_lines()
+    marked = np.asarray(dots.get_xydata()).tolist()
+    assert [9, 1] in marked
+    assert len(marked) < 10
+    assert legend_texts(figure) == ["95 % interval of the cell excludes 0"]
+    single = draw("class_costs", results.isel(seed=[0]), measure="entropy")
+    assert not single.legends

@@ -22,7 +22,7 @@ from plots.drawn import (
 
 @pytest.mark.parametrize("name", sorted({*PLAIN, *INTERACTIONS, *TRAJECTORIES}))
 def test_titles_name_data_network_and_quantiser(name):
-    text = "mnist5k, 5-4-3-2 relu, quantiser threshold:0, 3 networks"
+    text = "mnist5k, 5-4-3-2 relu, binarised at 0, 3 networks"
     assert text in title(drawn(name))
 
 

@@ -119,8 +119,8 @@ function startNeurons(choices) {
   const nameOf = (i) => `${neurons.layers[neurons.layer[i]]}, neuron ${neurons.index[i]}`;
   const measures = neurons.measures.map((m, i) => [i, m.title]);
   const state = { selected: new Set() };
-  const x = addSelect(controls, "Across", measures, () => redraw());
-  const y = addSelect(controls, "Up", measures, () => redraw());
+  const x = addSelect(controls, "Horizontal axis", measures, () => redraw());
+  const y = addSelect(controls, "Vertical axis", measures, () => redraw());
   x.value = Math.max(0, neurons.measures.findIndex((m) => m.name === "entropy"));
   const second = neurons.measures.findIndex((m) => m.name === "mutual_information");
   y.value = second >= 0 ? second : measures.length - 1;
@@ -151,8 +151,8 @@ function startNeurons(choices) {
     state.select(ranked.slice(0, Math.max(1, Math.round(ranked.length / 10))), false);
   };
   for (const [text, act] of [
-    ["Select the highest tenth (across)", () => tenth(-1)],
-    ["Select the lowest tenth (across)", () => tenth(1)],
+    ["Select the highest tenth (horizontal axis)", () => tenth(-1)],
+    ["Select the lowest tenth (horizontal axis)", () => tenth(1)],
     ["Clear", () => state.select([], false)],
   ]) html("button", { type: "button", class: "action" }, controls, text).addEventListener("click", act);
   const button = html("button", { type: "button", class: "csv-neurons action" }, controls, "Download the neurons as CSV");
