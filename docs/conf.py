@@ -65,7 +65,7 @@ def _edit_docstring(
 
     lines[:] = [_PUBLIC.sub(link, line) for line in lines]
     if what == "property" and lines:  # napoleon takes what precedes a colon for a type
-        lines[0] = lines[0].replace(": ", ", ", 1)
+        lines[0] = lines[0].replace(": ", " – ", 1)
     if obj is ioca.StudyConfig:
         lines += ["", "Fields, with their defaults:", ""]
         for field in dataclasses.fields(obj):
