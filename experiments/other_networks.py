@@ -67,10 +67,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "interactions": True,
     },
     "mnist_cnn": {"dataset": "mnist", "interactions": True, **_CNN},
-    "mnist_cnn_gelu": {"dataset": "mnist", "activation": "gelu", **_CNN},
-    "mnist_cnn_batch_norm": {"dataset": "mnist", "batch_norm": True, **_CNN},
+    "mnist_cnn_gelu": {"dataset": "mnist", "activation": "gelu", **_CNN, "epochs": 2},
+    "mnist_cnn_batch_norm": {
+        "dataset": "mnist",
+        "batch_norm": True,
+        **_CNN,
+        "epochs": 2,
+    },
     "fashion_mnist_cnn": {"dataset": "fashion_mnist", **_CNN},
-    "cifar10_cnn": {"dataset": "cifar10", **_CNN, "epochs": 4, "batch_size": 64},
+    "cifar10_cnn": {"dataset": "cifar10", **_CNN, "epochs": 2, "batch_size": 64},
     "mnist_transformer": {
         "dataset": "mnist",
         "activation": "gelu",
