@@ -238,7 +238,7 @@ def _page(
         ),
     }
     chart = Chart("claims", "claim network regulariser", "scope clamp measure")
-    alt = "For each claim and setting, how many comparisons hold, fail, are undecided"
+    alt = "For each claim and setting, a mark per comparison: holds, fails or undecided"
     sections = [
         Section(
             "Claims",

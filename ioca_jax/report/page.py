@@ -217,9 +217,9 @@ def _facts(results: xr.Dataset, config: Mapping[str, Any]) -> dict[str, str]:
         "Network": str(attrs["network"]),
         "Networks": f"{results.sizes['seed']} (seeds {seeds})"
         + (f", {diverged} diverged and left out" if diverged else ""),
-        "Training": "trained elsewhere" if elsewhere else f"{config['epochs']} epochs",
+        "Training": "trained elsewhere" if elsewhere else _epochs(config["epochs"]),
         "Measures": ", ".join(readable(str(m)) for m in results["measure"].values),
-        "Activations": f"{describe_quantizer(attrs['quantizer'])}, for measures",
+        "Activations": f"{describe_quantizer(attrs['quantizer'])} (for measures)",
         "Ablated neurons output": ", ".join(map(str, results["clamp"].values)),
         "Random orders": str(draws) if draws else "none",
     }
@@ -230,6 +230,10 @@ def _facts(results: xr.Dataset, config: Mapping[str, Any]) -> dict[str, str]:
             else ""
         )
     return facts
+
+
+def _epochs(number: int) -> str:
+    return f"{number} epoch{'s' if number != 1 else ''}"
 
 
 def _layers(results: xr.Dataset) -> pd.DataFrame:

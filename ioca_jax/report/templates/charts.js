@@ -70,10 +70,15 @@ const asinh = ([low, high], [from, to], width) => {
   const scale = (value) => inner(Math.asinh(value / width));
   scale.invert = (place) => width * Math.sinh(inner.invert(place));
   scale.ticks = () => {
-    const least = 10 ** Math.ceil(Math.log10(width));
     const ticks = [0];
-    for (let size = least; size <= Math.max(high, -low); size *= 10) ticks.push(size, -size);
-    return ticks.filter((tick) => tick >= low && tick <= high);
+    const place = (tick) => {
+      if (tick < low || tick > high) return;
+      if (ticks.every((other) => Math.abs(scale(other) - scale(tick)) > 22)) ticks.push(tick);
+    };
+    const last = Math.ceil(Math.log10(Math.max(high, -low)));
+    for (let power = Math.floor(Math.log10(width / 3)); power <= last; power++)
+      for (const size of [10 ** power, 3 * 10 ** power]) { place(size); place(-size); }
+    return ticks;
   };
   return scale;
 };
