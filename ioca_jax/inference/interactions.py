@@ -5,7 +5,8 @@ Positive values are redundancy, negative values synergy.
 
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,13 @@ from ioca_jax.inference.families import (
     test_family,
 )
 from ioca_jax.inference.statistics import correlation_interval, significant, spearman
-from ioca_jax.results.selection import Layer, layers_of, neurons_of, scope_of
+from ioca_jax.results.selection import (
+    Layer,
+    layers_of,
+    neurons_of,
+    over_seeds,
+    scope_of,
+)
 
 DIRECTIONS = ("redundant", "synergistic")
 JUDGED_EXAMPLES_PER_CELL = 25
@@ -29,11 +36,12 @@ LAST_LESS_FIRST = "last less first"
 CO_INFORMATION = "co_information_miller_madow"
 LEAST_FOR_INTERVALS = 3
 EFFECTS = ("loss", "accuracy")
+_PAIR_EFFECTS = tuple(f"pair_effect_{name}" for name in EFFECTS)
 UNITS = {"loss": "nat", "accuracy": "1"}
 INTERACTIONS = (
     "pair_value",
     "pair_p_value",
-    *(f"pair_effect_{name}" for name in EFFECTS),
+    *_PAIR_EFFECTS,
     "joint_information_miller_madow",
     "joint_cells",
     "redundancy_index",
@@ -54,12 +62,8 @@ def correlate_pairs(results: xr.Dataset) -> pd.DataFrame:
     columns = [(str(c), name) for c in kept["clamp"].values for name in EFFECTS]
     rows, values = [], []
     for layer in layers_of(kept):
-        pairs = pairs_of(kept, layer)
-        informational = pairs.take(kept["pair_value"], "pair_measure")
-        effects = [pairs.take(kept[f"pair_effect_{name}"], "clamp") for name in EFFECTS]
-        by_column = np.stack(effects, axis=2)  # [S, clamps, loss and accuracy, P]
-        by_column = by_column.reshape(len(by_column), len(columns), pairs.number)
-        rho = spearman(informational[:, :, None], by_column[:, None])
+        correlate = partial(_correlate_layer, pairs_of(kept, layer))
+        rho = over_seeds(kept[["pair_value", *_PAIR_EFFECTS]], correlate)["rho"]
         for column, (clamp, effect_in) in enumerate(columns):
             for index, measure in enumerate(measures):
                 of_networks = rho[:, index, column]
@@ -74,6 +78,16 @@ def correlate_pairs(results: xr.Dataset) -> pd.DataFrame:
                 )
                 values.append(of_networks)
     return test_family(rows, values, interval=correlation_interval)
+
+
+def _correlate_layer(pairs: "Pairs", results: xr.Dataset) -> dict[str, np.ndarray]:
+    """Rank correlations [S, measures, clamps and effects] over pairs."""
+    informational = pairs.take(results["pair_value"], "pair_measure")
+    effects = [pairs.take(results[name], "clamp") for name in _PAIR_EFFECTS]
+    by_column = np.stack(effects, axis=2)  # [S, clamps, loss and accuracy, P]
+    columns = by_column.shape[1] * by_column.shape[2]
+    by_column = by_column.reshape(len(by_column), columns, pairs.number)
+    return {"rho": spearman(informational[:, :, None], by_column[:, None])}
 
 
 class _Quantity(NamedTuple):
@@ -135,26 +149,14 @@ def _quantities(
     results: xr.Dataset, layer: Layer, together: Sequence[Layer]
 ) -> Iterable[_Quantity]:
     """Of one layer; groups are of a size that all layers ``together`` have."""
-    pairs = pairs_of(results, layer)
-    measures = results["pair_measure"].values.tolist()
-    found = dict(
-        zip(
-            measures,
-            np.moveaxis(pairs.take(results["pair_value"], "pair_measure"), 1, 0),
-            strict=True,
-        )
-    )
-    everything = np.ones((results.sizes["seed"], pairs.number), bool)
-    co_information = found[CO_INFORMATION]
-    is_shown = significant(pairs.take(results["pair_p_value"]), ALPHA)
-    signs = np.sign(co_information) * is_shown
-    mean = finite_mean_where(co_information, everything)
+    variables = results[["pair_value", "pair_p_value", *_PAIR_EFFECTS]]
+    means = over_seeds(variables, partial(_means_of_pairs, pairs_of(results, layer)))
+    mean = means.pop(CO_INFORMATION)
     yield _Quantity("co-information", "bit", "", mean)
-    yield _Quantity("significant pairs", "1", "", finite_mean_where(signs, everything))
+    yield _Quantity("significant pairs", "1", "", means.pop("significant"))
     for name in ("redundancy_i_min", "synergy_i_min"):
-        if name in found:
-            mean = finite_mean_where(found[name], everything)
-            yield _Quantity(name, "bit", "", mean, is_judged=False)
+        if name in means:
+            yield _Quantity(name, "bit", "", means.pop(name), is_judged=False)
     index = _median_of_groups(results, "redundancy_index", layer, together)
     yield _Quantity("groups", "1", "", index - 1)
     if "vulnerability" in results:  # earlier runs have none
@@ -164,9 +166,26 @@ def _quantities(
     yield _Quantity("O-information with class", "bit", "", bits)
     for clamp in results["clamp"].values:
         for name in EFFECTS:
-            effects = pairs.take(results[f"pair_effect_{name}"].sel(clamp=clamp))
-            mean = finite_mean_where(effects, everything)
+            mean = means[name, str(clamp)]
             yield _Quantity(f"pair effects in {name}", UNITS[name], str(clamp), mean)
+
+
+def _means_of_pairs(pairs: "Pairs", results: xr.Dataset) -> dict[Any, np.ndarray]:
+    """Means [S] over pairs: of measures by name, of effects by unit and clamp."""
+    everything = np.ones((results.sizes["seed"], pairs.number), bool)
+    found = {}
+    for name in results["pair_measure"].values.tolist():
+        if name in (CO_INFORMATION, "redundancy_i_min", "synergy_i_min"):
+            values = pairs.take(results["pair_value"].sel(pair_measure=name))
+            found[name] = finite_mean_where(values, everything)
+            if name == CO_INFORMATION:
+                is_shown = significant(pairs.take(results["pair_p_value"]), ALPHA)
+                signs = np.sign(values) * is_shown
+                found["significant"] = finite_mean_where(signs, everything)
+    for name, clamp in itertools.product(EFFECTS, results["clamp"].values):
+        values = pairs.take(results[f"pair_effect_{name}"].sel(clamp=clamp))
+        found[name, str(clamp)] = finite_mean_where(values, everything)
+    return found
 
 
 def _median_of_groups(
@@ -193,7 +212,7 @@ def _median_of_groups(
     return of_layer.astype(np.float64).median("group").transpose("seed").values
 
 
-class _Pairs(NamedTuple):
+class Pairs(NamedTuple):
     """The pairs of a layer, each once."""
 
     first: Int[np.ndarray, " P"]
@@ -201,6 +220,7 @@ class _Pairs(NamedTuple):
 
     @property
     def number(self) -> int:
+        """P."""
         return len(self.first)
 
     def take(self, values: xr.DataArray, *between: str) -> Float[np.ndarray, "S *b P"]:
@@ -209,11 +229,11 @@ class _Pairs(NamedTuple):
         return square[..., self.first, self.second].astype(np.float64)
 
 
-def pairs_of(results: xr.Dataset, layer: Layer) -> _Pairs:
+def pairs_of(results: xr.Dataset, layer: Layer) -> Pairs:
     """All pairs of neurons of a layer."""
     of_layer = neurons_of(results, layer)
     first, second = np.triu_indices(len(of_layer), 1)
-    return _Pairs(of_layer[first], of_layer[second])
+    return Pairs(of_layer[first], of_layer[second])
 
 
 def has_interactions(results: xr.Dataset) -> bool:

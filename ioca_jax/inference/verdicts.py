@@ -18,6 +18,7 @@ independent given the class are called synergistic no more often than the level.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -33,6 +34,7 @@ from ioca_jax.inference.interactions import (
     EFFECTS,
     JUDGED_EXAMPLES_PER_CELL,
     UNITS,
+    Pairs,
     above_chance_with_interactions,
     direction_shown,
     finite_mean_where,
@@ -45,6 +47,7 @@ from ioca_jax.results.selection import (
     layer_title,
     neurons_of,
     orderings_of,
+    over_seeds,
     readable,
     scope_of,
 )
@@ -78,7 +81,11 @@ def test_hypotheses(
     need_seeds(kept, alpha, two_sided=True)
     # At once: by single operations, each would be compiled.
     measure = jax.jit(mutual_information_miller_madow)
-    alone = np.asarray(measure(kept["joint_count"].values), np.float64)
+
+    def measure_piece(piece: xr.Dataset) -> dict[str, np.ndarray]:
+        return {"bits": np.asarray(measure(piece["joint_count"].values), np.float64)}
+
+    alone = over_seeds(kept[["joint_count"]], measure_piece)["bits"]
     rows, effects, beyond_others = [], [], []
     for hypothesis in hypotheses.to_dict("records"):
         about = {
@@ -126,9 +133,9 @@ def _evidence(
     chosen = is_in_quarter[:, pairs.first] | is_in_quarter[:, pairs.second]
 
     def of_pairs(instrument: str, unit: str, values: xr.DataArray) -> _Evidence:
-        taken = pairs.take(values)
-        means = (finite_mean_where(taken, some) for some in (chosen, ~chosen))
-        return _Evidence(instrument, unit, quarter, *means)
+        parts = {"values": values, "chosen": (("seed", "pair"), chosen)}
+        means = over_seeds(xr.Dataset(parts), partial(_means_by_choice, pairs))
+        return _Evidence(instrument, unit, quarter, means["chosen"], means["others"])
 
     bits = results["pair_value"].sel(pair_measure=CO_INFORMATION)
     yield of_pairs("co-information", "bit", bits)
@@ -136,6 +143,15 @@ def _evidence(
     for name in EFFECTS:
         effects = results[f"pair_effect_{name}"].sel(clamp=about["clamp"])
         yield of_pairs(f"pair effects in {name}", UNITS[name], effects)
+
+
+def _means_by_choice(pairs: Pairs, piece: xr.Dataset) -> dict[str, np.ndarray]:
+    """Means [S] over the chosen pairs, and over the others."""
+    values, chosen = pairs.take(piece["values"]), piece["chosen"].values
+    return {
+        "chosen": finite_mean_where(values, chosen),
+        "others": finite_mean_where(values, ~chosen),
+    }
 
 
 def _group_of(

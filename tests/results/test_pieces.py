@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import pandas as pd
+import processes
 import pytest
 import xarray as xr
 from synthetic import planted_joint_results, planted_results
@@ -169,3 +170,40 @@ def test_work_on_many_networks_holds_few_of_them(tmp_path, monkeypatch):
             held_bytes = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             assert held_bytes < many.nbytes / 3, work
+
+
+_REPORTING = """
+import pathlib, sys
+from ioca_jax.inference.tables import tabulate
+from ioca_jax.report.summary import summarize
+from ioca_jax.results.files import load_results
+
+def peak():
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])
+
+with load_results(sys.argv[1], lazy=True) as results:
+    tabulate(results.isel(seed=slice(8)))  # imported, compiled
+    before = peak()
+    tables = tabulate(results)
+    summarize(results, tables)
+    print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+def test_a_report_holds_less_than_the_study(tmp_path):
+    """Of 3,000 networks, in a process of its own."""
+    results = planted_results(seeds=50)
+    counts = np.full((50, 50, 2, 2), 100, np.int32)
+    results["joint_count"] = (("seed", "neuron", "code", "class"), counts)
+    many = xr.concat([results] * 60, "seed", data_vars="minimal")
+    many = many.assign_coords(seed=np.arange(3000)).assign_attrs(
+        PLACES | {"seconds": '{"compiling": 0}'}
+    )
+    many.attrs["configuration"] = '{"dataset": "mnist5k", "epochs": 1}'
+    pieces.save_study(pieces.join_seeds([held(many)], range(3000)), tmp_path)
+    done = processes.run("-c", _REPORTING, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 0.6 * many.nbytes
