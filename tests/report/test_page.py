@@ -7,9 +7,16 @@ import pandas as pd
 import pytest
 import xarray as xr
 from pages import Page
-from synthetic import joint_results, synthetic_results, with_layer_names
+from synthetic import (
+    joint_results,
+    planted_joint_results,
+    synthetic_results,
+    with_layer_names,
+)
 
 from ioca_jax.report.page import run_page
+from ioca_jax.results import selection
+from ioca_jax.results.files import load_results, write_results
 
 
 def described(results: xr.Dataset) -> xr.Dataset:
@@ -157,3 +164,12 @@ def test_networks_that_all_diverged_have_a_page_without_curves():
     page = Page(run_page(results, {}))
     assert "curves" not in page.data
     assert "All 2 networks diverged in training." in page.text
+
+
+def test_results_that_are_read_in_pieces_give_the_same_page(tmp_path, monkeypatch):
+    results = described(planted_joint_results())
+    write_results(results, tmp_path / "study.nc")
+    expected = run_page(results, {})
+    assert Page(expected).data["neurons"]["in_network"][0]
+    monkeypatch.setattr(selection, "PIECE_BYTES", 1)  # a network at a time
+    assert run_page(load_results(tmp_path, lazy=True), {}) == expected
