@@ -17,7 +17,7 @@ from jaxtyping import Float
 from ioca_jax.inference.families import above_chance, clamps_of, test_family
 from ioca_jax.inference.statistics import correlation_interval, spearman
 from ioca_jax.measures.information import class_divergences
-from ioca_jax.results.selection import Layer, layers_of, neurons_of, over_seeds
+from ioca_jax.results.selection import Layer, evenly, layers_of, neurons_of, over_seeds
 
 
 def class_correlations(
@@ -28,7 +28,7 @@ def class_correlations(
     Row c, column d: of the selectivity for class c with the accuracy that class d loses
     without the neuron; NaN where one of them is the same for all neurons.
     """
-    of_layer = neurons_of(results, layer)
+    of_layer = evenly(neurons_of(results, layer))
     first = {"scope": 0, "ordering": 0, "step": 0}
     parts = {
         "joint_count": results["joint_count"].isel(neuron=of_layer),

@@ -12,6 +12,7 @@ from ioca_jax.inference.statistics import correlation_interval, mean_interval
 from ioca_jax.results.selection import (
     Layer,
     converged,
+    evenly,
     intact_accuracy,
     neurons_of,
     take_seeds,
@@ -120,7 +121,7 @@ def scores_and_effects(
     intact = results["loss"].isel(scope=0, ordering=0, step=0, drop=True)
     rise = results["single_loss"].sel(clamp=clamp) - intact.sel(clamp=clamp)
     scores = results["score"].sel(measure=measure)
-    of_layer = neurons_of(results, layer)
+    of_layer = evenly(neurons_of(results, layer))
     return scores.isel(neuron=of_layer).values, rise.isel(neuron=of_layer).values
 
 

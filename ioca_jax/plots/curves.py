@@ -16,6 +16,7 @@ from ioca_jax.inference.families import ALPHA
 from ioca_jax.inference.statistics import significant
 from ioca_jax.plots import selection, style
 from ioca_jax.results.selection import (
+    evenly,
     mean_curve,
     orderings_of,
     over_seeds,
@@ -232,7 +233,7 @@ def _shares_by_class(
 
     The mean is NaN past a scope's end, the deviation is NaN for a single network.
     """
-    correct = results["correct"].isel(ordering=orderings)
+    correct = results["correct"].isel(ordering=evenly(orderings))
     axes = ("clamp", "scope", "step", "class")
     correct = correct.transpose("seed", "ordering", *axes)
 

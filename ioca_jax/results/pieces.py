@@ -29,7 +29,7 @@ from ioca_jax.results.files import (
     load_results,
     seal,
 )
-from ioca_jax.results.selection import PIECE_BYTES, compact, rows_as_slice
+from ioca_jax.results.selection import PIECE_BYTES, compact, evenly
 
 # Of the pieces that are written, beside their bytes; a piece has one seed at least.
 _PIECE_SEEDS = 256
@@ -89,8 +89,7 @@ class FinishedRun:
 
     def take(self, rows: np.ndarray) -> Chunk:
         """Reads some of the seeds."""
-        evenly = rows_as_slice(rows)
-        results = self.results.isel(seed=rows if evenly is None else evenly).load()
+        results = self.results.isel(seed=evenly(rows)).load()
         return Chunk(results, networks.take_networks(self.folder, rows.tolist()))
 
 
