@@ -23,6 +23,7 @@ if not os.environ.get("PYTEST_XDIST_WORKER"):  # workers inherit it
     CACHE = KEPT or tempfile.mkdtemp(prefix="ioca_tests_")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["KERAS_BACKEND"] = "jax"  # read when Keras is imported
 
 import jax
 import jax.numpy as jnp

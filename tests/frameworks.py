@@ -5,11 +5,8 @@ returns what the next layer receives; ``axis`` is the neurons'.
 """
 
 import operator
-import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
-
-os.environ["KERAS_BACKEND"] = "jax"
 
 import equinox as eqx
 import jax
