@@ -14,6 +14,7 @@ from ioca_jax.results.selection import (
     converged,
     evenly,
     intact_accuracy,
+    loss_increase,
     neurons_of,
     take_seeds,
 )
@@ -118,8 +119,7 @@ def scores_and_effects(
     results: xr.Dataset, layer: Layer, measure: str, clamp: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """A measure [S, w] of a layer's neurons, and the rise of the loss without each."""
-    intact = results["loss"].isel(scope=0, ordering=0, step=0, drop=True)
-    rise = results["single_loss"].sel(clamp=clamp) - intact.sel(clamp=clamp)
+    rise = loss_increase(results, clamp)
     scores = results["score"].sel(measure=measure)
     of_layer = evenly(neurons_of(results, layer))
     return scores.isel(neuron=of_layer).values, rise.isel(neuron=of_layer).values

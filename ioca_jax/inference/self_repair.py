@@ -12,7 +12,9 @@ import pandas as pd
 import xarray as xr
 
 from ioca_jax.inference.families import above_chance, clamps_of, test_family
-from ioca_jax.results.selection import layers_of, neurons_of
+from ioca_jax.results.selection import layers_of, loss_increase, neurons_of
+
+_ROUNDING = 1e-6
 
 
 def measure_self_repair(results: xr.Dataset) -> pd.DataFrame:
@@ -28,18 +30,18 @@ def measure_self_repair(results: xr.Dataset) -> pd.DataFrame:
         Layers without a path around all later ones have no row, nor has the last.
     """
     kept = above_chance(results)
-    intact = kept["loss"].isel(scope=0, ordering=0, step=0, drop=True)
+    intact = kept["loss"].isel(scope=0, ordering=0, step=0)
+    rounding = _ROUNDING * max(1.0, float(intact.max()))  # of losses in float32
     rows, values = [], []
     for layer, clamp in itertools.product(layers_of(kept)[:-1], clamps_of(kept)):
         total, direct = (
-            (kept[name] - intact)
-            .sel(clamp=clamp)
+            loss_increase(kept, clamp, name)
             .isel(neuron=neurons_of(kept, layer))
             .transpose("seed", "neuron")
             .values.astype(np.float64)
             for name in ("single_loss", "direct_loss")
         )
-        if np.abs(direct).max() < 1e-6:  # rounding: every path leads through a layer
+        if np.abs(direct).max() < rounding:  # every path leads through a later layer
             continue
         about = {"layer": layer, "clamp": clamp}
         rows.append(about | {"total": total.mean(), "direct": direct.mean()})

@@ -11,7 +11,13 @@ from ioca_jax.inference.class_damage import class_correlations
 from ioca_jax.inference.interactions import LEAST_FOR_INTERVALS
 from ioca_jax.inference.statistics import mean_interval
 from ioca_jax.plots import selection, style
-from ioca_jax.results.selection import layers_of, neurons_of, over_seeds, readable
+from ioca_jax.results.selection import (
+    layers_of,
+    loss_increase,
+    neurons_of,
+    over_seeds,
+    readable,
+)
 
 _GROUPS = 10  # of a layer's neurons
 _SHOWN: style.Look = {"color": "black", "marker": ".", "linestyle": "", "markersize": 4}
@@ -79,9 +85,7 @@ def single_effects(results: xr.Dataset, clamp: str | None = None) -> Figure:
         f"each network{note}"
     )
     figure, panels = style.make_panels(results, title, len(measures), sharey=True)
-    intact = kept["loss"].isel(scope=0, ordering=0, step=0).sel(clamp=clamp)
-    increase = kept["single_loss"].sel(clamp=clamp) - intact
-    increase = increase.transpose("seed", "neuron").values
+    increase = loss_increase(kept, clamp).transpose("seed", "neuron").values
     for axes, measure in zip(panels, measures, strict=True):
         for layer, look in style.layer_looks(kept).items():
             x = selection.scores_of(kept, measure, layer)

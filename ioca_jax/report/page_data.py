@@ -15,6 +15,7 @@ from ioca_jax.results.selection import (
     count_correct,
     layer_title,
     layers_of,
+    loss_increase,
     neurons_of,
     num_test_examples,
     orderings_of,
@@ -156,8 +157,7 @@ def neuron_data(results: xr.Dataset) -> dict[str, Any]:
     numbers = len(measures) + one.sizes["clamp"] + 2 * len(orders) + 2
     most = min(_NUMBERS // numbers, len(layer))
     chosen = np.linspace(0, len(layer) - 1, most).round().astype(int)
-    rise = one["single_loss"] - one["loss"].isel(scope=0, ordering=0, step=0, drop=True)
-    rise = rise.transpose("clamp", "neuron").values
+    rise = np.stack([loss_increase(one, clamp).values for clamp in clamps_of(one)])
     places = [_places(one, order, layer) for order in orders]
     return {
         "seed": int(one["seed"]),

@@ -34,6 +34,17 @@ def intact_accuracy(results: xr.Dataset) -> np.ndarray:
     return results["accuracy"].isel(clamp=0, scope=0, ordering=0, step=0).values
 
 
+def loss_increase(
+    results: xr.Dataset, clamp: str, name: str = "single_loss"
+) -> xr.DataArray:
+    """Test loss with each neuron ablated alone less that of the intact network, nats.
+
+    ``name``: ``single_loss``, or ``direct_loss`` with later layers held.
+    """
+    intact = results["loss"].isel(scope=0, ordering=0, step=0, drop=True)
+    return results[name].sel(clamp=clamp) - intact.sel(clamp=clamp)
+
+
 def num_test_examples(results: xr.Dataset) -> int:
     """The size of the test split."""
     return int(results["class_size"].sum())

@@ -124,11 +124,6 @@ class GivenNetworks:
         one = jax.tree.map(lambda leaf: leaf[0], self.variables)
         jax.eval_shape(self.network.apply, one, x[:1])  # other networks check here
 
-    @property
-    def num_weights(self) -> int:
-        """Of one network."""
-        return sum(leaf[0].size for leaf in jax.tree.leaves(self.variables))
-
     def take(self, all_seeds: Sequence[int], seeds: Sequence[int]) -> Trained:
         """The networks of some seeds, without a history.
 

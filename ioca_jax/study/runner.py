@@ -14,7 +14,7 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -430,8 +430,7 @@ def merge_runs(
         parts,
         config.seeds,
         configuration=json.dumps(dataclasses.asdict(config)),
-        # Of shards side by side: the slowest one's.
-        seconds=json.dumps({k: max(s[k] for s in seconds) for k in seconds[0]}),
+        seconds=json.dumps(_slowest(seconds)),
     )
     folder = RunFolder(
         pathlib.Path(workdir),
@@ -447,6 +446,12 @@ def merge_runs(
     with contextlib.ExitStack() as stack:
         folder.open(stack, joined.attrs["data_digest"])
         return folder.write(joined, draw=True)
+
+
+def _slowest(seconds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of shards side by side; one that was only written at last lacks some moments."""
+    names = dict.fromkeys(itertools.chain.from_iterable(seconds))
+    return {name: max(of.get(name, 0.0) for of in seconds) for name in names}
 
 
 def _check_configurations(

@@ -241,6 +241,14 @@ def test_the_command_joins_shards(shards, whole, tmp_path):
     )
 
 
+def test_merged_seconds_are_those_of_the_slowest_shard():
+    # The second was stopped between its last chunk and its results, and went on.
+    seconds = [{"loaded": 1.0, "trained": 5.0, "computed": 9.0}, {"loaded": 2.0}]
+    slowest = {"loaded": 2.0, "trained": 5.0, "computed": 9.0}
+    assert runs._slowest(seconds) == slowest
+    assert runs._slowest(seconds[::-1]) == slowest
+
+
 @pytest.mark.slow
 def test_shards_are_the_run(shards, whole, data, tmp_path):
     seeds = [ioca.load_results(shard)["seed"].values.tolist() for shard in shards]

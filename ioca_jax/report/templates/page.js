@@ -18,7 +18,7 @@ function download(name, rows) {
 function valueOf(cell) {
   const text = cell.dataset.v ?? cell.textContent;
   if (!cell.classList.contains("n")) return text;
-  return text === "" ? null : Number(text);
+  return text === "" ? null : Number(text.replace("inf", "Infinity"));
 }
 
 // A table's rows as lists of values, in the order shown.
