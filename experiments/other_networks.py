@@ -213,9 +213,11 @@ def _report(runs: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame]) 
     areas = [areas_of_orders(run).assign(setting=name) for name, run in runs.items()]
     together = pd.concat(areas, ignore_index=True)
     together.insert(0, "setting", together.pop("setting"))
+    by_clamp = claims_by_clamp(judged)
+    by_clamp["claim"] = by_clamp["claim"].mask(by_clamp["claim"].duplicated(), "")
     parts = [
         "Claims: comparisons in which each holds / fails / is undecided",
-        markdown(claims_by_clamp(judged)),
+        markdown(by_clamp),
         "The same by setting, over all clamps",
         markdown(verdict_table(judged, "setting")),
         "Normalised areas by mutual information, zero clamp, means over networks",

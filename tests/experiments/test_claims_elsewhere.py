@@ -70,11 +70,11 @@ def test_the_job_writes_what_it_says(other_networks, runs, tmp_path, monkeypatch
     assert of_setting["verdict"].tolist() == again["verdict"].tolist()
     # Three scopes: the planted harm is found in the convolutional network alone.
     title = f"| 5, other clamps: {claims.CLAIMS['5, other clamps'].text} |"
-    lines = [line for line in text.splitlines() if line.startswith(title)]
-    assert len(lines) == 2 + 1  # dense, convolution; and by setting
-    assert [line.split(" | ")[1] for line in lines[:2]] == ["dense", "convolution"]
-    assert lines[1].rstrip(" |").endswith("0 / 3 / 3")
-    assert lines[0].rstrip(" |").endswith("0 / 0 / 3")
+    lines = text.splitlines()
+    at = next(at for at, line in enumerate(lines) if line.startswith(title))
+    of_dense, of_convolution = (line.split(" | ")[1:] for line in lines[at : at + 2])
+    assert of_dense == ["dense", "", "", "0 / 0 / 3", "0 / 0 / 3 |"]
+    assert of_convolution == ["convolution", "", "", "0 / 0 / 6", "0 / 3 / 3 |"]
 
 
 def test_selections_are_compared_with_mutual_information(other_networks, runs):
