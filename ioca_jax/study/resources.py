@@ -27,7 +27,7 @@ from ioca_jax.study.config import StudyConfig
 from ioca_jax.study.given import GivenNetworks
 from ioca_jax.study.labels import variants
 
-# Results and networks of a chunk: computed, joined with others, and being written.
+# Of a network, the least that a chunk has: computed, joined, and being written.
 _COPIES = 3
 # Floating-point operations a second of a device, of networks of 100 neurons a layer.
 _RATE_OF_A_CPU, _RATE_OF_AN_ACCELERATOR = 1e10, 1e13
