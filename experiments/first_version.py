@@ -188,7 +188,13 @@ def run_setting(
     training: Training, config: ioca.StudyConfig, data: ioca.Dataset, folder: Any
 ) -> xr.Dataset:
     """The results of a setting, from its folder where they are finished."""
+    told = folder / "training.txt"
     if (folder / RESULTS_FILE).exists():
+        if told.read_text() != str(training):
+            raise ValueError(
+                f"workdir: expected results of this training, got {folder} with "
+                f"those of {told.read_text()}; choose another workdir"
+            )
         return ioca.load_results(folder)
     scaled = data
     if training.standardise:
@@ -209,6 +215,8 @@ def run_setting(
     params = jax.lax.map(
         lambda key: _train_one(training, model, key, train, validation), keys
     )
+    folder.mkdir(parents=True, exist_ok=True)
+    told.write_text(str(training))
     return ioca.run_study(
         config,
         folder,

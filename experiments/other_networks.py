@@ -95,7 +95,7 @@ def run_setting(name: str, data_dir: str | None, folder: pathlib.Path) -> xr.Dat
     if not name.endswith("transformer"):
         return ioca.run_study(config, folder, listeners=listeners)
     if (folder / RESULTS_FILE).exists():
-        return ioca.load_results(folder)
+        return _finished(folder, config)
     data = ioca.load_dataset(**config.data_arguments())
     network, variables = transformer.train_all(config, data)
     return ioca.run_study(
@@ -106,6 +106,20 @@ def run_setting(name: str, data_dir: str | None, folder: pathlib.Path) -> xr.Dat
         variables=variables,
         listeners=listeners,
     )
+
+
+def _finished(folder: pathlib.Path, config: ioca.StudyConfig) -> xr.Dataset:
+    """Results of networks that were trained by a configuration; refuses another's."""
+    results = ioca.load_results(folder)
+    theirs = json.loads(results.attrs["configuration"])
+    for name in ("dataset", "seeds", "epochs", "clamps", "measures", "num_test"):
+        ours = json.loads(json.dumps(getattr(config, name)))
+        if theirs[name] != ours:
+            raise ValueError(
+                f"workdir: expected results of this setting, got {folder} with "
+                f"{name}={theirs[name]}, not {ours}; choose another workdir"
+            )
+    return results
 
 
 def kind_of(setting: str) -> str:

@@ -1,5 +1,6 @@
 """Claims by architecture and clamp, from results of the shapes that a run gives."""
 
+import dataclasses
 import json
 
 import command_line
@@ -94,3 +95,19 @@ def test_selections_are_compared_with_mutual_information(other_networks, runs):
 def test_an_unknown_setting_is_refused(other_networks, tmp_path):
     with pytest.raises(ValueError, match="expected some of mnist_dense.*mnist_dance"):
         other_networks.run_settings(["mnist_dance"], None, tmp_path)
+
+
+def test_results_of_another_training_are_refused(other_networks, tmp_path, monkeypatch):
+    name = "mnist_transformer"
+    config = other_networks.ioca.StudyConfig(
+        data_dir="data", **other_networks._COMMON | other_networks.SETTINGS[name]
+    )
+    stored = dataclasses.asdict(config)
+    results = results_of(name)
+    monkeypatch.setattr(other_networks.ioca, "load_results", lambda folder: results)
+    (tmp_path / "study.nc").write_text("")
+    results.attrs["configuration"] = json.dumps(stored)
+    assert other_networks.run_setting(name, "data", tmp_path) is results
+    results.attrs["configuration"] = json.dumps(stored | {"epochs": 7})
+    with pytest.raises(ValueError, match="with epochs=7, not 3; choose another"):
+        other_networks.run_setting(name, "data", tmp_path)

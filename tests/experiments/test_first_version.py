@@ -114,3 +114,10 @@ def test_settings_are_compared_by_their_differences(job):
     assert row["largest difference"] == "0.150"
     assert row["layer 2, zero, 79 ablated, MI"] == "0.650"
     assert row["layer 2, zero, 79 ablated, random"] == "0.710"
+
+
+def test_results_of_another_training_are_refused(job, tmp_path):
+    (tmp_path / "study.nc").write_text("")
+    (tmp_path / "training.txt").write_text(str(job.Training(epochs=3)))
+    with pytest.raises(ValueError, match="those of Training.*epochs=3.*choose another"):
+        job.run_setting(job.Training(), None, DATA, tmp_path)
