@@ -5,7 +5,7 @@ import io
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import xarray as xr
@@ -16,6 +16,16 @@ SEALED = "sealed"  # the attribute of a file that must end in a seal
 # Results that would take more than this share of the free memory are opened lazily.
 _SHARE_OF_MEMORY = 0.25
 _MAGIC = b"ioca_jax"
+_CONTROL_GROUPS = pathlib.Path("/sys/fs/cgroup")
+# In versions 2 and 1: limit, usage, and the key of droppable caches in memory.stat.
+_MEMORY_OF_GROUPS = (
+    ("memory.max", "memory.current", "inactive_file"),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "total_inactive_file",
+    ),
+)
 
 
 def write_results(
@@ -181,9 +191,22 @@ def free_memory() -> int:
         fields = (line.split() for line in meminfo.read_text().splitlines())
         kib = {field[0]: int(field[1]) for field in fields}
         available = 1024 * kib.get("MemAvailable:", available // 1024)
-    limit = pathlib.Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.exists() else "max"
-    return min(available, int(text)) if text.isdigit() else available
+    return min([available, *_left_to_control_group()])
+
+
+def _left_to_control_group() -> Iterator[int]:
+    """Bytes below the limit of each control group there is; none without a limit.
+
+    Cached files count as free: the system drops them before it refuses memory.
+    """
+    for limit_file, usage_file, cached in _MEMORY_OF_GROUPS:
+        file = _CONTROL_GROUPS / limit_file
+        limit = file.read_text().strip() if file.exists() else "max"
+        if limit.isdigit():
+            usage = int((_CONTROL_GROUPS / usage_file).read_text())
+            lines = file.with_name("memory.stat").read_text().splitlines()
+            stat = dict(line.split() for line in lines)
+            yield max(0, int(limit) - usage + min(usage, int(stat.get(cached, 0))))
 
 
 def atomic_write(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
