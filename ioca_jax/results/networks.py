@@ -52,17 +52,24 @@ def digests_of_networks(workdir: str | os.PathLike) -> dict[str, str]:
 
 
 def verify_networks(workdir: str | os.PathLike) -> None:
-    """Refuses files that are missing or have changed since they were written."""
+    """Refuses files that are missing, have changed, or are not the run's own."""
     path = _folder(workdir)
     results = path.parent / RESULTS_FILE
     if not path.is_dir():
         raise FileNotFoundError(
             f"expected the networks of a finished run at {path}, found none"
         )
-    for name, digest in read_digests(results).items():
+    digests = read_digests(results)
+    for name, digest in digests.items():
         file = path.parent / name
         if not file.is_file() or digest_of_file(file) != digest:
             raise ValueError(damaged(file, results))
+    for file in sorted(path.rglob("*")) if digests else ():  # version 1 has none
+        if file.is_file() and file.relative_to(path.parent).as_posix() not in digests:
+            raise ValueError(
+                f"{file}: expected only files that the run has written, got one that "
+                "it has not; remove it"
+            )
 
 
 def read_networks(
@@ -85,15 +92,15 @@ def take_networks(workdir: str | os.PathLike, places: Sequence[int] | None) -> A
     starts = sorted(int(name.removeprefix(_PART)) for name in names)
     if not starts:
         variables = _restore(path)
-        return variables if places is None else _rows(variables, np.asarray(places))
-    wanted = None if places is None else np.asarray(places)
+        return variables if places is None else _rows(variables, np.array(places, int))
+    wanted = None if places is None else np.array(places, int)
     taken, where = [], []
     for start, end in zip(starts, [*starts[1:], np.inf], strict=True):
         if wanted is None:
             taken.append(_restore(path / f"{_PART}{start}"))
             continue
         here = np.flatnonzero((wanted >= start) & (wanted < end))
-        if here.size:
+        if here.size or (start == 0 and not wanted.size):  # leaves without rows
             part = _restore(path / f"{_PART}{start}")
             taken.append(_rows(part, wanted[here] - start))
             where.append(here)

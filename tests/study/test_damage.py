@@ -71,6 +71,15 @@ def test_every_byte_of_the_networks_is_guarded(folder):
         ioca.load_networks(folder)
 
 
+def test_files_that_are_not_of_the_run_are_refused(folder):
+    assert len(networks.read_networks(folder, [])["params"]["dense_0"]["bias"]) == 0
+    shutil.copytree(folder / "networks", folder / "networks" / "part_1")
+    message = f"^{folder}/networks/part_1/.*: expected only files that the run has wri"
+    with pytest.raises(ValueError, match=message) as caught:
+        ioca.load_networks(folder)
+    assert "\n" not in str(caught.value)
+
+
 def test_merging_and_reporting_verify(folder, tmp_path):
     path = folder / "networks" / "manifest.ocdbt"
     merge = lambda: ioca.merge_runs([folder], tmp_path / "all")  # noqa: E731
