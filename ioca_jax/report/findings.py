@@ -10,6 +10,7 @@ import xarray as xr
 
 from ioca_jax.inference.areas import areas_by_order
 from ioca_jax.inference.claims import CLAIMS, VERDICTS
+from ioca_jax.inference.families import ALPHA
 from ioca_jax.inference.interactions import DIRECTIONS
 from ioca_jax.results.selection import (
     converged,
@@ -65,8 +66,9 @@ def clearest_comparisons(claims: pd.DataFrame, names: Sequence[str]) -> list[str
 
 def _comparison(row: _Row) -> str:
     claim = CLAIMS[str(row["claim"])]
-    about = (str(row[name]).replace("_", " ") for name in ("scope", "measure"))
-    where = ", ".join([*filter(None, about), f"clamp {row['clamp']}"])
+    about = [str(row[name]).replace("_", " ") for name in ("scope", "measure")]
+    about.append(f"clamp {row['clamp']}" if row["clamp"] else "")
+    where = ", ".join(filter(None, about))
     return (
         f"{_capital(claim.text)}: {row['verdict']} ({where}). "
         f"{claim.effect}: {row['effect']:+.3f}, 95 % interval {row['low']:+.3f} to "
@@ -107,24 +109,36 @@ def _error(results: xr.Dataset, kept: xr.Dataset) -> str:
 
 
 def _orders(rows: _Rows) -> Iterator[str]:
-    """The orders that are furthest below and above random order, of a scope each."""
+    """The orders furthest below and above random order, where a test shows them."""
     of_layers = [row for row in rows if row["scope"] != "network"]
     furthest = max(of_layers, key=lambda row: abs(row["effect"]))
     for scope in ("network", furthest["scope"]):
         here = [row for row in rows if row["scope"] == scope]
-        for end, does in (
-            (min, "reduces accuracy most"),
-            (max, "preserves accuracy best"),
-        ):
-            row = end(here, key=lambda row: row["effect"])
-            order = order_name(row["ranked_by"], row["direction"])
-            side = "below" if row["effect"] < 0 else "above"
+        shown = [row for row in here if row["p_corrected"] <= ALPHA]
+        below = [row for row in shown if row["effect"] < 0]
+        above = [row for row in shown if row["effect"] > 0]
+        if below:
+            row = min(below, key=lambda row: row["effect"])
+            yield _order(row, "reduces accuracy most", "below")
+        if above:
+            row = max(above, key=lambda row: row["effect"])
+            yield _order(row, "preserves accuracy best", "above")
+        if not (below or above):
+            tested = all(np.isfinite(row["p_corrected"]) for row in here)
+            why = f"corrected p above {ALPHA} for all" if tested else "without a test"
             yield (
-                f"In {scope_name(scope)}, {order} (clamped to {row['clamp']}) {does}: "
-                f"its normalised area under the accuracy curve, {row['area']:.3f}, is "
-                f"{abs(row['effect']):.3f} {side} that of random order "
-                f"({_interval(row)})."
+                f"In {scope_name(scope)}, no order differs from random order "
+                f"significantly ({why})."
             )
+
+
+def _order(row: _Row, does: str, side: str) -> str:
+    order = order_name(row["ranked_by"], row["direction"])
+    return (
+        f"In {scope_name(row['scope'])}, {order} (clamped to {row['clamp']}) {does}: "
+        f"its normalised area under the accuracy curve, {row['area']:.3f}, is "
+        f"{abs(row['effect']):.3f} {side} that of random order ({_interval(row)})."
+    )
 
 
 def _areas(kept: xr.Dataset) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 from synthetic import synthetic_results
 
@@ -17,13 +18,16 @@ def test_the_clearest_comparison_of_each_claim_is_told():
         ("4", "layer_2", "mean", "random", 0.05, 0.04, 0.06, 0.0078, "holds"),
         ("5", "layer_2", "", "random", 0.05, 0.04, 0.06, 0.0078, "holds"),
     ]
-    first, second = clearest_comparisons(pd.DataFrame(rows, columns=names), ["1", "4"])
+    first, second, third = clearest_comparisons(
+        pd.DataFrame(rows, columns=names), ["1", "4", "5"]
+    )
     assert first == (
         "Over the whole network, ascending order is no better than random order: "
         "undecided (network, entropy, clamp zero). ascending minus random order, "
         "normalised area: -0.030, 95 % interval -0.060 to +0.010, corrected p = 0.18."
     )
     assert second.startswith("Ablation in deeper layers does less harm: holds (layer")
+    assert ": holds (layer 2, random). mean minus zero clamp" in third
     assert clearest_comparisons(pd.DataFrame(columns=names), ["1", "4"]) == []
 
 
@@ -51,7 +55,19 @@ def test_the_orders_furthest_from_random_are_named():
     )
     assert "preserves accuracy best: " in best
     assert "0.750, is 0.125 above that of random order" in best
-    assert all(sentence.startswith("In layer 1, ") for sentence in of_layer)
+    (of_layer,) = of_layer  # no order in layer 1 is above random order
+    assert of_layer.startswith("In layer 1, descending order of entropy (clamped to z")
+    orders["p_corrected"] = [0.06, 0.06, 0.05, 0.04, 0.06]
+    _, best, of_layer = find(results, {"orders": orders})["Accuracy"]
+    assert "0.750, is 0.125 above that of random order" in best
+    assert of_layer == (
+        "In layer 1, no order differs from random order significantly (corrected p "
+        "above 0.05 for all)."
+    )
+    orders["p_corrected"] = np.nan
+    _, *untested = find(results, {"orders": orders})["Accuracy"]
+    assert len(untested) == 2
+    assert all(text.endswith("significantly (without a test).") for text in untested)
 
 
 def test_networks_that_diverged_are_left_out_or_said():
