@@ -190,10 +190,10 @@ def run_setting(
     """The results of a setting, from its folder where they are finished."""
     told = folder / "training.txt"
     if (folder / RESULTS_FILE).exists():
-        if told.read_text() != str(training):
+        if told.read_text("utf-8") != str(training):
             raise ValueError(
                 f"workdir: expected results of this training, got {folder} with "
-                f"those of {told.read_text()}; choose another workdir"
+                f"those of {told.read_text('utf-8')}; choose another workdir"
             )
         return ioca.load_results(folder)
     scaled = data
@@ -216,7 +216,7 @@ def run_setting(
         lambda key: _train_one(training, model, key, train, validation), keys
     )
     folder.mkdir(parents=True, exist_ok=True)
-    told.write_text(str(training))
+    told.write_text(str(training), "utf-8")
     return ioca.run_study(
         config,
         folder,
@@ -283,7 +283,7 @@ def main() -> None:
     atomic_write(folder / "points.csv", partial(table.to_csv, index=False))
     save_figure(draw(points), folder / "settings")
     text = markdown(compare(points, errors)) + "\n"
-    atomic_write(folder / "results.md", lambda part: part.write_text(text))
+    atomic_write(folder / "results.md", lambda part: part.write_text(text, "utf-8"))
     print(text)
 
 

@@ -26,7 +26,7 @@ def main(folders: Sequence[str]) -> None:
             "num_processes: expected one process to join runs, got several"
         )
     ioca.merge_runs(folders, WORKDIR.value, partial=PARTIAL.value)
-    print((pathlib.Path(WORKDIR.value) / "summary.txt").read_text(), end="")
+    print((pathlib.Path(WORKDIR.value) / "summary.txt").read_text("utf-8"), end="")
     print(f"\nJoined {len(folders)} runs in {WORKDIR.value}")
 
 

@@ -271,7 +271,7 @@ def run_settings(
         file = folder / f"{name}.csv"
         atomic_write(file, partial(tables[name].to_csv, index=False))
     text = _report(runs, tables)
-    atomic_write(folder / "results.md", lambda part: part.write_text(text))
+    atomic_write(folder / "results.md", lambda part: part.write_text(text, "utf-8"))
     return text
 
 

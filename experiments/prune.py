@@ -506,7 +506,9 @@ def report(results: xr.Dataset, folder: pathlib.Path) -> str:
     text, table = summary(results), tidy(results)
     atomic_write(folder / "pruning.csv", lambda part: table.to_csv(part, index=False))
     save_figure(pruning_curves(results), folder / "pruning")
-    atomic_write(folder / "summary.txt", lambda part: part.write_text(text + "\n"))
+    atomic_write(
+        folder / "summary.txt", lambda part: part.write_text(text + "\n", "utf-8")
+    )
     return text
 
 

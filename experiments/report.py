@@ -27,7 +27,7 @@ def main(folders: Sequence[str]) -> None:
         raise ValueError("expected the folder of a finished run, got none")
     for folder in map(pathlib.Path, folders):
         write_reports(load_results(folder), folder, draw=FIGURES.value)
-        print((folder / "summary.txt").read_text(), end="")
+        print((folder / "summary.txt").read_text("utf-8"), end="")
         print(f"\nWritten to {folder}; the page is {PAGE_FILE}")
 
 

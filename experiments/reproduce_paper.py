@@ -318,7 +318,7 @@ def main() -> None:
     page = _page(runs, tables, folder)
     atomic_write(folder / PAGE_FILE, lambda part: part.write_text(page, "utf-8"))
     text = _report(runs, tables)
-    atomic_write(folder / "results.md", lambda part: part.write_text(text))
+    atomic_write(folder / "results.md", lambda part: part.write_text(text, "utf-8"))
     print(text)
 
 

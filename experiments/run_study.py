@@ -125,7 +125,7 @@ def main() -> None:
         listeners=listeners,
     )
     if devices.is_primary():
-        print((pathlib.Path(WORKDIR.value) / "summary.txt").read_text(), end="")
+        print((pathlib.Path(WORKDIR.value) / "summary.txt").read_text("utf-8"), end="")
         drawn = " figures," if FIGURES.value else ""
         print(
             f"\nWritten to {WORKDIR.value}: report.html, study.nc, networks,{drawn} "

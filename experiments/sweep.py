@@ -158,7 +158,7 @@ def _grid_lines(file: str | None) -> list[str]:
     lines = list(GRID.value)
     if file is not None:
         try:
-            text = pathlib.Path(file).read_text()
+            text = pathlib.Path(file).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(
                 f"grid_file: expected a text file, got {file!r} "

@@ -95,3 +95,17 @@ def test_the_public_surface_is_documented_and_sorted():
     assert names == sorted(names, key=lambda n: (not n.isupper(), n.islower(), n))
     for name in names:
         assert getattr(ioca, name).__doc__, name
+
+
+def test_text_files_of_studies_are_utf_8_in_every_locale():
+    paths = [*(ROOT / "study").glob("*.py")]
+    paths += (ROOT.parent / "experiments").glob("*.py")
+    calls = [
+        (node.func.attr, ast.unparse(node))
+        for path in paths
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    ]
+    of_text = [text for name, text in calls if name in ("read_text", "write_text")]
+    assert len(of_text) > 10
+    assert [text for text in of_text if "'utf-8'" not in text] == []

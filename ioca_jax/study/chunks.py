@@ -79,7 +79,8 @@ def save_chunk(chunk: Chunk, workdir: pathlib.Path) -> None:
             np.savez(part / _NETWORKS, allow_pickle=False, **_named(chunk.variables))
             sums = {name: digest_of_file(part / name) for name in (_RESULTS, _NETWORKS)}
             # Without blanks: one changed for another would not be seen.
-            (part / _CHECKSUMS).write_text(json.dumps(sums, separators=(",", ":")))
+            text = json.dumps(sums, separators=(",", ":"))
+            (part / _CHECKSUMS).write_text(text, "utf-8")
             for path in (*part.iterdir(), part):
                 sync(path)
             shutil.rmtree(place, ignore_errors=True)
@@ -123,7 +124,7 @@ def remove_chunks(workdir: pathlib.Path) -> None:
 def _damaged_file(place: pathlib.Path) -> str | None:
     """The first file of a chunk whose checksum differs."""
     try:
-        sums = json.loads((place / _CHECKSUMS).read_text())
+        sums = json.loads((place / _CHECKSUMS).read_text("utf-8"))
         expected = [(name, sums[name]) for name in (_RESULTS, _NETWORKS)]
     except (OSError, ValueError, KeyError, TypeError):
         return _CHECKSUMS

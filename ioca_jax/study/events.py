@@ -29,7 +29,7 @@ def json_lines(path: str | os.PathLike) -> Listener:
 
     def listen(event: Event) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        with pathlib.Path(path).open("a") as file:
+        with pathlib.Path(path).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"time": now, **event}) + "\n")
 
     return listen

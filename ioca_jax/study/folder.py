@@ -95,7 +95,7 @@ class RunFolder:
                     "choose another workdir"
                 )
             return False
-        theirs = _flag_values(file.read_text().splitlines())
+        theirs = _flag_values(file.read_text("utf-8").splitlines())
         ours = _flag_values(self.flags())
         name = differing_field(theirs, ours)
         if name is not None:
@@ -155,7 +155,9 @@ class RunFolder:
                 "caller of ioca_jax.run_study"
             )
         text = "\n".join([f"# Replay: {replay}", *self.flags(), ""])
-        atomic_write(self.path / "flags.txt", lambda part: part.write_text(text))
+        atomic_write(
+            self.path / "flags.txt", lambda part: part.write_text(text, "utf-8")
+        )
 
     def write(self, joined: Joined, draw: bool) -> xr.Dataset:
         """Writes networks, then results, which mark the run finished, then reports."""
@@ -194,11 +196,11 @@ def write_reports(results: xr.Dataset, path: pathlib.Path, draw: bool) -> None:
 
         plots.save_figures(results, path / "figures", tables)
     flags = path / "flags.txt"
-    replay = flags.read_text(errors="replace") if flags.is_file() else ""
+    replay = flags.read_text("utf-8", errors="replace") if flags.is_file() else ""
     page = run_page(results, tables, replay)
     atomic_write(path / PAGE_FILE, lambda part: part.write_text(page, "utf-8"))
     text = summarize(results, tables) + "\n"
-    atomic_write(path / "summary.txt", lambda part: part.write_text(text))
+    atomic_write(path / "summary.txt", lambda part: part.write_text(text, "utf-8"))
 
 
 def differing_field(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
@@ -219,7 +221,7 @@ def _plain(value: Any) -> Any:
 
 def is_of_configuration(flags_file: pathlib.Path, config: StudyConfig) -> bool:
     """Whether a folder's ``flags.txt`` gives the results of a configuration, whole."""
-    theirs = _flag_values(flags_file.read_text(errors="replace").splitlines())
+    theirs = _flag_values(flags_file.read_text("utf-8", errors="replace").splitlines())
     return differing_field(theirs, _flag_values(config.flags())) is None
 
 
