@@ -62,8 +62,9 @@ class Repeated:
 def write(study: str, folder: pathlib.Path, networks: int) -> None:
     """Writes the study of so many networks."""
     folder.mkdir(parents=True, exist_ok=True)
-    source = Repeated(FinishedRun.open(study), range(networks))
-    save_study(join_seeds([source], source.seeds), folder)
+    with FinishedRun.open(study) as run:
+        source = Repeated(run, range(networks))
+        save_study(join_seeds([source], source.seeds), folder)
 
 
 def load(folder: pathlib.Path) -> None:
@@ -128,7 +129,8 @@ def main() -> None:
             line = f"{networks:8,}  {name:8} {seconds:8.1f} {peak:8.0f}"
             print(line, flush=True)
         size = (folder / "study.nc").stat().st_size / 1e6
-        held = ioca.load_results(folder, lazy=True).nbytes / 1e6
+        with ioca.load_results(folder, lazy=True) as results:
+            held = results.nbytes / 1e6
         print(f"{networks:8,}  study.nc {size:.1f} MB, {held:.0f} MB in memory")
 
 

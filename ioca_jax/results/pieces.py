@@ -74,8 +74,18 @@ class FinishedRun:
     def open(cls, folder: str | os.PathLike) -> "FinishedRun":
         """Opens a folder whose files have not changed; refuses others."""
         results = load_results(folder, lazy=True)
-        networks.verify_networks(folder)
+        try:
+            networks.verify_networks(folder)
+        except BaseException:
+            results.close()
+            raise
         return cls(pathlib.Path(folder), results)
+
+    def __enter__(self) -> "FinishedRun":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.results.close()
 
     @property
     def seeds(self) -> list[int]:

@@ -418,7 +418,18 @@ def merge_runs(
     """
     if not folders:
         raise ValueError("expected the folders of one or more finished runs, got none")
-    parts = [FinishedRun.open(folder) for folder in folders]
+    with contextlib.ExitStack() as stack:
+        runs = [stack.enter_context(FinishedRun.open(folder)) for folder in folders]
+        return _merge(runs, folders, pathlib.Path(workdir), partial)
+
+
+def _merge(
+    parts: Sequence[FinishedRun],
+    folders: Sequence[str | os.PathLike],
+    workdir: pathlib.Path,
+    partial: bool,
+) -> xr.Dataset:
+    """``merge_runs`` of opened runs."""
     _check_configurations(folders, parts)
     config = config_of(parts[0].results)
     if partial:
@@ -433,7 +444,7 @@ def merge_runs(
         seconds=json.dumps(_slowest(seconds)),
     )
     folder = RunFolder(
-        pathlib.Path(workdir),
+        workdir,
         config,
         variables_digest=joined.attrs.get("variables_digest"),
     )

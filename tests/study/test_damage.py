@@ -10,7 +10,7 @@ import xarray as xr
 from synthetic import TINY, own_data
 
 import ioca_jax as ioca
-from ioca_jax.results import files, networks
+from ioca_jax.results import files, networks, pieces
 from ioca_jax.study import chunks
 
 RNG = np.random.default_rng(0)
@@ -78,6 +78,25 @@ def test_files_that_are_not_of_the_run_are_refused(folder):
     with pytest.raises(ValueError, match=message) as caught:
         ioca.load_networks(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_merging_closes_what_it_has_opened(folder, monkeypatch, tmp_path):
+    opened = []
+    load = pieces.load_results
+    monkeypatch.setattr(pieces, "load_results", lambda *a, **k: note(load(*a, **k)))
+
+    def note(results):
+        closed = []
+        results.set_close(lambda close=results._close: closed.append(close()))
+        opened.append(closed)
+        return results
+
+    with pytest.raises(ValueError, match="seeds: expected each in one part"):
+        ioca.merge_runs([folder, folder], tmp_path / "all")
+    (folder / "networks" / "_METADATA").unlink()
+    with pytest.raises(ValueError, match="_METADATA: expected the file as it was wri"):
+        ioca.merge_runs([folder], tmp_path / "all")
+    assert [len(closed) for closed in opened] == [1, 1, 1]
 
 
 def test_merging_and_reporting_verify(folder, tmp_path):
