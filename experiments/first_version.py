@@ -104,6 +104,12 @@ SETTINGS = {
     "epochs_20": Training(epochs=20),
     "epochs_20_l2_1e-4": Training(epochs=20, l2=1e-4),
     "without_biases_l2_1e-4": Training(bias=None, l2=1e-4),
+    "epochs_30": Training(epochs=30),
+    "truncated_normal_epochs_20": Training(
+        initial="truncated normal 0.1", bias=0.1, epochs=20
+    ),
+    "lecun_normal_epochs_20": Training(initial="lecun normal", epochs=20),
+    "decay_1e-2_epochs_20": Training(decay=1e-2, epochs=20),
     "best_of_50": Training(epochs=50, best_epoch=True),
     "best_of_50_l2_1e-4_biases": Training(
         epochs=50, best_epoch=True, l2=1e-4, penalise_biases=True
