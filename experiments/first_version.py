@@ -111,9 +111,6 @@ SETTINGS = {
     "lecun_normal_epochs_20": Training(initial="lecun normal", epochs=20),
     "decay_1e-2_epochs_20": Training(decay=1e-2, epochs=20),
     "best_of_50": Training(epochs=50, best_epoch=True),
-    "best_of_50_l2_1e-4_biases": Training(
-        epochs=50, best_epoch=True, l2=1e-4, penalise_biases=True
-    ),
 }
 _STUDY: dict[str, Any] = {
     "dataset": "mnist",
