@@ -18,7 +18,8 @@ from jaxtyping import Array, Float, Int
 
 from ioca_jax.ablation.curves import ablation_curves, evaluate_masks
 from ioca_jax.ablation.direct import direct_ablations
-from ioca_jax.ablation.effects import single_ablations
+from ioca_jax.ablation.effects import SingleAblations, single_ablations
+from ioca_jax.ablation.evaluation import Evaluation
 from ioca_jax.data import Dataset
 from ioca_jax.measures.information import (
     MEASURES_OF_LABELS,
@@ -68,9 +69,9 @@ def study_networks(
     orders = _orders(inputs, scores, drawn)
 
     arrays = _curves(inputs, ablated, orders, on_scope)
-    arrays |= over_clamps(inputs, ablated, partial(_single_ablations, inputs))
+    arrays |= over_clamps(inputs, ablated, partial(_total_effects, inputs))
     if config.direct_effects:
-        arrays |= over_clamps(inputs, ablated, partial(_direct_ablations, inputs))
+        arrays |= over_clamps(inputs, ablated, partial(_direct_effects, inputs))
     arrays |= _measurements(inputs, statistics, scores)
     arrays |= _tests_of_measures(inputs, statistics)
     if config.robustness and inputs.information_measures:
@@ -194,28 +195,26 @@ def _blank_diverged(arrays: Mapping[str, np.ndarray], diverged: np.ndarray) -> N
         array[diverged] = _blank(array.dtype)
 
 
-def _single_ablations(inputs: Inputs, ablated: Ablated) -> dict[str, Array]:
+def _single_ablations(
+    inputs: Inputs, evaluate: Callable[..., SingleAblations], ablated: Ablated
+) -> Evaluation:
     """Each neuron ablated alone, on the test split."""
-    single = single_ablations(
+    return evaluate(
         ablated.network,
         ablated.variables,
         ablated.clamps,
         *ablated.test,
         memory_gb=inputs.config.memory_gb,
     ).alone
+
+
+def _total_effects(inputs: Inputs, ablated: Ablated) -> dict[str, Array]:
+    single = _single_ablations(inputs, single_ablations, ablated)
     return {"single_correct": single.correct, "single_loss": single.loss}
 
 
-def _direct_ablations(inputs: Inputs, ablated: Ablated) -> dict[str, Array]:
-    """The same while later layers output what they output in the intact network."""
-    direct = direct_ablations(
-        ablated.network,
-        ablated.variables,
-        ablated.clamps,
-        *ablated.test,
-        memory_gb=inputs.config.memory_gb,
-    ).alone
-    return {"direct_loss": direct.loss}
+def _direct_effects(inputs: Inputs, ablated: Ablated) -> dict[str, Array]:
+    return {"direct_loss": _single_ablations(inputs, direct_ablations, ablated).loss}
 
 
 def _pair_effects(inputs: Inputs, ablated: Ablated) -> dict[str, np.ndarray]:
