@@ -83,7 +83,7 @@ def describe(config: ioca.StudyConfig, path: pathlib.Path) -> str:
     if folder.RunFolder(path, config, shard, theirs and theirs.digest).is_finished():
         return f"{path} is finished; the same command reports it"
     seeds, finished = len(shard.seeds(config)), count_finished(path)
-    needs = resources.count_needs(config, model, data, theirs)
+    needs = resources.count_needs(config, model, data, theirs, SEEDS_AT_ONCE.value)
     memory, disk = resources.check_fits(needs, seeds, path, finished)
     splits = {name: len(getattr(data, name).y) for name in _SPLITS}
     sizes = ", ".join(f"{size:,} {name}" for name, size in splits.items())

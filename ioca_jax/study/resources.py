@@ -19,7 +19,7 @@ from ioca_jax.devices import device_mesh
 from ioca_jax.networks.cnn import CNN
 from ioca_jax.networks.mlp import MLP
 from ioca_jax.networks.network import Network
-from ioca_jax.networks.training import bytes_per_seed
+from ioca_jax.networks.training import bytes_per_seed, seeds_that_fit
 from ioca_jax.results.files import free_memory
 from ioca_jax.results.variables import VARIABLES
 from ioca_jax.study import joint
@@ -27,6 +27,9 @@ from ioca_jax.study.config import StudyConfig
 from ioca_jax.study.given import GivenNetworks
 from ioca_jax.study.labels import variants
 
+# Seeds on a device at a time: enough that what a chunk costs beside is little, few
+# enough that little is lost with a chunk. Accelerators want many at once.
+_SEEDS_ON_A_CPU, _SEEDS_ON_AN_ACCELERATOR = 4, 64
 # Of a network, the least that a chunk has: computed, joined, and being written.
 _COPIES = 3
 # Floating-point operations a second of a device, of networks of 100 neurons a layer.
@@ -39,6 +42,7 @@ class Needs(NamedTuple):
     Attributes:
         results: bytes of a network's results.
         network: bytes of a network's weights.
+        chunk: networks that are computed at a time, by all processes together.
         training: bytes of the training of one network.
         permutations: bytes of the permuted labels.
         operations: floating-point operations for a network.
@@ -46,6 +50,7 @@ class Needs(NamedTuple):
 
     results: int
     network: int
+    chunk: int
     training: int
     permutations: int
     operations: float
@@ -63,8 +68,12 @@ def count_needs(
     network: Any,
     data: Dataset,
     given: GivenNetworks | None = None,
+    seeds_at_once: int | None = None,
 ) -> Needs:
-    """Counts what a study takes that trains its networks, or is given some."""
+    """Counts what a study takes that trains its networks, or is given some.
+
+    ``seeds_at_once`` is that of ``run_study``.
+    """
     num_train, *shape = data.train.x.shape
     num_validation = len(data.validation.y)
     example = jax.ShapeDtypeStruct((1, *shape), data.train.x.dtype)
@@ -88,12 +97,32 @@ def count_needs(
     return Needs(
         results=_bytes_of_results(sizes),
         network=4 * weights,
+        chunk=_chunk_size(config, network, data, given, seeds_at_once),
         training=training,
         permutations=4 * config.permutations * num_validation,
         operations=of_training
         + of_permutations
         + _operations_of_curves(config, network, above, len(data.test.y)),
     )
+
+
+def _chunk_size(
+    config: StudyConfig,
+    network: Any,
+    data: Dataset,
+    given: GivenNetworks | None,
+    seeds_at_once: int | None,
+) -> int:
+    """Seeds in a chunk, of all processes together."""
+    on_cpu = jax.default_backend() == "cpu"
+    each = _SEEDS_ON_A_CPU if on_cpu else _SEEDS_ON_AN_ACCELERATOR
+    processes = jax.process_count()
+    size = seeds_at_once or each * device_mesh().size * processes
+    if given:
+        return size
+    train_config, kept = config.train_config(), len(config.trajectory_epochs)
+    most = seeds_that_fit(network, data, train_config, config.memory_gb, kept)
+    return min(most * processes, size)
 
 
 def _axes(
@@ -195,9 +224,13 @@ def check_fits(
     yet, holds ``num_finished`` of them.
     """
     of_one = needs.results + needs.network
+    missing = max(0, num_networks - num_finished)
+    at_once = max(1, min(needs.chunk, missing))
+    several = "one network" if at_once == 1 else f"{at_once} networks at a time"
+    fewer = "" if at_once == 1 else "seeds_at_once, "
     parts = {
-        "results and weights of one network; give fewer random_orders or hidden "
-        "neurons": _COPIES * of_one,
+        f"results and weights of {several}; give fewer {fewer}random_orders or "
+        "hidden neurons": _COPIES * of_one * at_once,
         "training of one network; give fewer hidden neurons": needs.training,
         "permuted labels; give fewer permutations": needs.permutations,
     }
@@ -206,7 +239,6 @@ def check_fits(
     _check("memory", in_memory, free_memory(), largest)
     # Networks lie in the chunks, and beside them until these are removed; results are
     # compressed the second time.
-    missing = max(0, num_networks - num_finished)
     on_disk = missing * of_one + num_networks * needs.network
     place = folder.absolute()
     while not place.exists():

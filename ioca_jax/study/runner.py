@@ -26,7 +26,6 @@ from ioca_jax.data import Dataset
 from ioca_jax.devices import (
     broadcast,
     check_agreement,
-    device_mesh,
     gather,
     is_primary,
     on_primary,
@@ -34,7 +33,7 @@ from ioca_jax.devices import (
 from ioca_jax.networks.cnn import CNN
 from ioca_jax.networks.mlp import MLP
 from ioca_jax.networks.network import Network
-from ioca_jax.networks.training import Trained, check_fit, seeds_that_fit, train
+from ioca_jax.networks.training import Trained, check_fit, train
 from ioca_jax.results.files import (
     RESULTS_FILE,
     decode_results,
@@ -64,10 +63,6 @@ from ioca_jax.study.metadata import Stopwatch
 from ioca_jax.study.pipeline import study_networks
 from ioca_jax.study.resources import Needs, check_fits, count_needs
 from ioca_jax.study.shard import Shard
-
-# Seeds on a device at a time: enough that what a chunk costs beside is little, few
-# enough that little is lost with a chunk. Accelerators want many at once.
-_SEEDS_ON_A_CPU, _SEEDS_ON_AN_ACCELERATOR = 4, 64
 
 
 def run_study(
@@ -177,7 +172,7 @@ class _Run:
         watch, config, folder = Stopwatch(), self.config, self.folder
         data = load_dataset(**config.data_arguments()) if data is None else data
         network = self._network(data)
-        needs = count_needs(config, network, data, self.given)
+        needs = count_needs(config, network, data, self.given, self.seeds_at_once)
         finished = on_primary(lambda: count_finished(folder.path))
         on_primary(lambda: check_fits(needs, len(self.seeds), folder.path, finished))
         check_classes(data.validation.y)
@@ -230,7 +225,7 @@ class _Run:
             self._emit(event="damaged", file=file)
         already = set(found.seeds)
         missing = [seed for seed in self.seeds if seed not in already]
-        number = -(-len(missing) // self._chunk_size(network, data))
+        number = -(-len(missing) // needs.chunk)
         parts = np.array_split(missing, number) if missing else []
         # The first is the longest: all are filled up to its program.
         share = -(-max(map(len, parts), default=0) // jax.process_count())
@@ -259,20 +254,6 @@ class _Run:
                 test_error=_mean(1 - accuracy),
                 seconds=watch.now(),
             )
-
-    def _chunk_size(self, network: Any, data: Dataset) -> int:
-        """Seeds in a chunk, of all processes together."""
-        on_cpu = jax.default_backend() == "cpu"
-        each = _SEEDS_ON_A_CPU if on_cpu else _SEEDS_ON_AN_ACCELERATOR
-        processes = jax.process_count()
-        size = self.seeds_at_once or each * device_mesh().size * processes
-        if self.given:
-            return size
-        config, kept = self.config, len(self.config.trajectory_epochs)
-        most = seeds_that_fit(
-            network, data, config.train_config(), config.memory_gb, kept
-        )
-        return min(most * processes, size)
 
     def _compute_chunk(
         self,
@@ -344,20 +325,26 @@ def _mean(values: np.ndarray) -> float | None:
     return float(finite.mean()) if len(finite) else None
 
 
-def load_networks(workdir: str | os.PathLike) -> tuple[MLP | CNN | None, Any]:
+def load_networks(
+    workdir: str | os.PathLike, seeds: Sequence[int] | None = None
+) -> tuple[MLP | CNN | None, Any]:
     """Reads a run's networks.
 
     Args:
         workdir: the run's folder.
+        seeds: those whose networks are wanted, for a run larger than memory; None
+            reads all.
 
     Returns:
-        The network and the variables, whose leaves begin with S. A traced network,
+        The network and the variables, whose leaves begin with S, in the order asked
+        for. A traced network,
         which was given to the run, is not stored: None stands for it, and the variables
         are nested dictionaries by the names of their key paths.
 
     Raises:
         FileNotFoundError: no finished run there.
-        ValueError: a file that has changed since it was written.
+        ValueError: a seed that the run does not have, or a file that has changed since
+            it was written.
 
     Example:
         >>> import ioca_jax as ioca
@@ -365,13 +352,26 @@ def load_networks(workdir: str | os.PathLike) -> tuple[MLP | CNN | None, Any]:
         >>> len(variables["params"]["dense_0"]["bias"])  # networks
         8
     """
-    results = load_results(workdir)
-    variables = read_networks(workdir)
-    if results.attrs.get("architecture", "MLP") not in ("MLP", "CNN"):
-        return None, variables
-    shape = results.attrs.get("example_shape", "28,28").split(",")
-    config = config_of(results)
-    return config.model(results.sizes["class"], [*map(int, shape)]), variables
+    with load_results(workdir, lazy=True) as results:
+        places = None if seeds is None else _places(results["seed"].values, seeds)
+        variables = read_networks(workdir, places)
+        if results.attrs.get("architecture", "MLP") not in ("MLP", "CNN"):
+            return None, variables
+        shape = results.attrs.get("example_shape", "28,28").split(",")
+        model = config_of(results).model(results.sizes["class"], [*map(int, shape)])
+        return model, variables
+
+
+def _places(there: np.ndarray, seeds: Sequence[int]) -> list[int]:
+    """Where on the axis S of a run some seeds are."""
+    place = {seed: index for index, seed in enumerate(there.tolist())}
+    missing = [seed for seed in seeds if seed not in place]
+    if missing:
+        raise ValueError(
+            f"seeds: expected seeds of the run, {', '.join(map(str, list(place)[:20]))}"
+            f"{', ...' * (len(place) > 20)}, got {missing[0]}"
+        )
+    return [place[seed] for seed in seeds]
 
 
 def config_of(results: xr.Dataset) -> StudyConfig:

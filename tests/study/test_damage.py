@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
@@ -69,6 +70,21 @@ def test_every_byte_of_the_networks_is_guarded(folder):
     (folder / "networks" / "_METADATA").unlink()
     with pytest.raises(ValueError, match="_METADATA: expected the file as it was wri"):
         ioca.load_networks(folder)
+
+
+def test_networks_of_some_seeds_are_read(folder):
+    seeds = ioca.load_results(folder)["seed"].values.tolist()
+    model, variables = ioca.load_networks(folder)
+    for some in ([seeds[-1], seeds[0]], seeds[1:2], []):
+        same, part = ioca.load_networks(folder, some)
+        rows = [seeds.index(seed) for seed in some]
+        expected = jax.tree.map(lambda leaf, rows=rows: leaf[rows], variables)
+        np.testing.assert_equal(part, expected)
+        assert same == model
+    with pytest.raises(
+        ValueError, match="^seeds: expected seeds of the run, .* got 77"
+    ):
+        ioca.load_networks(folder, [seeds[0], 77])
 
 
 def test_files_that_are_not_of_the_run_are_refused(folder):

@@ -46,8 +46,15 @@ def test_bytes_are_those_of_the_results(tiny_run):
             "that takes .* GB or more, .* GB too much, most of it for results and "
             "weights of 1,000,000 networks; give fewer seeds ",
         ),
-        ({"random_orders": 1_000_000}, "memory: .* results and weights of one network"),
-        ({"random_orders": 10**12}, "memory: .* results and weights of one network"),
+        (
+            {"random_orders": 1_000_000, "seeds": (0,)},
+            "memory: .* results and weights of one network; give fewer random_orders",
+        ),
+        (
+            {"random_orders": 10**12},
+            "memory: .* results and weights of [0-9]+ networks at a time; give fewer "
+            "seeds_at_once, random_orders or hidden neurons",
+        ),
         (
             {"permutations": 10_000_000},
             "memory: .* got one that takes 40.0 GB or more, 32.0 GB too much, most of "
@@ -78,6 +85,19 @@ def test_a_disk_that_is_too_small_is_told(free, monkeypatch, mnist5k, tmp_path):
     # What is finished lies on the disk already, and a shard needs its own seeds only.
     resources.check_fits(needs, 40_000, tmp_path, num_finished=39_000)
     resources.check_fits(needs, 10_000, tmp_path)
+
+
+def test_networks_that_do_not_fit_at_a_time_may_fit_one_by_one(free, mnist5k, tmp_path):
+    config = ioca.StudyConfig(random_orders=20_000, seeds=tuple(range(8)))
+    one, eight = (needs_of(config, mnist5k, seeds_at_once=n) for n in (1, 8))
+    assert (one.chunk, eight.chunk) == (1, 8)
+    assert 3 * one.results < 8 * GB < 3 * 8 * one.results
+    memory, _ = resources.check_fits(one, 8, tmp_path)
+    with pytest.raises(ValueError, match="of 8 networks at a time; give fewer seeds_a"):
+        resources.check_fits(eight, 8, tmp_path)
+    resources.check_fits(eight, 8, tmp_path, num_finished=7)
+    more, _ = resources.check_fits(eight, 8, tmp_path, num_finished=6)
+    assert more - memory == 3 * (one.results + one.network)
 
 
 def test_what_fits_is_not_refused(free, mnist5k, tmp_path):
