@@ -15,7 +15,7 @@ mutual information; and results.md, which says it in tables, and is printed.
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -24,13 +24,11 @@ import xarray as xr
 from absl import flags, logging
 
 import ioca_jax as ioca
-from ioca_jax.inference import claims, families
+from ioca_jax.inference import claims
 from ioca_jax.results.files import RESULTS_FILE, atomic_write
-from ioca_jax.results.selection import converged, intact_accuracy
 from ioca_jax.study import events
 
-from . import config_flags, transformer
-from .markdown import markdown, verdict_counts, verdict_table
+from . import config_flags, other_tables, transformer
 
 WORKDIR = flags.DEFINE_string(
     "workdir", "runs/other_networks", "Where everything goes."
@@ -52,6 +50,7 @@ _COMMON: dict[str, Any] = {
     "random_orders": 5,
     "num_test": 1000,
     "permutations": 99,
+    "interactions": True,
 }
 _CNN: dict[str, Any] = {
     "architecture": "cnn",
@@ -60,13 +59,9 @@ _CNN: dict[str, Any] = {
     "epochs": 3,
 }
 SETTINGS: dict[str, dict[str, Any]] = {
-    "mnist_dense": {"dataset": "mnist", "epochs": 5, "interactions": True},
-    "fashion_mnist_dense": {
-        "dataset": "fashion_mnist",
-        "epochs": 5,
-        "interactions": True,
-    },
-    "mnist_cnn": {"dataset": "mnist", "interactions": True, **_CNN},
+    "mnist_dense": {"dataset": "mnist", "epochs": 5},
+    "fashion_mnist_dense": {"dataset": "fashion_mnist", "epochs": 5},
+    "mnist_cnn": {"dataset": "mnist", **_CNN},
     "mnist_cnn_gelu": {"dataset": "mnist", "activation": "gelu", **_CNN, "epochs": 2},
     "mnist_cnn_batch_norm": {
         "dataset": "mnist",
@@ -85,7 +80,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 _KINDS = {"dense": "dense", "cnn": "convolution", "transformer": "transformer"}
-_SELECTIONS = ("mrmr", "jmi")
 
 
 def run_setting(name: str, data_dir: str | None, folder: pathlib.Path) -> xr.Dataset:
@@ -127,124 +121,6 @@ def kind_of(setting: str) -> str:
     return next(kind for part, kind in _KINDS.items() if part in setting.split("_"))
 
 
-def claims_by_clamp(judged: pd.DataFrame) -> pd.DataFrame:
-    """A row per claim and architecture, a column per clamp: holds / fails / undecided.
-
-    Claims about measures alone have their counts in the first column of clamps.
-    """
-    clamps = [clamp for clamp in _COMMON["clamps"] if clamp in set(judged["clamp"])]
-    table = judged.assign(clamp=judged["clamp"].replace("", clamps[0]))
-    cells = table.pivot_table(
-        index=["claim", "kind"],
-        columns="clamp",
-        values="verdict",
-        aggfunc=verdict_counts,
-        sort=False,
-    )
-    wanted = [
-        (claim, kind)
-        for claim in claims.claims_of(judged)
-        for kind in judged["kind"].unique()
-    ]
-    cells = cells.reindex(index=wanted, columns=clamps).fillna("").reset_index()
-    cells["claim"] = [f"{c}: {claims.CLAIMS[c].text}" for c in cells["claim"]]
-    return cells
-
-
-def compare_with_mutual_information(results: xr.Dataset) -> pd.DataFrame:
-    """Whether ascending orders that allow for redundancy are better than without.
-
-    A row per scope, clamp and selection: ``effect``, the normalised area of its
-    ascending order less that of mutual information, with interval and tests.
-    """
-    kept = families.above_chance(results)
-    areas = families.normalized_areas(kept)
-    rows, values = [], []
-    for scope in map(str, kept["scope"].values):
-        plain = areas[scope, "mutual_information", "ascending"]
-        for selection in _SELECTIONS:
-            gain = areas[scope, selection, "ascending"] - plain
-            for clamp, of_clamp in zip(families.clamps_of(kept), gain.T, strict=True):
-                about = {"scope": scope, "clamp": clamp, "ranked_by": selection}
-                rows.append(about)
-                values.append(of_clamp)
-    return families.test_family(rows, values)
-
-
-def areas_of_orders(results: xr.Dataset) -> pd.DataFrame:
-    """Normalised areas of mutual information's orders and random ones, zero clamp."""
-    kept = families.above_chance(results)
-    areas = families.normalized_areas(kept)
-    at = families.clamps_of(kept).index("zero")
-    orders = {
-        "lowest first": ("mutual_information", "ascending"),
-        "random": ("random", "random"),
-        "highest first": ("mutual_information", "descending"),
-    }
-    return pd.DataFrame(
-        {"scope": scope}
-        | {
-            title: f"{areas[scope, *order][:, at].mean():.3f}"
-            for title, order in orders.items()
-        }
-        for scope in map(str, kept["scope"].values)
-    )
-
-
-def about_networks(runs: Mapping[str, xr.Dataset]) -> pd.DataFrame:
-    """A row per setting: networks, test error, minutes."""
-    rows = []
-    for name, results in runs.items():
-        error = 100 * (1 - intact_accuracy(converged(results)))
-        seconds = json.loads(results.attrs["seconds"])
-        rows.append(
-            {
-                "setting": name,
-                "network": results.attrs["network"],
-                "networks": results.sizes["seed"],
-                "test error (%)": f"{error.mean():.2f} ± {error.std(ddof=1):.2f}",
-                "minutes": f"{seconds['computed'] / 60:.1f}",
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _report(runs: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame]) -> str:
-    judged, orders = tables["claims"], tables["orders"]
-    gains = orders.assign(
-        cell=[
-            f"{effect:+.3f}{'*' * (p <= families.ALPHA)}"
-            for effect, p in zip(orders["effect"], orders["p_corrected"], strict=True)
-        ]
-    )
-    gains = gains.pivot_table(
-        index=["setting", "scope", "ranked_by"],
-        columns="clamp",
-        values="cell",
-        aggfunc="first",
-        sort=False,
-    ).reset_index()
-    areas = [areas_of_orders(run).assign(setting=name) for name, run in runs.items()]
-    together = pd.concat(areas, ignore_index=True)
-    together.insert(0, "setting", together.pop("setting"))
-    by_clamp = claims_by_clamp(judged)
-    by_clamp["claim"] = by_clamp["claim"].mask(by_clamp["claim"].duplicated(), "")
-    parts = [
-        "Claims: comparisons in which each holds / fails / is undecided",
-        markdown(by_clamp),
-        "The same by setting, over all clamps",
-        markdown(verdict_table(judged, "setting")),
-        "Normalised areas by mutual information, zero clamp, means over networks",
-        markdown(together),
-        "Ascending order by mRMR and JMI less that by mutual information, normalised "
-        "area, mean over networks; *: corrected p of at most 0.05",
-        markdown(gains),
-        "Networks",
-        markdown(about_networks(runs)),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
 def run_settings(
     asked: Sequence[str], data_dir: str | None, folder: pathlib.Path
 ) -> str:
@@ -261,7 +137,7 @@ def run_settings(
     tables: dict[str, pd.DataFrame] = {}
     for name, make in {
         "claims": claims.judge_claims,
-        "orders": compare_with_mutual_information,
+        "orders": other_tables.compare_with_mutual_information,
     }.items():
         parts = [
             make(run).assign(setting=setting, kind=kind_of(setting))
@@ -270,7 +146,7 @@ def run_settings(
         tables[name] = pd.concat(parts, ignore_index=True)
         file = folder / f"{name}.csv"
         atomic_write(file, partial(tables[name].to_csv, index=False))
-    text = _report(runs, tables)
+    text = other_tables.report(runs, tables["claims"], tables["orders"])
     atomic_write(folder / "results.md", lambda part: part.write_text(text, "utf-8"))
     return text
 

@@ -7,9 +7,10 @@ import command_line
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import THREE, synthetic_results
+from synthetic import THREE, planted_joint_results, synthetic_results
 
 from ioca_jax.inference import claims
+from ioca_jax.inference.interactions import CO_INFORMATION
 
 CLAMPS = ("zero", "mean", "optimal", "resample")
 ASKED = ["mnist_dense", "mnist_cnn", "fashion_mnist_cnn"]
@@ -80,7 +81,7 @@ def test_the_job_writes_what_it_says(other_networks, runs, tmp_path, monkeypatch
 
 def test_selections_are_compared_with_mutual_information(other_networks, runs):
     results = runs["mnist_dense"]
-    table = other_networks.compare_with_mutual_information(results)
+    table = other_networks.other_tables.compare_with_mutual_information(results)
     assert len(table) == 3 * len(CLAMPS) * 2
     row = table.query("scope == 'layer_1' and clamp == 'mean' and ranked_by == 'jmi'")
     curves = results["accuracy"].sel(scope="layer_1", clamp="mean").isel(step=range(5))
@@ -90,6 +91,36 @@ def test_selections_are_compared_with_mutual_information(other_networks, runs):
     ]
     expected = ((areas[0] - areas[1]) / (0.75 - 0.5)).mean()  # intact, chance
     np.testing.assert_allclose(row["effect"].item(), expected, rtol=1e-5)
+
+
+def test_pairs_are_told_by_layer(other_networks):
+    results = planted_joint_results(
+        co_information=(0.01, 0.01), pair_effect=(0.001, -0.001), redundancy=(0.3, 0.3)
+    )
+    rows = other_networks.other_tables.redundancy(results).to_dict("records")
+    for row, layer, neurons in zip(
+        rows, (1, 2), (range(30), range(30, 50)), strict=True
+    ):
+        assert row["layer"] == layer
+        at = np.array([(i, j) for i in neurons for j in neurons if i < j]).T
+        for clamp in ("zero", "mean"):
+            effects = results["pair_effect_loss"].sel(clamp=clamp).values
+            mean = 1e6 * effects[:, *at].mean()
+            assert row[f"pair effect in loss, {clamp}, 10⁻⁶ nats"] == f"{mean:+.0f}*"
+        measured = results["pair_value"].sel(pair_measure=CO_INFORMATION).values
+        mean = 1e3 * measured[:, *at].mean()
+        assert row["co-information, 10⁻³ bits"].strip("*") == f"{mean:+.1f}"
+        assert abs(float(row["rank correlation, mean"].strip("*"))) < 0.2
+
+
+def test_direct_effects_are_told_by_layer_and_clamp(other_networks):
+    results = synthetic_results(hidden=(4, 3), seeds=8)
+    single = results["single_loss"].transpose("seed", "clamp", "neuron")
+    results = results.assign(direct_loss=single + 0.25)
+    table = other_networks.other_tables.self_repair(results)
+    assert table[["layer", "clamp"]].values.tolist() == [[1, "zero"], [1, "mean"]]
+    assert table["direct less total"].tolist() == ["0.25*", "0.25*"]
+    assert table["95 % interval"].tolist() == ["0.25 to 0.25"] * 2
 
 
 def test_an_unknown_setting_is_refused(other_networks, tmp_path):
