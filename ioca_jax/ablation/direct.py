@@ -9,18 +9,12 @@ Hydra Effect", arXiv 2307.15771.
 import dataclasses
 from typing import Any
 
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
 
 from ioca_jax.ablation.effects import SingleAblations, evaluate_singles
-from ioca_jax.networks.network import (
-    Ablation,
-    Layer,
-    Network,
-    StagedNetwork,
-    Values,
-)
+from ioca_jax.ablation.wrapped import WrappedNetwork, carry, split
+from ioca_jax.networks.network import Ablation, Network, StagedNetwork, Values
 
 
 def direct_ablations(
@@ -59,63 +53,17 @@ def direct_ablations(
 
 
 @dataclasses.dataclass(frozen=True)
-class HeldNetwork:
-    """A network of which every layer outputs what it outputs without any ablation.
+class HeldNetwork(WrappedNetwork):
+    """A network of which every layer outputs what it outputs without any ablation."""
 
-    Attributes:
-        network: the network that is wrapped.
-    """
-
-    network: StagedNetwork
-
-    @property
-    def layers(self) -> tuple[Layer, ...]:
-        """As ``Network``."""
-        return self.network.layers
-
-    @property
-    def num_neurons(self) -> int:
-        """As ``Network``."""
-        return self.network.num_neurons
-
-    @property
-    def layer_of_neuron(self) -> np.ndarray:
-        """As ``Network``."""
-        return self.network.layer_of_neuron
-
-    @property
-    def num_classes(self) -> int:
-        """As ``Network``."""
-        return self.network.num_classes
-
-    def is_affine_above(self, layer: int) -> bool:
-        """Nothing is computed without the outputs that are held."""
-        del layer
-        return False
-
-    def apply(
-        self, variables: Any, x: ArrayLike, ablation: Ablation | None = None
-    ) -> tuple[Array, Array]:
-        """As ``Network``."""
-        return self.above(variables, 0, self.prefix(variables, x, 0), ablation)
-
-    def prefix(
-        self,
-        variables: Any,
-        x: ArrayLike,
-        layer: int,
-        ablation: Ablation | None = None,
-    ) -> Values:
-        """As ``StagedNetwork``; the outputs of later layers are carried along."""
+    def first_values(self, variables: Any, x: ArrayLike) -> Values:
+        """The outputs of later layers are carried along."""
         first = intact = self.network.prefix(variables, x, 0)
         later = []
         for index in range(len(self.layers) - 1):
             intact = self.network.advance(variables, index, intact)
             later.append(intact.outputs)
-        values = dataclasses.replace(first, rest=(*first.rest, *later))
-        for below in range(layer):
-            values = self.advance(variables, below, values, ablation)
-        return values
+        return carry(first, tuple(later))
 
     def advance(
         self,
@@ -127,9 +75,7 @@ class HeldNetwork:
         """As ``StagedNetwork``."""
         inner, later = self._split(layer, values)
         inner = self.network.advance(variables, layer, inner, ablation)
-        return dataclasses.replace(
-            inner, outputs=later[0], rest=(*inner.rest, *later[1:])
-        )
+        return carry(dataclasses.replace(inner, outputs=later[0]), later[1:])
 
     def above(
         self,
@@ -140,17 +86,12 @@ class HeldNetwork:
     ) -> tuple[Array, Array]:
         """As ``StagedNetwork``; activations are those of the intact network."""
         last = len(self.layers) - 1
-        _, activations = self.network.above(
-            variables, layer, self._split(layer, values)[0]
-        )
+        inner, _ = self._split(layer, values)
+        _, activations = self.network.above(variables, layer, inner)
         for index in range(layer, last):
             values = self.advance(variables, index, values, ablation)
         logits, _ = self.network.above(variables, last, values, ablation)
         return logits, activations
 
     def _split(self, layer: int, values: Values) -> tuple[Values, tuple[Array, ...]]:
-        """The wrapped network's values, and what later layers output."""
-        number = len(self.layers) - 1 - layer
-        end = len(values.rest) - number
-        inner = dataclasses.replace(values, rest=values.rest[:end])
-        return inner, values.rest[end:]
+        return split(values, len(self.layers) - 1 - layer)

@@ -18,6 +18,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int, Num
 
+from ioca_jax.ablation.wrapped import WrappedNetwork, carry, split
 from ioca_jax.checks import is_known
 from ioca_jax.networks.network import (
     Ablation,
@@ -179,8 +180,10 @@ def check_donors(
 
 
 @dataclasses.dataclass(frozen=True)
-class ResampledNetwork:
+class ResampledNetwork(WrappedNetwork):
     """A network whose ablated neurons output what they output for a donor.
+
+    An ablation's clamp is not used.
 
     Attributes:
         network: the network that is wrapped.
@@ -189,57 +192,16 @@ class ResampledNetwork:
             a neuron's donor is ``shift`` places from the example's; 0 without.
     """
 
-    network: StagedNetwork
     example_shape: tuple[int, ...]
     turn: int
 
-    @property
-    def layers(self) -> tuple[Layer, ...]:
-        """As ``Network``."""
-        return self.network.layers
-
-    @property
-    def num_neurons(self) -> int:
-        """As ``Network``."""
-        return self.network.num_neurons
-
-    @property
-    def layer_of_neuron(self) -> np.ndarray:
-        """As ``Network``."""
-        return self.network.layer_of_neuron
-
-    @property
-    def num_classes(self) -> int:
-        """As ``Network``."""
-        return self.network.num_classes
-
-    def is_affine_above(self, layer: int) -> bool:
-        """No constant stands for what differs between examples."""
-        del layer
-        return False
-
-    def apply(
-        self, variables: Any, x: ArrayLike, ablation: Ablation | None = None
-    ) -> tuple[Array, Array]:
-        """As ``Network``; the ablation's clamp is not used."""
-        return self.above(variables, 0, self.prefix(variables, x, 0), ablation)
-
-    def prefix(
-        self,
-        variables: Any,
-        x: ArrayLike,
-        layer: int,
-        ablation: Ablation | None = None,
-    ) -> Values:
-        """As ``StagedNetwork``."""
+    def first_values(self, variables: Any, x: ArrayLike) -> Values:
+        """What the donors' neurons output is carried along."""
         x = jnp.asarray(x)
         examples = x[:, :-1].reshape(len(x), *self.example_shape)
-        donors = self._donor_outputs(variables, x[:, -1].astype(jnp.int32))
         inner = self.network.prefix(variables["network"], examples, 0)
-        values = dataclasses.replace(inner, rest=(*inner.rest, *donors))
-        for below in range(layer):
-            values = self.advance(variables, below, values, ablation)
-        return values
+        donors = self._donor_outputs(variables, x[:, -1].astype(jnp.int32))
+        return carry(inner, tuple(donors))
 
     def advance(
         self,
@@ -251,7 +213,7 @@ class ResampledNetwork:
         """As ``StagedNetwork``."""
         inner, donors = self._ablated(layer, values, ablation)
         inner = self.network.advance(variables["network"], layer, inner)
-        return dataclasses.replace(inner, rest=(*inner.rest, *donors[1:]))
+        return carry(inner, donors[1:])
 
     def above(
         self,
@@ -277,14 +239,13 @@ class ResampledNetwork:
         self, layer: int, values: Values, ablation: Ablation | None
     ) -> tuple[Values, tuple[Array, ...]]:
         """The wrapped network's values with a layer ablated, and what donors output."""
-        number = len(self.layers) - layer
-        rest, donors = values.rest[:-number], values.rest[-number:]
-        outputs = values.outputs
-        if ablation is not None:
-            keep = jnp.asarray(ablation.keep)[slices_of(self.layers)[layer]]
-            vector = [1] * len(self.layers[layer].vector)
-            outputs = jnp.where(keep.reshape(-1, *vector), outputs, donors[0])
-        return dataclasses.replace(values, outputs=outputs, rest=rest), donors
+        inner, donors = split(values, len(self.layers) - layer)
+        if ablation is None:
+            return inner, donors
+        keep = jnp.asarray(ablation.keep)[slices_of(self.layers)[layer]]
+        vector = [1] * len(self.layers[layer].vector)
+        outputs = jnp.where(keep.reshape(-1, *vector), inner.outputs, donors[0])
+        return dataclasses.replace(inner, outputs=outputs), donors
 
     def _donor_outputs(self, variables: Any, donor: Array) -> list[Array]:
         """What each layer outputs for every example's donor, [N, *layer.shape]."""
