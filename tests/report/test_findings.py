@@ -23,11 +23,11 @@ def test_the_clearest_comparison_of_each_claim_is_told():
     )
     assert first == (
         "Over the whole network, ascending order is no better than random order: "
-        "undecided (network, entropy, clamp zero). ascending minus random order, "
+        "undecided (network, entropy, clamp zero). Ascending minus random order, "
         "normalised area: -0.030, 95 % interval -0.060 to +0.010, corrected p = 0.18."
     )
     assert second.startswith("Ablation in deeper layers does less harm: holds (layer")
-    assert ": holds (layer 2, random). mean minus zero clamp" in third
+    assert ": holds (layer 2, random). Mean minus zero clamp" in third
     assert clearest_comparisons(pd.DataFrame(columns=names), ["1", "4"]) == []
 
 
