@@ -34,6 +34,7 @@ import math
 import pathlib
 import zlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -318,6 +319,23 @@ def load_data(study: Study) -> ioca.Dataset:
     return data
 
 
+def _intact_accuracy(
+    model: ioca.MLP, variables: Any, *, test: tuple[Any, Any], memory_gb: float
+) -> np.ndarray:
+    """Test accuracy [S]: the first point of a curve, where no neuron is ablated yet."""
+    # Wherever networks lay, the same program takes them.
+    variables = jax.tree.map(np.asarray, variables)
+    num_seeds = len(jax.tree.leaves(variables)[0])
+    order = np.full((num_seeds, 1), model.num_neurons - 1, np.int32)
+    clamp = np.zeros((num_seeds, model.num_neurons), np.float32)
+    curve = ioca.ablation_curves(
+        *(model, variables, order, clamp, *test),
+        layers=[model.num_layers - 1],
+        memory_gb=memory_gb,
+    )
+    return np.asarray(curve.accuracy)[:, 0]
+
+
 def compute(
     study: Study,
     pruning: Pruning,
@@ -336,18 +354,7 @@ def compute(
     means = study.results["activation_mean"].values
     clamps = {"zero": np.zeros_like(means), "mean": means}
 
-    def accuracy(model: ioca.MLP, variables: Any) -> np.ndarray:
-        # Wherever networks lay, the same program takes them.
-        variables = jax.tree.map(np.asarray, variables)
-        # A curve's first point: no neuron is ablated yet.
-        order = np.full((len(seeds), 1), model.num_neurons - 1, np.int32)
-        clamp = np.zeros((len(seeds), model.num_neurons), np.float32)
-        curve = ioca.ablation_curves(
-            *(model, variables, order, clamp, *test),
-            layers=[model.num_layers - 1],
-            memory_gb=memory_gb,
-        )
-        return np.asarray(curve.accuracy)[:, 0]
+    accuracy = partial(_intact_accuracy, test=test, memory_gb=memory_gb)
 
     # Sizes outermost: each has programs of its own.
     combinations = [*itertools.product(pruning.keep, pruning.ranked_by, pruning.clamps)]

@@ -314,6 +314,16 @@ def compiled_engines() -> tuple[str, ...]:
     return tuple(name for name in ENGINES if name != "kernel" or not on_cpu)
 
 
+def _description(work: CurveWork, network: str, num_points: int) -> str:
+    """What the case computes, in a line."""
+    numbers = {"seeds": work.num_seeds, "orders": work.num_orders}
+    several = (f", {number} {name}" for name, number in numbers.items() if number > 1)
+    return (
+        f"{work.scope} curve, {network}, {work.num_examples} examples, {num_points} "
+        f"points, {work.clamp} clamp{''.join(several)}"
+    )
+
+
 def curve_case(work: CurveWork, settings: Settings) -> Case:
     """Ablation curves: the default, each engine, and PyTorch in several ways.
 
@@ -374,10 +384,9 @@ def curve_case(work: CurveWork, settings: Settings) -> Case:
             )
     in_torch, missing = by_mask.torch(work.peers)
     return Case(
-        f"{work.scope} curve, {'-'.join(map(str, widths))} {settings.activation}, "
-        f"{work.num_examples} examples, {num_points} points, {work.clamp} clamp"
-        + (f", {work.num_seeds} seeds" if work.num_seeds > 1 else "")
-        + (f", {work.num_orders} orders" if work.num_orders > 1 else ""),
+        _description(
+            work, f"{'-'.join(map(str, widths))} {settings.activation}", num_points
+        ),
         dataclasses.asdict(work) | {"widths": widths, "points": num_points},
         work.num_examples * num_points * num_curves,
         cost_by(),

@@ -388,27 +388,11 @@ def _epoch_of_networks(
     optimizer = OPTIMIZERS[config.optimizer](config.learning_rate)
     num_train = len(labels)
     steps = num_train // config.batch_size
-
-    def loss_of(params, variables, x, y, key):
-        (logits, _), updates = model.apply(
-            variables | {"params": params},
-            x,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": key},
-        )
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
-        penalty = sum(
-            jnp.sum(jnp.square(jnp.asarray(leaf)))
-            for path, leaf in flatten_dict(params).items()
-            if path[-1] == "kernel"
-        )
-        hits = jnp.mean(jnp.argmax(logits, axis=-1) == y)
-        return losses.mean() + config.l2 * penalty, (updates, hits)
+    gradient_of = jax.value_and_grad(partial(_loss, model, config), has_aux=True)
 
     def step(state: _State, batch_and_key):
         batch, key = batch_and_key
-        (loss, (updates, hits)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
+        (loss, (updates, hits)), gradient = gradient_of(
             state.variables["params"],
             state.variables,
             fetch_examples(images, batch) if spread else images[batch],
@@ -435,13 +419,36 @@ def _epoch_of_networks(
 
     def validate(variables):
         logits, _ = model.apply(variables, validation.x)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, validation.y)
-        return losses.mean(), jnp.mean(jnp.argmax(logits, axis=-1) == validation.y)
+        return _scores(logits, validation.y)
 
     state, train_loss, train_accuracy = _of_every_network(one_epoch, state)
     validation_loss, validation_accuracy = jax.lax.map(validate, state.variables)
     metrics = (train_loss, train_accuracy, validation_loss, validation_accuracy)
     return state, dict(zip(HISTORY, metrics, strict=True))
+
+
+def _loss(model, config, params, variables, x, y, key):
+    """A batch's loss with the L2 penalty, new batch statistics, and share of hits."""
+    (logits, _), updates = model.apply(
+        variables | {"params": params},
+        x,
+        train=True,
+        mutable=["batch_stats"],
+        rngs={"dropout": key},
+    )
+    loss, hits = _scores(logits, y)
+    penalty = sum(
+        jnp.sum(jnp.square(jnp.asarray(leaf)))
+        for path, leaf in flatten_dict(params).items()
+        if path[-1] == "kernel"
+    )
+    return loss + config.l2 * penalty, (updates, hits)
+
+
+def _scores(logits: Array, y: Array) -> tuple[Array, Array]:
+    """Mean cross-entropy in nats, and the share of hits."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+    return losses.mean(), jnp.mean(jnp.argmax(logits, axis=-1) == y)
 
 
 def _of_every_network(function, states):

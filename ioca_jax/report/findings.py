@@ -71,8 +71,9 @@ def _comparison(row: _Row) -> str:
     where = ", ".join(filter(None, about))
     return (
         f"{_capital(claim.text)}: {row['verdict']} ({where}). "
-        f"{_capital(claim.effect)}: {row['effect']:+.3f}, 95 % interval {row['low']:+.3f} to "
-        f"{row['high']:+.3f}, corrected p = {row['p_corrected']:.2g}."
+        f"{_capital(claim.effect)}: {row['effect']:+.3f}, 95 % interval "
+        f"{row['low']:+.3f} to {row['high']:+.3f}, corrected p = "
+        f"{row['p_corrected']:.2g}."
     )
 
 
