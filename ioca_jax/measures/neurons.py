@@ -104,6 +104,12 @@ def measure_neurons(
     x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
     check_variables("variables", variables, model, num_inputs=x[0].size)
     quantizer = settled_quantizer(quantizer, model.layers)
+    return _measure(model, quantizer, tuple(measures), variables, x, y)
+
+
+@partial(jax.jit, static_argnames=("model", "quantizer", "measures"))
+def _measure(model, quantizer, measures, variables, x, y) -> NeuronStatistics:
+    """``measure_neurons`` of checked arguments."""
     # Neurons of other networks are active above 0, as with ReLU.
     activation = getattr(model, "activation", "relu")
     spec = parse_quantizer(quantizer, activation)

@@ -103,6 +103,17 @@ def test_neurons(network, activations):
     np.testing.assert_allclose(found.scores["entropy"], expected, atol=1e-6)
 
 
+def test_neurons_of_other_variables_compile_nothing(network, compiled):
+    for quantizer in ("uniform:8", "quantile:4"):
+        ioca.measure_neurons(network, VARIABLES, X, Y, quantizer=quantizer)
+        assert compiled
+        compiled.clear()
+        others = jax.tree.map(lambda leaf: leaf * 1.5, VARIABLES)
+        compiled.clear()
+        ioca.measure_neurons(network, others, X, Y, quantizer=quantizer)
+        assert not compiled
+
+
 def test_pairs_across_layers(codes):
     found = pair_information(codes, Y, **SIZES, measures=("co_information",))
     alone = [BITS * mutual_info_score(column, Y) for column in codes.T]
