@@ -8,12 +8,13 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 # Compiling takes most of the time, and nothing that is tested depends on how fast
 # programs run: they are compiled in the cheapest way, here and in processes of tests.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-if not os.environ.get("IOCA_SLOW"):
+if not os.environ.get("IOCA_SLOW") and version("jax") < "0.11":  # unknown later
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 # The processes that run tests and those that tests start share what they compile.
 # IOCA_TEST_CACHE names a directory that keeps it for the next time.
