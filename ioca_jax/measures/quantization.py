@@ -20,6 +20,7 @@ the other side: count the codes of the activations that the edges come from.
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
@@ -111,8 +112,10 @@ def quantizer_edges(
         # Of halves: the range itself may overflow. A half may underflow, so clip.
         return jnp.clip(2 * (low / 2 + (high / 2 - low / 2) * shares), low, high)
     # Edges are outputs that occur: interpolating between equal ones could round below
-    # them, and a dead neuron would not have code 0.
-    return jnp.quantile(outputs, shares, axis=0, method="lower").T
+    # them, and a dead neuron would not have code 0. Their ranks are exact integers.
+    ranks = np.arange(1, num_codes) * (len(outputs) - 1) // num_codes
+    ordered = jnp.sort(outputs, axis=0)  # NaN last
+    return jnp.where(jnp.isnan(ordered[-1]), jnp.nan, ordered[ranks]).T
 
 
 def encode(

@@ -70,6 +70,13 @@ def test_quantile_edges_agree_with_numpy(num_codes):
     np.testing.assert_array_equal(edges, expected)
 
 
+@pytest.mark.parametrize("num_codes", [4, 20, 100])
+def test_quantile_edges_have_exact_ranks(num_codes):
+    outputs = np.random.default_rng(0).permutation(10_001).astype(np.float32)[:, None]
+    edges = np.asarray(ioca.quantizer_edges(outputs, f"quantile:{num_codes}"))[0]
+    assert edges.tolist() == [10_000 * k // num_codes for k in range(1, num_codes)]
+
+
 @pytest.mark.parametrize("num_codes", [2, 4, 10])
 def test_quantile_codes_are_equally_frequent(num_codes):
     codes = np.asarray(ioca.quantize(OUTPUTS, f"quantile:{num_codes}"))
