@@ -6,6 +6,8 @@ has a shape and a type but no values yet, so only these are checked, at no cost.
 
 import difflib
 import importlib
+import numbers
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -62,8 +64,53 @@ def as_tuple(name: str, values: Any) -> tuple:
     return tuple(values)
 
 
+def check_integer(name: str, value: Any, *, least: int | None = None) -> None:
+    """Refuses a value of another type than an integer, True and 2.0 too, or too few."""
+    try:
+        whole = None if isinstance(value, bool | np.bool_) else operator.index(value)
+    except TypeError:
+        whole = None
+    if whole is None:
+        raise ValueError(f"{name}: expected an integer, got {value!r}")
+    if least is not None and whole < least:
+        wanted = "a number not negative" if least == 0 else f"at least {least}"
+        raise ValueError(f"{name}: expected {wanted}, got {value}")
+
+
+def check_number(
+    name: str, value: Any, *, least: float | None = None, positive: bool = False
+) -> None:
+    """Refuses texts and the like, NaN, infinities, and numbers below the least."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or (least is None and not positive and not np.isfinite(value)):
+        raise ValueError(f"{name}: expected a finite number, got {value!r}")
+    if positive and not 0 < value < np.inf:
+        raise ValueError(f"{name}: expected a positive number, got {value}")
+    if least is not None and not least <= value < np.inf:
+        wanted = "a number not negative" if least == 0 else f"at least {least}"
+        finite = ", finite" if value == np.inf else ""
+        raise ValueError(f"{name}: expected {wanted}{finite}, got {value}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Refuses what is neither True nor False: any text would count as True."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name}: expected True or False, got {value!r}")
+
+
+def check_key(key: Any) -> None:
+    """Refuses what is not one key: a number, None, a stack of keys."""
+    dtype, shape = getattr(key, "dtype", None), np.shape(key) if key is not None else ()
+    is_typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    is_raw = dtype == np.uint32 and len(shape) == 1
+    if not (is_raw or (is_typed and not shape)):
+        given = f"{dtype} of shape {list(shape)}" if dtype is not None else repr(key)
+        raise ValueError(f"key: expected one key, as jax.random.key(0), got {given}")
+
+
 def check_num_classes(num_classes: int) -> None:
     """Refuses fewer than two classes."""
+    check_integer("num_classes", num_classes)
     if num_classes < 2:
         raise ValueError(
             f"num_classes: expected at least 2 classes to tell apart, got {num_classes}"
@@ -154,8 +201,7 @@ def check_codes(codes: ArrayLike, num_codes: int) -> None:
             "codes: expected shape [N, H], a code for each example and neuron, got "
             f"shape {list(array.shape)}"
         )
-    if num_codes < 1:
-        raise ValueError(f"num_codes: expected at least 1, got {num_codes}")
+    check_integer("num_codes", num_codes, least=1)
     _check_range("codes", array, num_codes, "num_codes is the number of codes B")
 
 
@@ -241,8 +287,7 @@ def _check_range(name: str, array: Any, number: int, advice: str) -> None:
 
 def check_memory(memory_gb: float) -> None:
     """Refuses a memory budget that is not a positive, finite number."""
-    if not (np.isfinite(memory_gb) and memory_gb > 0):
-        raise ValueError(f"memory_gb: expected a positive number, got {memory_gb}")
+    check_number("memory_gb", memory_gb, positive=True)
 
 
 def checked_groups(

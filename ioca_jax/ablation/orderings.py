@@ -14,7 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from ioca_jax.checks import is_known
+from ioca_jax.checks import check_key, is_known
 
 DIRECTIONS = ("ascending", "descending")
 
@@ -29,7 +29,7 @@ def order_neurons(
     """Sorts neurons by score.
 
     Args:
-        scores: float32 [H].
+        scores: float32 [H], or integers.
         neurons: int32 [K] indices of the neurons to order, those of a layer, say; None
             is all.
         direction: ``ascending`` (least score first) or ``descending``.
@@ -39,8 +39,9 @@ def order_neurons(
         int32 [K], the neurons in the order of ablation.
 
     Raises:
-        ValueError: an unknown direction, indices out of range or twice, or a score
-            that is NaN; while tracing, neurons with NaN come last.
+        ValueError: an unknown direction, indices out of range or twice, scores that
+            are not numbers, one that is NaN, or no key; while tracing, neurons with
+            NaN come last.
 
     Example:
         >>> import jax, jax.numpy as jnp, ioca_jax as ioca
@@ -48,9 +49,7 @@ def order_neurons(
         >>> ioca.order_neurons(scores, key=jax.random.key(0)).tolist()
         [1, 0, 2]
     """
-    scores = jnp.asarray(scores)
-    if scores.ndim != 1:
-        raise ValueError(f"scores: expected shape [H], got {list(scores.shape)}")
+    scores = _checked_scores(scores)
     if direction not in DIRECTIONS:
         raise ValueError(
             f"direction: expected one of {', '.join(DIRECTIONS)} (random_order draws "
@@ -89,6 +88,7 @@ def random_order(neurons: Int[ArrayLike, " K"], *, key: Array) -> Int[Array, " K
     """
     neurons = checked_neurons(neurons)
     _check_one_order(neurons)
+    check_key(key)
     return jax.random.permutation(key, neurons)
 
 
@@ -148,6 +148,21 @@ def checked_neurons(
     if is_known(array) and array.size:
         _check_values(np.asarray(array), num_neurons)
     return jnp.asarray(array, jnp.int32)
+
+
+def _checked_scores(scores: ArrayLike) -> Float[Array, " H"]:
+    """Scores as float32 [H]; integers by their ranks, which no negation wraps."""
+    given: Any = scores if isinstance(scores, jax.Array) else np.asarray(scores)
+    if given.ndim != 1:
+        raise ValueError(f"scores: expected shape [H], got {list(given.shape)}")
+    is_integer = jnp.issubdtype(given.dtype, jnp.integer)
+    if not (is_integer or jnp.issubdtype(given.dtype, jnp.floating)):
+        raise ValueError(
+            f"scores: expected float32 [H], a number for each neuron, got {given.dtype}"
+        )
+    if is_integer and is_known(given):
+        given = np.unique(np.asarray(given), return_inverse=True)[1]
+    return jnp.asarray(given, jnp.float32)
 
 
 def _check_values(order: np.ndarray, num_neurons: int | None) -> None:

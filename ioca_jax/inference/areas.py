@@ -26,17 +26,20 @@ def area_under_curve(
 
     Args:
         accuracy: float32 [..., K+1]. Points past a shorter scope's end are NaN, the
-            same for all leading axes.
+            same for all leading axes; other NaN are refused.
 
     Returns:
         float64 [...], in the range of ``accuracy``; NaN for a curve that is NaN.
+
+    Raises:
+        ValueError: not numbers [..., K+1], or a number after NaN.
 
     Example:
         >>> import numpy as np, ioca_jax as ioca
         >>> float(ioca.area_under_curve(np.array([1.0, 0.75, 0.5])))
         0.75
     """
-    curves = np.asarray(accuracy, np.float64)
+    curves = _checked_curves(accuracy)
     is_point = ~np.isnan(curves).all(axis=tuple(range(curves.ndim - 1)))
     if is_point.any():
         curves = curves[..., is_point]
@@ -44,6 +47,24 @@ def area_under_curve(
         return curves[..., 0]
     # asarray: NumPy makes a scalar of the area under a single curve.
     return np.asarray(np.trapezoid(curves, axis=-1) / (curves.shape[-1] - 1))
+
+
+def _checked_curves(accuracy: ArrayLike) -> np.ndarray:
+    """Curves as float64, in which nothing but a tail is NaN."""
+    given = np.asarray(accuracy)
+    if given.ndim < 1 or not given.size or given.dtype.kind not in "fiu":
+        raise ValueError(
+            "accuracy: expected numbers of shape [..., K+1], got "
+            f"{given.dtype} of shape {list(given.shape)}"
+        )
+    missing = np.isnan(given)
+    inside = int((missing[..., :-1] & ~missing[..., 1:]).sum())
+    if inside:
+        raise ValueError(
+            "accuracy: expected NaN only past the end of a curve, got a number after "
+            f"NaN at {inside} points; evaluate those points, or leave the curves out"
+        )
+    return given.astype(np.float64)
 
 
 def normalized_area(

@@ -14,6 +14,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
+from ioca_jax.checks import check_number
 from ioca_jax.inference.comparisons import networks_for_power
 from ioca_jax.inference.families import (
     ALPHA,
@@ -113,7 +114,8 @@ def judge_claims(
 
     Args:
         results: a run's results, with random orders.
-        margin: of normalised area; "no better than random" means better by less.
+        margin: of normalised area, at least 0; "no better than random" means better
+            by less.
         alpha: the level of the tests, of all together.
 
     Returns:
@@ -134,6 +136,7 @@ def judge_claims(
         >>> set(table["verdict"]) <= {"holds", "fails", "undecided"}
         True
     """
+    check_number("margin", margin, least=0.0)
     kept = above_chance(results)
     need_random_orders(kept)
     need_seeds(kept, alpha, two_sided=True)

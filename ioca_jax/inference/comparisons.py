@@ -17,6 +17,7 @@ import scipy.stats
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Real
 
+from ioca_jax.checks import check_integer
 from ioca_jax.inference.statistics import (
     BLOCK,
     TIE,
@@ -70,6 +71,8 @@ def sign_flip_test(
     at that level.
     """
     observed = _checked_differences(differences)
+    _check_numbers(np.asarray(threshold, np.float64), "threshold", "give a number")
+    check_integer("resamples", resamples, least=1)
     _check_alternative(alternative)
     num_seeds, num_comparisons = observed.shape
     if alpha is not None:
@@ -153,6 +156,8 @@ def bootstrap_test(
     0.14 by sign flips and 0.02 by the bootstrap (300 data sets).
     """
     observed = _checked_differences(differences)
+    _check_numbers(np.asarray(threshold, np.float64), "threshold", "give a number")
+    check_integer("resamples", resamples, least=1)
     _check_alternative(alternative)
     check_seeds(len(observed), "differences")
     mean, centred, error = mean_and_error(observed)
@@ -231,6 +236,7 @@ def independent_test(
                 f"{name}: expected at least 2 networks, got {len(sample)}; train more"
             )
         _check_numbers(sample, name)
+    check_integer("resamples", resamples, least=1)
     _check_alternative(alternative)
     difference = samples[0].mean(axis=0) - samples[1].mean(axis=0)
     # Around their common mean, and of unit size, sums that tie also tie in floats.
@@ -285,13 +291,17 @@ def _checked_differences(differences: ArrayLike) -> np.ndarray:
     return observed
 
 
-def _check_numbers(values: np.ndarray, name: str) -> None:
+def _check_numbers(
+    values: np.ndarray,
+    name: str,
+    advice: str = "leave those networks out first",
+) -> None:
     """Refuses NaN and infinities."""
     missing = ~np.isfinite(values)
     if missing.any():
         raise ValueError(
             f"{name}: expected finite numbers, got {int(missing.sum())} of "
-            f"{values.size} that are not; leave those networks out first"
+            f"{values.size} that are not; {advice}"
         )
 
 

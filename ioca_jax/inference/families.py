@@ -29,8 +29,9 @@ PAPER_MEASURES = ("entropy", *CLAIMED)
 def above_chance(results: xr.Dataset) -> xr.Dataset:
     """The networks that converged and are better than chance when intact.
 
-    Raises ValueError if there is none.
+    Raises ValueError if there is none, or one twice.
     """
+    check_distinct_seeds(results)
     kept = converged(results)
     better = intact_accuracy(kept) > _chance(kept) + 0.01
     if not better.any():
@@ -39,6 +40,17 @@ def above_chance(results: xr.Dataset) -> xr.Dataset:
             "that diverged or are at chance; train longer or otherwise"
         )
     return take_seeds(kept, better)
+
+
+def check_distinct_seeds(results: xr.Dataset) -> None:
+    """Refuses a seed twice: the same network would count as independent evidence."""
+    seeds, number = np.unique(results["seed"].values, return_counts=True)
+    if (number > 1).any():
+        raise ValueError(
+            f"seed: expected every network once, got seed {seeds[number > 1][0]} "
+            "twice; of runs that share seeds, take each network from one of them, or "
+            "test the runs apart"
+        )
 
 
 def test_family(

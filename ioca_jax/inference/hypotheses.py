@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ioca_jax.checks import check_number
 from ioca_jax.inference.families import (
     ALPHA,
     MARGIN,
@@ -65,8 +66,7 @@ def form_hypotheses(
     Source:
         The rule is claim 6 of arXiv 1804.06679; margin and tests are ours.
     """
-    if not margin >= 0:
-        raise ValueError(f"margin: expected a number not negative, got {margin}")
+    check_number("margin", margin, least=0.0)
     kept = above_chance(results)
     need_random_orders(kept)
     need_seeds(kept, alpha, two_sided=False)

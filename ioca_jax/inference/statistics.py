@@ -22,6 +22,8 @@ import scipy.stats
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Real
 
+from ioca_jax.checks import check_integer
+
 # Numbers held at once where all combinations would be too many: 32 MiB of float64.
 BLOCK = 2**22
 # Statistics and shares below are of the order of 1 and right to about 1e-14.
@@ -80,6 +82,7 @@ def mean_interval(
     of_seed = np.asarray(values, np.float64)
     num_seeds, *batch = of_seed.shape
     _check_interval(num_seeds, confidence, "values")
+    check_integer("resamples", resamples, least=1)
     columns = of_seed.reshape(num_seeds, -1)
     mean, centred, error = mean_and_error(columns)
     # asarray: NumPy's quantiles of Student's law are scalars.

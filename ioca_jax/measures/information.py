@@ -29,6 +29,7 @@ from ioca_jax.checks import (
     check_classes,
     check_codes_and_labels,
     check_counts,
+    check_integer,
     check_names,
 )
 from ioca_jax.measures.counts import EXACT_IN_FLOAT32, joint_counts
@@ -441,5 +442,4 @@ def permutation_null(
 
 def check_permutations(permutations: int) -> None:
     """Refuses a null distribution without permutations."""
-    if permutations < 1:
-        raise ValueError(f"permutations: expected at least 1, got {permutations}")
+    check_integer("permutations", permutations, least=1)

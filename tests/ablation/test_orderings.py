@@ -185,6 +185,54 @@ def test_scores_of_the_wrong_shape():
     assert str(error.value) == "scores: expected shape [H], got [2, 4]"
 
 
+@pytest.mark.usefixtures("without_annotations")
+@pytest.mark.parametrize(
+    "scores",
+    [
+        np.array([3, 0, 200, 1], np.uint8),
+        np.array([5, -128, 0, 127], np.int8),
+        np.array([1, 2**40, 2**40 + 1, 0]),
+        jnp.array([2**24 + 1, 2**24, -3, 0]),
+    ],
+)
+def test_integers_are_ordered_as_they_are(scores):
+    ascending = np.argsort(scores, kind="stable").tolist()
+    order = ioca.order_neurons(scores, direction="descending", key=KEY)
+    assert order.tolist() == ascending[::-1]
+    assert ioca.order_neurons(scores, key=KEY).tolist() == ascending
+
+
+@pytest.mark.usefixtures("without_annotations")
+@pytest.mark.parametrize(
+    ("scores", "given"),
+    [
+        ([True, False], "bool"),
+        ([1j, 2], "complex128"),
+        (["a", "b"], "<U1"),
+        ([None, 1.0], "object"),
+    ],
+)
+def test_scores_that_are_no_numbers(scores, given):
+    message = f"scores: expected float32 [H], a number for each neuron, got {given}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        ioca.order_neurons(np.array(scores), key=KEY)
+
+
+@pytest.mark.usefixtures("without_annotations")
+@pytest.mark.parametrize(
+    ("key", "given"),
+    [(0, "0"), (None, "None"), (jax.random.split(KEY, 3), "key<fry> of shape [3]")],
+)
+def test_what_is_no_key(key, given):
+    message = f"key: expected one key, as jax.random.key(0), got {given}"
+    for call in (
+        lambda: ioca.order_neurons(SCORES, key=key),
+        lambda: ioca.random_order(np.arange(3), key=key),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            call()
+
+
 REFUSED = {
     "above": ([0, 4], "expected neuron indices in [0, 3], got 4"),
     "below": ([-1, 2], "expected neuron indices in [0, 3], got -1"),

@@ -70,6 +70,22 @@ def test_a_curve_that_is_nan_has_no_area():
     np.testing.assert_array_equal(ioca.area_under_curve(half), [0.5, np.nan])
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "message"),
+    [
+        ([1.0, np.nan, 0.0, 0.5], "expected NaN only past the end of a curve, got a"),
+        ([[1.0, 0.5, 0.2], [np.nan, 0.5, 0.2]], "expected NaN only past the end"),
+        ([], r"expected numbers of shape \[..., K\+1\], got float64 of shape \[0\]"),
+        (0.5, "expected numbers of shape .*, got float64 of shape"),
+        ([1j, 0.5], "expected numbers of shape .*, got complex128 of shape"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_what_is_no_curve_is_refused(accuracy, message):
+    with pytest.raises(ValueError, match=f"^accuracy: {message}"):
+        ioca.area_under_curve(np.array(accuracy))
+
+
 @pytest.mark.parametrize("chance", [0.1, 0.25])
 def test_normalized_area_closed_forms(chance):
     intact = chance + 0.6

@@ -316,6 +316,26 @@ def test_what_is_missing_is_said(function, change, message):
         function(planted_results().isel(**change))
 
 
+@pytest.mark.parametrize("margin", [-0.01, np.nan, np.inf, "0.01"])
+@pytest.mark.parametrize("function", [claims.judge_claims, hypotheses.form_hypotheses])
+def test_margins_are_finite_and_not_negative(function, margin, unchecked_shapes):
+    with pytest.raises(ValueError, match="^margin: expected a .*number.*, got "):
+        function(planted_results(), margin=margin)
+
+
+def test_networks_that_repeat_are_refused():
+    twice = planted_results().isel(seed=[0, 1, 2, 3, 4, 5, 1])
+    for function in (
+        claims.judge_claims,
+        hypotheses.form_hypotheses,
+        order_tests.compare_orders,
+    ):
+        with pytest.raises(
+            ValueError, match="^seed: expected every network once, got seed 1 twice; "
+        ):
+            function(twice)
+
+
 def test_claims_are_about_the_papers_measures():
     results = planted_results()
     names = {"entropy": "taylor_zero", "mutual_information": "taylor_mean"}

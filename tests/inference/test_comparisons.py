@@ -330,6 +330,21 @@ def test_what_cannot_be_tested_is_refused(unchecked_shapes):
             match=r"^alternative: expected one of two-sided, .*, less, got 'above'$",
         ):
             test("above")
+    for test, threshold in itertools.product(
+        (sign_flip_test, bootstrap_test), (np.nan, np.inf, [0.0, -np.inf])
+    ):
+        with pytest.raises(
+            ValueError, match=r"^threshold: expected finite numbers, got 1 of \d that"
+        ):
+            test(np.ones((5, 2)), threshold=threshold)
+    for test in (
+        lambda number: sign_flip_test(np.ones((20, 2)), resamples=number),
+        lambda number: bootstrap_test(np.ones((5, 2)), resamples=number),
+        lambda number: independent_test(np.ones(5), np.ones(5), resamples=number),
+    ):
+        for number, wanted in ((0, "at least 1"), (-5, "at least 1"), (2.5, "an int")):
+            with pytest.raises(ValueError, match=f"^resamples: expected {wanted}"):
+                test(number)
     with pytest.raises(
         ValueError, match=r"^second: expected at least 2 networks, got 1"
     ):
