@@ -139,22 +139,22 @@ def check_labels(
 
 
 def check_examples(x: ArrayLike, y: ArrayLike, num_classes: int) -> None:
-    """Refuses examples that are not numbers [N, ...] without NaN, or their labels."""
-    array = _as_array(x)
+    """Refuses examples that are not finite numbers [N, ...], or their labels."""
+    array = _as_array("x", x)
     shape = np.shape(array)
-    is_number = jnp.issubdtype(array.dtype, jnp.number)
+    is_number = _is_real(array)
     if len(shape) < 2 or not shape[0] or not is_number:
         raise ValueError(
             "x: expected numbers of shape [N, ...] with N at least 1, got "
             f"{array.dtype} of shape {list(shape)}"
         )
     check_labels(y, num_classes, shape[0], name="y")
-    check_no_nan("x", array, "leave such examples out")
+    check_finite("x", array, "leave such examples out")
 
 
 def check_keep(keep: ArrayLike, num_neurons: int, *, name: str = "keep") -> None:
     """Refuses masks that are not bool [..., H]."""
-    array = _as_array(keep)
+    array = _as_array(name, keep)
     if array.dtype != bool or array.shape[-1:] != (num_neurons,):
         raise ValueError(
             f"{name}: expected bool [..., {num_neurons}], True for each hidden neuron "
@@ -166,22 +166,21 @@ def check_keep(keep: ArrayLike, num_neurons: int, *, name: str = "keep") -> None
 def check_clamp(
     clamp: ArrayLike, num_neurons: int, *, kept: ArrayLike | None = None
 ) -> None:
-    """Refuses clamps that are not numbers [..., H], or NaN where no neuron is kept."""
-    array = _as_array(clamp)
-    is_number = jnp.issubdtype(array.dtype, jnp.number)
-    if not is_number or array.shape[-1:] != (num_neurons,):
+    """Refuses clamps that are not numbers [..., H], finite where no neuron is kept."""
+    array = _as_array("clamp", clamp)
+    if not _is_real(array) or array.shape[-1:] != (num_neurons,):
         raise ValueError(
             f"clamp: expected float32 [..., {num_neurons}], a value for each hidden "
             f"neuron, got {array.dtype} of shape {list(array.shape)}"
         )
     if kept is not None and is_known(kept) and is_known(array):
         array = np.where(kept, 0, array)
-    check_no_nan("clamp", array, "an ablated neuron outputs a number")
+    check_finite("clamp", array, "an ablated neuron outputs a number")
 
 
 def check_no_nan(name: str, array: ArrayLike, advice: str) -> None:
     """Refuses arrays with NaN, if their values are known."""
-    given = _as_array(array)
+    given = _as_array(name, array)
     if not is_known(given) or not given.size:
         return
     # A minimum is NaN where a value is, and needs no copy.
@@ -190,6 +189,24 @@ def check_no_nan(name: str, array: ArrayLike, advice: str) -> None:
         raise ValueError(
             f"{name}: expected numbers, got NaN for {number} of {given.size} values; "
             f"{advice}"
+        )
+
+
+def check_finite(name: str, array: ArrayLike, advice: str) -> None:
+    """Refuses arrays with NaN or what float32 cannot hold, if their values are known.
+
+    Of integers nothing is looked at.
+    """
+    check_no_nan(name, array, advice)
+    given = _as_array(name, array)
+    if not is_known(given) or not given.size or not _is_floating(given):
+        return
+    most = float(np.finfo(np.float32).max)
+    if max(-float(given.min()), float(given.max())) > most:
+        number = int((np.abs(np.asarray(given, np.float64)) > most).sum())
+        raise ValueError(
+            f"{name}: expected finite numbers of float32, got others for {number} of "
+            f"{given.size} values; {advice}"
         )
 
 
@@ -262,15 +279,29 @@ def check_names(name: str, given: Sequence[str], allowed: Iterable[str]) -> None
 
 def _checked_integers(name: str, array: ArrayLike, advice: str) -> Any:
     """An array as it is, or a sequence as a NumPy array; refused unless of integers."""
-    known = _as_array(array)
+    known = _as_array(name, array)
     if not jnp.issubdtype(known.dtype, jnp.integer):
         raise ValueError(f"{name}: expected integers, got {known.dtype}; {advice}")
     return known
 
 
-def _as_array(array: ArrayLike) -> Any:
-    """An array as it is, and anything else as a NumPy array."""
+def _as_array(name: str, array: ArrayLike) -> Any:
+    """An array as it is, and anything else as a NumPy array; refuses masked values."""
+    if np.ma.is_masked(array):
+        raise ValueError(
+            f"{name}: expected an array without masked values, got "
+            f"{np.ma.count_masked(array)} masked; leave them out, or fill them"
+        )
     return array if isinstance(array, jax.Array) else np.asarray(array)
+
+
+def _is_real(array: Any) -> bool:
+    """Whether an array is of integers or floats."""
+    return _is_floating(array) or jnp.issubdtype(array.dtype, jnp.integer)
+
+
+def _is_floating(array: Any) -> bool:
+    return jnp.issubdtype(array.dtype, jnp.floating)
 
 
 def _check_range(name: str, array: Any, number: int, advice: str) -> None:

@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike
 from ioca_jax.checks import check_labels, check_num_classes
 
 _LARGEST_PIXEL = 255
-_LARGEST_UNSCALED = 16  # integers up to here are not 8-bit pixels
+LARGEST_UNSCALED = 16  # integers up to here are not 8-bit pixels
 
 
 class Split(NamedTuple):
@@ -88,7 +88,11 @@ class Dataset:
         check_num_classes(self.num_classes)
         examples = {}
         for split in ("train", "validation", "test"):
-            x, y = getattr(self, split)
+            part = getattr(self, split)
+            if not isinstance(part, Split):
+                given = type(part).__name__
+                refuse(self.name, f"{split} to be a Split(x, y)", given)
+            x, y = part
             for name, array, dtype in (("x", x, np.float32), ("y", y, np.int32)):
                 given = getattr(array, "dtype", type(array).__name__)
                 if given != dtype:
@@ -345,8 +349,8 @@ def _scaled(name: str, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
         refuse(name, "x_train and x_test both of integers or both of floats", types)
     low = float(min(x.min() for x in examples))
     high = float(max(x.max() for x in examples))
-    in_bytes = low >= 0 and _LARGEST_UNSCALED < high <= _LARGEST_PIXEL
-    small = low >= 0 and high <= _LARGEST_UNSCALED
+    in_bytes = low >= 0 and LARGEST_UNSCALED < high <= _LARGEST_PIXEL
+    small = low >= 0 and high <= LARGEST_UNSCALED
     if True in floats:
         divisor, unusual = 1, in_bytes  # pixels that were not divided?
     elif in_bytes:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from ioca_jax.checks import import_extra, nearest
+from ioca_jax.checks import check_integer, import_extra, nearest
 from ioca_jax.data import Arrays, Dataset, digest_arrays, refuse
 
 _TFDS_NAME = re.compile(r"[a-z0-9_]+(/[\w.-]+)?(:[\d.*]+)?")
@@ -110,6 +110,7 @@ def load_dataset(
 def _with_fewer_tests(name: str, arrays: Arrays, num_test: int, seed: int) -> Arrays:
     """The arrays with so many of their test examples, drawn at random."""
     available = len(arrays.y_test)
+    check_integer("num_test", num_test)
     if not 1 <= num_test <= available:
         raise ValueError(
             f"num_test: expected between 1 and {available}, the test examples of "

@@ -583,6 +583,19 @@ def of_y(change):
             "to num_classes - 1",
         ),
         (
+            {"train": tuple},
+            "parts: expected train to be a Split(x, y), got tuple",
+        ),
+        (
+            {"num_classes": lambda _: 3.5},
+            "num_classes: expected an integer, got 3.5",
+        ),
+        (
+            {"train": of_y(lambda y: np.ma.masked_equal(y, 2))},
+            "parts: train.y: expected an array without masked values, got 2 masked; "
+            "leave them out, or fill them",
+        ),
+        (
             {"num_classes": lambda _: 1},
             "num_classes: expected at least 2 classes to tell apart, got 1",
         ),

@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from ioca_jax.ablation.budget import number_that_fits, widest_value
 from ioca_jax.ablation.effects import activation_variance
-from ioca_jax.checks import check_clamp, check_examples, check_memory
+from ioca_jax.checks import check_clamp, check_memory
+from ioca_jax.networks.inputs import check_inputs
 from ioca_jax.networks.network import Ablation, Network
 
 _LEAST_EXAMPLES = 100
@@ -69,7 +70,7 @@ def optimal_clamp(
     Source: M. Li and L. Janson, "Optimal ablation", arXiv 2409.09951, who fit constants
     for one subset at a time.
     """
-    check_examples(x, y, network.num_classes)
+    check_inputs(network, x, y)
     check_clamp(means, network.num_neurons)
     x, y, means = jnp.asarray(x), jnp.asarray(y, jnp.int32), jnp.asarray(means)
     if len(y) < _LEAST_EXAMPLES:

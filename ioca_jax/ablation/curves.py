@@ -32,8 +32,9 @@ from ioca_jax.ablation.masks import MasksEngine, masks_engine
 from ioca_jax.ablation.orderings import checked_neurons
 from ioca_jax.ablation.prefix_sums import prefix_sums_engine
 from ioca_jax.ablation.rank_one import rank_one_engine
-from ioca_jax.checks import check_clamp, check_examples, check_keep, is_known
+from ioca_jax.checks import check_clamp, check_keep, is_known
 from ioca_jax.devices import sum_over_examples
+from ioca_jax.networks.inputs import check_finite_variables, check_inputs
 from ioca_jax.networks.layered import check_variables
 from ioca_jax.networks.mlp import MLP
 from ioca_jax.networks.network import Network, StagedNetwork
@@ -66,7 +67,8 @@ def evaluate_masks(
 
     Raises:
         ValueError: arrays that do not fit the network or each other, masks that are not
-            boolean, labels that are not classes, or NaN; variables of another network.
+            boolean, labels that are not classes, or NaN and infinities; variables of
+            another network, or of one that diverged.
 
     Example:
         >>> import jax, jax.numpy as jnp, ioca_jax as ioca
@@ -83,6 +85,7 @@ def evaluate_masks(
     check_keep(masks, model.num_neurons, name="masks")
     check_clamp(clamp, model.num_neurons)
     check_variables("variables", variables, model, num_inputs=_num_inputs(x))
+    check_finite_variables(variables)
     clamp = jnp.asarray(clamp, jnp.float32)
     shape = _broadcast_shapes("masks", jnp.shape(masks), clamp.shape)
     flat_masks, flat_clamps = (
@@ -165,6 +168,7 @@ def ablation_curve(
         (4,)
     """
     check_variables("variables", variables, model, num_inputs=_num_inputs(x))
+    check_finite_variables(variables)
     check_clamp(clamp, model.num_neurons)
     shape = _broadcast_shapes("order", jnp.shape(order), jnp.shape(clamp))
     order, clamp = (
@@ -377,7 +381,7 @@ def _checked_examples(
     model: Network, x: ArrayLike, y: ArrayLike
 ) -> tuple[Array, Array]:
     """Examples and labels int32 [N]."""
-    check_examples(x, y, model.num_classes)
+    check_inputs(model, x, y)
     x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
     if isinstance(model, MLP):
         x = x.astype(jnp.float32).reshape(len(x), -1)

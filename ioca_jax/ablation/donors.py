@@ -19,7 +19,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Int, Num
 
 from ioca_jax.ablation.wrapped import WrappedNetwork, carry, split
-from ioca_jax.checks import is_known
+from ioca_jax.checks import check_finite, check_labels, is_known
+from ioca_jax.networks.inputs import check_scaled
 from ioca_jax.networks.network import (
     Ablation,
     Layer,
@@ -90,8 +91,9 @@ def resample(
         The wrapped network, its variables and its examples; hand it any finite clamp.
 
     Raises:
-        ValueError: a network that does not run in parts, donors of another shape, or
-            an example of a class that no donor has.
+        ValueError: a network that does not run in parts, donors of another shape or
+            not finite, labels that are not classes, one for each, or an example of a
+            class that no donor has.
 
     Example:
         >>> import jax, jax.numpy as jnp, ioca_jax as ioca
@@ -166,8 +168,14 @@ def check_donors(
             f"donors: expected one or more examples of shape {list(np.shape(x)[1:])}, "
             f"got shape {list(np.shape(donors))}"
         )
+    for name, array in (("x", x), ("donors", donors)):
+        check_finite(name, array, "leave such examples out")
+        check_scaled(network, name, array)
     if (y is None) != (donor_labels is None):
         raise ValueError("y, donor_labels: expected both or none, got one")
+    for name, labels, of in (("y", y, x), ("donor_labels", donor_labels, donors)):
+        if labels is not None:
+            check_labels(labels, network.num_classes, len(of), name=name)
     missing = []
     if y is not None and donor_labels is not None and is_known(y):
         missing = np.setdiff1d(y, donor_labels) if is_known(donor_labels) else []

@@ -31,8 +31,9 @@ from ioca_jax.ablation.evaluation import Evaluation, make_evaluation, score_logi
 from ioca_jax.ablation.masks import MasksEngine, fit_budget, masks_engine, staged
 from ioca_jax.ablation.orderings import random_order
 from ioca_jax.batching import IGNORE_LABEL, fold_examples
-from ioca_jax.checks import check_clamp, check_classes, check_examples, is_known
+from ioca_jax.checks import check_clamp, check_classes, is_known
 from ioca_jax.devices import sum_over_examples
+from ioca_jax.networks.inputs import check_inputs
 from ioca_jax.networks.mlp import (
     MLP,
     activate,
@@ -255,7 +256,7 @@ def _singles_of_mlp(model, variables, clamp, x, y, layer, memory_gb) -> SingleAb
 
 
 def _singles(network, variables, clamp, x, y, layer, memory_gb) -> SingleAblations:
-    check_examples(x, y, network.num_classes)
+    check_inputs(network, x, y)
     check_clamp(clamp, network.num_neurons)
     x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
     clamps = clamp.reshape(len(clamp), -1, clamp.shape[-1])
@@ -388,7 +389,7 @@ def greedy_orders(
     evaluations of part of the network. Give it some hundreds of examples. ``neurons``
     must not be traced; ``keys`` [S] break ties at random.
     """
-    check_examples(x, y, network.num_classes)
+    check_inputs(network, x, y)
     chosen = tuple(np.asarray(neurons).tolist())
     clamp, x, y = jnp.asarray(clamp), jnp.asarray(x), jnp.asarray(y, jnp.int32)
     return _greedy(network, variables, clamp, x, y, keys, chosen, memory_gb)
@@ -539,7 +540,7 @@ def _fold(
     network: Network, step: Callable, carry: Any, x: ArrayLike, y: ArrayLike
 ) -> Any:
     """Folds over chunks of examples whose activations fit in about 1 GB."""
-    check_examples(x, y, network.num_classes)
+    check_inputs(network, x, y)
     x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
     floats = 4 * sum(math.prod(layer.shape) for layer in network.layers)
     size = number_that_fits(1.0, floats, _EXAMPLES_AT_ONCE)

@@ -14,7 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from ioca_jax.checks import check_key, is_known
+from ioca_jax.checks import check_integer, check_key, is_known
 
 DIRECTIONS = ("ascending", "descending")
 
@@ -112,6 +112,7 @@ def cumulative_masks(
         >>> ioca.cumulative_masks(jnp.array([2, 0]), num_neurons=3).astype(int).tolist()
         [[1, 1, 1], [1, 1, 0], [0, 1, 0]]
     """
+    check_integer("num_neurons", num_neurons, least=1)
     order = checked_neurons(order, num_neurons)
     _check_one_order(order)
     # The step at which each neuron goes; those that stay go after the last.

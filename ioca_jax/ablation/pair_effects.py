@@ -21,8 +21,9 @@ from ioca_jax.ablation.budget import FLOATS_PER_STEP, device_budget, number_that
 from ioca_jax.ablation.evaluation import right_and_losses
 from ioca_jax.ablation.masks import staged
 from ioca_jax.batching import IGNORE_LABEL, fold_examples
-from ioca_jax.checks import check_clamp, check_examples
+from ioca_jax.checks import check_clamp
 from ioca_jax.devices import sum_over_examples
+from ioca_jax.networks.inputs import check_inputs
 from ioca_jax.networks.mlp import (
     MLP,
     activate,
@@ -76,7 +77,7 @@ def pair_effects(
             f"layer: expected a hidden layer from 0 to {len(network.layers) - 1}, got "
             f"{layer}"
         )
-    check_examples(x, y, network.num_classes)
+    check_inputs(network, x, y)
     check_clamp(clamp, network.num_neurons)
     if np.ndim(clamp) < 2:
         raise ValueError(

@@ -1,13 +1,18 @@
 """The configuration of a study; the command line's flags are its fields."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from ioca_jax.ablation.effects import ABLATION_SCORES, SCORES
-from ioca_jax.checks import as_tuple, nearest
+from ioca_jax.checks import (
+    as_tuple,
+    check_flag,
+    check_integer,
+    check_memory,
+    check_number,
+    nearest,
+)
 from ioca_jax.data import Dataset, check_label_noise
 from ioca_jax.measures.information import MEASURES, PAPER_MEASURES
 from ioca_jax.measures.neurons import settled_quantizer
@@ -186,6 +191,7 @@ class StudyConfig:
 
     def __post_init__(self):
         """Checks the fields as far as possible without the dataset."""
+        self._check_types()
         object.__setattr__(self, "seeds", tuple(checked_seeds(self.seeds).tolist()))
         for name, known in (("measures", tuple(UNITS)), ("clamps", CLAMPS)):
             given = as_tuple(name, getattr(self, name))
@@ -196,11 +202,8 @@ class StudyConfig:
                     f"{name}: expected one or more of {', '.join(known)}, each once, "
                     f"got {','.join(map(str, given))!r}{nearest(unknown, known)}"
                 )
-        for name in ("random_orders", "permutations"):
-            if getattr(self, name) < 0:
-                raise ValueError(
-                    f"{name}: expected a number not negative, got {getattr(self, name)}"
-                )
+        for name in ("random_orders", "permutations", "split_seed"):
+            check_integer(name, getattr(self, name), least=0)
         if not self.random_orders and any("shapley" in n for n in self.measures):
             raise ValueError(
                 "random_orders: expected at least 1, from which Shapley values are "
@@ -213,15 +216,28 @@ class StudyConfig:
                 f"{self.permutations}"
             )
         check_label_noise(self.label_noise)
+        for epoch in as_tuple("trajectory_epochs", self.trajectory_epochs):
+            check_integer("trajectory_epochs", epoch)
         epochs = check_epochs("trajectory_epochs", self.trajectory_epochs, self.epochs)
         object.__setattr__(self, "trajectory_epochs", epochs)
-        if not (np.isfinite(self.memory_gb) and self.memory_gb > 0):
-            raise ValueError(
-                f"memory_gb: expected a positive number, got {self.memory_gb}"
-            )
+        check_memory(self.memory_gb)
         self._check_network()
         self.train_config()
         parse_quantizer(self.quantizer, self.activation)
+
+    def _check_types(self) -> None:
+        """Numbers become Python's, 0 a float where one is expected: flags are equal."""
+        check: dict[Any, Callable] = {
+            bool: check_flag,
+            int: check_integer,
+            float: check_number,
+        }
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            kind = int if field.type == int | None else field.type
+            if kind in check and not (value is None and field.default is None):
+                check[kind](field.name, value)
+                object.__setattr__(self, field.name, kind(value))
 
     def _check_network(self) -> None:
         if self.architecture not in ("mlp", "cnn"):

@@ -89,6 +89,31 @@ def test_channels_output_their_donors_maps():
             "donor_labels: expected a donor of every class, got none of class 1, 2, 3",
         ),
         ({"y": Y}, "y, donor_labels: expected both or none, got one"),
+        (
+            {"y": Y, "donor_labels": Y[:12]},
+            "^donor_labels: expected 31, one for each example, got 12",
+        ),
+        (
+            {"y": Y - 1, "donor_labels": np.resize(Y, 31)},
+            r"^y: expected values in \[0, 3\], got -1; ",
+        ),
+        (
+            {"y": np.eye(4, dtype=int)[Y], "donor_labels": np.resize(Y, 31)},
+            r"^y: expected shape \[N\], one class for each example, got shape",
+        ),
+        (
+            {"y": Y, "donor_labels": np.resize(Y, 31) * 1.0},
+            "^donor_labels: expected integers, got float64; ",
+        ),
+        (
+            {"donors": DONORS * np.nan},
+            "^donors: expected numbers, got NaN for 372 of 372 values; leave such",
+        ),
+        ({"donors": DONORS + np.inf}, "^donors: expected finite numbers of float32"),
+        (
+            {"donors": np.full(DONORS.shape, 255, np.uint8)},
+            "^donors: expected examples scaled as in training, got integers up to 255;",
+        ),
     ],
 )
 def test_donors_that_do_not_fit_are_refused(arguments, message, unchecked_shapes):
@@ -152,6 +177,23 @@ def test_joint_constants_minimise_the_loss_over_subsets(fitted):
     found, of_means = losses(fitted, [fitted[-1][True], fitted[-2]], masks) @ weights
     assert found < of_grid.min() + 1e-3
     assert of_means > of_grid.min() + 0.01  # the fit had something to find
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"means": np.full(2, np.inf)}, "clamp: expected finite numbers of float32"),
+        ({"x": np.full((200, 1), np.inf)}, "x: expected finite numbers of float32"),
+        ({"x": np.full((200, 1), 17)}, "x: expected examples scaled as in training"),
+    ],
+)
+def test_constants_are_fitted_to_finite_numbers(
+    fitted, changes, message, unchecked_shapes
+):
+    model, variables, x, y, means, _ = fitted
+    given = {"means": means, "x": x, "y": y, "key": KEY} | changes
+    with pytest.raises(ValueError, match=f"^{message}"):
+        ioca.optimal_clamp(model, variables, **given)
 
 
 def test_too_few_examples_for_a_fit():

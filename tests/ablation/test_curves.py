@@ -384,6 +384,41 @@ UNUSABLE = {
         {"x": with_nan(random_examples()[0])},
         "x: expected numbers, got NaN for 1 of 636 values; leave such examples out",
     ),
+    "infinity in the clamp": (
+        {"clamp": np.full(18, 1e300)},
+        "clamp: expected finite numbers of float32, got others for 18 of 18 values; an "
+        "ablated neuron outputs a number",
+    ),
+    "infinity in an example": (
+        {"x": np.where(random_examples()[0] > 0, np.inf, 0)[:1], "y": np.zeros(1, int)},
+        "x: expected finite numbers of float32, got others for "
+        f"{(random_examples()[0][:1] > 0).sum()} of 12 values; leave such examples out",
+    ),
+    "complex examples": (
+        {"x": random_examples()[0] * 1j},
+        "x: expected numbers of shape [N, ...] with N at least 1, got complex64 of "
+        "shape [53, 12]",
+    ),
+    "pixels": (
+        {"x": np.full((53, 12), 255, np.uint8)},
+        "x: expected examples scaled as in training, got integers up to 255; divide "
+        "pixels by 255, or take the arrays of the Dataset",
+    ),
+    "masked examples": (
+        {"x": np.ma.masked_greater(random_examples()[0][:1], 0), "y": [0]},
+        "x: expected an array without masked values, got "
+        f"{(random_examples()[0][:1] > 0).sum()} masked; leave them out, or fill them",
+    ),
+    "masked labels": (
+        {"y": np.ma.masked_equal(np.arange(53) % 4, 3)},
+        "y: expected an array without masked values, got 13 masked; leave them out, or "
+        "fill them",
+    ),
+    "variables of a network that diverged": (
+        {"variables": jax.tree.map(lambda leaf: leaf * np.nan, random_network()[1])},
+        "variables: expected numbers, got NaN for 7 of 7 values; the network diverged; "
+        "train it otherwise",
+    ),
     "examples of another width": (
         {"x": np.zeros((53, 13), np.float32)},
         "variables: expected the variables of one network 13-7-5-6-4 without batch "
@@ -423,6 +458,7 @@ def test_unusable_arrays(case):
     changes, message = UNUSABLE[case]
     model, variables = random_network()
     given = given_arrays() | changes
+    variables = given.get("variables", variables)
     common = (given["clamp"], given["x"], given["y"])
     calls = {
         "masks": lambda: ioca.evaluate_masks(model, variables, given["masks"], *common),

@@ -308,6 +308,13 @@ def test_neurons_to_order_have_one_axis():
         ioca.order_neurons(SCORES, np.array([[0], [1]]), key=KEY)
 
 
+@pytest.mark.usefixtures("without_annotations")
+@pytest.mark.parametrize("number", [3.0, "3", 0, True])
+def test_numbers_of_neurons_that_are_none(number):
+    with pytest.raises(ValueError, match="^num_neurons: expected a"):
+        ioca.cumulative_masks(np.array([0]), number)
+
+
 def test_static_refusals_while_tracing():
     trace = jax.jit(lambda order: ioca.cumulative_masks(order, 4))
     with pytest.raises(ValueError, match=r"^order: expected at most 4 neurons, all"):

@@ -242,6 +242,12 @@ def initial(networks):
             "outputs a number",
         ),
         (
+            REMOVED,
+            np.full_like(CLAMP, np.inf),
+            "clamp: expected finite numbers of float32, got others for 2 of 22 values; "
+            "an ablated neuron outputs a number",
+        ),
+        (
             KEEP,
             KEEP,
             "clamp: expected float32 [..., 11], a value for each hidden neuron, got "

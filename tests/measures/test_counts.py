@@ -132,6 +132,9 @@ def test_transforms_agree():
         ({"labels": np.full(4, 3)}, "labels: expected values in [0, 2], got 3"),
         ({"labels": np.full(4, -1)}, "labels: expected values in [0, 2], got -1"),
         ({"labels": np.zeros(4)}, "labels: expected integers, got float64"),
+        ({"num_classes": 3.0}, "num_classes: expected an integer, got 3.0"),
+        ({"num_codes": 2.5}, "num_codes: expected an integer, got 2.5"),
+        ({"num_codes": True}, "num_codes: expected an integer, got True"),
         ({"num_classes": 1}, "num_classes: expected at least 2 classes"),
     ],
 )

@@ -479,6 +479,7 @@ def test_the_null_is_a_loop_over_permutations(num_codes):
             "measures: expected some of mutual_information, kl_selectivity, "
             "mutual_information_miller_madow, got 'taylor_zero'",
         ),
+        ({"permutations": 2.5}, "permutations: expected an integer, got 2.5"),
         ({"permutations": 0}, "permutations: expected at least 1, got 0"),
         (
             {"num_codes": 1},
@@ -497,7 +498,7 @@ def test_the_null_is_a_loop_over_permutations(num_codes):
         ),
     ],
 )
-def test_what_no_null_can_be_made_of(change, message):
+def test_what_no_null_can_be_made_of(change, message, unchecked_shapes):
     codes, labels = planted_codes()
     right = {"labels": labels, "num_codes": 2, "num_classes": 4}
     with pytest.raises(ValueError, match=f"^{message}$"):

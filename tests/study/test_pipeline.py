@@ -530,6 +530,25 @@ def test_one_compilation_serves_all_orderings_and_seeds(run, networks, data, com
             r"trajectory_epochs: expected a sequence, got 3; .* is \(3,\)",
         ),
         ({"epochs": 1.5}, r"epochs: expected an integer, got 1.5"),
+        ({"permutations": 2.5}, "permutations: expected an integer, got 2.5"),
+        ({"random_orders": True}, "random_orders: expected an integer, got True"),
+        ({"num_test": 2.5}, "num_test: expected an integer, got 2.5"),
+        (
+            {"trajectory_epochs": (1.5,)},
+            "trajectory_epochs: expected an integer, got 1.5",
+        ),
+        ({"split_seed": -1}, "split_seed: expected a number not negative, got -1"),
+        ({"interactions": "no"}, "interactions: expected True or False, got 'no'"),
+        ({"robustness": "False"}, "robustness: expected True or False, got 'False'"),
+        ({"direct_effects": 1}, "direct_effects: expected True or False, got 1"),
+        ({"batch_norm": "no"}, "batch_norm: expected True or False, got 'no'"),
+        ({"memory_gb": "4"}, "memory_gb: expected a finite number, got '4'"),
+        (
+            {"learning_rate": "1e-3"},
+            "learning_rate: expected a finite number, got '1e-3'",
+        ),
+        ({"label_noise": "0"}, "label_noise: expected a finite number, got '0'"),
+        ({"l2": np.nan}, "l2: expected a finite number, got nan"),
         ({"memory_gb": 0.0}, "memory_gb: expected a positive number, got 0.0"),
         ({"seeds": ()}, r"seeds: expected one or more integers, got \[\]"),
         ({"quantizer": "kmeans:3"}, "quantizer: expected .* got 'kmeans:3'"),
@@ -546,6 +565,16 @@ def test_fields_of_numpy_can_be_written_as_json():
     widths: Any = np.array([3, 4])
     config = ioca.StudyConfig(hidden=widths)
     assert json.loads(json.dumps(dataclasses.asdict(config)))["hidden"] == [3, 4]
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_whole_numbers_of_a_float_field_are_floats():
+    whole, floats = (
+        ioca.StudyConfig(l2=zero, dropout_rate=zero, label_noise=zero, memory_gb=four)
+        for zero, four in ((0, 4), (0.0, 4.0))
+    )
+    assert whole.flags() == floats.flags()
+    assert "--l2=0.0" in whole.flags()
 
 
 def test_a_score_that_is_not_of_counts_is_refused_in_measuring():
