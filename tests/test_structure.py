@@ -13,14 +13,14 @@ ROOT = pathlib.Path(ioca.__file__).parent
 PACKAGES: dict[str, set[str]] = {
     "checks": set(),
     "batching": set(),
-    "devices": {"batching"},
+    "devices": {"checks", "batching"},
     "data": {"checks"},
     "sources": {"checks", "data"},
     "networks": {"checks", "batching", "devices", "data"},
     "ablation": {"checks", "batching", "devices", "networks"},
     "measures": {"checks", "batching", "devices", "networks"},
     "results": set(),
-    "inference": {"results", "measures"},
+    "inference": {"checks", "results", "measures"},
     "plots": {"results", "inference"},
     "report": {"results", "inference", "plots"},
 }
