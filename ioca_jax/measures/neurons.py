@@ -10,12 +10,16 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
 
 from ioca_jax.batching import IGNORE_LABEL, fold_examples
-from ioca_jax.checks import as_tuple, check_examples
+from ioca_jax.checks import as_tuple, check_examples, is_known
 from ioca_jax.measures.counts import joint_counts
 from ioca_jax.measures.information import MEASURES, PAPER_MEASURES
-from ioca_jax.measures.quantization import encode, parse_quantizer, quantizer_edges
-from ioca_jax.networks.layered import check_variables
-from ioca_jax.networks.network import Layer, Network
+from ioca_jax.measures.quantization import (
+    encode,
+    parse_quantizer,
+    quantizer_edges,
+)
+from ioca_jax.networks.layered import LayeredNetwork, check_variables
+from ioca_jax.networks.network import Layer, Network, slices_of
 
 # Examples measured at a time. Fixed, so that clamp means do not depend on a budget.
 _EXAMPLES_MEASURED_AT_ONCE = 1000
@@ -56,6 +60,14 @@ def settled_quantizer(quantizer: str, layers: Sequence[Layer]) -> str:
     return "uniform:8" if quantizer == "threshold" and repeat else quantizer
 
 
+def threshold_activation(network: Network) -> str:
+    """The activation function whose threshold ``threshold`` alone takes.
+
+    Neurons of networks without a known one are active above 0, as with ReLU.
+    """
+    return getattr(network, "activation", None) or "relu"
+
+
 def measure_neurons(
     model: Network,
     variables: Any,
@@ -74,15 +86,17 @@ def measure_neurons(
         x: [N, ...] examples that the network was not trained on.
         y: int32 [N] classes.
         quantizer: as in ``parse_quantizer``; ``threshold`` alone as in
-            ``settled_quantizer``. ``quantile:B`` holds all activations of the network
-            at once, [N, H]; the others hold a chunk.
+            ``settled_quantizer``, at 0.5 if all neurons are sigmoids, else at 0.
+            ``quantile:B`` holds all activations of the network at once, [N, H]; the
+            others hold a chunk.
         measures: names out of ``information.MEASURES``.
 
     Returns:
         Scores, means, counts and edges.
 
     Raises:
-        ValueError: an unusable quantiser, a measure that is not of joint counts, labels
+        ValueError: an unusable quantiser, ``threshold`` alone where all outputs of a
+            layer are on one side of it, a measure that is not of joint counts, labels
             that are not one class for each example, or variables of another network.
 
     Example:
@@ -104,14 +118,38 @@ def measure_neurons(
     x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
     check_variables("variables", variables, model, num_inputs=x[0].size)
     quantizer = settled_quantizer(quantizer, model.layers)
-    return _measure(model, quantizer, tuple(measures), variables, x, y)
+    found = _measure(model, quantizer, tuple(measures), variables, x, y)
+    if quantizer == "threshold":
+        _check_both_sides(model, found)
+    return found
+
+
+def _check_both_sides(network: Network, found: NeuronStatistics) -> None:
+    """Refuses ``threshold`` alone where all outputs of a layer are on one side of it.
+
+    The built-in networks have the thresholds of the paper. Nothing is checked while JAX
+    traces.
+    """
+    if isinstance(network, LayeredNetwork) or not is_known(found.edges):
+        return
+    threshold = found.edges[:, 0]
+    above = found.joint_counts[:, 0].sum(axis=-1) == 0
+    below = found.joint_counts[:, 1].sum(axis=-1) == 0
+    below &= found.activation_mean < threshold  # a dead ReLU's outputs are at it
+    for layer, where in zip(network.layers, slices_of(network.layers), strict=True):
+        if above[where].all() or below[where].all():
+            raise ValueError(
+                f"quantizer: expected outputs on both sides of {threshold[0]:g}, where "
+                f"'threshold' alone is, got all of layer {layer.name} "
+                f"{'above' if above[where][0] else 'below'} it; name one that fits, "
+                "such as threshold:0.5, uniform:8 or quantile:2"
+            )
 
 
 @partial(jax.jit, static_argnames=("model", "quantizer", "measures"))
 def _measure(model, quantizer, measures, variables, x, y) -> NeuronStatistics:
     """``measure_neurons`` of checked arguments."""
-    # Neurons of other networks are active above 0, as with ReLU.
-    activation = getattr(model, "activation", "relu")
+    activation = threshold_activation(model)
     spec = parse_quantizer(quantizer, activation)
     fold = partial(fold_examples, y=y, chunk_size=_EXAMPLES_MEASURED_AT_ONCE)
 

@@ -440,6 +440,15 @@ def _last_cut(program: Program, found: dict[int, Axes]) -> int:
     return numbers[0]
 
 
+def comes_of_sigmoid(program: Program, number: int) -> bool:
+    """Whether a value is a logistic function's, in this or another shape."""
+    passing = RESHAPING | {"same", "transpose", "name", "copy", "convert_element_type"}
+    equation = program.equation_of(number)
+    while equation is not None and equation.name in passing:
+        equation = program.equation_of(equation.numbers[0])
+    return equation is not None and equation.name == "logistic"
+
+
 def _opaque(program: Program) -> list[str]:
     """Loops and branches with products inside, a line each."""
     notes = []

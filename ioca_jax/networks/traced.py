@@ -33,7 +33,12 @@ from ioca_jax.networks.network import (
     slices_of,
     split_by_layer,
 )
-from ioca_jax.networks.sites import Traces, choose_sites, find_sites
+from ioca_jax.networks.sites import (
+    Traces,
+    choose_sites,
+    comes_of_sigmoid,
+    find_sites,
+)
 from ioca_jax.networks.traceable import (
     check_equations,
     check_figures,
@@ -155,6 +160,13 @@ class TracedNetwork:
     def layer_slices(self) -> tuple[slice, ...]:
         """Where each layer lies on the neuron axis."""
         return slices_of(self.layers)
+
+    @property
+    def activation(self) -> str | None:
+        """``sigmoid`` if all layers' values come out of one, else None: not known."""
+        program = self._programs[_SIZES[0]]
+        is_sigmoid = all(comes_of_sigmoid(program, site.number) for site in self._sites)
+        return "sigmoid" if is_sigmoid else None
 
     @property
     def widest(self) -> int:

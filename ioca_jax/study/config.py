@@ -139,8 +139,8 @@ class StudyConfig:
     quantizer: str = _field(
         "threshold",
         "threshold:t (one bit, output > t), uniform:B or quantile:B (B codes); "
-        "threshold alone is at 0.5 for sigmoid, else at 0, and uniform:8 where neurons "
-        "are channels or repeat over tokens.",
+        "threshold alone is at 0.5 if all neurons are sigmoids, else 0, and uniform:8 "
+        "where neurons are channels or repeat over tokens.",
     )
     measures: tuple[str, ...] = _field(
         tuple(PAPER_MEASURES), f"What neurons are ranked by: {', '.join(UNITS)}."

@@ -17,7 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ioca_jax.data import Dataset
-from ioca_jax.measures.neurons import settled_quantizer
+from ioca_jax.measures.neurons import (
+    measure_neurons,
+    settled_quantizer,
+    threshold_activation,
+)
 from ioca_jax.networks.cnn import CNN
 from ioca_jax.networks.layered import check_variables
 from ioca_jax.networks.mlp import MLP
@@ -26,6 +30,8 @@ from ioca_jax.networks.training import Trained
 from ioca_jax.sources import can_load
 from ioca_jax.study.chunks import storable
 from ioca_jax.study.config import OF_NETWORKS, StudyConfig, check_measures
+
+_EXAMPLES_TRIED = 1000
 
 
 def describe_data(config: StudyConfig, data: Dataset) -> StudyConfig:
@@ -108,8 +114,11 @@ class GivenNetworks:
     variables: Any
     digest: str
 
-    def check_fit(self, data: Dataset, num_networks: int) -> None:
-        """Refuses networks that do not fit the data, or another number of them."""
+    def check_fit(self, data: Dataset, num_networks: int, quantizer: str) -> None:
+        """Refuses networks, or a quantiser, that do not fit the data.
+
+        The quantiser is tried on the first network and some validation examples.
+        """
         num_classes = self.network.num_classes
         if num_classes != data.num_classes:
             raise ValueError(
@@ -123,6 +132,9 @@ class GivenNetworks:
         )
         one = jax.tree.map(lambda leaf: leaf[0], self.variables)
         jax.eval_shape(self.network.apply, one, x[:1])  # other networks check here
+        if quantizer == "threshold":
+            x, y = (array[:_EXAMPLES_TRIED] for array in data.validation)
+            measure_neurons(self.network, one, x, y)  # refuses one that tells nothing
 
     def take(self, all_seeds: Sequence[int], seeds: Sequence[int]) -> Trained:
         """The networks of some seeds, without a history.
@@ -174,7 +186,7 @@ def accept_networks(
     fields = {
         "architecture": "mlp",
         "hidden": tuple(layer.num_neurons for layer in network.layers),
-        "activation": "relu",  # active above 0, as measure_neurons has it
+        "activation": threshold_activation(network),
         "dropout_rate": 0.0,
         "batch_norm": False,
         "quantizer": settled_quantizer(config.quantizer, network.layers),

@@ -191,7 +191,7 @@ class _Run:
     def _network(self, data: Dataset) -> Network:
         """The network that is studied, once it is known to fit the data."""
         if self.given:
-            self.given.check_fit(data, len(self.config.seeds))
+            self.given.check_fit(data, len(self.config.seeds), self.config.quantizer)
             return self.given.network
         model = self.config.model(data.num_classes, data.train.x.shape[1:])
         check_fit(model, data, self.config.train_config())
