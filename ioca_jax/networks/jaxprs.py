@@ -36,7 +36,7 @@ RESHAPING = frozenset(["reshape", "squeeze", "broadcast_in_dim"])
 _LINEAR = RESHAPING | {
     "add", "add_any", "concatenate", "convert_element_type", "copy", "copy_p",
     "cumsum", "name", "neg", "pad", "reduce_sum", "reduce_window_sum", "rev", "same",
-    "slice", "split", "stop_gradient", "sub", "transpose",
+    "slice", "split", "stack", "stop_gradient", "sub", "transpose",
 }
 # fmt: on
 

@@ -14,10 +14,12 @@ numbers of examples.
 """
 
 import fnmatch
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jax.extend.core import Jaxpr, primitives
 
 from ioca_jax.networks.axes import Axes, Part, Site, make_site, regroup, with_role
@@ -41,6 +43,10 @@ _ELEMENTWISE = frozenset([
     "max", "min", "mul", "name", "ne", "neg", "nextafter", "not", "or", "pow",
     "reduce_precision", "rem", "round", "rsqrt", "select_n", "sign", "sin", "sinh",
     "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor",
+])
+# Leave an axis where it is.
+_IN_PLACE = frozenset([
+    "concatenate", "dynamic_slice", "pad", "rev", "same", "slice", "split",
 ])
 # fmt: on
 
@@ -141,13 +147,18 @@ def find_sites(traces: Traces) -> Found:
         followed |= axes
         number = _last_cut(program, axes)
         site = make_site(number, axes[number], name, product.kind)
-        is_last = product.output not in has_layer_above
-        if is_last and site.layer.num_neurons == num_classes:
+        is_last = product.output not in has_layer_above and (
+            site.layer.num_neurons == num_classes or _is_output(program, product)
+        )
+        if is_last:
             notes.append(f"{name}: makes the logits")
+        elif not _is_float(program, number):
+            notes.append(f"{name}: of integers, which no clamp replaces")
         else:
             layers.append(site)
     others = inputs + _named_sites(traces, followed)
-    return Found(layers, others, notes + _opaque(program))
+    others = [site for site in others if _is_float(program, site.number)]
+    return Found(layers, others, notes + _held(program) + _opaque(program))
 
 
 def choose_sites(found: Found, patterns: Sequence[str] | None) -> list[Site]:
@@ -253,22 +264,105 @@ def _with_layer_above(program: Program, products: Sequence[Product]) -> set[int]
     return {output for output, bit in bits.items() if used & bit}
 
 
+def _weight_dims(program: Program, product: Product) -> tuple[list[int], list[int]]:
+    """Axes of a product's result: of data and weights together, of weights alone."""
+    numbers = product.equation.params["dimension_numbers"]
+    if product.kind == "conv":
+        return [], [numbers.out_spec[1]]
+    (contracted, _), (batch, _) = numbers
+    free = [
+        len(program.values[operand].shape) - len(batch) - len(contracted)
+        for operand in product.equation.numbers
+    ]
+    start = len(batch) + (free[0] if product.weights else 0)
+    return [*range(len(batch))], [*range(start, start + free[product.weights])]
+
+
 def _output_axes(traces: Traces, product: Product) -> Axes:
     """The axes of a product's result: its neurons come from the weights."""
     program, number = traces.first, product.output
-    shape, numbers = program.values[number].shape, product.equation.params
-    if product.kind == "conv":
-        dims = [numbers["dimension_numbers"].out_spec[1]]
-        return with_role(traces.axes(number), shape, dims, "neuron")
-    (contracted, _), (batch, _) = numbers["dimension_numbers"]
-    num_batch, num_contracted = len(batch), len(contracted)
-    free = [
-        len(program.values[operand].shape) - num_batch - num_contracted
-        for operand in product.equation.numbers
-    ]
-    start = num_batch + (free[0] if product.weights else 0)
-    dims = [*range(num_batch), *range(start, start + free[product.weights])]
-    return with_role(traces.axes(number), shape, dims, "neuron")
+    batch, own = _weight_dims(program, product)
+    shape = program.values[number].shape
+    return with_role(traces.axes(number), shape, batch + own, "neuron")
+
+
+def _is_output(program: Program, product: Product) -> bool:
+    """Whether a product's neurons become logits and are not summed or multiplied.
+
+    Its values may be averaged over positions, or over networks of an ensemble.
+    """
+    neurons = {product.output: set(_weight_dims(program, product)[1])}
+    for equation in program.equations[program.producer[product.output] + 1 :]:
+        mine = [number for number in equation.numbers if number in neurons]
+        if not mine:
+            continue
+        after = [_moved(program, equation, n, neurons[n]) for n in mine]
+        if None in after:
+            return False
+        neurons |= dict.fromkeys(equation.outputs, set().union(*after))
+    return True
+
+
+def _moved(
+    program: Program, equation: Equation, number: int, dims: set[int]
+) -> set[int] | None:
+    """Where axes of an input are in an equation's result; None if it mixes them."""
+    params, shape = equation.params, program.values[number].shape
+    if equation.name in _IN_PLACE or _is_elementwise(equation):
+        return dims
+    if equation.name == "transpose":
+        return {params["permutation"].index(dim) for dim in dims}
+    if equation.name == "broadcast_in_dim":
+        return {params["broadcast_dimensions"][dim] for dim in dims}
+    if equation.name == "stack":
+        return {dim + (dim >= params["axis"]) for dim in dims}
+    if equation.name == "reduce_sum" and not dims & set(params["axes"]):
+        return {dim - sum(axis < dim for axis in params["axes"]) for dim in dims}
+    if equation.name not in ("reshape", "squeeze"):
+        return None
+    after = program.values[equation.outputs[0]].shape
+    ranges = [_strides(shape, dim) for dim in dims]
+    return {
+        dim
+        for dim in range(len(after))
+        for first, last in ranges
+        if max(first, _strides(after, dim)[0]) < min(last, _strides(after, dim)[1])
+    }
+
+
+def _strides(shape: Sequence[int], dim: int) -> tuple[int, int]:
+    """How many rows there are before an axis is counted, and after."""
+    return math.prod(shape[:dim]), math.prod(shape[: dim + 1])
+
+
+def _held(program: Program) -> list[str]:
+    """Products with arrays that the function holds, a line each."""
+    notes = []
+    for equation in program.equations:
+        if equation.primitive not in PRODUCTS or len(equation.numbers) < 2:
+            continue
+        values = [program.values[number] for number in equation.numbers]
+        if sum(value.on_x for value in values) != 1:
+            continue
+        number, value = next(
+            pair
+            for pair in zip(equation.numbers, values, strict=True)
+            if not pair[1].on_x
+        )
+        if value.path is None and _comes_of_constant(program, number):
+            size = " x ".join(map(str, value.shape))
+            notes.append(
+                f"an array {size}: weights that apply holds; pass them in variables"
+            )
+    return notes
+
+
+def _comes_of_constant(program: Program, number: int) -> bool:
+    """Whether a value is computed from an array that was there before tracing."""
+    equation = program.equation_of(number)
+    if equation is None:
+        return number in program.constants and len(program.values[number].shape) > 1
+    return any(_comes_of_constant(program, n) for n in equation.numbers)
 
 
 def _input_site(traces: Traces, product: Product, name: str) -> Site:
@@ -417,8 +511,15 @@ def _all_elementwise(jaxpr: Jaxpr) -> bool:
     )
 
 
+def _is_float(program: Program, number: int) -> bool:
+    return jnp.issubdtype(program.values[number].dtype, jnp.floating)
+
+
 def _last_cut(program: Program, found: dict[int, Axes]) -> int:
-    """The last of a layer's values through which all other equations see it."""
+    """The last of a layer's values through which all other equations see it.
+
+    If that is not floating point, the last before it is rounded.
+    """
     numbers = sorted(found)
     outside = {
         number
@@ -429,24 +530,33 @@ def _last_cut(program: Program, found: dict[int, Axes]) -> int:
             for user in program.users.get(number, [])
         )
     }
+    end = len(program.values)
     for cut in reversed(numbers):
         around = {numbers[0]} - {cut}  # what the layer reaches without the cut
         for number in numbers[1:]:
             inputs = program.equations[program.producer[number]].numbers
             if number != cut and not around.isdisjoint(inputs):
                 around.add(number)
-        if around.isdisjoint(outside):
+        if cut >= end or not around.isdisjoint(outside):
+            continue
+        if _is_float(program, cut):
             return cut
+        rounded = [n for n in numbers if _name_of(program, n) == "round"]
+        end = min([cut, *rounded])
     return numbers[0]
+
+
+def _name_of(program: Program, number: int) -> str:
+    equation = program.equation_of(number)
+    return "" if equation is None else equation.name
 
 
 def comes_of_sigmoid(program: Program, number: int) -> bool:
     """Whether a value is a logistic function's, in this or another shape."""
     passing = RESHAPING | {"same", "transpose", "name", "copy", "convert_element_type"}
-    equation = program.equation_of(number)
-    while equation is not None and equation.name in passing:
-        equation = program.equation_of(equation.numbers[0])
-    return equation is not None and equation.name == "logistic"
+    while _name_of(program, number) in passing:
+        number = program.equations[program.producer[number]].numbers[0]
+    return _name_of(program, number) == "logistic"
 
 
 def _opaque(program: Program) -> list[str]:
