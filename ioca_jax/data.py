@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike
 from ioca_jax.checks import check_labels, check_num_classes
 
 _LARGEST_PIXEL = 255
+_LARGEST_EXACT = 2**24  # integer of which all smaller ones are float32 too
 LARGEST_UNSCALED = 16  # integers up to here are not 8-bit pixels
 
 
@@ -118,6 +119,7 @@ class Dataset:
         seed: int = 0,
         label_noise: float = 0.0,
         name: str = "arrays",
+        scale: bool = True,
     ) -> "Dataset":
         """Makes a dataset of arrays: checks, scales, and cuts a validation split.
 
@@ -135,6 +137,8 @@ class Dataset:
             label_noise: share of the training labels to corrupt, as ``corrupt_labels``
                 does; those of validation and test stay true.
             name: of the dataset, in messages, results and reports.
+            scale: False uses all numbers as given: tokens, counts. They become float32
+                all the same, which is exact for integers up to 2^24.
 
         Returns:
             The dataset, examples float32 [N, ...] of the shape given, labels int32 [N].
@@ -158,7 +162,7 @@ class Dataset:
         arrays = _checked_arrays(name, arrays)
         num_train, num_classes = len(arrays.y_train), int(arrays.y_train.max()) + 1
         kept, held_out = _cut(name, num_train, num_validation, seed)
-        x_train, x_test = _scaled(name, arrays)
+        x_train, x_test = _scaled(name, arrays) if scale else _as_given(name, arrays)
         y_train = arrays.y_train.astype(np.int32)
         noisy = corrupt_labels(y_train[kept], num_classes, label_noise, seed)
         return cls(
@@ -362,7 +366,8 @@ def _scaled(name: str, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
             name,
             "examples that are floats or integers in [0, 255]",
             f"{types} in [{low:g}, {high:g}]",
-            "; convert them to floats on the scale that the network is to receive",
+            "; convert them to floats on the scale that the network is to receive, or "
+            "give scale=False to keep tokens as they are",
         )
     done = f"divided by {divisor}" if divisor > 1 else "used as given, not scaled"
     level = logging.WARNING if unusual else logging.INFO
@@ -370,6 +375,16 @@ def _scaled(name: str, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
         level, "%s: %s examples in [%g, %g] are %s", name, types, low, high, done
     )
     return _divided(arrays.x_train, divisor), _divided(arrays.x_test, divisor)
+
+
+def _as_given(name: str, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
+    """Training and test examples as float32, not scaled."""
+    for x in (arrays.x_train, arrays.x_test):
+        largest = max(abs(float(x.min())), abs(float(x.max())))
+        if x.dtype.kind in "ui" and largest > _LARGEST_EXACT:
+            most = f"integers up to {_LARGEST_EXACT}, exact in float32"
+            refuse(name, most, f"{largest:.0f}")
+    return _divided(arrays.x_train, 1), _divided(arrays.x_test, 1)
 
 
 def _divided(x: np.ndarray, divisor: int) -> Float32[np.ndarray, "N ..."]:

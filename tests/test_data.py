@@ -251,7 +251,10 @@ def with_pixel(images: np.ndarray, pixel) -> np.ndarray:
 
 FLOATS = {name: (FILE[name] / 255).astype(np.float32) for name in ("x_train", "x_test")}
 RANGE = "examples that are floats or integers in [0, 255]"
-SCALE = "convert them to floats on the scale that the network is to receive"
+SCALE = (
+    "convert them to floats on the scale that the network is to receive, or give "
+    "scale=False to keep tokens as they are"
+)
 COUNTED = "the labels 0, 1, ..., C-1 in y_train, each at least once"
 RENUMBER = "renumber y_train and y_test: np.searchsorted(np.unique(y_train), y)"
 # What is changed in the file, and what is said about it.
@@ -449,6 +452,21 @@ def test_lists_and_jax_arrays_are_arrays_and_stay_as_they_are():
     data = ioca.Dataset.from_arrays(x_train, y, x, FILE["y_test"])
     data.test.x[:] = 0
     assert x.max() > 0.9
+
+
+def test_tokens_stay_as_they_are():
+    tokens = np.arange(-40, 1000)[:, None] % 999 - 5
+    y = np.arange(1040) % 2
+    data = ioca.Dataset.from_arrays(
+        tokens[:800], y[:800], tokens[800:], y[800:], scale=False
+    )
+    np.testing.assert_array_equal(data.test.x, tokens[800:])
+    assert data.test.x.dtype == np.float32
+    expected = r"expected integers up to 16777216, exact in float32, got 16777217"
+    with pytest.raises(ValueError, match=expected):
+        ioca.Dataset.from_arrays(
+            tokens[:800] + 2**24 - 992, y[:800], tokens[800:], y[800:], scale=False
+        )
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,10 @@ _DRAWS = frozenset(
     ]
 )
 _REMEDY = "switch dropout and batch norm to inference"
+_REMEDIES = (
+    "switch batch norm to inference, and keep examples the leading axis (merge N and T "
+    "as [N * T, ...], vmap over T inside of N)"
+)
 _TOLERANCE = 1e-3  # of the greatest number; what one example does to another is larger
 
 
@@ -109,6 +113,12 @@ def trace_logits(
             f"of {len(leaves)}; return the logits alone"
         )
     is_float = jnp.issubdtype(output.dtype, jnp.floating)
+    if is_float and output.shape in ((num_examples,), (num_examples, 1)):
+        raise ValueError(
+            "apply: expected logits [N, C] of two classes or more, got one number for "
+            f"each example, {list(output.shape)} for N = {num_examples}; for a logit z "
+            "[N, 1] return jnp.concatenate([jnp.zeros_like(z), z], 1)"
+        )
     if output.ndim != 2 or output.shape[0] != num_examples or not is_float:
         raise ValueError(
             f"apply: expected logits [N, C], got {output.dtype} {list(output.shape)} "
@@ -117,6 +127,26 @@ def trace_logits(
     if not program.values[program.output].on_x:
         raise ValueError("apply: expected logits that depend on x, got constants")
     return program
+
+
+def check_same_equations(one: Program, other: Program, sizes: tuple[int, int]) -> None:
+    """Refuses programs of one function that differ by more than sizes of arrays.
+
+    Args:
+        one: the program for ``sizes[0]`` examples.
+        other: that for ``sizes[1]``.
+        sizes: two numbers of examples.
+
+    Raises:
+        ValueError: other equations.
+    """
+    if one.structure != other.structure:
+        raise ValueError(
+            "apply: expected the same equations for any number of examples, got others "
+            f"for {sizes[0]} than for {sizes[1]}; let no step depend on N, and give "
+            "jnp.einsum of three arrays or more a fixed order "
+            "(optimize=[(0, 1), (0, 1)])"
+        )
 
 
 def check_equations(traces: Traces) -> None:
@@ -128,11 +158,7 @@ def check_equations(traces: Traces) -> None:
     Raises:
         ValueError: such an equation.
     """
-    if traces.first.structure != traces.second.structure:
-        raise ValueError(
-            "apply: expected the same equations for any number of examples, got others "
-            "for {} than for {}".format(*traces.sizes)
-        )
+    check_same_equations(traces.first, traces.second, traces.sizes)
     for equation in traces.first.equations:
         inner = inner_jaxprs(equation.params)
         if equation.primitive in _DRAWS or any(holds(j, _DRAWS) for j in inner):
@@ -147,12 +173,12 @@ def check_equations(traces: Traces) -> None:
             if value.on_x and len(traces.differing(number)) != 1:
                 raise ValueError(
                     f"apply: mixes examples ({equation.name}), so that one changes the "
-                    f"logits of others; {_REMEDY}"
+                    f"logits of others; {_REMEDIES}"
                 )
 
 
 def check_figures(run: Callable, variables: Any, example: Array) -> None:
-    """Refuses a function in which one example changes what another yields.
+    """Refuses probabilities, and examples that change what another one yields.
 
     Args:
         run: takes variables and examples; returns logits and activations.
@@ -172,5 +198,11 @@ def check_figures(run: Callable, variables: Any, example: Array) -> None:
         close = np.isclose(one, two, rtol=0, atol=_TOLERANCE * scale, equal_nan=True)
         if not close.all():
             raise ValueError(
-                f"apply: the {what} of an example change with the others; {_REMEDY}"
+                f"apply: the {what} of an example change with the others; {_REMEDIES}"
             )
+    logits = np.concatenate([alike[0], mixed[0]]).astype(np.float64)
+    if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=_TOLERANCE):
+        raise ValueError(
+            "apply: expected logits, got probabilities, which sum to 1; return the "
+            "logits, or jnp.log of the probabilities"
+        )

@@ -42,6 +42,7 @@ from ioca_jax.networks.sites import (
 from ioca_jax.networks.traceable import (
     check_equations,
     check_figures,
+    check_same_equations,
     checked_arguments,
     trace_logits,
 )
@@ -76,8 +77,8 @@ def trace_network(
 
     Raises:
         ValueError: a function that is not one of variables and examples, returns
-            anything but logits [N, C], is in training mode, or has no layers; names
-            that match nothing.
+            anything but logits [N, C] of two classes or more (probabilities, one
+            logit), is in training mode, or has no layers; names that match nothing.
 
     Example:
         >>> import jax, jax.numpy as jnp, ioca_jax as ioca
@@ -329,11 +330,8 @@ class TracedNetwork:
         if num_examples not in self._programs:
             function, example = self._function, self._example
             program = trace_logits(function, self._variables, example, num_examples)
-            if program.structure != self._programs[_SIZES[0]].structure:
-                raise ValueError(
-                    f"apply: other equations for {num_examples} examples than for "
-                    f"{_SIZES[0]}; expected the same computation for each example"
-                )
+            sizes = _SIZES[0], num_examples
+            check_same_equations(self._programs[_SIZES[0]], program, sizes)
             self._programs[num_examples] = program
         return self._programs[num_examples]
 
@@ -343,9 +341,11 @@ class TracedNetwork:
         wanted, sizes = self._example.dtype, self._example.shape[1:]
         if x.dtype != wanted or x.shape[1:] != sizes or not x.size:
             expected = ", ".join(["N >= 1", *map(str, sizes)])
+            is_cast = jnp.issubdtype(wanted, jnp.integer) and x.dtype == jnp.float32
+            remedy = "; trace with float32 and cast in apply: x.astype(jnp.int32)"
             raise ValueError(
                 f"x: expected {wanted} [{expected}], as traced, got {x.dtype} "
-                f"{list(x.shape)}"
+                f"{list(x.shape)}{remedy if is_cast else ''}"
             )
         program = self._program(len(x))
         known = self._variable_values(variables, program)

@@ -459,7 +459,9 @@ def test_training_mode_is_refused(case: str):
     apply, variables, message = TRAINING[case]
     with pytest.raises(ValueError, match=f"apply: .*{message}") as caught:
         ioca.trace_network(apply, variables, X)
-    assert str(caught.value).endswith("switch dropout and batch norm to inference")
+    remedy = "dropout and " if case == "dropout" else ""
+    assert f"switch {remedy}batch norm to inference" in str(caught.value)
+    assert ("keep examples the leading axis" in str(caught.value)) != bool(remedy)
 
 
 def test_examples_behind_tokens_on_one_axis_are_refused():
@@ -550,6 +552,24 @@ REFUSED = {
         X,
         r"expected logits \[N, C\], got int32 \[2\] for N = 2",
     ),
+    "probabilities": (
+        lambda v, x: jax.nn.softmax(two_layers(v, x)),
+        TWO,
+        X,
+        "expected logits, got probabilities, .* or jnp.log of the probabilities",
+    ),
+    "one logit": (
+        lambda v, x: two_layers(v, x)[:, :1],
+        TWO,
+        X,
+        r"of two classes or more, got one number .* \[2, 1\] .* return jnp.concatenate",
+    ),
+    "a column": (
+        lambda v, x: two_layers(v, x)[:, 0],
+        TWO,
+        X,
+        r"of two classes or more, got one number .* \[2\] .* return jnp.concatenate",
+    ),
     "constant": (lambda v, x: v["b"][: len(x)], TWO, X, "logits that depend on x"),
     "no layers": (no_layers, TWO, X, "no hidden layers found; .* got: none at all"),
     "linear": (lambda v, x: x @ v["a"], TWO, X, "got: a: makes the logits"),
@@ -562,6 +582,36 @@ def test_refused_in_one_line(case: str, unchecked_shapes: None):
     with pytest.raises(ValueError, match=message) as caught:
         ioca.trace_network(apply, variables, x)
     assert "\n" not in str(caught.value)
+
+
+def test_an_order_of_contraction_that_depends_on_the_number_of_examples_is_refused():
+    variables = {"a": weights(50, 30), "b": weights(30, 50), "out": weights(50, 3)}
+
+    def apply(v, x, optimize="optimal"):
+        inner = jnp.einsum("nd,dr,rh->nh", x, v["a"], v["b"], optimize=optimize)
+        return jax.nn.relu(inner) @ v["out"]
+
+    x = np.ones((1000, 50), np.float32)
+    network = ioca.trace_network(apply, variables, x)
+    message = r"others for 2 than for 1000; .* fixed order \(optimize=\[\(0, 1\), "
+    with pytest.raises(ValueError, match=message) as caught:
+        network.apply(variables, x)
+    assert "\n" not in str(caught.value)
+    fixed = lambda v, x: apply(v, x, optimize=[(0, 1), (0, 1)])  # noqa: E731
+    network = ioca.trace_network(fixed, variables, x)
+    assert network.apply(variables, x)[0].shape == (1000, 3)
+
+
+def test_tokens_of_another_type_are_refused_with_the_remedy():
+    variables = {"table": weights(9, 5), "a": weights(5, 7), "out": weights(7, 3)}
+
+    def apply(v, x):
+        return jnp.tanh(v["table"][x].mean(axis=1) @ v["a"]) @ v["out"]
+
+    tokens = np.ones((4, 6), np.int32)
+    network = ioca.trace_network(apply, variables, tokens)
+    with pytest.raises(ValueError, match=r"got float32 .* x.astype\(jnp.int32\)"):
+        network.apply(variables, tokens.astype(np.float32))
 
 
 def test_an_unknown_pool_is_refused():
@@ -577,7 +627,7 @@ MISUSED = {
                   r"\[7, 4\], as traced, got b float32 \[7, 5\]"),
     "more variables": (TWO | {"z": X}, X, None, "expected 3 arrays, as traced, got 4"),
     "examples": (TWO, SEQUENCES, None, r"x: expected float32 \[N >= 1, 5\], as traced"),
-    "integers": (TWO, X.astype(int), None, r"expected float32 .* got int32 \[6, 5\]"),
+    "integers": (TWO, X.astype(int), None, r"expected float32 .* got int32 \[6, 5\]$"),
     "mask": (TWO, X, (KEEP[:10], CLAMP), r"keep: expected \[11\], .* got \[10\]"),
     "clamp": (TWO, X, (KEEP, CLAMP[None]), r"clamp: expected \[11\], .* got \[1, 11\]"),
     "floats": (TWO, X, (CLAMP, CLAMP), "keep: expected bool, got float32"),
