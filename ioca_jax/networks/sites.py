@@ -14,9 +14,10 @@ numbers of examples.
 """
 
 import fnmatch
+import itertools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -140,9 +141,10 @@ def find_sites(traces: Traces) -> Found:
     names = _layer_names([program.values[number].path or "" for number in weights])
     has_layer_above = _with_layer_above(program, products)
     num_classes = program.values[program.output].shape[1]
+    mixed = _mixed_axes(traces)
     layers, inputs, notes, followed = [], [], [], {}
     for name, product in zip(names, products, strict=True):
-        inputs.append(_input_site(traces, product, name))
+        inputs.append(_input_site(traces, product, name, mixed))
         axes = _follow(program, product.output, _output_axes(traces, product))
         followed |= axes
         number = _last_cut(program, axes)
@@ -365,7 +367,9 @@ def _comes_of_constant(program: Program, number: int) -> bool:
     return any(_comes_of_constant(program, n) for n in equation.numbers)
 
 
-def _input_site(traces: Traces, product: Product, name: str) -> Site:
+def _input_site(
+    traces: Traces, product: Product, name: str, mixed: Mapping[int, Axes]
+) -> Site:
     """The site of a product's data.
 
     Where two axes or more are contracted, the last is a neuron's vector and the others
@@ -387,51 +391,77 @@ def _input_site(traces: Traces, product: Product, name: str) -> Site:
     axes = with_role(traces.axes(number), shape, neurons, "neuron")
     axes = with_role(axes, shape, vector, "vector")
     heads = None
-    if not vector and neurons == [len(shape) - 1]:
-        heads = _merged_heads(program, number)
+    count = len(neurons + vector)
+    if sorted(neurons + vector) == [*range(len(shape) - count, len(shape))]:
+        heads = _heads(program, number, count, mixed)
     if heads:
-        parts = Part("neuron", heads[0], (0,)), Part("vector", heads[1], (0,))
-        axes = (*axes[:-1], parts)
+        axes = (*axes[:-count], *heads)
     kind = "heads" if vector or heads else "input"
     return make_site(number, axes, f"{name}:input", kind)
 
 
-def _merged_heads(program: Program, number: int) -> tuple[int, int] | None:
-    """Heads and their vector, if an input's last axis merges those of attention.
+def _mixed_axes(traces: Traces) -> dict[int, Axes]:
+    """By number, what attention computes: products of two values that depend on x.
 
-    Looks upwards through elementwise equations for the reshape that merges the last
-    axes of a product of two values that both depend on the examples.
+    The first number of a part's rank says which of the product's operands it is of: 0
+    both, such as heads, 1 or 2 one of them, such as a head's vector.
     """
-    width, pending = program.values[number].shape[-1], [number]
-    while pending:
-        equation = program.equation_of(pending.pop())
-        if equation is None:
+    program, found = traces.first, {}
+    for equation in program.equations:
+        values = [program.values[number] for number in equation.numbers]
+        is_mixed = len(values) == 2 and all(value.on_x for value in values)
+        if not is_mixed or equation.primitive is not primitives.dot_general_p:
             continue
-        merged = program.values[equation.outputs[0]].shape[-1:]
-        if equation.name == "reshape" and merged == (width,):
-            source = equation.numbers[0]
-            vector, *others = reversed(program.values[source].shape)
-            heads = 1
-            while others and heads * vector < width:
-                heads *= others.pop(0)
-            if heads > 1 and heads * vector == width and _is_attention(program, source):
-                return heads, vector
-        if equation.name in _ELEMENTWISE | RESHAPING | {"same", "transpose"}:
+        (contracted, _), (batch, _) = equation.params["dimension_numbers"]
+        own = len(values[0].shape) - len(contracted)  # the first operand's come first
+        output = equation.outputs[0]
+        axes = tuple(
+            tuple(
+                part._replace(rank=(0 if dim < len(batch) else 1 + (dim >= own), dim))
+                for part in parts
+            )
+            for dim, parts in enumerate(traces.axes(output))
+        )
+        found |= _follow(program, output, axes)
+    return found
+
+
+def _heads(
+    program: Program, number: int, count: int, mixed: Mapping[int, Axes]
+) -> Axes | None:
+    """An input's last axes as heads and their vector, if attention computes them.
+
+    Looks upwards through elementwise equations for what attention mixes.
+    """
+    sizes, pending = program.values[number].shape[-count:], [number]
+    while pending:
+        number = pending.pop()
+        if number in mixed and program.values[number].shape[-count:] == sizes:
+            return _split_heads(mixed[number], count)
+        equation = program.equation_of(number)
+        passing = _ELEMENTWISE | RESHAPING | {"same", "transpose"}
+        if equation is not None and equation.name in passing:
             pending += [n for n in equation.numbers if program.values[n].on_x]
     return None
 
 
-def _is_attention(program: Program, number: int) -> bool:
-    """Whether a value is a product of two data-dependent ones, in another shape."""
-    while (equation := program.equation_of(number)) is not None:
-        moving = [n for n in equation.numbers if program.values[n].on_x]
-        if equation.primitive is primitives.dot_general_p:
-            return len(moving) == 2
-        passing = _ELEMENTWISE | RESHAPING | {"same", "transpose"}
-        if len(moving) != 1 or equation.name not in passing:
-            return False
-        number = moving[0]
-    return False
+def _split_heads(axes: Axes, count: int) -> Axes | None:
+    """The last axes in the roles of heads and their vector; None if all are a vector.
+
+    The vector is of the operand that has no other axes, the values; the rest is heads.
+    """
+    elsewhere = {part.rank[0] for axis in axes[:-count] for part in axis}
+    operands = [part.rank[0] for axis in axes[-count:] for part in axis if part.rank[0]]
+    operands = [operand for operand in operands if operand not in elsewhere] or operands
+    if not operands:
+        return None
+    result, ranks, heads = [], itertools.count(), 0
+    for axis in axes[-count:]:
+        roles = ["vector" if p.rank[0] == operands[-1] else "neuron" for p in axis]
+        heads += roles.count("neuron")
+        parts = zip(roles, axis, strict=True)
+        result.append(tuple(Part(r, p.size, (next(ranks),)) for r, p in parts))
+    return tuple(result) if heads else None
 
 
 def _named_sites(traces: Traces, followed: dict[int, Axes]) -> list[Site]:

@@ -233,6 +233,34 @@ def test_heads_are_the_input_of_an_output_projection():
     )
 
 
+HEADS_LAST = "ntdh,nsdh->nhts", "nhts,nsdh->ntdh"  # 2 heads of 3
+
+
+@pytest.mark.parametrize("output", ["merged", "folded", "apart"])
+def test_heads_may_be_behind_their_vector(output: str):
+    variables = {name: weights(6, 6) for name in "qkvo"} | {"out": weights(6, 3)}
+
+    def apply(v, x):
+        q, k, h = ((x @ v[name]).reshape(*x.shape[:2], 3, 2) for name in "qkv")
+        share = jax.nn.softmax(jnp.einsum(HEADS_LAST[0], q, k))
+        mixed = jnp.einsum(HEADS_LAST[1], share, h)
+        if output == "apart":
+            mixed = jnp.einsum("ntdh,dho->nto", mixed, v["o"].reshape(3, 2, 6))
+        else:
+            shape = (-1, 6) if output == "folded" else x.shape
+            mixed = (mixed.reshape(shape) @ v["o"]).reshape(x.shape)
+        return mixed.mean(axis=1) @ v["out"]
+
+    x = np.asarray(RNG.normal(size=(5, 4, 6)), np.float32)
+    network = ioca.trace_network(apply, variables, x, "o:input")
+    assert network.layers == (ioca.Layer("o:input", 2, "heads", (4,), (3,)),)
+    constant = RNG.normal(size=(2, 3)).astype(np.float32)
+    ablation = ablate(np.zeros(2, bool), {"o:input": constant})
+    expected = constant.T.reshape(6) @ variables["o"] @ variables["out"]
+    found = network.apply(variables, x, ablation)[0]
+    assert np.allclose(found, np.broadcast_to(expected, (5, 3)), atol=1e-5)
+
+
 def test_an_input_is_cut_for_its_layer_alone():
     variables = {"a": weights(5, 4), "b": weights(5, 4), "out": weights(4, 3)}
 
