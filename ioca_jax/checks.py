@@ -82,13 +82,14 @@ def check_number(
 ) -> None:
     """Refuses texts and the like, NaN, infinities, and numbers below the least."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or (least is None and not positive and not np.isfinite(value)):
+    size = float(value) if is_number else np.nan
+    if not is_number or (least is None and not positive and not np.isfinite(size)):
         raise ValueError(f"{name}: expected a finite number, got {value!r}")
-    if positive and not 0 < value < np.inf:
+    if positive and not 0 < size < np.inf:
         raise ValueError(f"{name}: expected a positive number, got {value}")
-    if least is not None and not least <= value < np.inf:
+    if least is not None and not least <= size < np.inf:
         wanted = "a number not negative" if least == 0 else f"at least {least}"
-        finite = ", finite" if value == np.inf else ""
+        finite = ", finite" if size == np.inf else ""
         raise ValueError(f"{name}: expected {wanted}{finite}, got {value}")
 
 
@@ -184,7 +185,7 @@ def check_no_nan(name: str, array: ArrayLike, advice: str) -> None:
     if not is_known(given) or not given.size:
         return
     # A minimum is NaN where a value is, and needs no copy.
-    if np.isnan(given.min()):
+    if np.isnan(_range(given)[0]):
         number = int(np.isnan(np.asarray(given)).sum())
         raise ValueError(
             f"{name}: expected numbers, got NaN for {number} of {given.size} values; "
@@ -192,22 +193,30 @@ def check_no_nan(name: str, array: ArrayLike, advice: str) -> None:
         )
 
 
+def _range(known: Any) -> tuple[float, float]:
+    """The least and the greatest value, also while something else is traced."""
+    with jax.ensure_compile_time_eval():
+        return float(known.min()), float(known.max())
+
+
 def check_finite(name: str, array: ArrayLike, advice: str) -> None:
     """Refuses arrays with NaN or what float32 cannot hold, if their values are known.
 
     Of integers nothing is looked at.
     """
-    check_no_nan(name, array, advice)
     given = _as_array(name, array)
     if not is_known(given) or not given.size or not _is_floating(given):
         return
     most = float(np.finfo(np.float32).max)
-    if max(-float(given.min()), float(given.max())) > most:
-        number = int((np.abs(np.asarray(given, np.float64)) > most).sum())
-        raise ValueError(
-            f"{name}: expected finite numbers of float32, got others for {number} of "
-            f"{given.size} values; {advice}"
-        )
+    least, greatest = _range(given)
+    if -most <= least and greatest <= most:  # NaN is neither
+        return
+    check_no_nan(name, array, advice)
+    number = int((np.abs(np.asarray(given, np.float64)) > most).sum())
+    raise ValueError(
+        f"{name}: expected finite numbers of float32, got others for {number} of "
+        f"{given.size} values; {advice}"
+    )
 
 
 def check_codes(codes: ArrayLike, num_codes: int) -> None:

@@ -34,7 +34,7 @@ from ioca_jax.ablation.prefix_sums import prefix_sums_engine
 from ioca_jax.ablation.rank_one import rank_one_engine
 from ioca_jax.checks import check_clamp, check_keep, is_known
 from ioca_jax.devices import sum_over_examples
-from ioca_jax.networks.inputs import check_finite_variables, check_inputs
+from ioca_jax.networks.inputs import check_converged, check_inputs
 from ioca_jax.networks.layered import check_variables
 from ioca_jax.networks.mlp import MLP
 from ioca_jax.networks.network import Network, StagedNetwork
@@ -85,7 +85,7 @@ def evaluate_masks(
     check_keep(masks, model.num_neurons, name="masks")
     check_clamp(clamp, model.num_neurons)
     check_variables("variables", variables, model, num_inputs=_num_inputs(x))
-    check_finite_variables(variables)
+    check_converged(variables)
     clamp = jnp.asarray(clamp, jnp.float32)
     shape = _broadcast_shapes("masks", jnp.shape(masks), clamp.shape)
     flat_masks, flat_clamps = (
@@ -168,7 +168,7 @@ def ablation_curve(
         (4,)
     """
     check_variables("variables", variables, model, num_inputs=_num_inputs(x))
-    check_finite_variables(variables)
+    check_converged(variables)
     check_clamp(clamp, model.num_neurons)
     shape = _broadcast_shapes("order", jnp.shape(order), jnp.shape(clamp))
     order, clamp = (

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from ioca_jax.checks import check_examples, check_finite, is_known
+from ioca_jax.checks import check_examples, check_no_nan, is_known
 from ioca_jax.data import LARGEST_UNSCALED
 from ioca_jax.networks.layered import LayeredNetwork
 from ioca_jax.networks.network import Network
@@ -30,15 +30,20 @@ def check_scaled(network: Network, name: str, x: ArrayLike) -> None:
     given: Any = x if isinstance(x, jax.Array) else np.asarray(x)
     if not jnp.issubdtype(given.dtype, jnp.integer) or not given.size:
         return
-    if given.max() > LARGEST_UNSCALED:
+    with jax.ensure_compile_time_eval():
+        greatest = int(given.max())
+    if greatest > LARGEST_UNSCALED:
         raise ValueError(
             f"{name}: expected examples scaled as in training, got integers up to "
-            f"{given.max()}; divide pixels by 255, or take the arrays of the Dataset"
+            f"{greatest}; divide pixels by 255, or take the arrays of the Dataset"
         )
 
 
-def check_finite_variables(variables: Any) -> None:
-    """Refuses a network that diverged, if its variables are known."""
+def check_converged(variables: Any) -> None:
+    """Refuses a network that diverged, if its variables are known.
+
+    Infinite variables may be meant: a mask of attention, say.
+    """
     for leaf in jax.tree.leaves(variables):
         if jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            check_finite("variables", leaf, "the network diverged; train it otherwise")
+            check_no_nan("variables", leaf, "the network diverged; train it otherwise")
