@@ -136,3 +136,53 @@ def test_weights_that_the_function_holds_are_told():
         "out: makes the logits",
         "an array 5 x 8: weights that apply holds; pass them in variables",
     )
+
+
+def norm(z):
+    centred = z - z.mean(axis=-1, keepdims=True)
+    return centred / jnp.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1)
+
+
+def pool(z):
+    window = (1, 2, 1)
+    return jax.lax.reduce_window(z, -jnp.inf, jax.lax.max, window, window, "VALID")
+
+
+IMAGES = np.asarray(RNG.normal(size=(6, 4, 5)), np.float32)
+PLACES = {  # what follows the product, and the part of it that is the site
+    "scale": (lambda z: 2 * jax.nn.relu(z * 3 + 1) - 1,) * 2,
+    "residual": (lambda z, x: jnp.tanh(z) + x.sum(-1, keepdims=True), jnp.tanh),
+    "norm": (lambda z: jax.nn.relu(norm(z)), lambda z: z),
+    "softmax": (jax.nn.softmax, lambda z: z),
+    "pool": (lambda z: pool(jax.nn.relu(z)), jax.nn.relu),
+    "activation after pool": (lambda z: jax.nn.relu(pool(z)), lambda z: z),
+    "comparison": (lambda z: (z > 0).astype(float), lambda z: (z > 0).astype(float)),
+}
+
+
+@pytest.mark.parametrize("case", PLACES)
+def test_where_a_layer_is_measured(case):
+    after, site = PLACES[case]
+    variables = {"a": weights(5, 6), "out": weights(6, 3)}
+
+    def apply(v, x):
+        z = x @ v["a"]
+        z = after(z, x) if case == "residual" else after(z)
+        return z.mean(axis=1) @ v["out"]
+
+    network = ioca.trace_network(apply, variables, IMAGES, "a")
+    found = network.outputs(variables, IMAGES)[1]["a"]
+    assert np.allclose(found, site(IMAGES @ variables["a"]), atol=1e-5)
+
+
+def test_both_branches_of_a_gated_layer_are_layers():
+    variables = {"up": weights(5, 6), "gate": weights(5, 6), "down": weights(6, 3)}
+
+    def apply(v, x):
+        return (jax.nn.silu(x @ v["gate"]) * (x @ v["up"])) @ v["down"]
+
+    assert sorted(layers_of(apply, variables)) == ["gate", "up"]
+    network = ioca.trace_network(apply, variables, X, "down:input")
+    gate, up = X @ variables["gate"], X @ variables["up"]
+    found = network.apply(variables, X)[1]
+    assert np.allclose(found, jax.nn.silu(gate) * up, atol=1e-5)
