@@ -23,7 +23,7 @@ from ioca_jax.networks.jaxprs import (
     named_leaves,
     trace_program,
 )
-from ioca_jax.networks.sites import Traces
+from ioca_jax.networks.walks import Traces
 
 _DRAWS = frozenset(
     [

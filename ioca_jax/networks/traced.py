@@ -33,12 +33,7 @@ from ioca_jax.networks.network import (
     slices_of,
     split_by_layer,
 )
-from ioca_jax.networks.sites import (
-    Traces,
-    choose_sites,
-    comes_of_sigmoid,
-    find_sites,
-)
+from ioca_jax.networks.sites import choose_sites, find_sites
 from ioca_jax.networks.traceable import (
     check_equations,
     check_figures,
@@ -46,6 +41,7 @@ from ioca_jax.networks.traceable import (
     checked_arguments,
     trace_logits,
 )
+from ioca_jax.networks.walks import Traces, comes_of_sigmoid
 
 _SIZES = (2, 3)  # numbers of examples that a function is first traced with
 

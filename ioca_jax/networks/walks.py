@@ -1,0 +1,241 @@
+"""The values of one layer: a product with weights, followed through its equations.
+
+A product's result is followed through elementwise equations, reshapes and transposes
+for as long as nothing else that depends on the examples enters. The axis of the
+examples is the one whose size differs between two traces with different numbers of
+examples.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax.extend.core import Jaxpr, primitives
+
+from ioca_jax.networks.axes import Axes, Part, regroup, with_role
+from ioca_jax.networks.jaxprs import (
+    CALLS,
+    PRODUCTS,
+    RESHAPING,
+    Equation,
+    Program,
+    inner_jaxprs,
+    shape_of,
+)
+
+# fmt: off
+ELEMENTWISE = frozenset([
+    "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2",
+    "atanh", "cbrt", "ceil", "clamp", "convert_element_type", "copy", "copy_p", "cos",
+    "cosh", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor",
+    "ge", "gt", "integer_pow", "is_finite", "le", "log", "log1p", "logistic", "lt",
+    "max", "min", "mul", "name", "ne", "neg", "nextafter", "not", "or", "pow",
+    "reduce_precision", "rem", "round", "rsqrt", "select_n", "sign", "sin", "sinh",
+    "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor",
+])
+# fmt: on
+
+
+class Traces(NamedTuple):
+    """One function, traced with two numbers of examples.
+
+    Attributes:
+        first: the program for ``sizes[0]`` examples.
+        second: the same equations for ``sizes[1]`` examples.
+        sizes: the two numbers of examples.
+    """
+
+    first: Program
+    second: Program
+    sizes: tuple[int, int]
+
+    def differing(self, number: int) -> list[int]:
+        """The axes of a value whose size depends on the number of examples."""
+        one, two = (program.values[number].shape for program in self[:2])
+        return [
+            axis for axis, (a, b) in enumerate(zip(one, two, strict=True)) if a != b
+        ]
+
+    def axes(self, number: int) -> Axes:
+        """A value's axes: all but the examples' are positions."""
+        differing, result = self.differing(number), []
+        for axis, size in enumerate(self.first.values[number].shape):
+            parts = [Part("position", size, (axis,))]
+            if axis in differing:
+                repeats = Part("position", size // self.sizes[0], (axis,))
+                parts = [Part("example", self.sizes[0], ()), repeats]
+            result.append(tuple(part for part in parts if part.size > 1))
+        return tuple(result)
+
+
+class Product(NamedTuple):
+    """A product of data with weights.
+
+    Attributes:
+        equation: the product.
+        weights: which of its operands the weights are, 0 or 1.
+    """
+
+    equation: Equation
+    weights: int
+
+    @property
+    def output(self) -> int:
+        """The number of the result."""
+        return self.equation.outputs[0]
+
+    @property
+    def data(self) -> int:
+        """The number of the other operand; nothing else uses it."""
+        return self.equation.inputs[1 - self.weights]
+
+    @property
+    def kind(self) -> str:
+        """Of layer."""
+        is_conv = self.equation.primitive is primitives.conv_general_dilated_p
+        return "conv" if is_conv else "dense"
+
+
+def find_products(program: Program) -> list[Product]:
+    """All products of data with weights."""
+    products = []
+    for equation in program.equations:
+        if equation.primitive not in PRODUCTS or len(equation.numbers) < 2:
+            continue
+        one, two = (program.values[number] for number in equation.numbers)
+        # The kernel of a convolution is its second operand.
+        first = equation.primitive is primitives.dot_general_p
+        if one.on_x and not two.on_x and two.path is not None:
+            products.append(Product(equation, 1))
+        elif first and two.on_x and not one.on_x and one.path is not None:
+            products.append(Product(equation, 0))
+    return products
+
+
+def weight_dims(program: Program, product: Product) -> tuple[list[int], list[int]]:
+    """Axes of a product's result: of data and weights together, of weights alone."""
+    numbers = product.equation.params["dimension_numbers"]
+    if product.kind == "conv":
+        return [], [numbers.out_spec[1]]
+    (contracted, _), (batch, _) = numbers
+    free = [
+        len(program.values[operand].shape) - len(batch) - len(contracted)
+        for operand in product.equation.numbers
+    ]
+    start = len(batch) + (free[0] if product.weights else 0)
+    return [*range(len(batch))], [*range(start, start + free[product.weights])]
+
+
+def output_axes(traces: Traces, product: Product) -> Axes:
+    """The axes of a product's result: its neurons come from the weights."""
+    program, number = traces.first, product.output
+    batch, own = weight_dims(program, product)
+    shape = program.values[number].shape
+    return with_role(traces.axes(number), shape, batch + own, "neuron")
+
+
+def follow(program: Program, number: int, axes: Axes) -> dict[int, Axes]:
+    """A layer's values: what is computed from one product alone, number by number."""
+    found = {number: axes}
+    index = program.producer[number]
+    last = max(program.users.get(number, [index]))
+    while index < last:
+        index += 1
+        equation = program.equations[index]
+        result = _next_axes(program, equation, found)
+        if result is not None:
+            output = equation.outputs[0]
+            found[output] = result
+            last = max(last, *program.users.get(output, [last]))
+    return found
+
+
+def _next_axes(
+    program: Program, equation: Equation, found: dict[int, Axes]
+) -> Axes | None:
+    """The axes of an equation's result, or None if it does not belong to the layer."""
+    mine = [number for number in equation.numbers if number in found]
+    others = [n for n in equation.numbers if n not in found and program.values[n].on_x]
+    if not mine or others or len(equation.outputs) != 1:
+        return None
+    axes = found[mine[0]]
+    if any(found[number] != axes for number in mine):
+        return None
+    shape = program.values[equation.outputs[0]].shape
+    if is_elementwise(equation):
+        shapes = {program.values[number].shape for number in mine}
+        return axes if shapes == {shape} else None
+    if equation.name == "transpose":
+        return tuple(axes[axis] for axis in equation.params["permutation"])
+    if equation.name in RESHAPING:
+        return regroup([part for axis in axes for part in axis], shape)
+    return None
+
+
+def is_elementwise(equation: Equation) -> bool:
+    """Whether each number of the result depends on one number of each input."""
+    return equation.name in ELEMENTWISE or (
+        equation.primitive in CALLS
+        and all(_all_elementwise(inner) for inner in inner_jaxprs(equation.params))
+    )
+
+
+def _all_elementwise(jaxpr: Jaxpr) -> bool:
+    """Whether all of a jaxpr is elementwise, but for scalars that are broadcast."""
+    return all(
+        eqn.primitive.name in ELEMENTWISE
+        or (
+            eqn.primitive in CALLS
+            and all(_all_elementwise(inner) for inner in inner_jaxprs(eqn.params))
+        )
+        or (eqn.primitive.name == "broadcast_in_dim" and not shape_of(eqn.invars[0]))
+        for eqn in jaxpr.eqns
+    )
+
+
+def is_float(program: Program, number: int) -> bool:
+    """Whether a value is floating point: a clamp there is not rounded."""
+    return jnp.issubdtype(program.values[number].dtype, jnp.floating)
+
+
+def last_cut(program: Program, found: dict[int, Axes]) -> int:
+    """The last of a layer's values through which all other equations see it.
+
+    If that is not floating point, the last before it is rounded.
+    """
+    numbers = sorted(found)
+    outside = {
+        number
+        for number in numbers
+        if number == program.output
+        or any(
+            program.equations[user].outputs[0] not in found
+            for user in program.users.get(number, [])
+        )
+    }
+    end = len(program.values)
+    for cut in reversed(numbers):
+        around = {numbers[0]} - {cut}  # what the layer reaches without the cut
+        for number in numbers[1:]:
+            inputs = program.equations[program.producer[number]].numbers
+            if number != cut and not around.isdisjoint(inputs):
+                around.add(number)
+        if cut >= end or not around.isdisjoint(outside):
+            continue
+        if is_float(program, cut):
+            return cut
+        rounded = [n for n in numbers if _name_of(program, n) == "round"]
+        end = min([cut, *rounded])
+    return numbers[0]
+
+
+def _name_of(program: Program, number: int) -> str:
+    equation = program.equation_of(number)
+    return "" if equation is None else equation.name
+
+
+def comes_of_sigmoid(program: Program, number: int) -> bool:
+    """Whether a value is a logistic function's, in this or another shape."""
+    passing = RESHAPING | {"same", "transpose", "name", "copy", "convert_element_type"}
+    while _name_of(program, number) in passing:
+        number = program.equations[program.producer[number]].numbers[0]
+    return _name_of(program, number) == "logistic"
