@@ -46,12 +46,12 @@ def makes_logits(program: Program, product: Product) -> bool:
     neurons = {product.output: set(weight_dims(program, product)[1])}
     for equation in program.equations[program.producer[product.output] + 1 :]:
         mine = [number for number in equation.numbers if number in neurons]
-        if not mine:
-            continue
-        after = [_moved(program, equation, n, neurons[n]) for n in mine]
-        if None in after:
-            return False
-        neurons |= dict.fromkeys(equation.outputs, set().union(*after))
+        for number in mine:
+            after = _moved(program, equation, number, neurons[number])
+            if after is None:
+                return False
+            for output in equation.outputs:
+                neurons[output] = neurons.get(output, set()) | after
     return True
 
 

@@ -615,7 +615,7 @@ def test_refused_in_one_line(case: str, unchecked_shapes: None):
 def test_an_order_of_contraction_that_depends_on_the_number_of_examples_is_refused():
     variables = {"a": weights(50, 30), "b": weights(30, 50), "out": weights(50, 3)}
 
-    def apply(v, x, optimize="optimal"):
+    def apply(v, x, optimize: Any = "optimal"):
         inner = jnp.einsum("nd,dr,rh->nh", x, v["a"], v["b"], optimize=optimize)
         return jax.nn.relu(inner) @ v["out"]
 
