@@ -9,6 +9,7 @@ code 2, with the traceback at ``--verbosity=1``.
 import contextlib
 import dataclasses
 import os
+import re
 import signal
 import sys
 import textwrap
@@ -255,7 +256,7 @@ def run_main(
         try:
             left = flags.FLAGS(arguments)
         except flags.Error as error:
-            _stop(" ".join(str(error).split()))
+            _stop(_readable(str(error)))
         if len(left) > 1 and not takes_paths:
             _stop(f"expected flags only (--name=value), got {left[1]!r}")
         if flags.FLAGS["verbosity"].using_default_value:
@@ -276,6 +277,17 @@ def run_main(
             _stop(when_interrupted(), code)
 
     app.run(guarded, flags_parser=parse_flags)
+
+
+def _readable(message: str) -> str:
+    """A message of absl in one line; Python's on text that is no number as ours."""
+    message = " ".join(message.split())
+    for found, kind in (
+        (r"invalid literal for int\(\) with base \d+:", "an integer"),
+        ("could not convert string to float:", "a number"),
+    ):
+        message = re.sub(found, f"expected {kind}, got", message)
+    return message
 
 
 def _terminate(number: int, frame: types.FrameType | None) -> None:

@@ -20,7 +20,6 @@ from absl import flags
 import ioca_jax as ioca
 from ioca_jax import devices
 from ioca_jax.study import events, folder, given, resources, runner, trackers
-from ioca_jax.study.chunks import count_finished
 
 from . import config_flags
 
@@ -78,13 +77,13 @@ def describe(config: ioca.StudyConfig, path: pathlib.Path) -> str:
     config, theirs = given.accept_networks(config, network, variables)
     data = data or ioca.load_dataset(**config.data_arguments())
     shape = data.train.x.shape[1:]
-    model = theirs.network if theirs else config.model(data.num_classes, shape)
     shard = ioca.Shard.parse(SHARD.value)
     if folder.RunFolder(path, config, shard, theirs and theirs.digest).is_finished():
         return f"{path} is finished; the same command reports it"
-    seeds, finished = len(shard.seeds(config)), count_finished(path)
-    needs = resources.count_needs(config, model, data, theirs, SEEDS_AT_ONCE.value)
-    memory, disk = resources.check_fits(needs, seeds, path, finished)
+    seeds = len(shard.seeds(config))
+    model, needs, finished, memory, disk = runner.plan_run(
+        config, data, theirs, seeds, path, seeds_at_once=SEEDS_AT_ONCE.value
+    )
     splits = {name: len(getattr(data, name).y) for name in _SPLITS}
     sizes = ", ".join(f"{size:,} {name}" for name, size in splits.items())
     done = "trained already" if theirs else f"{config.epochs} epochs each"
@@ -97,8 +96,8 @@ def describe(config: ioca.StudyConfig, path: pathlib.Path) -> str:
         f"Orders: of {', '.join(config.measures)}, both ways, and "
         f"{config.random_orders} at random, in {len(model.layers) + 1} scopes, "
         f"clamped to {', '.join(config.clamps)}\n"
-        f"Takes at least {memory / 1e9:.3f} GB of memory and {disk / 1e9:.3f} GB of "
-        f"disk, and about {events.duration(seconds)} without compiling, by order of "
+        f"Takes at least {resources.size(memory)} of memory and {resources.size(disk)} "
+        f"of disk, and about {events.duration(seconds)} without compiling, by order of "
         "magnitude"
     )
 

@@ -141,9 +141,9 @@ def check_labels(
 
 def check_examples(x: ArrayLike, y: ArrayLike, num_classes: int) -> None:
     """Refuses examples that are not finite numbers [N, ...], or their labels."""
-    array = _as_array("x", x)
+    array = as_array("x", x)
     shape = np.shape(array)
-    is_number = _is_real(array)
+    is_number = is_real(array)
     if len(shape) < 2 or not shape[0] or not is_number:
         raise ValueError(
             "x: expected numbers of shape [N, ...] with N at least 1, got "
@@ -155,7 +155,7 @@ def check_examples(x: ArrayLike, y: ArrayLike, num_classes: int) -> None:
 
 def check_keep(keep: ArrayLike, num_neurons: int, *, name: str = "keep") -> None:
     """Refuses masks that are not bool [..., H]."""
-    array = _as_array(name, keep)
+    array = as_array(name, keep)
     if array.dtype != bool or array.shape[-1:] != (num_neurons,):
         raise ValueError(
             f"{name}: expected bool [..., {num_neurons}], True for each hidden neuron "
@@ -168,8 +168,8 @@ def check_clamp(
     clamp: ArrayLike, num_neurons: int, *, kept: ArrayLike | None = None
 ) -> None:
     """Refuses clamps that are not numbers [..., H], finite where no neuron is kept."""
-    array = _as_array("clamp", clamp)
-    if not _is_real(array) or array.shape[-1:] != (num_neurons,):
+    array = as_array("clamp", clamp)
+    if not is_real(array) or array.shape[-1:] != (num_neurons,):
         raise ValueError(
             f"clamp: expected float32 [..., {num_neurons}], a value for each hidden "
             f"neuron, got {array.dtype} of shape {list(array.shape)}"
@@ -181,7 +181,7 @@ def check_clamp(
 
 def check_no_nan(name: str, array: ArrayLike, advice: str) -> None:
     """Refuses arrays with NaN, if their values are known."""
-    given = _as_array(name, array)
+    given = as_array(name, array)
     if not is_known(given) or not given.size:
         return
     # A minimum is NaN where a value is, and needs no copy.
@@ -204,8 +204,8 @@ def check_finite(name: str, array: ArrayLike, advice: str) -> None:
 
     Of integers nothing is looked at.
     """
-    given = _as_array(name, array)
-    if not is_known(given) or not given.size or not _is_floating(given):
+    given = as_array(name, array)
+    if not is_known(given) or not given.size or not is_floating(given):
         return
     most = float(np.finfo(np.float32).max)
     least, greatest = _range(given)
@@ -288,13 +288,13 @@ def check_names(name: str, given: Sequence[str], allowed: Iterable[str]) -> None
 
 def _checked_integers(name: str, array: ArrayLike, advice: str) -> Any:
     """An array as it is, or a sequence as a NumPy array; refused unless of integers."""
-    known = _as_array(name, array)
+    known = as_array(name, array)
     if not jnp.issubdtype(known.dtype, jnp.integer):
         raise ValueError(f"{name}: expected integers, got {known.dtype}; {advice}")
     return known
 
 
-def _as_array(name: str, array: ArrayLike) -> Any:
+def as_array(name: str, array: ArrayLike) -> Any:
     """An array as it is, and anything else as a NumPy array; refuses masked values."""
     if np.ma.is_masked(array):
         raise ValueError(
@@ -304,12 +304,13 @@ def _as_array(name: str, array: ArrayLike) -> Any:
     return array if isinstance(array, jax.Array) else np.asarray(array)
 
 
-def _is_real(array: Any) -> bool:
+def is_real(array: Any) -> bool:
     """Whether an array is of integers or floats."""
-    return _is_floating(array) or jnp.issubdtype(array.dtype, jnp.integer)
+    return is_floating(array) or jnp.issubdtype(array.dtype, jnp.integer)
 
 
-def _is_floating(array: Any) -> bool:
+def is_floating(array: Any) -> bool:
+    """Whether an array is of floats."""
     return jnp.issubdtype(array.dtype, jnp.floating)
 
 

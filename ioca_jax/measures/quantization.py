@@ -24,7 +24,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from ioca_jax.checks import check_no_nan, is_known
+from ioca_jax.checks import as_array, check_no_nan, is_known, is_real
 
 DEFAULT_THRESHOLDS = {"relu": 0.0, "tanh": 0.0, "gelu": 0.0, "sigmoid": 0.5}
 _FORMS = "threshold, threshold:t, uniform:B, quantile:B"
@@ -64,7 +64,10 @@ def parse_quantizer(spec: str, activation: str | None = None) -> QuantizerSpec:
 
 
 def _checked_activations(activations: ArrayLike) -> Float[Array, "N H"]:
-    outputs = jnp.asarray(activations, jnp.float32)
+    given = as_array("activations", activations)
+    if not (is_real(given) or given.dtype == bool):
+        raise ValueError(f"activations: expected float32 [N, H], got {given.dtype}")
+    outputs = jnp.asarray(given, jnp.float32)
     if outputs.ndim != 2 or not len(outputs):
         raise ValueError(
             "activations: expected float32 [N, H] with N at least 1, got shape "
@@ -131,7 +134,7 @@ def encode(
         int32 [N, H] in [0, B).
 
     Raises:
-        ValueError: a NaN, or edges of another number of neurons.
+        ValueError: a NaN, edges of another number of neurons, or not ascending.
 
     Example:
         >>> import jax.numpy as jnp, ioca_jax as ioca
@@ -140,13 +143,22 @@ def encode(
         [[0], [0], [2]]
     """
     outputs = _checked_activations(activations)
-    edges = jnp.asarray(edges)
+    edges = as_array("edges", edges)
+    if not is_real(edges):
+        raise ValueError(f"edges: expected float32 [H, B-1], got {edges.dtype}")
     if edges.ndim != 2 or len(edges) != outputs.shape[1]:
         raise ValueError(
             f"edges: expected shape [{outputs.shape[1]}, B-1], those of each neuron, "
             f"got {list(edges.shape)}"
         )
-    return jnp.sum(outputs[:, :, None] > edges, axis=-1, dtype=jnp.int32)
+    check_no_nan("edges", edges, "look at the network")
+    # By NumPy: others may be traced.
+    if is_known(edges) and (np.diff(np.asarray(edges), axis=1) < 0).any():
+        raise ValueError(
+            "edges: expected them ascending for each neuron, got others; take those of "
+            "quantizer_edges, or sort them"
+        )
+    return jnp.sum(outputs[:, :, None] > jnp.asarray(edges), axis=-1, dtype=jnp.int32)
 
 
 def quantize(

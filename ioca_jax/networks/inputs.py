@@ -4,10 +4,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
-from ioca_jax.checks import check_examples, check_no_nan, is_known
+from ioca_jax.checks import as_array, check_examples, check_no_nan, is_known
 from ioca_jax.data import LARGEST_UNSCALED
 from ioca_jax.networks.layered import LayeredNetwork
 from ioca_jax.networks.network import Network
@@ -27,7 +26,7 @@ def check_scaled(network: Network, name: str, x: ArrayLike) -> None:
     """Refuses 8-bit pixels of a built-in network, if their values are known."""
     if not isinstance(network, LayeredNetwork) or not is_known(x):
         return
-    given: Any = x if isinstance(x, jax.Array) else np.asarray(x)
+    given = as_array(name, x)
     if not jnp.issubdtype(given.dtype, jnp.integer) or not given.size:
         return
     with jax.ensure_compile_time_eval():

@@ -72,6 +72,12 @@ def _read_seal(file: BinaryIO, path: pathlib.Path) -> dict[str, str] | None:
     return json.loads(file.read(length))
 
 
+_WAY_OUT = (
+    "put back a copy of it, or delete {} and give the same command again to compute it "
+    "anew"
+)
+
+
 def read_digests(path: pathlib.Path) -> dict[str, str]:
     """By path, the SHA-256 of the other files that belong to a results file."""
     with path.open("rb") as file:
@@ -85,8 +91,7 @@ def damaged(path: pathlib.Path, results: pathlib.Path | None = None) -> str:
     """
     return (
         f"{path}: expected the file as it was written, got one that has changed since "
-        f"(its checksum differs); put back a copy of it, or delete {results or path} "
-        "and give the same command again to compute it anew"
+        f"(its checksum differs); {_WAY_OUT.format(results or path)}"
     )
 
 
@@ -173,9 +178,10 @@ def load_results(workdir: str | os.PathLike, *, lazy: bool | None = None) -> xr.
                 with results:
                     results = results.load()
         except Exception as error:  # HDF5 raises many kinds for a broken file
+            reason = (str(error).splitlines() or ["?"])[0]
             raise ValueError(
                 f"{path}: expected a results file, got one that cannot be read "
-                f"({(str(error).splitlines() or ['?'])[0]})"
+                f"({reason}); {_WAY_OUT.format(path)}"
             ) from error
     if results.attrs.pop(SEALED, None) and digests is None:
         results.close()

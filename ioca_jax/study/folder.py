@@ -95,7 +95,13 @@ class RunFolder:
                     "choose another workdir"
                 )
             return False
-        theirs = _flag_values(file.read_text("utf-8").splitlines())
+        try:
+            theirs = _flag_values(file.read_text("utf-8").splitlines())
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{file}: expected the run's flags as text, got a damaged file; put "
+                "back a copy of it, or choose another workdir"
+            ) from error
         ours = _flag_values(self.flags())
         name = differing_field(theirs, ours)
         if name is not None:

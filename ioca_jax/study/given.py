@@ -69,7 +69,14 @@ def import_networks(name: str) -> tuple[Any, Any, Dataset | None]:
         raise ValueError(
             f"network: expected package.module:function, got {name!r} ({error})"
         ) from error
-    made = make()
+    try:
+        made = make()
+    except Exception as error:  # of the caller's own function
+        raise ValueError(
+            f"network: expected {name} to return (network, variables), got "
+            f"{type(error).__name__}: {' '.join(str(error).split())}; --verbosity=1 "
+            "shows where"
+        ) from error
     if not isinstance(made, tuple) or len(made) not in (2, 3):
         raise ValueError(
             f"network: expected {name} to return (network, variables) or (network, "

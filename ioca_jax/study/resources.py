@@ -6,6 +6,7 @@ multiplications and additions over a rate that small networks reach.
 """
 
 import math
+import os
 import pathlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -247,14 +248,25 @@ def check_fits(
         f"results and weights of {num_networks:,} networks; give fewer seeds (or "
         "shards of them), random_orders or hidden neurons"
     )
-    _check("disk", on_disk, shutil.disk_usage(place).free, most)
+    usage = shutil.disk_usage(place)
+    if not usage.total or not os.access(place, os.W_OK):
+        raise OSError(
+            f"workdir: expected a folder that can be written, got {folder}; choose "
+            "another workdir"
+        )
+    _check("disk", on_disk, usage.free, most)
     return in_memory, on_disk
 
 
 def _check(what: str, needed: int, free: int, most: str) -> None:
     if needed > free:
         raise ValueError(
-            f"{what}: expected a study that fits in the {free / 1e9:,.1f} GB that are "
-            f"free, got one that takes {needed / 1e9:,.1f} GB or more, "
-            f"{(needed - free) / 1e9:,.1f} GB too much, most of it for {most}"
+            f"{what}: expected a study that fits in the {size(free)} that are free, "
+            f"got one that takes {size(needed)} or more, {size(needed - free)} too "
+            f"much, most of it for {most}"
         )
+
+
+def size(number: int) -> str:
+    """A number of bytes as text, in GB or, below 0.1 GB, in MB."""
+    return f"{number / 1e9:,.1f} GB" if number >= 1e8 else f"{number / 1e6:,.1f} MB"

@@ -15,13 +15,13 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import xarray as xr
 
-from ioca_jax.checks import check_classes
+from ioca_jax.checks import check_classes, check_integer
 from ioca_jax.data import Dataset
 from ioca_jax.devices import (
     broadcast,
@@ -123,8 +123,7 @@ def run_study(
         ('seed', 'clamp', 'scope', 'ordering', 'step')
     """
     shard = shard or Shard()
-    if seeds_at_once is not None and seeds_at_once < 1:
-        raise ValueError(f"seeds_at_once: expected at least 1, got {seeds_at_once}")
+    _check_seeds_at_once(seeds_at_once)
     if config.network:
         if network is not None or variables is not None:
             raise ValueError(
@@ -145,6 +144,62 @@ def run_study(
     if on_primary(folder.is_finished):
         return _broadcast_result(lambda: folder.report(data and data.digest, draw))
     return run.compute(data)
+
+
+class Plan(NamedTuple):
+    """What a run would do and take: its network, counts, and bytes that it needs."""
+
+    network: Network
+    needs: Needs
+    finished: int
+    memory: int
+    disk: int
+
+
+def plan_run(
+    config: StudyConfig,
+    data: Dataset,
+    given: GivenNetworks | None,
+    num_seeds: int,
+    path: pathlib.Path,
+    *,
+    seeds_at_once: int | None = None,
+) -> Plan:
+    """Plans a run in a folder, and refuses one that cannot run, before any training.
+
+    Args:
+        config: what to run.
+        data: the dataset.
+        given: networks that are not trained.
+        num_seeds: of the run, or of its shard.
+        path: of the folder, which need not exist yet.
+        seeds_at_once: as in ``run_study``.
+    """
+    _check_seeds_at_once(seeds_at_once)
+    network = _fitting_network(config, data, given)
+    needs = count_needs(config, network, data, given, seeds_at_once)
+    finished = on_primary(lambda: count_finished(path))
+    taken = on_primary(lambda: check_fits(needs, num_seeds, path, finished))
+    check_classes(data.validation.y)
+    config.check_interactions(network, data)
+    return Plan(network, needs, finished, *taken)
+
+
+def _check_seeds_at_once(seeds_at_once: int | None) -> None:
+    if seeds_at_once is not None:
+        check_integer("seeds_at_once", seeds_at_once, least=1)
+
+
+def _fitting_network(
+    config: StudyConfig, data: Dataset, given: GivenNetworks | None
+) -> Network:
+    """The network that is studied, once it is known to fit the data."""
+    if given:
+        given.check_fit(data, len(config.seeds), config.quantizer)
+        return given.network
+    model = config.model(data.num_classes, data.train.x.shape[1:])
+    check_fit(model, data, config.train_config())
+    return model
 
 
 def _broadcast_result(function: Callable[[], xr.Dataset]) -> xr.Dataset:
@@ -171,12 +226,14 @@ class _Run:
     def compute(self, data: Dataset | None) -> xr.Dataset:
         watch, config, folder = Stopwatch(), self.config, self.folder
         data = load_dataset(**config.data_arguments()) if data is None else data
-        network = self._network(data)
-        needs = count_needs(config, network, data, self.given, self.seeds_at_once)
-        finished = on_primary(lambda: count_finished(folder.path))
-        on_primary(lambda: check_fits(needs, len(self.seeds), folder.path, finished))
-        check_classes(data.validation.y)
-        config.check_interactions(network, data)
+        network, needs, *_ = plan_run(
+            config,
+            data,
+            self.given,
+            len(self.seeds),
+            folder.path,
+            seeds_at_once=self.seeds_at_once,
+        )
         check_agreement({"data": data.digest})
         with contextlib.ExitStack() as stack:
             found = on_primary(lambda: folder.open(stack, data.digest))
@@ -187,15 +244,6 @@ class _Run:
                 self._compute_chunks(network, data, Progress(*found), needs, watch)
             watch.mark("computed")
             return _broadcast_result(lambda: self._finish(watch))
-
-    def _network(self, data: Dataset) -> Network:
-        """The network that is studied, once it is known to fit the data."""
-        if self.given:
-            self.given.check_fit(data, len(self.config.seeds), self.config.quantizer)
-            return self.given.network
-        model = self.config.model(data.num_classes, data.train.x.shape[1:])
-        check_fit(model, data, self.config.train_config())
-        return model
 
     def _finish(self, watch: Stopwatch) -> xr.Dataset:
         """Joins all chunks and writes the run."""

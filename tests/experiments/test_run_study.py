@@ -64,7 +64,7 @@ def test_a_dry_run_says_what_would_run_and_leaves_nothing(folder, tmp_path):
     assert not (tmp_path / "run").exists()
     assert "3,000 train, 1,000 validation, 1,000 test examples" in done.stdout
     assert "Networks: 2, 0 of them finished, 1 epochs each, 11 neurons" in done.stdout
-    assert re.search(r"least 0\.\d+ GB of memory and 0\.\d+ GB of disk", done.stdout)
+    assert re.search(r"least \d+\.\d MB of memory and \d+\.\d MB of disk", done.stdout)
     done = run(*SMALL, "--activation=tanh", "--dry_run", f"--workdir={folder}")
     assert done.stdout == f"{folder} is finished; the same command reports it\n"
     done = run(*SMALL, "--dry_run", f"--workdir={folder}")
@@ -87,6 +87,20 @@ def test_a_dry_run_says_what_would_run_and_leaves_nothing(folder, tmp_path):
             "data_dir: expected a directory that holds mnist, got '/nowhere'",
         ),
         (["--batch_size=3001"], "batch_size: expected at most 3000,"),
+        (["--epochs=two"], "flag --epochs=two: expected an integer, got 'two'"),
+        (["--l2=small"], "flag --l2=small: expected a number, got 'small'"),
+        (["--network=numpy:array"], "network: expected numpy:array to return"),
+        *(
+            ([*flags, "--dry_run"], message)
+            for flags, message in (
+                (["--batch_size=3001"], "batch_size: expected at most 3000,"),
+                (["--seeds_at_once=0"], "seeds_at_once: expected at least 1, got 0"),
+                (
+                    ["--interactions", "--quantizer=uniform:64"],
+                    "num_codes: expected at most 4 codes for pairs of neurons with",
+                ),
+            )
+        ),
     ],
 )
 def test_wrong_input_gets_one_line_and_leaves_nothing(flags, message, tmp_path):
@@ -110,6 +124,15 @@ def test_wrong_input_gets_one_line_and_leaves_nothing(flags, message, tmp_path):
 def test_unknown_values_suggest_the_nearest(flag, suggested, tmp_path):
     done = run(*SMALL, f"--workdir={tmp_path / 'run'}", flag)
     assert done.stderr.endswith(f"; did you mean {suggested}?\n")
+
+
+@pytest.mark.parametrize("flags", [[], ["--dry_run"]])
+def test_a_folder_that_cannot_be_written(flags):
+    done = run(*SMALL, "--workdir=/proc/run", *flags)
+    assert done.stderr == (
+        "error: workdir: expected a folder that can be written, got /proc/run; choose "
+        "another workdir\n"
+    )
 
 
 def test_a_process_ends_with_the_code_and_the_line():

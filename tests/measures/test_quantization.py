@@ -143,6 +143,18 @@ def test_activations_that_have_no_code(spec, unchecked_shapes):
         ValueError, match=r"^edges: expected shape \[6, B-1\], .* \[1, "
     ):
         ioca.encode(OUTPUTS, edges[:1])
+    wrong = {
+        "float32 .*, got complex64": edges * 1j,
+        "numbers, got NaN": edges * np.nan,
+    }
+    if edges.shape[1] > 1:
+        wrong["them ascending for each neuron, got others"] = edges[:, ::-1]
+    for message, others in wrong.items():
+        with pytest.raises(ValueError, match=f"^edges: expected {message}"):
+            ioca.encode(OUTPUTS, others)
+    for others in (OUTPUTS * 1j, OUTPUTS.astype(str)):
+        with pytest.raises(ValueError, match="^activations: expected float32 .N, H.,"):
+            ioca.quantize(others, spec)
     broken[3, 2] = np.inf
     if spec.startswith("uniform"):
         with pytest.raises(ValueError, match="^activations: expected finite numbers"):

@@ -58,6 +58,23 @@ def test_every_byte_of_the_results_is_guarded(folder):
         ioca.load_results(folder)
 
 
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_a_file_that_was_cut_off(folder, share):
+    path = folder / "study.nc"
+    os.truncate(path, int(share * path.stat().st_size))
+    with pytest.raises(ValueError, match="put back a copy of it, or delete") as caught:
+        ioca.load_results(folder)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: expected ")
+
+
+def test_flags_that_are_no_text(folder):
+    (folder / "flags.txt").write_bytes(b"\xff\xfe")
+    message = f"^{folder}/flags.txt: expected the run's flags as text, got a damaged"
+    with pytest.raises(ValueError, match=message):
+        ioca.run_study(TINY, folder, data=own_data(), draw=False)
+
+
 def test_every_byte_of_the_networks_is_guarded(folder):
     _, before = ioca.load_networks(folder)
     found = 0

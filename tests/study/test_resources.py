@@ -18,9 +18,10 @@ GB = 10**9
 @pytest.fixture
 def free(monkeypatch):
     """A machine with 8 GB of memory and 50 GB of disk left."""
-    disk = namedtuple("disk", "free")
+    disk = namedtuple("disk", "total free")
     monkeypatch.setattr(resources, "free_memory", lambda: 8 * GB)
-    monkeypatch.setattr(resources.shutil, "disk_usage", lambda _: disk(50 * GB))
+    usage = disk(total=90 * GB, free=50 * GB)
+    monkeypatch.setattr(resources.shutil, "disk_usage", lambda _: usage)
 
 
 def needs_of(config, data, **more):
