@@ -299,8 +299,8 @@ def mean_and_error(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def _paired_scores(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Both as arrays, one score of each neuron."""
-    scores = np.asarray(x), np.asarray(y)
+    """Both in float64, in which SciPy counts; one score of each neuron."""
+    scores = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if scores[0].shape[-1:] != scores[1].shape[-1:]:
         raise ValueError(
             f"y: expected shape [..., {scores[0].shape[-1]}], a score of each neuron "

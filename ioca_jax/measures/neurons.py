@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
 
 from ioca_jax.batching import IGNORE_LABEL, fold_examples
-from ioca_jax.checks import as_tuple, check_examples, is_known
+from ioca_jax.checks import as_tuple, is_known
 from ioca_jax.measures.counts import joint_counts
 from ioca_jax.measures.information import MEASURES, PAPER_MEASURES
 from ioca_jax.measures.quantization import (
@@ -18,6 +18,7 @@ from ioca_jax.measures.quantization import (
     parse_quantizer,
     quantizer_edges,
 )
+from ioca_jax.networks.inputs import check_inputs
 from ioca_jax.networks.layered import LayeredNetwork, check_variables
 from ioca_jax.networks.network import Layer, Network, slices_of
 
@@ -114,14 +115,15 @@ def measure_neurons(
             f"measures: expected names out of {', '.join(MEASURES)}, got "
             f"{unknown[0]!r}; run_study computes other scores"
         )
-    check_examples(x, y, model.num_classes)
+    check_inputs(model, x, y)
     x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
     check_variables("variables", variables, model, num_inputs=x[0].size)
     quantizer = settled_quantizer(quantizer, model.layers)
     found = _measure(model, quantizer, tuple(measures), variables, x, y)
     if quantizer == "threshold":
         _check_both_sides(model, found)
-    return found
+    scores = {name: found.scores[name] for name in measures}  # jit sorts the names
+    return found._replace(scores=scores)
 
 
 def _check_both_sides(network: Network, found: NeuronStatistics) -> None:

@@ -84,7 +84,10 @@ def test_engines_lower_for_accelerators(name, platform, monkeypatch):
             model, variables, order, clamp, *examples, engine=name
         )
 
-    device = AbstractDevice("TPU v5e", 1, "tpu")
+    device = {
+        "tpu": AbstractDevice("TPU v5e", 1, "tpu"),
+        "cuda": AbstractDevice("NVIDIA H100", 1, "gpu"),
+    }[platform]
     with jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=device)):
         exported = jax.export.export(
             curve,
