@@ -175,7 +175,7 @@ def check_donors(
         raise ValueError("y, donor_labels: expected both or none, got one")
     for name, labels, of in (("y", y, x), ("donor_labels", donor_labels, donors)):
         if labels is not None:
-            check_labels(labels, network.num_classes, len(of), name=name)
+            check_labels(labels, network.num_classes, np.shape(of)[0], name=name)
     missing = []
     if y is not None and donor_labels is not None and is_known(y):
         missing = np.setdiff1d(y, donor_labels) if is_known(donor_labels) else []

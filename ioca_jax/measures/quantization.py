@@ -143,22 +143,22 @@ def encode(
         [[0], [0], [2]]
     """
     outputs = _checked_activations(activations)
-    edges = as_array("edges", edges)
-    if not is_real(edges):
-        raise ValueError(f"edges: expected float32 [H, B-1], got {edges.dtype}")
-    if edges.ndim != 2 or len(edges) != outputs.shape[1]:
+    given = as_array("edges", edges)
+    if not is_real(given):
+        raise ValueError(f"edges: expected float32 [H, B-1], got {given.dtype}")
+    if given.ndim != 2 or len(given) != outputs.shape[1]:
         raise ValueError(
             f"edges: expected shape [{outputs.shape[1]}, B-1], those of each neuron, "
-            f"got {list(edges.shape)}"
+            f"got {list(given.shape)}"
         )
-    check_no_nan("edges", edges, "look at the network")
+    check_no_nan("edges", given, "look at the network")
     # By NumPy: others may be traced.
-    if is_known(edges) and (np.diff(np.asarray(edges), axis=1) < 0).any():
+    if is_known(given) and (np.diff(np.asarray(given), axis=1) < 0).any():
         raise ValueError(
             "edges: expected them ascending for each neuron, got others; take those of "
             "quantizer_edges, or sort them"
         )
-    return jnp.sum(outputs[:, :, None] > jnp.asarray(edges), axis=-1, dtype=jnp.int32)
+    return jnp.sum(outputs[:, :, None] > jnp.asarray(given), axis=-1, dtype=jnp.int32)
 
 
 def quantize(

@@ -234,7 +234,7 @@ class StudyConfig:
         }
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            kind = int if field.type == int | None else field.type
+            kind: Any = int if field.type == int | None else field.type
             if kind in check and not (value is None and field.default is None):
                 check[kind](field.name, value)
                 object.__setattr__(self, field.name, kind(value))

@@ -4,6 +4,7 @@ Error rates are counted over simulated data sets with a fixed seed.
 """
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -330,8 +331,9 @@ def test_what_cannot_be_tested_is_refused(unchecked_shapes):
             match=r"^alternative: expected one of two-sided, .*, less, got 'above'$",
         ):
             test("above")
+    thresholds: list[Any] = [np.nan, np.inf, [0.0, -np.inf]]
     for test, threshold in itertools.product(
-        (sign_flip_test, bootstrap_test), (np.nan, np.inf, [0.0, -np.inf])
+        (sign_flip_test, bootstrap_test), thresholds
     ):
         with pytest.raises(
             ValueError, match=r"^threshold: expected finite numbers, got 1 of \d that"
