@@ -153,7 +153,7 @@ def encode(
         )
     check_no_nan("edges", given, "look at the network")
     # By NumPy: others may be traced.
-    if is_known(given) and (np.diff(np.asarray(given), axis=1) < 0).any():
+    if is_known(given) and (np.diff(np.asarray(given, np.float64)) < 0).any():
         raise ValueError(
             "edges: expected them ascending for each neuron, got others; take those of "
             "quantizer_edges, or sort them"
