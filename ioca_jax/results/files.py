@@ -177,6 +177,8 @@ def load_results(workdir: str | os.PathLike, *, lazy: bool | None = None) -> xr.
             if not lazy:
                 with results:
                     results = results.load()
+        except ImportError:  # a library is broken, not the file
+            raise
         except Exception as error:  # HDF5 raises many kinds for a broken file
             reason = (str(error).splitlines() or ["?"])[0]
             raise ValueError(
