@@ -145,6 +145,12 @@ def judge_claims(
             f"expected a run with some of {', '.join(PAPER_MEASURES)}, which the "
             f"claims are about, got one with {', '.join(kept['measure'].values)}"
         )
+    scopes = kept["scope"].values.tolist()
+    if "network" not in scopes or len(scopes) <= len(layers_of(kept)):
+        raise ValueError(
+            "scope: expected the whole network and each of its layers, got "
+            f"{', '.join(scopes)}; judge the run, then select rows of the table"
+        )
     areas = normalized_areas(kept)
     comparisons = [
         *_over_all_layers(kept, areas, margin),

@@ -24,14 +24,15 @@ ALPHA = 0.05
 MARGIN = 0.01
 CLAIMED = ("mutual_information", "kl_selectivity")
 PAPER_MEASURES = ("entropy", *CLAIMED)
+_AXES = ("seed", "clamp", "scope", "ordering", "step")
 
 
 def above_chance(results: xr.Dataset) -> xr.Dataset:
     """The networks that converged and are better than chance when intact.
 
-    Raises ValueError if there is none, or one twice.
+    Raises ValueError if there is none, or one twice, or part of what a run gives.
     """
-    check_distinct_seeds(results)
+    check_results(results)
     kept = converged(results)
     better = intact_accuracy(kept) > _chance(kept) + 0.01
     if not better.any():
@@ -39,11 +40,26 @@ def above_chance(results: xr.Dataset) -> xr.Dataset:
             f"expected networks above chance, got {results.sizes['seed']} "
             "that diverged or are at chance; train longer or otherwise"
         )
-    return take_seeds(kept, better)
+    return take_seeds(kept, better).transpose("seed", ...)
 
 
-def check_distinct_seeds(results: xr.Dataset) -> None:
-    """Refuses a seed twice: the same network would count as independent evidence."""
+def check_results(results: xr.Dataset) -> None:
+    """Refuses results without their axes or with a seed twice.
+
+    The same network would count as independent evidence.
+    """
+    for name in _AXES:
+        if name not in results.dims:
+            raise ValueError(
+                f"results: expected the axes {', '.join(_AXES)}, got none named "
+                f"{name}; select by a list, as in results.sel({name}=[...])"
+            )
+    if "diverged" not in results:
+        raise ValueError(
+            "results: expected a whole run's results, got "
+            f"{', '.join(map(str, results.data_vars))} without diverged; pass what "
+            "load_results returns"
+        )
     seeds, number = np.unique(results["seed"].values, return_counts=True)
     if (number > 1).any():
         raise ValueError(
@@ -151,7 +167,8 @@ def orders_of(results: xr.Dataset) -> list[tuple[str, str]]:
 def rankings(results: xr.Dataset) -> list[str]:
     """The paper's measures that neurons are ranked by."""
     ranked = dict.fromkeys(ranked for ranked, _ in orders_of(results))
-    return [name for name in ranked if name in PAPER_MEASURES]
+    there = {*PAPER_MEASURES} & {*results["measure"].values.tolist()}
+    return [name for name in ranked if name in there]
 
 
 def finite_mean(values: np.ndarray) -> float:

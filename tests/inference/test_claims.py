@@ -13,6 +13,7 @@ from synthetic import (
     THREE,
     binomial_tolerance,
     planted_results,
+    synthetic_results,
     with_accuracy,
 )
 
@@ -484,3 +485,26 @@ def test_the_summary_says_what_the_tables_say():
     (line,) = [li for li in text.splitlines() if li.startswith("  2, lowest first")]
     assert line.split("first", 1)[1].split()[:3] == counts
     assert isinstance(tables["orders"], pd.DataFrame)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (lambda r: r.sel(clamp="mean"), "^results: .* none named clamp; select by a l"),
+        (lambda r: r.isel(seed=0), "^results: expected the axes .* none named seed; "),
+        (lambda r: r[["accuracy"]], "^results: .*, got accuracy without diverged; pa"),
+        (lambda r: r.sel(scope=["layer_1"]), "^scope: .* of its layers, got layer_1; "),
+    ],
+)
+def test_parts_of_results_are_refused_in_a_line(part, message):
+    with pytest.raises(ValueError, match=message):
+        ioca.judge_claims(part(synthetic_results(seeds=8)))
+
+
+def test_other_parts_and_orders_of_axes_are_judged():
+    results = synthetic_results(seeds=8)
+    whole = ioca.judge_claims(results)
+    turned = ioca.judge_claims(results.transpose("step", ..., "seed"))
+    pd.testing.assert_frame_equal(turned, whole)
+    of_entropy = ioca.judge_claims(results.sel(measure=["entropy"]))
+    assert set(of_entropy["claim"]) < set(whole["claim"])
