@@ -113,6 +113,9 @@ def place_examples(
     Returns:
         The same on the devices, a share on each if N is a multiple of their number.
 
+    Raises:
+        ValueError: not one label for each example.
+
     Example:
         >>> import numpy as np, ioca_jax as ioca
         >>> x, y = ioca.place_examples(np.zeros((64, 4), np.float32), np.zeros(64, int))
@@ -120,6 +123,11 @@ def place_examples(
         ((64, 4), True)
     """
     x, y, mesh = jnp.asarray(x), jnp.asarray(y), device_mesh()
+    if y.shape != x.shape[:1]:
+        raise ValueError(
+            f"y: expected shape {list(x.shape[:1])}, a label for each example, got "
+            f"{list(y.shape)}"
+        )
     if len(y) % mesh.size:
         return x, y
     return jax.device_put((x, y), NamedSharding(mesh, P(AXIS)))

@@ -102,6 +102,12 @@ def threads(monkeypatch) -> set[int]:
     return seen
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_examples_without_a_label_each_are_not_placed():
+    with pytest.raises(ValueError, match=r"^y: expected shape \[4\], .*, got \[3\]$"):
+        ioca.place_examples(np.zeros((4, 2), np.float32), np.zeros(3, np.int32))
+
+
 def test_one_device_of_a_cpu_keeps_all_cores_busy(threads, compiled):
     """53 examples in three shares, the last of which repeats one."""
     model, variables = random_network(hidden=(5, 4))

@@ -18,7 +18,12 @@ from flax import linen as nn
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from ioca_jax.checks import as_tuple, check_num_classes
+from ioca_jax.checks import (
+    as_tuple,
+    check_flag,
+    check_num_classes,
+    check_number,
+)
 from ioca_jax.networks.network import (
     Ablation,
     Layer,
@@ -62,6 +67,8 @@ class LayeredNetwork(nn.Module):
                     f"{name}: expected one of {', '.join(known)}, got "
                     f"{getattr(self, name)!r}"
                 )
+        check_flag("batch_norm", self.batch_norm)
+        check_number("dropout_rate", self.dropout_rate)
         if not 0 <= self.dropout_rate < 1:
             raise ValueError(
                 f"dropout_rate: expected a share in [0, 1), got {self.dropout_rate}"

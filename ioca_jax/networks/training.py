@@ -26,7 +26,7 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float
 
-from ioca_jax.checks import as_tuple
+from ioca_jax.checks import as_tuple, check_integer, check_number
 from ioca_jax.data import Dataset
 from ioca_jax.devices import (
     AXIS,
@@ -74,17 +74,9 @@ class TrainConfig:
     def __post_init__(self):
         """Checks the fields."""
         for name in ("epochs", "batch_size"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, np.integer)):
-                raise ValueError(f"{name}: expected an integer, got {value!r}")
-            if value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
-        if not (np.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ValueError(
-                f"learning_rate: expected a positive number, got {self.learning_rate}"
-            )
-        if not (np.isfinite(self.l2) and self.l2 >= 0):
-            raise ValueError(f"l2: expected a number not negative, got {self.l2}")
+            check_integer(name, getattr(self, name), least=1)
+        check_number("learning_rate", self.learning_rate, positive=True)
+        check_number("l2", self.l2, least=0.0)
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(
                 f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got "
@@ -203,6 +195,11 @@ def train(
         >>> bool((trained.history["validation_accuracy"][:, -1] > 0.9).all())
         True
     """
+    if not isinstance(data, Dataset):
+        raise ValueError(
+            f"data: expected a Dataset, got a {type(data).__name__}; load_dataset and "
+            "Dataset.from_arrays make one"
+        )
     numbers = checked_seeds(seeds)
     check_fit(model, data, config)
     kept = check_epochs("keep_epochs", keep_epochs, config.epochs)

@@ -245,6 +245,8 @@ def test_variables_of_another_network(fields, change, message):
             {"activation": "swish"},
             "activation: expected one of relu, sigmoid, tanh, gelu, got 'swish'",
         ),
+        ({"batch_norm": "no"}, "batch_norm: expected True or False, got 'no'"),
+        ({"dropout_rate": "a"}, "dropout_rate: expected a finite number, got 'a'"),
         (
             {"dropout_rate": 1.0},
             r"dropout_rate: expected a share in \[0, 1\), got 1.0",

@@ -210,6 +210,10 @@ def test_a_second_call_compiles_nothing(data, compiled):
             {"learning_rate": 0.0},
             "learning_rate: expected a positive number, got 0.0",
         ),
+        (
+            {"learning_rate": "1e-3"},
+            "learning_rate: expected a finite number, got '1e-3'",
+        ),
         ({"l2": float("nan")}, "l2: expected a number not negative, got nan"),
         (
             {"optimizer": "lion"},
@@ -221,6 +225,12 @@ def test_a_second_call_compiles_nothing(data, compiled):
 def test_unusable_configurations(fields, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         ioca.TrainConfig(**fields)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_data_that_is_no_dataset():
+    with pytest.raises(ValueError, match="^data: expected a Dataset, got a tuple; "):
+        ioca.train(MODEL, (np.zeros((4, 3)), np.zeros(4, int)), CONFIG, (0,))
 
 
 @pytest.mark.parametrize(
