@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -229,8 +230,9 @@ def test_unusable_configurations(fields, message):
 
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_data_that_is_no_dataset():
+    arrays: Any = (np.zeros((4, 3)), np.zeros(4, int))
     with pytest.raises(ValueError, match="^data: expected a Dataset, got a tuple; "):
-        ioca.train(MODEL, (np.zeros((4, 3)), np.zeros(4, int)), CONFIG, (0,))
+        ioca.train(MODEL, arrays, CONFIG, (0,))
 
 
 @pytest.mark.parametrize(
