@@ -44,7 +44,7 @@ from ioca_jax.results.files import atomic_write
 from ioca_jax.results.selection import converged, intact_accuracy
 from ioca_jax.study import events
 
-from . import config_flags
+from . import config_flags, other_settings
 from .markdown import markdown, verdict_table
 from .published import published_points
 
@@ -54,6 +54,12 @@ DATA_DIR = flags.DEFINE_string(
 )
 QUICK = flags.DEFINE_boolean(
     "quick", False, "Small networks on 5,000 MNIST digits: minutes, not hours."
+)
+OTHER_NETWORKS = flags.DEFINE_boolean(
+    "other_networks",
+    False,
+    "Afterwards also the settings of experiments.other_networks, in a folder of that "
+    "name: two hours more.",
 )
 flags.adopt_module_key_flags(config_flags)  # --help lists them
 
@@ -320,6 +326,9 @@ def main() -> None:
     text = _report(runs, tables)
     atomic_write(folder / "results.md", lambda part: part.write_text(text, "utf-8"))
     print(text)
+    if OTHER_NETWORKS.value:
+        asked, into = list(other_settings.SETTINGS), folder / "other_networks"
+        print(other_settings.run_settings(asked, DATA_DIR.value, into))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 import dataclasses
 import json
 
-import command_line
 import numpy as np
 import pandas as pd
 import pytest
 from synthetic import THREE, planted_joint_results, synthetic_results
 
+import ioca_jax as ioca
+from experiments import other_settings, other_tables
 from ioca_jax.inference import claims
 from ioca_jax.inference.interactions import CO_INFORMATION
 
@@ -30,28 +31,22 @@ def results_of(setting: str):
 
 
 @pytest.fixture(scope="module")
-def other_networks():
-    with command_line.loaded("experiments.other_networks") as job:
-        yield job
-
-
-@pytest.fixture(scope="module")
 def runs():
     return {name: results_of(name) for name in ASKED}
 
 
-def test_settings_are_ones_that_a_study_takes(other_networks):
-    assert other_networks._COMMON["clamps"] == CLAMPS
-    for name, fields in other_networks.SETTINGS.items():
-        config = other_networks.ioca.StudyConfig(**other_networks._COMMON | fields)
+def test_settings_are_ones_that_a_study_takes():
+    assert other_settings._COMMON["clamps"] == CLAMPS
+    for name, fields in other_settings.SETTINGS.items():
+        config = ioca.StudyConfig(**other_settings._COMMON | fields)
         assert name.startswith(config.dataset)
         assert len(config.seeds) >= 8
-        of_library = other_networks.kind_of(name) != "transformer"
+        of_library = other_settings.kind_of(name) != "transformer"
         assert not of_library or (config.architecture == "cnn") == ("cnn" in name)
         assert config.batch_norm == name.endswith("batch_norm")
 
 
-def test_the_job_writes_what_it_says(other_networks, runs, tmp_path, monkeypatch):
+def test_the_job_writes_what_it_says(runs, tmp_path, monkeypatch):
     asked = []
 
     def run_study(config, workdir, **_):
@@ -59,8 +54,8 @@ def test_the_job_writes_what_it_says(other_networks, runs, tmp_path, monkeypatch
         assert config.data_dir == "data"
         return runs[workdir.name]
 
-    monkeypatch.setattr(other_networks.ioca, "run_study", run_study)
-    text = other_networks.run_settings(ASKED, "data", tmp_path)
+    monkeypatch.setattr(ioca, "run_study", run_study)
+    text = other_settings.run_settings(ASKED, "data", tmp_path)
     assert asked == ASKED
     written = {path.name for path in tmp_path.iterdir()}
     assert written == {"claims.csv", "orders.csv", "results.md"}
@@ -79,9 +74,9 @@ def test_the_job_writes_what_it_says(other_networks, runs, tmp_path, monkeypatch
     assert of_convolution == ["convolution", "", "", "0 / 0 / 6", "0 / 3 / 3 |"]
 
 
-def test_selections_are_compared_with_mutual_information(other_networks, runs):
+def test_selections_are_compared_with_mutual_information(runs):
     results = runs["mnist_dense"]
-    table = other_networks.other_tables.compare_with_mutual_information(results)
+    table = other_tables.compare_with_mutual_information(results)
     assert len(table) == 3 * len(CLAMPS) * 2
     row = table.query("scope == 'layer_1' and clamp == 'mean' and ranked_by == 'jmi'")
     curves = results["accuracy"].sel(scope="layer_1", clamp="mean").isel(step=range(5))
@@ -93,11 +88,11 @@ def test_selections_are_compared_with_mutual_information(other_networks, runs):
     np.testing.assert_allclose(row["effect"].item(), expected, rtol=1e-5)
 
 
-def test_pairs_are_told_by_layer(other_networks):
+def test_pairs_are_told_by_layer():
     results = planted_joint_results(
         co_information=(0.01, 0.01), pair_effect=(0.001, -0.001), redundancy=(0.3, 0.3)
     )
-    rows = other_networks.other_tables.redundancy(results).to_dict("records")
+    rows = other_tables.redundancy(results).to_dict("records")
     for row, layer, neurons in zip(
         rows, (1, 2), (range(30), range(30, 50)), strict=True
     ):
@@ -113,32 +108,32 @@ def test_pairs_are_told_by_layer(other_networks):
         assert abs(float(row["rank correlation, mean"].strip("*"))) < 0.2
 
 
-def test_direct_effects_are_told_by_layer_and_clamp(other_networks):
+def test_direct_effects_are_told_by_layer_and_clamp():
     results = synthetic_results(hidden=(4, 3), seeds=8)
     single = results["single_loss"].transpose("seed", "clamp", "neuron")
     results = results.assign(direct_loss=single + 0.25)
-    table = other_networks.other_tables.self_repair(results)
+    table = other_tables.self_repair(results)
     assert table[["layer", "clamp"]].values.tolist() == [[1, "zero"], [1, "mean"]]
     assert table["direct less total"].tolist() == ["0.25*", "0.25*"]
     assert table["95 % interval"].tolist() == ["0.25 to 0.25"] * 2
 
 
-def test_an_unknown_setting_is_refused(other_networks, tmp_path):
+def test_an_unknown_setting_is_refused(tmp_path):
     with pytest.raises(ValueError, match="expected some of mnist_dense.*mnist_dance"):
-        other_networks.run_settings(["mnist_dance"], None, tmp_path)
+        other_settings.run_settings(["mnist_dance"], None, tmp_path)
 
 
-def test_results_of_another_training_are_refused(other_networks, tmp_path, monkeypatch):
+def test_results_of_another_training_are_refused(tmp_path, monkeypatch):
     name = "mnist_transformer"
-    config = other_networks.ioca.StudyConfig(
-        data_dir="data", **other_networks._COMMON | other_networks.SETTINGS[name]
+    config = ioca.StudyConfig(
+        data_dir="data", **other_settings._COMMON | other_settings.SETTINGS[name]
     )
     stored = dataclasses.asdict(config)
     results = results_of(name)
-    monkeypatch.setattr(other_networks.ioca, "load_results", lambda folder: results)
+    monkeypatch.setattr(ioca, "load_results", lambda folder: results)
     (tmp_path / "study.nc").write_text("")
     results.attrs["configuration"] = json.dumps(stored)
-    assert other_networks.run_setting(name, "data", tmp_path) is results
+    assert other_settings.run_setting(name, "data", tmp_path) is results
     results.attrs["configuration"] = json.dumps(stored | {"epochs": 7})
     with pytest.raises(ValueError, match="with epochs=7, not 3; choose another"):
-        other_networks.run_setting(name, "data", tmp_path)
+        other_settings.run_setting(name, "data", tmp_path)

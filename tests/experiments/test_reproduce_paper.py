@@ -99,7 +99,10 @@ def test_the_job_writes_what_it_says(runs, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         reproduce_paper, "_DATASETS", {"mnist": {}, "cifar10": {"epochs": 3}}
     )
+    others = reproduce_paper.other_settings
+    monkeypatch.setattr(others, "run_settings", lambda *told: f"others: {told}")
     told = {"WORKDIR": str(tmp_path), "DATA_DIR": "data", "QUICK": False}
+    told["OTHER_NETWORKS"] = True
     for name, value in told.items():
         monkeypatch.setattr(reproduce_paper, name, SimpleNamespace(value=value))
     reproduce_paper.main()
@@ -109,7 +112,8 @@ def test_the_job_writes_what_it_says(runs, tmp_path, monkeypatch, capsys):
     tables = {f"{name}.csv" for name in ("claims", "hypotheses", "activations")}
     assert names == {*tables, "claims.png", "claims.pdf", "results.md", "report.html"}
     text = (tmp_path / "results.md").read_text()
-    assert capsys.readouterr().out == text + "\n"
+    other = (list(others.SETTINGS), "data", tmp_path / "other_networks")
+    assert capsys.readouterr().out == f"{text}\nothers: {other}\n"
     judged = pd.read_csv(tmp_path / "claims.csv", dtype={"claim": str})
     here = judged.query("claim == '5' and setting == 'mnist_sigmoid_plain'")
     assert set(here["verdict"]) == {"holds"}
