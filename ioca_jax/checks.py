@@ -185,7 +185,7 @@ def check_no_nan(name: str, array: ArrayLike, advice: str) -> None:
     if not is_known(given) or not given.size:
         return
     # A minimum is NaN where a value is, and needs no copy.
-    if np.isnan(_range(given)[0]):
+    if np.isnan(_extreme(given, "min")):
         number = int(np.isnan(np.asarray(given)).sum())
         raise ValueError(
             f"{name}: expected numbers, got NaN for {number} of {given.size} values; "
@@ -193,10 +193,10 @@ def check_no_nan(name: str, array: ArrayLike, advice: str) -> None:
         )
 
 
-def _range(known: Any) -> tuple[float, float]:
-    """The least and the greatest value, also while something else is traced."""
+def _extreme(known: Any, which: str) -> float:
+    """The least (``min``) or greatest value, also while something else is traced."""
     with jax.ensure_compile_time_eval():
-        return float(known.min()), float(known.max())
+        return float(getattr(known, which)())
 
 
 def check_finite(name: str, array: ArrayLike, advice: str) -> None:
@@ -208,7 +208,7 @@ def check_finite(name: str, array: ArrayLike, advice: str) -> None:
     if not is_known(given) or not given.size or not is_floating(given):
         return
     most = float(np.finfo(np.float32).max)
-    least, greatest = _range(given)
+    least, greatest = (_extreme(given, which) for which in ("min", "max"))
     if -most <= least and greatest <= most:  # NaN is neither
         return
     check_no_nan(name, array, advice)

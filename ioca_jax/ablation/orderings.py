@@ -14,7 +14,14 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from ioca_jax.checks import check_integer, check_key, is_known
+from ioca_jax.checks import (
+    as_array,
+    check_integer,
+    check_key,
+    is_floating,
+    is_known,
+    is_real,
+)
 
 DIRECTIONS = ("ascending", "descending")
 
@@ -153,15 +160,14 @@ def checked_neurons(
 
 def _checked_scores(scores: ArrayLike) -> Float[Array, " H"]:
     """Scores as float32 [H]; integers by their ranks, which no negation wraps."""
-    given: Any = scores if isinstance(scores, jax.Array) else np.asarray(scores)
+    given = as_array("scores", scores)
     if given.ndim != 1:
         raise ValueError(f"scores: expected shape [H], got {list(given.shape)}")
-    is_integer = jnp.issubdtype(given.dtype, jnp.integer)
-    if not (is_integer or jnp.issubdtype(given.dtype, jnp.floating)):
+    if not is_real(given):
         raise ValueError(
             f"scores: expected float32 [H], a number for each neuron, got {given.dtype}"
         )
-    if is_integer and is_known(given):
+    if not is_floating(given) and is_known(given):
         given = np.unique(np.asarray(given), return_inverse=True)[1]
     return jnp.asarray(given, jnp.float32)
 

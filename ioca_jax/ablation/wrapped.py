@@ -11,8 +11,8 @@ from ioca_jax.networks.network import Ablation, Layer, StagedNetwork, Values
 
 
 @dataclasses.dataclass(frozen=True)
-class WrappedNetwork:
-    """What wrapped networks share; ``StagedNetwork`` where a subclass has the parts.
+class WrappedNetwork(StagedNetwork):
+    """What wrapped networks share; a subclass has ``advance`` and ``above``.
 
     Attributes:
         network: the network that is wrapped.
@@ -66,26 +66,6 @@ class WrappedNetwork:
 
     def first_values(self, variables: Any, x: ArrayLike) -> Values:
         """Those at the first layer, with what is carried."""
-        raise NotImplementedError
-
-    def advance(
-        self,
-        variables: Any,
-        layer: int,
-        values: Values,
-        ablation: Ablation | None = None,
-    ) -> Values:
-        """As ``StagedNetwork``."""
-        raise NotImplementedError
-
-    def above(
-        self,
-        variables: Any,
-        layer: int,
-        values: Values,
-        ablation: Ablation | None = None,
-    ) -> tuple[Array, Array]:
-        """As ``StagedNetwork``."""
         raise NotImplementedError
 
 

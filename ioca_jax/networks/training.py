@@ -235,6 +235,8 @@ def train(
 def check_epochs(name: str, epochs: Sequence[int], last: int) -> tuple[int, ...]:
     """Numbers of finished epochs; refused unless ascending in [0, last]."""
     given = as_tuple(name, epochs)
+    for epoch in given:
+        check_integer(name, epoch)
     outside = [epoch for epoch in given if not 0 <= epoch <= last]
     if outside or any(a >= b for a, b in zip(given, given[1:], strict=False)):
         wrong = outside[0] if outside else ",".join(map(str, given))

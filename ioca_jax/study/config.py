@@ -216,8 +216,6 @@ class StudyConfig:
                 f"{self.permutations}"
             )
         check_label_noise(self.label_noise)
-        for epoch in as_tuple("trajectory_epochs", self.trajectory_epochs):
-            check_integer("trajectory_epochs", epoch)
         epochs = check_epochs("trajectory_epochs", self.trajectory_epochs, self.epochs)
         object.__setattr__(self, "trajectory_epochs", epochs)
         check_memory(self.memory_gb)

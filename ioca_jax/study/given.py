@@ -23,7 +23,7 @@ from ioca_jax.measures.neurons import (
     threshold_activation,
 )
 from ioca_jax.networks.cnn import CNN
-from ioca_jax.networks.layered import check_variables
+from ioca_jax.networks.layered import LayeredNetwork, check_variables
 from ioca_jax.networks.mlp import MLP
 from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import Trained
@@ -139,7 +139,8 @@ class GivenNetworks:
         )
         one = jax.tree.map(lambda leaf: leaf[0], self.variables)
         jax.eval_shape(self.network.apply, one, x[:1])  # other networks check here
-        if quantizer == "threshold":
+        is_built_in = isinstance(self.network, LayeredNetwork)
+        if quantizer == "threshold" and not is_built_in:
             x, y = (array[:_EXAMPLES_TRIED] for array in data.validation)
             measure_neurons(self.network, one, x, y)  # refuses one that tells nothing
 
