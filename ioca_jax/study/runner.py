@@ -21,7 +21,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from ioca_jax.checks import check_classes, check_integer
+from ioca_jax.checks import as_tuple, check_classes, check_integer
 from ioca_jax.data import Dataset
 from ioca_jax.devices import (
     broadcast,
@@ -413,13 +413,14 @@ def load_networks(
 def _places(there: np.ndarray, seeds: Sequence[int]) -> list[int]:
     """Where on the axis S of a run some seeds are."""
     place = {seed: index for index, seed in enumerate(there.tolist())}
-    missing = [seed for seed in seeds if seed not in place]
+    wanted = as_tuple("seeds", seeds)
+    missing = [seed for seed in wanted if seed not in place]
     if missing:
         raise ValueError(
             f"seeds: expected seeds of the run, {', '.join(map(str, list(place)[:20]))}"
             f"{', ...' * (len(place) > 20)}, got {missing[0]}"
         )
-    return [place[seed] for seed in seeds]
+    return [place[seed] for seed in wanted]
 
 
 def config_of(results: xr.Dataset) -> StudyConfig:

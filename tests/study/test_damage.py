@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shutil
+from typing import Any
 
 import jax
 import numpy as np
@@ -89,6 +90,7 @@ def test_every_byte_of_the_networks_is_guarded(folder):
         ioca.load_networks(folder)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_networks_of_some_seeds_are_read(folder):
     seeds = ioca.load_results(folder)["seed"].values.tolist()
     model, variables = ioca.load_networks(folder)
@@ -102,6 +104,9 @@ def test_networks_of_some_seeds_are_read(folder):
         ValueError, match="^seeds: expected seeds of the run, .* got 77"
     ):
         ioca.load_networks(folder, [seeds[0], 77])
+    number: Any = 3
+    with pytest.raises(ValueError, match="^seeds: expected a sequence, got 3; "):
+        ioca.load_networks(folder, number)
 
 
 def test_files_that_are_not_of_the_run_are_refused(folder):
