@@ -92,15 +92,18 @@ def right_and_losses(
         own = jnp.full_like(greatest, jnp.nan)
         for k in classes:
             own = jnp.where(y == k, logits[k], own)
-        total = reduce(jnp.add, exp(logits - greatest))
+        powers = exp(logits - greatest)
+        others = reduce(jnp.add, [powers[k] - (first == k) for k in classes])
     else:
         greatest, first = logits.max(axis=0), logits.argmax(axis=0)
         is_class = (y >= 0) & (y < len(logits))
         own = jnp.take_along_axis(logits, y[None], axis=0, mode="clip")[0]
         own = jnp.where(is_class, own, jnp.nan)
-        total = exp(logits - greatest).sum(axis=0)
+        is_first = first == jnp.arange(len(logits))[:, None]
+        others = (exp(logits - greatest) - is_first).sum(axis=0)
     right = (first == y) & ~jnp.isnan(greatest)
-    return right, jnp.log(total) + greatest - own
+    # The greatest logit's own term, exactly 1, would round the others' sum away.
+    return right, greatest - own + jnp.log1p(others)
 
 
 # Over so many classes, row by row vectorises where a reduction does not. Beyond, the

@@ -84,6 +84,9 @@ class _Curve(NamedTuple):
         outputs: float32 [v, n], of the lowest layer.
         order: int32 [K].
         steps: int32 [H], the step that ablates each neuron; K where none does.
+        anew: by layer above the lowest, int32 [K+1]: the largest point below each
+            point at which the layer's inputs are computed anew, because a neuron
+            further below is restored there; 0 if there is none.
         y: int32 [n] labels.
     """
 
@@ -94,6 +97,7 @@ class _Curve(NamedTuple):
     outputs: Array
     order: Array
     steps: Array
+    anew: dict[int, Array]
     y: Array
 
 
@@ -141,8 +145,11 @@ def _curve(
             total = total[first]
     old_of_new = jnp.concatenate(old_of_new)
     clamps, order = clamp[order], jnp.argsort(old_of_new)[order]
-    constants = {}
+    points = jnp.arange(len(order))
+    constants, anew = {}, {}
     for layer in range(lowest, model.num_layers):
+        below = jnp.where(order < model.layer_slices[layer].start, points, 0)
+        anew[layer + 1] = jnp.pad(jax.lax.cummax(below), (1, 0))
         rows, within = rows_of(model, order, layer)
         terms = jnp.where(within, clamps, 0)[:, None] * kernels[layer + 1][rows]
         clamped = jnp.pad(jnp.cumsum(terms, axis=0), ((1, 0), (0, 0)))
@@ -155,6 +162,7 @@ def _curve(
         chunk.outputs,
         order,
         steps[old_of_new],
+        anew,
         chunk.y,
     )
     return curve, total
@@ -193,7 +201,9 @@ def _from_kept(curve: _Curve, state: _State, layer: int) -> Array:
         return jnp.where(kept[slices[layer]][:rows, None], raw, 0)
 
     is_last = layer == model.num_layers - 1
-    needed = model.num_classes if is_last else jnp.sum(kept[slices[layer + 1]])
+    # The sums are read until they are computed anew, by then for more neurons.
+    restored = curve.steps > curve.anew[layer + 1][state.point]
+    needed = model.num_classes if is_last else jnp.sum(restored[slices[layer + 1]])
     num_kept = jnp.sum(kept[slices[layer]])
     return _kept_product(model, curve.kernels[layer + 1], outputs, num_kept, needed)
 
