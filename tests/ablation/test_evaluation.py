@@ -42,6 +42,22 @@ def test_scores_are_numpys(num_classes):
     np.testing.assert_array_equal(correct, expected)
 
 
+@pytest.mark.parametrize("exp", [jnp.exp, quick_exp])
+@pytest.mark.parametrize("num_classes", [3, 70])
+def test_small_losses_keep_their_digits(num_classes, exp):
+    """A loss of 1e-6, beside logits of 0 and of 1e4, and one of 30."""
+    gaps = np.float32([14, 16, 30, 2, 0.125])
+    for offset in (0, 1e4):
+        logits = np.full((num_classes, 10), offset, np.float32)
+        logits[1] += np.repeat(gaps, 2)
+        y = np.tile(np.int32([1, 0]), 5)
+        exact = logits.astype(np.float64)
+        losses = np.log1p((num_classes - 1) * np.exp(exact[0] - exact[1]))
+        losses += np.where(y == 1, 0, exact[1] - exact[0])
+        _, found = jax.jit(right_and_losses, static_argnums=2)(logits, y, exp)
+        np.testing.assert_allclose(found, losses, rtol=5e-6)
+
+
 @pytest.mark.parametrize("num_classes", [5, 70])
 def test_labels_that_are_no_classes_are_never_right_and_have_no_loss(num_classes):
     logits = jnp.ones((num_classes, 3))
