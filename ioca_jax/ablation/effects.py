@@ -27,7 +27,12 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from ioca_jax.ablation.budget import device_budget, number_that_fits
 from ioca_jax.ablation.curves import ablation_curves
-from ioca_jax.ablation.evaluation import Evaluation, make_evaluation, score_logits
+from ioca_jax.ablation.evaluation import (
+    Evaluation,
+    make_evaluation,
+    right_and_losses,
+    score_logits,
+)
 from ioca_jax.ablation.masks import MasksEngine, fit_budget, masks_engine, staged
 from ioca_jax.ablation.orderings import random_order
 from ioca_jax.batching import IGNORE_LABEL, fold_examples
@@ -460,10 +465,9 @@ def _losses_of_mlp(model, variables, clamp, x, y, neurons, memory_gb) -> Callabl
     for layer in affine[: lowest + 1]:
         raw = activate(model, pre_activations(model, layer, raw))
 
-    def losses(logits: Float[Array, "*batch C n"]) -> Float[Array, "*batch"]:
-        own = jnp.take_along_axis(logits, y[(None,) * (logits.ndim - 1)], axis=-2)
-        total = jax.nn.logsumexp(logits, axis=-2)
-        return jnp.sum(total - own[..., 0, :], axis=-1)
+    @jax.vmap
+    def losses(logits: Float[Array, "C n"]) -> Float[Array, ""]:
+        return right_and_losses(logits, y)[1].sum()
 
     def above(layer, outputs, kept):
         """A layer's outputs [..., width, n] to the next layer's pre-activations."""
