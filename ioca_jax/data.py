@@ -10,6 +10,10 @@ of which occurs in the training labels; other labels are refused, not renumbered
 Examples are scaled only if they are integers from 0 to 255 with a value above 16: these
 are pixels and are divided by 255. Integers from 0 to 16 (0/1 images, say) and floats
 are used as given; other integers are refused.
+
+Where the classes of a split come in groups, as in a table that is sorted by class, a
+part of the split such as ``test.x[:200]`` is not a sample of it. ``load_dataset`` mixes
+such splits; ``Dataset.from_arrays`` keeps the caller's order and warns.
 """
 
 import dataclasses
@@ -27,6 +31,7 @@ from ioca_jax.checks import check_labels, check_num_classes
 
 _LARGEST_PIXEL = 255
 _LARGEST_EXACT = 2**24  # integer of which all smaller ones are float32 too
+_GROUPED = -4  # standard deviations from the mean number of runs
 LARGEST_UNSCALED = 16  # integers up to here are not 8-bit pixels
 
 
@@ -123,6 +128,9 @@ class Dataset:
     ) -> "Dataset":
         """Makes a dataset of arrays: checks, scales, and cuts a validation split.
 
+        The order of the examples is kept in the training and test splits. A warning is
+        logged if their classes come in groups.
+
         Args:
             x_train: numbers [N, ...]: training examples, from which the validation
                 split is cut. Integers from 0 to 255 with a value above 16, in
@@ -159,7 +167,15 @@ class Dataset:
         _check_name(name)
         given = zip(Arrays._fields, (x_train, y_train, x_test, y_test), strict=True)
         arrays = Arrays(*(_as_array(name, field, array) for field, array in given))
-        arrays = _checked_arrays(name, arrays)
+        arrays = checked_arrays(name, arrays)
+        grouped = grouped_splits(arrays)
+        if grouped:
+            logging.warning(
+                "%s: the classes come in groups in %s, so that a part of such a split, "
+                "test.x[:200] for example, is not a sample of it; the order is kept: "
+                "shuffle examples and labels together before you take parts",
+                *(name, " and ".join(f"y_{split}" for split in grouped)),
+            )
         num_train, num_classes = len(arrays.y_train), int(arrays.y_train.max()) + 1
         kept, held_out = _cut(name, num_train, num_validation, seed)
         x_train, x_test = _scaled(name, arrays) if scale else _as_given(name, arrays)
@@ -278,7 +294,7 @@ def _check_shapes(name: str, examples: dict[str, np.ndarray]) -> None:
             )
 
 
-def _checked_arrays(name: str, arrays: Arrays) -> Arrays:
+def checked_arrays(name: str, arrays: Arrays) -> Arrays:
     """Refuses arrays that are not a dataset; labels in a column become [N]."""
     for split in ("train", "test"):
         x, y = getattr(arrays, f"x_{split}"), getattr(arrays, f"y_{split}")
@@ -325,6 +341,46 @@ def _check_classes(name: str, arrays: Arrays) -> None:
             f"y_test in [0, {classes[-1]}], the classes of y_train",
             f"{outside[0 if outside[0] < 0 else -1]}",
         )
+
+
+def grouped_splits(arrays: Arrays) -> list[str]:
+    """Those of ``train`` and ``test`` whose classes come in groups.
+
+    A split in random order is called grouped once in 30,000 times.
+    """
+    return [
+        split
+        for split in ("train", "test")
+        if _runs_score(getattr(arrays, f"y_{split}")) < _GROUPED
+    ]
+
+
+def _runs_score(labels: np.ndarray) -> float:
+    """The number of runs of equal labels, standardised over all orders of them.
+
+    Source: A. M. Mood, "The distribution theory of runs", Annals of Mathematical
+    Statistics 11 (1940).
+    """
+    number = len(labels)
+    shares = np.unique(labels, return_counts=True)[1] / number
+    squares, cubes = (shares**2).sum(), (shares**3).sum()
+    mean = number * (1 - squares) + 1
+    scaled = number**2 * (squares**2 + squares - 2 * cubes) - number * (1 - squares)
+    runs = 1 + np.count_nonzero(labels[1:] != labels[:-1])
+    if scaled <= 0:  # one class, or one example of each: all orders have as many runs
+        return 0.0
+    return float((runs - mean) / np.sqrt(scaled / (number - 1)))
+
+
+def mix_classes(name: str, arrays: Arrays) -> Arrays:
+    """Puts grouped splits in a fixed random order; other splits stay as they are."""
+    for split in grouped_splits(arrays):
+        x, y = getattr(arrays, f"x_{split}"), getattr(arrays, f"y_{split}")
+        # One order for every seed: the seed moves the cut and never the test split.
+        order = np.random.default_rng(0).permutation(len(y))
+        arrays = arrays._replace(**{f"x_{split}": x[order], f"y_{split}": y[order]})
+        logging.info("%s: %s is put in a fixed random order", name, split)
+    return arrays
 
 
 def _cut(

@@ -10,6 +10,10 @@ Sources:
       only a first download needs.
     * a path that ends in ``.npz``: arrays ``x_train, y_train, x_test, y_test``, as
       Keras lays out ``mnist.npz``.
+
+Splits whose classes come in groups are put in a fixed random order, the same for every
+seed: those of ``mnist5k``, and of files sorted by class. Other splits, such as those of
+the datasets named above, stay in the order they are stored in.
 """
 
 import importlib.metadata
@@ -24,7 +28,14 @@ import numpy as np
 from absl import logging
 
 from ioca_jax.checks import check_integer, import_extra, nearest
-from ioca_jax.data import Arrays, Dataset, digest_arrays, refuse
+from ioca_jax.data import (
+    Arrays,
+    Dataset,
+    checked_arrays,
+    digest_arrays,
+    mix_classes,
+    refuse,
+)
 
 _TFDS_NAME = re.compile(r"[a-z0-9_]+(/[\w.-]+)?(:[\d.*]+)?")
 # The paper's, and a fifth of the digits of mnist5k.
@@ -60,7 +71,8 @@ def load_dataset(
 
     Returns:
         The dataset, as ``Dataset.from_arrays`` makes it: examples float32 [N, ...],
-        pixels in [0, 1], labels int32 [N].
+        pixels in [0, 1], labels int32 [N]. Every split mixes the classes: one that is
+        stored class by class is put in a fixed random order.
 
     Raises:
         ValueError: an unknown name, a dataset or file with missing or unusable arrays,
@@ -84,6 +96,7 @@ def load_dataset(
         arrays = _read_tfds(name, data_dir)
     else:
         raise _unknown(name)
+    arrays = mix_classes(name, checked_arrays(name, arrays))
     if num_test is not None:
         arrays = _with_fewer_tests(name, arrays, num_test, seed)
     dataset = Dataset.from_arrays(

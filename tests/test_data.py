@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.resources
 import importlib.util
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -17,11 +18,12 @@ import pytest
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
+from scipy import stats
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 import ioca_jax as ioca
 from ioca_jax import sources
-from ioca_jax.data import corrupt_labels
+from ioca_jax.data import _runs_score, corrupt_labels
 
 SPLITS = ("train", "validation", "test")
 TFDS_DIR = os.environ.get("IOCA_TFDS_DIR")
@@ -80,6 +82,18 @@ def test_the_splits_share_no_image_and_lose_none(mnist5k, digits):
     assert dict(zip(images_of(*splits), labels, strict=True)) == dict(
         zip(originals, y.tolist(), strict=True)
     )
+
+
+def test_any_part_of_a_split_is_a_sample_of_it(mnist5k):
+    """The digits are stored class by class: 100 or 400 of each, one after another."""
+    for name in SPLITS:
+        y = getattr(mnist5k, name).y
+        expected = np.bincount(y) / len(y)
+        for part in np.split(y, len(y) // 200):  # the first is y[:200]
+            counts = np.bincount(part, minlength=10)
+            assert stats.chisquare(counts, 200 * expected).pvalue > 1e-3
+    digits = sources._read_mnist5k()
+    assert stats.chisquare(np.bincount(digits.y_test[:200], minlength=10)).pvalue < 1e-9
 
 
 def test_the_seed_moves_the_cut_and_never_the_test_set(mnist5k):
@@ -209,6 +223,58 @@ def test_a_file_of_bytes_is_scaled_and_keeps_its_shape(tmp_path):
     assert sorted(found) == sorted(
         zip(originals, FILE["y_train"].tolist(), strict=True)
     )
+
+
+def by_class(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Examples of three classes, all of class 0 first, all of class 2 last."""
+    x = np.arange(number, dtype=np.float32)[:, None] - 1  # no pixels: -1 is among them
+    return x, np.arange(number) * 3 // number
+
+
+def test_a_file_sorted_by_class_is_mixed_and_one_that_is_not_stays(tmp_path):
+    (x, y), (x_test, y_test) = by_class(600), by_class(90)
+    path = write_file(tmp_path, x_train=x, y_train=y, x_test=x_test, y_test=y_test)
+    data, other = (ioca.load_dataset(path, seed=seed) for seed in (0, 1))
+    assert_same(data.test, other.test)
+    for split in (data.train, data.test):
+        assert stats.chisquare(np.bincount(split.y[:30], minlength=3)).pvalue > 1e-3
+    # Every example is there once, with its label.
+    assert sorted(data.test.x[:, 0].tolist()) == x_test[:, 0].tolist()
+    assert ((data.test.x[:, 0] + 1) // 30 == data.test.y).all()
+    assert ((data.train.x[:, 0] + 1) // 200 == data.train.y).all()
+    noisy = ioca.load_dataset(path, label_noise=1.0)  # the true labels decide
+    np.testing.assert_array_equal(noisy.train.x, data.train.x)
+    few = ioca.load_dataset(path, num_test=12)  # too few to be called sorted
+    assert (np.diff(few.test.y) < 0).any()
+    order = np.random.default_rng(0).permutation(90)
+    path = write_file(
+        tmp_path, x_train=x, y_train=y, x_test=x_test[order], y_test=y_test[order]
+    )
+    data = ioca.load_dataset(path)
+    np.testing.assert_array_equal(data.test.x, x_test[order])
+
+
+def test_own_arrays_keep_their_order_and_a_warning_is_logged(caplog):
+    (x, y), mixed = by_class(60), np.arange(60) % 3
+    data = ioca.Dataset.from_arrays(x, y, x, y, num_validation=6, name="mine")
+    np.testing.assert_array_equal(data.test.x, x)
+    assert (np.diff(data.train.x[:, 0]) > 0).all()
+    (record,) = (r for r in caplog.records if r.levelname == "WARNING")
+    assert record.getMessage() == (
+        "mine: the classes come in groups in y_train and y_test, so that a part of "
+        "such a split, test.x[:200] for example, is not a sample of it; the order is "
+        "kept: shuffle examples and labels together before you take parts"
+    )
+    caplog.clear()
+    ioca.Dataset.from_arrays(x, mixed, x, mixed)
+    ioca.Dataset.from_arrays(x, mixed, x[:9], np.zeros(9, int))
+    assert not [r for r in caplog.records if r.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize("labels", [(0, 0, 0, 1, 1, 2), (0, 0, 0, 0, 0, 1)])
+def test_the_number_of_runs_is_standardised_over_all_orders(labels):
+    scores = [_runs_score(np.array(order)) for order in itertools.permutations(labels)]
+    np.testing.assert_allclose([np.mean(scores), np.std(scores)], [0, 1], atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
