@@ -26,7 +26,10 @@ from jaxtyping import Array, Float, Int
 
 from ioca_jax.checks import as_array, check_no_nan, is_known, is_real
 
-DEFAULT_THRESHOLDS = {"relu": 0.0, "tanh": 0.0, "gelu": 0.0, "sigmoid": 0.5}
+DEFAULT_THRESHOLDS = {
+    **dict.fromkeys(("relu", "tanh", "gelu", "gelu_exact"), 0.0),
+    "sigmoid": 0.5,
+}
 _FORMS = "threshold, threshold:t, uniform:B, quantile:B"
 _MAX_CODES = 256
 _MAX_THRESHOLD = float(jnp.finfo(jnp.float32).max)

@@ -27,7 +27,9 @@ class CNN(LayeredNetwork):
         hidden: widths of the dense hidden layers after them; may be empty.
         num_classes: C, the number of logits, at least 2.
         image_shape: of an example: height, width, and number of colours.
-        activation: ``relu``, ``sigmoid`` or ``tanh``.
+        activation: ``relu``, ``sigmoid``, ``tanh``, ``gelu`` (the form with tanh, the
+            default of JAX) or ``gelu_exact`` (with the normal distribution function,
+            the default of PyTorch).
         dropout_rate: share of hidden outputs dropped in training, in [0, 1).
         batch_norm: normalise pre-activations; running statistics outside training.
         matmul_precision: of every product and convolution, as in ``MLP``.

@@ -40,7 +40,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,
     "sigmoid": nn.sigmoid,
     "tanh": nn.tanh,
-    "gelu": nn.gelu,
+    "gelu": nn.gelu,  # by tanh, the default of JAX
+    "gelu_exact": functools.partial(nn.gelu, approximate=False),  # that of PyTorch
 }
 PRECISIONS = ("highest", "high", "default")
 BATCH_NORM_EPSILON = 1e-5

@@ -28,7 +28,9 @@ class MLP(LayeredNetwork):
     Attributes:
         hidden: widths of the hidden layers, first layer first.
         num_classes: C, the number of logits, at least 2.
-        activation: ``relu``, ``sigmoid`` or ``tanh``.
+        activation: ``relu``, ``sigmoid``, ``tanh``, ``gelu`` (the form with tanh, the
+            default of JAX) or ``gelu_exact`` (with the normal distribution function,
+            the default of PyTorch).
         dropout_rate: share of hidden outputs dropped in training, in [0, 1).
         batch_norm: normalise pre-activations; running statistics outside training.
         matmul_precision: of every matrix product, forwards and backwards: ``highest``

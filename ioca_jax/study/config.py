@@ -124,7 +124,11 @@ class StudyConfig:
         (), "Channels of a cnn's convolutions; 32,64 if not given."
     )
     hidden: tuple[int, ...] = _field((100, 100), "Widths of the hidden dense layers.")
-    activation: str = _field("relu", "relu, sigmoid, tanh or gelu.")
+    activation: str = _field(
+        "relu",
+        "relu, sigmoid, tanh, gelu (the form with tanh, as in JAX) or gelu_exact (as "
+        "in PyTorch).",
+    )
     dropout_rate: float = _field(
         0.0, "Share of hidden outputs dropped in training, in [0, 1)."
     )

@@ -22,8 +22,7 @@ from ioca_jax.study.orders import orderings_of_study
 _PACKAGES = ("ioca_jax", "jax", "jaxlib", "flax", "optax", "numpy", "xarray")
 _MOST_LAYERS_LISTED = 4
 _THRESHOLDS = {
-    "relu": (0.5, 1),
-    "gelu": (0.5, 1),
+    **dict.fromkeys(("relu", "gelu", "gelu_exact"), (0.5, 1)),
     "sigmoid": (0.25, 0.75),
     "tanh": (-0.5, 0.5),
 }

@@ -218,7 +218,7 @@ def test_names_and_order_and_every_refusal():
         ("l2=0,1", "l2=2"): "every field once, got l2 twice",
         ("activation=relu,swish", "l2=0"): "settings of a study, got "
         "activation=swish,l2=0.0 (activation: expected one of relu, sigmoid, tanh, "
-        "gelu, got 'swish')",
+        "gelu, gelu_exact, got 'swish')",
         ("dataset=a/b.npz,a-b.npz",): "runs that differ, got dataset=a-b.npz twice",
     }
     planned = {

@@ -243,7 +243,8 @@ def test_variables_of_another_network(fields, change, message):
         ({"num_classes": 1}, "num_classes: expected at least 2 .*, got 1"),
         (
             {"activation": "swish"},
-            "activation: expected one of relu, sigmoid, tanh, gelu, got 'swish'",
+            "activation: expected one of relu, sigmoid, tanh, gelu, gelu_exact, got "
+            "'swish'",
         ),
         ({"batch_norm": "no"}, "batch_norm: expected True or False, got 'no'"),
         ({"dropout_rate": "a"}, "dropout_rate: expected a finite number, got 'a'"),
