@@ -22,7 +22,7 @@ import os
 import pathlib
 import re
 import tempfile
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from absl import logging
@@ -38,6 +38,7 @@ from ioca_jax.data import (
 )
 
 _TFDS_NAME = re.compile(r"[a-z0-9_]+(/[\w.-]+)?(:[\d.*]+)?")
+_MOST_VERSIONS = 8  # listed in an error
 # The paper's, and a fifth of the digits of mnist5k.
 _VALIDATION_SIZES = {
     **dict.fromkeys(("mnist", "fashion_mnist", "cifar10"), 10_000),
@@ -102,7 +103,7 @@ def load_dataset(
     dataset = Dataset.from_arrays(
         *arrays,
         num_validation=(
-            _VALIDATION_SIZES.get(name) if num_validation is None else num_validation
+            _default_validation(name) if num_validation is None else num_validation
         ),
         seed=seed,
         label_noise=label_noise,
@@ -118,6 +119,16 @@ def load_dataset(
     }
     object.__setattr__(dataset, "loaded_by", arguments)
     return dataset
+
+
+def _default_validation(name: str) -> int | None:
+    """The size of a validation split by default; that of ``mnist:3.0.1`` as well."""
+    return None if name.endswith(".npz") else _VALIDATION_SIZES.get(_base(name))
+
+
+def _base(name: str) -> str:
+    """The name of a dataset without its configuration and version."""
+    return re.split("[/:]", name)[0]
 
 
 def _with_fewer_tests(name: str, arrays: Arrays, num_test: int, seed: int) -> Arrays:
@@ -143,7 +154,7 @@ def can_load(name: str) -> bool:
     import tensorflow_datasets as tfds  # pyright: ignore[reportMissingImports]
 
     known = tfds.list_builders(with_community_datasets=False)
-    return re.split("[/:]", name)[0] in known
+    return _base(name) in known
 
 
 def _unknown(name: str) -> ValueError:
@@ -213,7 +224,7 @@ def _read_tfds(name: str, data_dir: str | pathlib.Path | None) -> Arrays:
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)  # TFDS recommends OpenCV on every read
     try:
-        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+        builder = _builder(tfds, name, data_dir)
         if not builder.info.splits:
             _download(builder, name)
         feature = _examples_feature(name, builder.info.features)
@@ -226,14 +237,65 @@ def _read_tfds(name: str, data_dir: str | pathlib.Path | None) -> Arrays:
                 "; cut them yourself: Dataset.from_arrays",
             )
         train, test = (
-            tfds.data_source(name, split=split, data_dir=data_dir, download=False)
+            _read_split(name, builder, split, feature)
             for split in ("train", held_out[0])
         )
-        return Arrays(*_stack(name, train, feature), *_stack(name, test, feature))
-    except tfds.core.DatasetNotFoundError:
-        raise _unknown(name) from None
+        return Arrays(*train, *test)
     finally:
         logging.set_verbosity(verbosity)
+
+
+def _builder(tfds: Any, name: str, data_dir: str | pathlib.Path | None) -> Any:
+    try:
+        return tfds.builder(name, data_dir=data_dir, file_format="array_record")
+    except Exception as error:  # of the name, or of damaged files: of many kinds
+        folder = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+        base = _base(name)
+        there = _versions(tfds, folder, base)
+        pattern = re.escape(name).replace(r"\*", r"\d+") + "([:/].*)?"
+        if any(re.fullmatch(pattern, known) for known in there):
+            _refuse_files(name, folder / base, error)
+        if not there:
+            raise _unknown(name) from None
+        shown = ", ".join(there[:_MOST_VERSIONS])
+        more = ", ..." if len(there) > _MOST_VERSIONS else ""
+        raise ValueError(
+            f"dataset: expected a version of {base} that is prepared in {folder} or "
+            f"that TensorFlow Datasets has, {shown}{more}, got {name!r}"
+        ) from error
+
+
+def _versions(tfds: Any, folder: pathlib.Path, base: str) -> list[str]:
+    """The versions of a dataset, with its configurations, as ``load_dataset`` takes.
+
+    Those that are prepared in a folder, then those that TensorFlow Datasets has.
+    """
+    prepared = [
+        path.parent.relative_to(folder)
+        for depth in ("*", "*/*")
+        for path in sorted((folder / base).glob(f"{depth}/dataset_info.json"))
+    ]
+    names = [f"{path.parent.as_posix()}:{path.name}" for path in prepared]
+    try:
+        builder = tfds.builder_cls(base)
+    except tfds.core.DatasetNotFoundError:
+        return names
+    for config in builder.BUILDER_CONFIGS or [None]:
+        version = getattr(config, "version", None) or builder.VERSION
+        names.append(
+            f"{base}/{config.name}:{version}" if config else f"{base}:{version}"
+        )
+    return list(dict.fromkeys(names))
+
+
+def _refuse_files(name: str, folder: object, error: Exception) -> NoReturn:
+    """Raises the error of files that cannot be read."""
+    reason = (str(error).splitlines() or [""])[0]
+    raise ValueError(
+        f"{name}: expected files under {folder} that TensorFlow Datasets reads, of the "
+        f"format array_record, got {type(error).__name__}: {reason}; prepare the "
+        "dataset again"
+    ) from error
 
 
 def _examples_feature(name: str, features: Any) -> str:
@@ -275,13 +337,22 @@ def _download(builder, name: str) -> None:
         ) from error
 
 
-def _stack(name: str, source, feature: str) -> tuple[np.ndarray, np.ndarray]:
-    """All examples [N, ...] of a TFDS data source, in their own type, and labels."""
-    first = np.asarray(source[0][feature])
+def _read_split(
+    name: str, builder: Any, split: str, feature: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """All examples [N, ...] of a split, in their own type, and labels."""
+    try:
+        source = builder.as_data_source(split=split)
+        first = _records(source, [0], feature)[0][feature]
+    except Exception as error:  # array_record, protobuf and Pillow raise many kinds
+        _refuse_files(name, builder.data_dir, error)
     x = np.empty((len(source), *first.shape), first.dtype)
     labels = np.empty(len(source), np.int32)
     for chunk in np.array_split(np.arange(len(x)), max(1, len(x) // 2000)):
-        records = source.__getitems__(chunk.tolist())
+        try:
+            records = _records(source, chunk.tolist(), feature)
+        except Exception as error:  # as above
+            _refuse_files(name, builder.data_dir, error)
         shapes = {np.shape(record[feature]) for record in records}
         if shapes != {first.shape}:
             other = next(iter(shapes - {first.shape}))
@@ -294,6 +365,14 @@ def _stack(name: str, source, feature: str) -> tuple[np.ndarray, np.ndarray]:
         x[chunk] = np.stack([record[feature] for record in records])
         labels[chunk] = [record["label"] for record in records]
     return x, labels
+
+
+def _records(source: Any, rows: list[int], feature: str) -> list[dict[str, Any]]:
+    """Some examples of a data source; of a file that was cut off, some are empty."""
+    records = source.__getitems__(rows)
+    if any(record[key] is None for record in records for key in (feature, "label")):
+        raise ValueError("an example is empty, as in a file that was cut off")
+    return [record | {feature: np.asarray(record[feature])} for record in records]
 
 
 def _read_npz(path: pathlib.Path) -> Arrays:

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import types
 from typing import Any
 
@@ -887,6 +888,83 @@ def test_any_classification_dataset_of_tfds(tmp_path):
     assert data.test.y.tolist() == [0, 1, 2, 0, 1, 2]
     assert data.train.x.shape == (9, 4)
     assert data.num_classes == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "there"),
+    [
+        ("my_table:2.0.0", "my_table:1.0.0, my_table:1.1.0"),
+        ("my_table:2.*.*", "my_table:1.0.0, my_table:1.1.0"),
+        ("my_table:1", "my_table:1.0.0, my_table:1.1.0"),
+        ("my_table/wide", "my_table:1.0.0, my_table:1.1.0"),
+        ("mnist:2.9.9", "mnist:3.0.1"),
+        ("mnist/wide:3.0.1", "mnist:3.0.1"),
+        (
+            "emnist/letter",
+            ", ".join(
+                f"emnist/{config}:3.1.0"
+                for config in (
+                    *("byclass", "bymerge", "balanced", "letters", "digits", "mnist"),
+                )
+            ),
+        ),
+    ],
+)
+def test_versions_that_are_not_there(name, there, tmp_path):
+    for version in ("1.0.0", "1.1.0"):
+        folder = tmp_path / "my_table" / version
+        write_tfds(folder, TABLE, {"train": rows(12), "test": rows(6)})
+    with pytest.raises(ValueError, match="^dataset") as error:
+        ioca.load_dataset(name, tmp_path)
+    assert str(error.value) == (
+        f"dataset: expected a version of {re.split('[:/]', name)[0]} that is prepared "
+        f"in {tmp_path} or that TensorFlow Datasets has, {there}, got {name!r}"
+    )
+
+
+def test_a_version_that_is_there(tmp_path):
+    for version, number in (("1.0.0", 6), ("1.1.0", 9), ("2.0.0", 12)):
+        splits = {"train": rows(12), "test": rows(number)}
+        write_tfds(tmp_path / "my_table" / version, TABLE, splits)
+    for name, number in {
+        "my_table": 12,
+        "my_table:1.0.0": 6,
+        "my_table:1.*.*": 9,
+    }.items():
+        assert len(ioca.load_dataset(name, tmp_path).test.y) == number
+
+
+def test_a_version_has_the_validation_split_of_its_dataset(tmp_path):
+    splits = {"train": rows(12), "test": rows(6)}
+    write_tfds(tmp_path / "cifar10/3.0.2", TABLE, splits)
+    with pytest.raises(ValueError, match=r"got 10000$"):  # not a sixth, 2
+        ioca.load_dataset("cifar10:3.0.2", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        # 64 KB of the file's 128: its records are then read as empty ones
+        ("my_table-test.array_record-00000-of-00001", None, "an example is empty, as"),
+        ("my_table-train.array_record-00000-of-00001", b"", "ArrayRecord file should"),
+        ("dataset_info.json", b"{", "Failed to load JSON: Expecting property name"),
+        ("features.json", b"", "Expecting value: line 1 column 1"),
+    ],
+)
+def test_files_that_are_damaged(file, content, reason, tmp_path):
+    folder = tmp_path / "my_table/1.0.0"
+    write_tfds(folder, TABLE, {"train": rows(12), "test": rows(6)})
+    whole = (folder / file).read_bytes()
+    (folder / file).write_bytes(whole[:65536] if content is None else content)
+    with pytest.raises(ValueError, match="^my_table: ") as error:
+        ioca.load_dataset("my_table", tmp_path)
+    where = tmp_path / "my_table" if file.endswith("json") else folder
+    assert re.fullmatch(
+        f"my_table: expected files under {re.escape(str(where))} that TensorFlow "
+        rf"Datasets reads, of the format array_record, got \w+: {reason}.*; prepare "
+        "the dataset again",
+        str(error.value),
+    )
 
 
 @pytest.mark.parametrize(
