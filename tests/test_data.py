@@ -890,6 +890,9 @@ def test_any_classification_dataset_of_tfds(tmp_path):
     assert data.num_classes == 3
 
 
+EMNIST = ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")
+
+
 @pytest.mark.parametrize(
     ("name", "there"),
     [
@@ -901,12 +904,7 @@ def test_any_classification_dataset_of_tfds(tmp_path):
         ("mnist/wide:3.0.1", "mnist:3.0.1"),
         (
             "emnist/letter",
-            ", ".join(
-                f"emnist/{config}:3.1.0"
-                for config in (
-                    *("byclass", "bymerge", "balanced", "letters", "digits", "mnist"),
-                )
-            ),
+            ", ".join(f"emnist/{config}:3.1.0" for config in EMNIST),
         ),
     ],
 )
