@@ -1,12 +1,17 @@
 """What is no layer of a traced network, and why.
 
-Products that make the logits, products with arrays that the function holds, loops and
-branches.
+Products that make the logits, products with arrays that the function holds, loops,
+branches and calls that are not looked into, and every variable that the logits depend
+on without being part of a layer: embedding tables, weights chosen for each example,
+scales of a normalisation over neurons.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
+from jax.extend.core import Jaxpr
+
+from ioca_jax.networks.axes import Part
 from ioca_jax.networks.jaxprs import (
     PRODUCTS,
     Equation,
@@ -14,12 +19,15 @@ from ioca_jax.networks.jaxprs import (
     holds,
     inner_jaxprs,
 )
-from ioca_jax.networks.walks import Product, is_elementwise, weight_dims
+from ioca_jax.networks.walks import Product, follow, is_elementwise, weight_dims
 
 # Leave an axis where it is.
 _IN_PLACE = frozenset(
     ["concatenate", "dynamic_slice", "pad", "rev", "same", "slice", "split"]
 )
+_CLOSED = frozenset(["call_exported", "ffi_call", "io_callback", "pure_callback"])
+_LOOKUPS = frozenset(["dynamic_slice", "gather"])
+_SHOWN = 2  # names in a line of the table, if more share its reason
 
 
 def with_layer_above(program: Program, products: Sequence[Product]) -> set[int]:
@@ -117,24 +125,114 @@ def _comes_of_constant(program: Program, number: int) -> bool:
     return any(_comes_of_constant(program, n) for n in equation.numbers)
 
 
-def opaque_equations(program: Program) -> list[str]:
-    """Loops and branches with products inside, a line each."""
-    notes = []
+def variables_elsewhere(program: Program, layers: Sequence[Collection[int]]) -> list:
+    """Variables that the logits depend on and that are part of no layer, a line each.
+
+    Loops, branches, and calls of other programs that take no variable are listed too.
+
+    Args:
+        program: the function.
+        layers: for each product, the numbers of the values that its notes speak of: a
+            variable that takes part in computing one of them is not listed.
+
+    Returns:
+        The lines, in the order of the equations.
+    """
+    notes: dict[str, str] = {}
+    met = list(_meetings(program))
+    known = {
+        leaf
+        for equation, leaves in met
+        if any(equation.outputs[0] in values for values in layers)
+        for leaf in leaves
+    }
+    for equation, leaves in met:
+        name = _opaque_name(equation)
+        if name and not leaves:
+            notes.setdefault(f"no weights: {_reason(program, equation)}", "")
+        for leaf in sorted(leaves - (set() if name else known)):
+            path = without_collection(program.values[leaf].path or "variables")
+            notes.setdefault(path, _reason(program, equation))
+    return [f"{path}: {reason}" if reason else path for path, reason in notes.items()]
+
+
+def _meetings(program: Program) -> Iterator[tuple[Equation, set[int]]]:
+    """Equations that depend on the examples, with the variables that they add."""
+    behind = {number: {number} for number in range(program.x)}
     for equation in program.equations:
-        known = [program.values[number] for number in equation.numbers]
-        inside = any(holds(j, PRODUCTS) for j in inner_jaxprs(equation.params))
-        if not inside or not any(value.on_x for value in known):
-            continue
-        paths = [
-            without_collection(value.path)
-            for value in known
-            if value.path is not None and len(value.shape) > 1
-        ]
+        leaves = set().union(*(behind.get(n, ()) for n in equation.numbers))
+        on_x = [program.values[number].on_x for number in equation.outputs]
+        if any(on_x):
+            yield equation, leaves
+        pairs = zip(equation.outputs, on_x, strict=True)
+        behind |= {number: leaves for number, moves in pairs if not moves}
+
+
+def _reason(program: Program, equation: Equation) -> str:
+    """Why a variable that is used by an equation is part of no layer."""
+    name = _opaque_name(equation)
+    if name:
         length = equation.params.get("length")
         times = f" of {length} iterations" if length else ""
-        weights = ", ".join(paths) or "no weights"
-        notes.append(f"{weights}: inside a {equation.name}{times}, not reached")
-    return notes
+        return f"inside a {name}{times}, not reached"
+    if equation.name in _LOOKUPS and equation.numbers[1:]:
+        if _is_multiplied(program, equation.outputs[0]):
+            return (
+                "weights chosen for each example, so that a neuron is another unit for "
+                "another example; name the result by checkpoint_name to take it"
+            )
+        return "looked up by index, not multiplied"
+    if equation.name.startswith("ragged_dot"):
+        return "multiplied by groups of rows (ragged_dot), not reached"
+    if is_elementwise(equation):
+        return "combined number by number with values of no single layer, no product"
+    return f"enters by {equation.name}, not as the weights of a product"
+
+
+def _is_multiplied(program: Program, number: int) -> bool:
+    """Whether a value is, as it is, a product's operand beside one that depends on x."""
+    shape = program.values[number].shape
+    axes = tuple((Part("position", size, (i,)),) for i, size in enumerate(shape))
+    values = follow(program, number, axes)
+    users = {user for value in values for user in program.users.get(value, [])}
+    return any(
+        program.equations[user].primitive in PRODUCTS
+        and all(program.values[n].on_x for n in program.equations[user].numbers)
+        for user in users
+    )
+
+
+def _opaque_name(equation: Equation) -> str:
+    """The name of a loop, branch or call that has products or may; else nothing."""
+    if equation.name in _CLOSED:
+        return equation.name
+    inner = [*inner_jaxprs(equation.params)]
+    closed = [name for jaxpr in inner for name in _closed_names(jaxpr)]
+    if any(holds(jaxpr, PRODUCTS) for jaxpr in inner):
+        return equation.name
+    return closed[0] if closed else ""
+
+
+def _closed_names(jaxpr: Jaxpr) -> Iterator[str]:
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name in _CLOSED:
+            yield eqn.primitive.name
+        for inner in inner_jaxprs(eqn.params):
+            yield from _closed_names(inner)
+
+
+def grouped(notes: Sequence[str]) -> list[str]:
+    """Lines ``name: reason``, one for each reason; many names are counted."""
+    names: dict[str, list[str]] = {}
+    for note in notes:
+        name, _, reason = note.partition(": ")
+        names.setdefault(reason, []).append(name)
+    result = []
+    for reason, group in names.items():
+        shown = ", ".join(group[:_SHOWN])
+        rest = len(group) - _SHOWN
+        result.append(f"{shown}{f' and {rest} more' if rest > 0 else ''}: {reason}")
+    return result
 
 
 def without_collection(path: str) -> str:

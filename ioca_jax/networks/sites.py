@@ -22,7 +22,7 @@ from ioca_jax.networks.axes import Axes, Part, Site, make_site, with_role
 from ioca_jax.networks.exclusions import (
     held_arrays,
     makes_logits,
-    opaque_equations,
+    variables_elsewhere,
     with_layer_above,
     without_collection,
 )
@@ -69,12 +69,13 @@ def find_sites(traces: Traces) -> Found:
     has_layer_above = with_layer_above(program, products)
     num_classes = program.values[program.output].shape[1]
     mixed = _mixed_axes(traces)
-    layers, inputs, notes, followed = [], [], [], {}
+    layers, inputs, notes, followed, own = [], [], [], {}, []
     for name, product in zip(names, products, strict=True):
         inputs.append(_input_site(traces, product, name, mixed))
         axes = follow(program, product.output, output_axes(traces, product))
         followed |= axes
         number = last_cut(program, axes)
+        own.append([value for value in axes if value <= number])
         site = make_site(number, axes[number], name, product.kind)
         is_last = product.output not in has_layer_above and (
             site.layer.num_neurons == num_classes or makes_logits(program, product)
@@ -87,9 +88,8 @@ def find_sites(traces: Traces) -> Found:
             layers.append(site)
     others = inputs + _named_sites(traces, followed)
     others = [site for site in others if is_float(program, site.number)]
-    return Found(
-        layers, others, notes + held_arrays(program) + opaque_equations(program)
-    )
+    notes += held_arrays(program) + variables_elsewhere(program, own)
+    return Found(layers, others, notes)
 
 
 def choose_sites(found: Found, patterns: Sequence[str] | None) -> list[Site]:

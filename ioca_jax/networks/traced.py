@@ -21,6 +21,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from ioca_jax.networks.axes import Site
+from ioca_jax.networks.exclusions import grouped
 from ioca_jax.networks.jaxprs import Program, evaluate, is_affine, named_leaves
 from ioca_jax.networks.network import (
     POOLS,
@@ -98,7 +99,7 @@ def trace_network(
     patterns = [layers] if isinstance(layers, str) else layers
     sites = choose_sites(found, patterns)
     if not sites:
-        reached = "; ".join(found.unreachable) or "none at all"
+        reached = "; ".join(grouped(found.unreachable)) or "none at all"
         raise ValueError(
             "apply: no hidden layers found; expected products of the examples with "
             f"weights from variables, got: {reached}"
@@ -193,7 +194,8 @@ class TracedNetwork:
             f"positions pooled by {self.pool}",
         ]
         if self.unreachable:
-            lines += ["Not among the layers:", *(f"  {n}" for n in self.unreachable)]
+            notes = grouped(self.unreachable)
+            lines += ["Not among the layers:", *(f"  {note}" for note in notes)]
         return "\n".join(lines)
 
     def apply(

@@ -599,7 +599,7 @@ REFUSED = {
         r"of two classes or more, got one number .* \[2\] .* return jnp.concatenate",
     ),
     "constant": (lambda v, x: v["b"][: len(x)], TWO, X, "logits that depend on x"),
-    "no layers": (no_layers, TWO, X, "no hidden layers found; .* got: none at all"),
+    "no layers": (no_layers, TWO, X, "no hidden layers found; .* got: b: combined nu"),
     "linear": (lambda v, x: x @ v["a"], TWO, X, "got: a: makes the logits"),
 }
 
