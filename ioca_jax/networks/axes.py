@@ -63,6 +63,11 @@ class Site(NamedTuple):
 
         return tuple(sorted(range(len(self.parts)), key=key))
 
+    @property
+    def has_examples(self) -> bool:
+        """Whether one part is the examples, so that each row is of one of them."""
+        return [part.role for part in self.parts].count("example") == 1
+
     def sizes(self, role: str) -> tuple[int, ...]:
         """The sizes of the parts of one role, in order."""
         parts = [self.parts[axis] for axis in self.order]

@@ -27,6 +27,9 @@ _IN_PLACE = frozenset(
 )
 _CLOSED = frozenset(["call_exported", "ffi_call", "io_callback", "pure_callback"])
 _LOOKUPS = frozenset(["dynamic_slice", "gather"])
+UNASSIGNED = (
+    "rows cannot be assigned to examples; write apply for one example and jax.vmap it"
+)
 _SHOWN = 2  # names in a line of the table, if more share its reason
 
 
@@ -190,7 +193,7 @@ def _reason(program: Program, equation: Equation) -> str:
 
 
 def _is_multiplied(program: Program, number: int) -> bool:
-    """Whether a value is, as it is, a product's operand beside one that depends on x."""
+    """Whether a value is multiplied, as it is, with another that depends on x."""
     shape = program.values[number].shape
     axes = tuple((Part("position", size, (i,)),) for i, size in enumerate(shape))
     values = follow(program, number, axes)

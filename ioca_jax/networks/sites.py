@@ -13,13 +13,14 @@ the examples (attention) are no layers, nor are tables that are looked up.
 import fnmatch
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from jax.extend.core import primitives
 
 from ioca_jax.networks.axes import Axes, Part, Site, make_site, with_role
 from ioca_jax.networks.exclusions import (
+    UNASSIGNED,
     held_arrays,
     makes_logits,
     variables_elsewhere,
@@ -51,6 +52,15 @@ class Found(NamedTuple):
     layers: list[Site]
     others: list[Site]
     unreachable: list[str]
+
+    def without(self, names: Collection[str]) -> "Found":
+        """Without sites whose rows turned out not to be the examples'."""
+        layers, others = (
+            [site for site in sites if site.layer.name not in names]
+            for sites in (self.layers, self.others)
+        )
+        notes = [f"{name}: {UNASSIGNED}" for name in names]
+        return Found(layers, others, notes + self.unreachable)
 
 
 def find_sites(traces: Traces) -> Found:
@@ -84,10 +94,14 @@ def find_sites(traces: Traces) -> Found:
             notes.append(f"{name}: makes the logits")
         elif not is_float(program, number):
             notes.append(f"{name}: of integers, which no clamp replaces")
+        elif not site.has_examples:
+            notes.append(f"{name}: {UNASSIGNED}")
         else:
             layers.append(site)
     others = inputs + _named_sites(traces, followed)
-    others = [site for site in others if is_float(program, site.number)]
+    others = [
+        site for site in others if is_float(program, site.number) and site.has_examples
+    ]
     notes += held_arrays(program) + variables_elsewhere(program, own)
     return Found(layers, others, notes)
 
@@ -118,9 +132,9 @@ def choose_sites(found: Found, patterns: Sequence[str] | None) -> list[Site]:
                 and name.endswith(":input") == pattern.endswith(":input")
             ]
             if not matches:
-                raise ValueError(
-                    f"layers: {pattern!r} matches none of {', '.join(known)}"
-                )
+                notes = [n for n in found.unreachable if n.startswith(f"{pattern}: ")]
+                known = "; ".join([", ".join(known), *notes])
+                raise ValueError(f"layers: {pattern!r} matches none of {known}")
             chosen += [site for site in matches if site not in chosen]
     chosen = sorted(chosen, key=lambda site: site.number)
     for one, other in zip(chosen, chosen[1:], strict=False):

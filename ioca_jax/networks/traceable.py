@@ -1,18 +1,20 @@
 """What can be traced as a network: a function of variables and examples, at inference.
 
-Whatever else is given is refused in one line. A network in training mode is found
-twice: from its equations (it draws random numbers, or computes something that is one
-for all examples), and from its figures (one example changes another's logits).
+Whatever else is given is refused in one line. A function that draws random numbers is
+found from its equations. Whether examples are independent is tried on given ones:
+others are replaced, left out and put elsewhere, and no example's logits may change.
 """
 
 import inspect
-from collections.abc import Callable
-from typing import Any
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import primitives
+from jax.extend.core import Jaxpr, Literal, primitives
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
@@ -23,7 +25,6 @@ from ioca_jax.networks.jaxprs import (
     named_leaves,
     trace_program,
 )
-from ioca_jax.networks.walks import Traces
 
 _DRAWS = frozenset(
     [
@@ -35,11 +36,19 @@ _DRAWS = frozenset(
     ]
 )
 _REMEDY = "switch dropout and batch norm to inference"
-_REMEDIES = (
-    "switch batch norm to inference, and keep examples the leading axis (merge N and T "
-    "as [N * T, ...], vmap over T inside of N)"
+_MIXED = (
+    "apply: mixes examples: the logits of an example change with the others; switch "
+    "batch norm to inference, and make what belongs together, such as the nodes of a "
+    "graph, one example (jax.vmap over graphs)"
+)
+_PLACED = (
+    "apply: the logits of an example change with its place among the examples; let "
+    "apply compute them from the example alone, without its index in the batch"
 )
 _TOLERANCE = 1e-3  # of the greatest number; what one example does to another is larger
+_ROUNDING = 16  # times what a change of all last digits does: sums in another order
+_MOST_NUMBERS = 2**20  # in the widest value of the examples that are tried
+_MOST, _FEWEST = 2**11, 4  # examples that are tried
 
 
 def checked_arguments(
@@ -149,60 +158,181 @@ def check_same_equations(one: Program, other: Program, sizes: tuple[int, int]) -
         )
 
 
-def check_equations(traces: Traces) -> None:
-    """Refuses equations that draw random numbers or serve all examples at once.
+def check_equations(program: Program) -> None:
+    """Refuses equations that draw random numbers.
 
     Args:
-        traces: the function.
+        program: the function.
 
     Raises:
         ValueError: such an equation.
     """
-    check_same_equations(traces.first, traces.second, traces.sizes)
-    for equation in traces.first.equations:
+    for equation in program.equations:
         inner = inner_jaxprs(equation.params)
         if equation.primitive in _DRAWS or any(holds(j, _DRAWS) for j in inner):
             raise ValueError(
                 f"apply: draws random numbers ({equation.name}); {_REMEDY}"
             )
-        # What a loop carries may be the same for all examples, such as a counter.
-        if equation.name in ("scan", "while", "cond"):
-            continue
-        for number in equation.outputs:
-            value = traces.first.values[number]
-            if value.on_x and len(traces.differing(number)) != 1:
-                raise ValueError(
-                    f"apply: mixes examples ({equation.name}), so that one changes the "
-                    f"logits of others; {_REMEDIES}"
-                )
 
 
-def check_figures(run: Callable, variables: Any, example: Array) -> None:
-    """Refuses probabilities, and examples that change what another one yields.
+def uses_count(one: Program, other: Program) -> bool:
+    """Whether programs of one function for two numbers of examples compute with them.
+
+    Then they differ by other numbers than sizes of arrays, such as that of ``1 / N``.
+    """
+    pairs = itertools.zip_longest(*map(_numbers, (one, other)))
+    return not all(a is b or np.array_equal(a, b) for a, b in pairs)
+
+
+def _numbers(program: Program) -> Iterator[Any]:
+    """The numbers that a program computes with besides its inputs."""
+    yield from program.constants.values()
+    for equation in program.equations:
+        yield from (atom.val for atom in equation.inputs if isinstance(atom, Literal))
+        for jaxpr in inner_jaxprs(equation.params):
+            yield from _literals(jaxpr)
+
+
+def _literals(jaxpr: Jaxpr) -> Iterator[Any]:
+    for eqn in jaxpr.eqns:
+        yield from (atom.val for atom in eqn.invars if isinstance(atom, Literal))
+        for inner in inner_jaxprs(eqn.params):
+            yield from _literals(inner)
+
+
+def some_examples(x: ArrayLike, widest: int) -> np.ndarray:
+    """Examples to try a network on: some of the given, others made if there are few.
+
+    Args:
+        x: [N, ...] examples.
+        widest: the numbers in one example's widest value.
+
+    Returns:
+        [n, ...], 4 or more.
+    """
+    most = min(max(_MOST_NUMBERS // widest, _FEWEST), _MOST)
+    x = np.asarray(jnp.asarray(x[:most]))  # type: ignore[index]
+    turned = np.roll(x, 1, axis=-1) if x.ndim > 1 else x
+    made = [x, _changed(x), turned, _changed(turned)]
+    return np.concatenate(made)[: max(len(x), _FEWEST)]
+
+
+def _changed(x: np.ndarray) -> np.ndarray:
+    return np.where(x == 0, 1, 0).astype(x.dtype)
+
+
+class _Trial(NamedTuple):
+    """Examples, some of which must yield what they yield among the given ones."""
+
+    x: np.ndarray
+    rows: np.ndarray  # of x
+    same: np.ndarray  # the given examples that these are
+    error: str  # if they do not
+    is_exact: bool  # the same sums in the same order
+
+
+def _kept(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Which examples are kept in which trial, [trials, count].
+
+    Each example is kept in another half of the trials, so that for any two of them
+    there is a trial in which the first is kept and the second is replaced.
+    """
+    trials = next(m for m in itertools.count(2) if math.comb(m, m // 2) >= count)
+    halves = list(itertools.combinations(range(trials), trials // 2))
+    kept = np.zeros((trials, count), bool)
+    for row, half in enumerate(rng.permutation(halves)[:count]):
+        kept[half, row] = True
+    return kept
+
+
+def _trials(x: np.ndarray, counts: Sequence[int]) -> Iterator[_Trial]:
+    count, rng = len(x), np.random.default_rng(0)
+    rows = np.arange(count)
+    for kept in _kept(count, rng):
+        other = x[rng.permutation(count)]
+        alike = (other == x).reshape(count, -1).all(axis=1)
+        other[alike] = _changed(x[alike])
+        other[kept] = x[kept]
+        yield _Trial(other, rows[kept], rows[kept], _MIXED, True)
+    for few in counts:
+        yield _Trial(x[:few], rows[:few], rows[:few], _MIXED, False)
+    for order in (rows[::-1], rng.permutation(count)):
+        yield _Trial(x[order], rows, order, _PLACED, False)
+
+
+def check_figures(
+    run: Callable,
+    variables: Any,
+    x: np.ndarray,
+    layers: Sequence[slice],
+    counts: Sequence[int],
+) -> list[bool]:
+    """Refuses probabilities, and logits of an example that others have a part in.
 
     Args:
         run: takes variables and examples; returns logits and activations.
         variables: its variables.
-        example: [1, ...], one example.
+        x: [n, ...] examples.
+        layers: where each layer lies on the axis of the neurons.
+        counts: numbers of examples; the first so many of ``x`` are also run alone.
+
+    Returns:
+        For each layer whether its activations of an example are computed from it.
 
     Raises:
         ValueError: such a function.
     """
-    other = jnp.where(example == 0, 1, 0).astype(example.dtype)
     run = jax.jit(run)
-    alike = run(variables, jnp.concatenate([example, example]))
-    mixed = run(variables, jnp.concatenate([other, example]))
-    for what, one, two in zip(("logits", "activations"), alike, mixed, strict=True):
-        one, two = (np.asarray(array[1], np.float64) for array in (one, two))
-        scale = np.max(np.abs(one), initial=0, where=np.isfinite(one))
-        close = np.isclose(one, two, rtol=0, atol=_TOLERANCE * scale, equal_nan=True)
-        if not close.all():
-            raise ValueError(
-                f"apply: the {what} of an example change with the others; {_REMEDIES}"
-            )
-    logits = np.concatenate([alike[0], mixed[0]]).astype(np.float64)
+    variables = jax.tree.map(jnp.asarray, variables)
+
+    def parts(variables: Any, x: ArrayLike) -> list[np.ndarray]:
+        logits, neurons = (np.asarray(a, np.float64) for a in run(variables, x))
+        return [logits, *(neurons[:, layer] for layer in layers)]
+
+    expected = parts(variables, x)
+    logits, rounded = expected[0], None
     if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=_TOLERANCE):
         raise ValueError(
             "apply: expected logits, got probabilities, which sum to 1; return the "
             "logits, or jnp.log of the probabilities"
         )
+    own = [True] * len(expected)
+    for trial in _trials(x, counts):
+        found = parts(variables, trial.x)
+        for index, (one, two) in enumerate(zip(expected, found, strict=True)):
+            one, two = one[trial.same], two[trial.rows]
+            allowed = _TOLERANCE * _greatest(expected[index])
+            if _is_close(one, two, allowed):
+                continue
+            if not trial.is_exact:
+                rounded = rounded or parts(
+                    *_last_digits_changed((variables, jnp.asarray(x)))
+                )
+                change = _greatest(rounded[index] - expected[index])
+                if _is_close(one, two, max(allowed, _ROUNDING * change)):
+                    continue
+            own[index] = False
+        if not own[0]:
+            raise ValueError(trial.error)
+    return own[1:]
+
+
+def _greatest(array: np.ndarray) -> float:
+    return np.max(np.abs(array), initial=0, where=np.isfinite(array))
+
+
+def _is_close(one: np.ndarray, two: np.ndarray, allowed: float) -> bool:
+    return bool(np.isclose(one, two, rtol=0, atol=allowed, equal_nan=True).all())
+
+
+def _last_digits_changed(arrays: Any) -> Any:
+    """Floating-point numbers a rounding error larger or smaller, in turn."""
+
+    def change(array: Array) -> Array:
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            return array
+        signs = 1 - 2 * (jnp.arange(array.size) % 2).reshape(array.shape)
+        factors = 1 + jnp.finfo(array.dtype).eps * signs.astype(array.dtype)
+        return array * factors.astype(array.dtype)
+
+    return jax.tree.map(change, arrays)

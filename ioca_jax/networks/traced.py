@@ -34,15 +34,17 @@ from ioca_jax.networks.network import (
     slices_of,
     split_by_layer,
 )
-from ioca_jax.networks.sites import choose_sites, find_sites
+from ioca_jax.networks.sites import Found, choose_sites, find_sites
 from ioca_jax.networks.traceable import (
     check_equations,
     check_figures,
     check_same_equations,
     checked_arguments,
+    some_examples,
     trace_logits,
+    uses_count,
 )
-from ioca_jax.networks.walks import Traces, comes_of_sigmoid
+from ioca_jax.networks.walks import comes_of_sigmoid, place_examples
 
 _SIZES = (2, 3)  # numbers of examples that a function is first traced with
 
@@ -60,8 +62,8 @@ def trace_network(
         apply: a function ``apply(variables, x) -> logits [N, C]``, at inference: no
             dropout, running statistics in batch norm.
         variables: pytree of arrays, the variables of one network.
-        x: [N, ...] some examples. Their values are not used but to see that examples
-            do not influence each other.
+        x: [N, ...] some examples. Their values are not used but to see, on the first
+            of them, that examples do not influence each other.
         layers: names or glob patterns of what to measure and ablate: layers as
             ``print(network)`` lists them, ``NAME:input`` for a layer's input (attention
             heads are the input of the output projection), names given by
@@ -93,30 +95,40 @@ def trace_network(
         raise ValueError(f"pool: expected one of {', '.join(POOLS)}, got {pool!r}")
     shapes, example = checked_arguments(apply, variables, x)
     first, second = (trace_logits(apply, shapes, example, size) for size in _SIZES)
-    traces = Traces(first, second, _SIZES)
-    check_equations(traces)
-    found = find_sites(traces)
+    check_same_equations(first, second, _SIZES)
+    check_equations(first)
+    found = find_sites(place_examples(first, second, _SIZES))
     patterns = [layers] if isinstance(layers, str) else layers
-    sites = choose_sites(found, patterns)
-    if not sites:
-        reached = "; ".join(grouped(found.unreachable)) or "none at all"
-        raise ValueError(
-            "apply: no hidden layers found; expected products of the examples with "
-            f"weights from variables, got: {reached}"
+
+    def with_sites(found: Found) -> TracedNetwork:
+        sites = choose_sites(found, patterns)
+        if not sites:
+            reached = "; ".join(grouped(found.unreachable)) or "none at all"
+            raise ValueError(
+                "apply: no hidden layers found; expected products of the examples with "
+                f"weights from variables, got: {reached}"
+            )
+        return TracedNetwork(
+            layers=tuple(site.layer for site in sites),
+            num_classes=first.values[first.output].shape[1],
+            pool=pool,
+            unreachable=tuple(found.unreachable),
+            _function=apply,
+            _sites=tuple(sites),
+            _variables=shapes,
+            _example=example,
+            _programs={_SIZES[0]: first},
         )
-    network = TracedNetwork(
-        layers=tuple(site.layer for site in sites),
-        num_classes=first.values[first.output].shape[1],
-        pool=pool,
-        unreachable=tuple(found.unreachable),
-        _function=apply,
-        _sites=tuple(sites),
-        _variables=shapes,
-        _example=example,
-        _programs={_SIZES[0]: first},
-    )
-    check_figures(network.apply, variables, jnp.asarray(x)[:1])
-    return network
+
+    network = with_sites(found)
+    examples = some_examples(x, network.widest)
+    is_counted = uses_count(first, network._program(len(examples)))
+    counts = (*_SIZES, len(examples) // 2) if is_counted else ()
+    run, parts = network.apply, network.layer_slices
+    own = check_figures(run, variables, examples, parts, counts)
+    pairs = zip(network.layers, own, strict=True)
+    mixed = [layer.name for layer, is_own in pairs if not is_own]
+    return with_sites(found.without(mixed)) if mixed else network
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

@@ -3,9 +3,11 @@
 A product's result is followed through elementwise equations, reshapes and transposes
 for as long as nothing else that depends on the examples enters. The axis of the
 examples is the one whose size differs between two traces with different numbers of
-examples.
+examples. Where that axis holds positions too, reshapes show which of the two is outer.
 """
 
+import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -42,11 +44,14 @@ class Traces(NamedTuple):
         first: the program for ``sizes[0]`` examples.
         second: the same equations for ``sizes[1]`` examples.
         sizes: the two numbers of examples.
+        outer: for each value whose examples have an axis, the number of positions
+            that are counted before the examples on that axis: T for rows [T * N].
     """
 
     first: Program
     second: Program
     sizes: tuple[int, int]
+    outer: Mapping[int, int]
 
     def differing(self, number: int) -> list[int]:
         """The axes of a value whose size depends on the number of examples."""
@@ -57,14 +62,64 @@ class Traces(NamedTuple):
 
     def axes(self, number: int) -> Axes:
         """A value's axes: all but the examples' are positions."""
-        differing, result = self.differing(number), []
+        examples = self.differing(number) if number in self.outer else []
+        result = []
         for axis, size in enumerate(self.first.values[number].shape):
             parts = [Part("position", size, (axis,))]
-            if axis in differing:
-                repeats = Part("position", size // self.sizes[0], (axis,))
-                parts = [Part("example", self.sizes[0], ()), repeats]
+            if axis in examples:
+                before, count = self.outer[number], self.sizes[0]
+                parts = [
+                    Part("position", before, (axis, 0)),
+                    Part("example", count, ()),
+                    Part("position", size // (before * count), (axis, 1)),
+                ]
             result.append(tuple(part for part in parts if part.size > 1))
         return tuple(result)
+
+
+def place_examples(first: Program, second: Program, sizes: tuple[int, int]) -> Traces:
+    """Finds where the examples are on the axes of all values.
+
+    Args:
+        first: a program for ``sizes[0]`` examples.
+        second: the same equations for ``sizes[1]`` examples.
+        sizes: two numbers of examples.
+
+    Returns:
+        Both programs, and the places of the examples.
+    """
+    outer = {first.x: 1}
+    traces = Traces(first, second, sizes, outer)
+    for equation in first.equations:
+        for number in equation.outputs:
+            before = _positions_before(traces, equation, number)
+            if before:
+                outer[number] = before
+    return traces
+
+
+def _positions_before(traces: Traces, equation: Equation, number: int) -> int | None:
+    """Positions counted before the examples on their axis; None without such an axis.
+
+    An equation that is no reshape neither merges axes nor splits them.
+    """
+    differing, value = traces.differing(number), traces.first.values[number]
+    if not value.on_x or len(differing) != 1:
+        return None
+    (axis,), shape = differing, value.shape
+    repeats, rest = divmod(shape[axis], traces.sizes[0])
+    if rest or traces.second.values[number].shape[axis] != repeats * traces.sizes[1]:
+        return None
+    for source in filter(traces.outer.__contains__, equation.numbers):
+        (theirs,) = traces.differing(source)
+        other = traces.first.values[source].shape
+        if equation.name == "reshape":
+            rows = math.prod(other[:theirs]) * traces.outer[source]
+            before, rest = divmod(rows, math.prod(shape[:axis]))
+            return None if rest or not before or repeats % before else before
+        if other[theirs] == shape[axis]:
+            return traces.outer[source]
+    return 1  # the usual place, which the figures confirm or not
 
 
 class Product(NamedTuple):

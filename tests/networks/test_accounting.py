@@ -1,4 +1,4 @@
-"""Every variable that the logits depend on is in a layer, or is listed with a reason."""
+"""Every variable that the logits depend on is in a layer or listed with a reason."""
 
 from typing import Any
 
@@ -129,12 +129,13 @@ SMALL: dict[str, Any] = {
 }
 
 
-def perturbed(variables: Any, name: str, by: float = 0.37) -> Any:
+def perturbed(variables: Any, name: str) -> Any:
     """Variables of which one leaf is another."""
 
     def change(path, leaf):
         path = jax.tree_util.keystr(path, simple=True, separator="/")
-        return leaf + by if path == name else leaf
+        noise = 0.3 * jnp.sin(1 + jnp.arange(leaf.size)).reshape(leaf.shape)
+        return leaf + noise if path == name else leaf
 
     return jax.tree_util.tree_map_with_path(change, variables)
 
@@ -211,3 +212,52 @@ def test_many_variables_of_one_reason_are_one_line():
         "  logits: makes the logits",
         f"  norm_0/scale, norm_0/bias and 10 more: {ALONE}",
     ]
+
+
+UNASSIGNED = (
+    "rows cannot be assigned to examples; write apply for one example and jax.vmap it"
+)
+
+
+def dispatch(capacity: int | None, v: Any, x: Any) -> jax.Array:
+    """Examples are put in their expert's rows, in the order in which they come."""
+    h = jax.nn.relu(x @ v["a"])
+    expert = expert_of(h)
+    chosen = jax.nn.one_hot(expert, 3, dtype=jnp.int32)
+    place = (jnp.cumsum(chosen, axis=0) * chosen).sum(axis=1) - 1
+    rows = jnp.zeros((3, capacity or len(x), 6)).at[expert, place].add(h)
+    z = jax.nn.relu(jnp.einsum("ecd,edf->ecf", rows, v["up"]))
+    return jax.nn.relu(z[expert, place] @ v["b"]) @ v["out"]
+
+
+DISPATCHED = {"a": A, "up": UP, "b": weights(7, 7), "out": OUT}
+
+
+@pytest.mark.parametrize("capacity", [None, 8])
+def test_experts_that_rows_are_sent_to_are_listed_and_others_found(capacity):
+    apply = lambda v, x: dispatch(capacity, v, x)  # noqa: E731
+    network = ioca.trace_network(apply, DISPATCHED, X)
+    assert [layer.name for layer in network.layers] == ["a", "b"]
+    assert sorted(network.unreachable) == [LOGITS, f"up: {UNASSIGNED}"]
+    message = f"layers: 'up' matches none of a, b.*; up: {UNASSIGNED}$"
+    with pytest.raises(ValueError, match=message):
+        ioca.trace_network(apply, DISPATCHED, X, ["up"])
+    h = np.maximum(X @ np.asarray(A), 0)
+    experts = np.asarray(UP)[np.argmax(h[:, :3], axis=1)]
+    z = np.maximum(np.einsum("nd,ndf->nf", h, experts), 0)
+    b = np.maximum(z @ np.asarray(DISPATCHED["b"]), 0)
+    found = network.apply(DISPATCHED, X)[1]
+    assert np.allclose(found, np.concatenate([h, b], axis=1), atol=1e-5)
+
+
+def test_the_remedy_for_experts_works():
+    def apply(v, x):
+        return jax.vmap(lambda one: dispatch(1, v, one[None])[0])(x)
+
+    network = ioca.trace_network(apply, DISPATCHED, X)
+    assert [layer.name for layer in network.layers] == ["a", "up", "b"]
+    clamped = {"up": jnp.zeros(21, bool)}, {"up": jnp.full(21, 0.5)}
+    found = network.apply(DISPATCHED, X, ioca.Ablation(*clamped))[0]
+    z = np.full((6, 7), 0.5, np.float32)
+    expected = np.maximum(z @ np.asarray(DISPATCHED["b"]), 0) @ np.asarray(OUT)
+    assert np.allclose(found, expected, atol=1e-5)

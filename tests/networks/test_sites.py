@@ -466,18 +466,22 @@ def in_training(**fields):
     return apply, variables
 
 
+MIXED = "mixes examples: the logits of an example change with the others; switch batch"
 TRAINING = {
-    "dropout": (*in_training(dropout=0.5), "draws random numbers"),
-    "batch norm": (*in_training(norm=True), r"mixes examples \(reduce_sum\)"),
+    "dropout": (
+        *in_training(dropout=0.5),
+        r"draws random numbers \(\w+\); switch dropout and batch norm to inference$",
+    ),
+    "batch norm": (*in_training(norm=True), MIXED),
     "flip": (
         lambda v, x: two_layers(v, x + jnp.flip(x, axis=0)),
         TWO,
-        "the logits of an example change with the others",
+        MIXED,
     ),
     "similarity": (
         lambda v, x: two_layers(v, jax.nn.softmax(x @ x.T) @ x),
         TWO,
-        r"mixes examples \(dot_general\)",
+        MIXED,
     ),
 }
 
@@ -485,24 +489,8 @@ TRAINING = {
 @pytest.mark.parametrize("case", TRAINING)
 def test_training_mode_is_refused(case: str):
     apply, variables, message = TRAINING[case]
-    with pytest.raises(ValueError, match=f"apply: .*{message}") as caught:
+    with pytest.raises(ValueError, match=f"^apply: {message}"):
         ioca.trace_network(apply, variables, X)
-    remedy = "dropout and " if case == "dropout" else ""
-    assert f"switch {remedy}batch norm to inference" in str(caught.value)
-    assert ("keep examples the leading axis" in str(caught.value)) != bool(remedy)
-
-
-def test_examples_behind_tokens_on_one_axis_are_refused():
-    """Tokens first, then examples: rows of one example are not one after another."""
-
-    def apply(v, x):
-        hidden = jnp.tanh(jnp.swapaxes(x, 0, 1).reshape(-1, 5) @ v["a"])
-        hidden = checkpoint_name(hidden, "rows").reshape(x.shape[1], -1, 7)
-        return hidden.mean(axis=0) @ v["out"]
-
-    variables = {"a": weights(5, 7), "out": weights(7, 3)}
-    with pytest.raises(ValueError, match="activations of an example change"):
-        ioca.trace_network(apply, variables, SEQUENCES)
 
 
 class ResNet18(linen.Module):
@@ -620,10 +608,11 @@ def test_an_order_of_contraction_that_depends_on_the_number_of_examples_is_refus
         return jax.nn.relu(inner) @ v["out"]
 
     x = np.ones((1000, 50), np.float32)
-    network = ioca.trace_network(apply, variables, x)
     message = r"others for 2 than for 1000; .* fixed order \(optimize=\[\(0, 1\), "
     with pytest.raises(ValueError, match=message) as caught:
-        network.apply(variables, x)
+        ioca.trace_network(apply, variables, x)
+    with pytest.raises(ValueError, match=message):
+        ioca.trace_network(apply, variables, x[:4]).apply(variables, x)
     assert "\n" not in str(caught.value)
     fixed = lambda v, x: apply(v, x, optimize=[(0, 1), (0, 1)])  # noqa: E731
     network = ioca.trace_network(fixed, variables, x)
