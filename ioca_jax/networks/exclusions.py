@@ -232,9 +232,9 @@ def grouped(notes: Sequence[str]) -> list[str]:
         names.setdefault(reason, []).append(name)
     result = []
     for reason, group in names.items():
-        shown = ", ".join(group[:_SHOWN])
-        rest = len(group) - _SHOWN
-        result.append(f"{shown}{f' and {rest} more' if rest > 0 else ''}: {reason}")
+        shown = len(group) if len(group) <= _SHOWN + 1 else _SHOWN
+        more = f" and {len(group) - shown} more" if len(group) > shown else ""
+        result.append(f"{', '.join(group[:shown])}{more}: {reason}")
     return result
 
 

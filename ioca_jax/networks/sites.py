@@ -21,6 +21,7 @@ from jax.extend.core import primitives
 from ioca_jax.networks.axes import Axes, Part, Site, make_site, with_role
 from ioca_jax.networks.exclusions import (
     UNASSIGNED,
+    grouped,
     held_arrays,
     makes_logits,
     variables_elsewhere,
@@ -118,7 +119,8 @@ def choose_sites(found: Found, patterns: Sequence[str] | None) -> list[Site]:
         Sites, ordered by the numbers of their values, each after those it depends on.
 
     Raises:
-        ValueError: a pattern that matches nothing, or two names of one value.
+        ValueError: no layers, a pattern that matches nothing, or two names of one
+            value.
     """
     chosen = found.layers
     if patterns is not None:
@@ -136,6 +138,12 @@ def choose_sites(found: Found, patterns: Sequence[str] | None) -> list[Site]:
                 known = "; ".join([", ".join(known), *notes])
                 raise ValueError(f"layers: {pattern!r} matches none of {known}")
             chosen += [site for site in matches if site not in chosen]
+    if not chosen:
+        reached = "; ".join(grouped(found.unreachable)) or "none at all"
+        raise ValueError(
+            "apply: no hidden layers found; expected products of the examples with "
+            f"weights from variables, got: {reached}"
+        )
     chosen = sorted(chosen, key=lambda site: site.number)
     for one, other in zip(chosen, chosen[1:], strict=False):
         if one.number == other.number:

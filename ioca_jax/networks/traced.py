@@ -102,12 +102,6 @@ def trace_network(
 
     def with_sites(found: Found) -> TracedNetwork:
         sites = choose_sites(found, patterns)
-        if not sites:
-            reached = "; ".join(grouped(found.unreachable)) or "none at all"
-            raise ValueError(
-                "apply: no hidden layers found; expected products of the examples with "
-                f"weights from variables, got: {reached}"
-            )
         return TracedNetwork(
             layers=tuple(site.layer for site in sites),
             num_classes=first.values[first.output].shape[1],
@@ -121,14 +115,19 @@ def trace_network(
         )
 
     network = with_sites(found)
+    unassigned = _try_examples(network, variables, x)
+    return with_sites(found.without(unassigned)) if unassigned else network
+
+
+def _try_examples(network: "TracedNetwork", variables: Any, x: ArrayLike) -> list[str]:
+    """Layers whose activations of an example depend on others; logits may not."""
     examples = some_examples(x, network.widest)
-    is_counted = uses_count(first, network._program(len(examples)))
-    counts = (*_SIZES, len(examples) // 2) if is_counted else ()
+    first, other = (network._program(size) for size in (_SIZES[0], len(examples)))
+    counts = (*_SIZES, len(examples) // 2) if uses_count(first, other) else ()
     run, parts = network.apply, network.layer_slices
     own = check_figures(run, variables, examples, parts, counts)
     pairs = zip(network.layers, own, strict=True)
-    mixed = [layer.name for layer, is_own in pairs if not is_own]
-    return with_sites(found.without(mixed)) if mixed else network
+    return [layer.name for layer, is_own in pairs if not is_own]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -143,7 +142,8 @@ class TracedNetwork:
         layers: in the order in which the network runs.
         num_classes: C.
         pool: how positions become one number.
-        unreachable: what is no layer and why.
+        unreachable: products and variables that are part of no layer and why, a line
+            each; ``print`` puts those of one reason on one line.
     """
 
     layers: tuple[Layer, ...]
