@@ -1,7 +1,6 @@
 """Whether examples are independent, and on which axis of a value they are."""
 
 import re
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -105,13 +104,14 @@ def test_a_graph_as_one_example_is_a_network():
 
 
 def quantized(v, x):
-    code = jnp.round(jax.nn.relu(x @ v["a"]) * 40) / 40
+    scaled = x * len(x) / len(x)  # other last digits for another number of examples
+    code = jnp.round(jax.nn.relu(scaled @ v["a"]) * 40) / 40
     return jnp.sign(jax.nn.relu(code @ v["b"]) - 0.2) @ v["out"]
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_rounding_is_not_taken_for_other_examples(dtype: Any):
-    """Sums in another order can change codes, and bfloat16 in its third digit."""
+def test_rounding_is_not_taken_for_other_examples():
+    """The last digit of a bfloat16 is its third, and a code changes with it."""
+    dtype = jnp.bfloat16
     variables = {"a": weights(64, 64), "b": weights(64, 64), "out": weights(64, 3)}
     variables = jax.tree.map(lambda leaf: leaf.astype(dtype), variables)
     x = jnp.asarray(RNG.normal(size=(2000, 64)), dtype)
