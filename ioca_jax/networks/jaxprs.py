@@ -1,26 +1,20 @@
 """A function's jaxpr as one flat list of equations that can be run in parts.
 
-A jaxpr nests: ``jit``, ``remat`` and functions with derivatives of their own are calls
-of inner jaxprs, a loop over stacked layers is a ``scan``. Here calls are inlined, a
-scan over stacked weights is unrolled, and every value has a number of its own, even
-where one jaxpr is called twice. A function with a derivative of its own that holds no
-product (``relu``) stays one equation, so that its derivative stays as it was.
+A jaxpr nests; ``inlining`` makes it flat. Here are the equations, what is known of
+their values, and how some of them are run.
 
 Only JAX's public interface is used: ``jax.make_jaxpr`` and ``jax.extend.core``.
 """
 
 import dataclasses
 import functools
-import posixpath
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, primitives
+from jax.extend.core import ClosedJaxpr, Jaxpr, Primitive, primitives
 
-MAX_UNROLLED = 64  # iterations of a scan over stacked layers
 PRODUCTS = frozenset({primitives.dot_general_p, primitives.conv_general_dilated_p})
 
 CUSTOM = frozenset({primitives.custom_jvp_call_p, primitives.custom_vjp_call_p})
@@ -189,44 +183,6 @@ def evaluate(
             values.pop(number, None)
 
 
-def trace_program(apply: Callable, variables: Any, x: Any) -> tuple[Program, Any]:
-    """Traces a function of variables and examples.
-
-    Products whose precision the function leaves open are in float32 (``highest``)
-    unless ``jax_default_matmul_precision`` is set.
-
-    Args:
-        apply: the function; its output's first leaf is the program's output.
-        variables: pytree of shapes and types.
-        x: shape and type of the examples.
-
-    Returns:
-        The program, and the shapes of what the function returns.
-    """
-    config: Any = jax.config
-    precision = config.jax_default_matmul_precision or "highest"
-    with jax.default_matmul_precision(precision):
-        closed, shapes = jax.make_jaxpr(apply, return_shape=True)(variables, x)
-    builder = _Builder()
-    inputs = [
-        builder.new(Value(tuple(leaf.shape), leaf.dtype, path=path))
-        for path, leaf in named_leaves(variables)
-    ]
-    inputs.append(builder.new(Value(tuple(x.shape), x.dtype, on_x=True)))
-    outputs = builder.inline(closed.jaxpr, closed.consts, inputs)
-    output = builder.number(outputs[0]) if outputs else inputs[-1]
-    program = Program(
-        tuple(builder.equations),
-        tuple(builder.values),
-        builder.constants,
-        inputs[-1],
-        output,
-    )
-    needed = program.schedule([output], [])
-    equations = tuple(equation for equation, _ in needed)
-    return dataclasses.replace(program, equations=equations), shapes
-
-
 def is_affine(program: Program, number: int) -> bool:
     """Whether a program's output is an affine function of one of its values.
 
@@ -303,157 +259,4 @@ def holds(jaxpr: Jaxpr, wanted: Iterable[Primitive]) -> bool:
         eqn.primitive in wanted
         or any(holds(inner, wanted) for inner in inner_jaxprs(eqn.params))
         for eqn in jaxpr.eqns
-    )
-
-
-def _called(eqn: JaxprEqn) -> Any:
-    """The jaxpr that an equation calls and that is to be inlined, or None."""
-    if eqn.primitive not in CALLS:
-        return None
-    called: Any = eqn.params.get("call_jaxpr", eqn.params.get("jaxpr"))
-    found = PRODUCTS | {primitives.name_p}
-    if eqn.primitive in CUSTOM and not holds(getattr(called, "jaxpr", called), found):
-        return None
-    return called
-
-
-class _Builder:
-    """Collects equations and numbers their values."""
-
-    def __init__(self):
-        self.equations: list[Equation] = []
-        self.values: list[Value] = []
-        self.constants: dict[int, Any] = {}
-
-    def new(self, value: Value) -> int:
-        """A new number for a value."""
-        self.values.append(value)
-        return len(self.values) - 1
-
-    def number(self, item: Any) -> int:
-        """The number of a value; a literal becomes a constant."""
-        return item if isinstance(item, int) else self.constant(item, item.val)
-
-    def constant(self, atom: Any, array: Any) -> int:
-        """The number of a new constant."""
-        number = self.new(Value(shape_of(atom), atom.aval.dtype))
-        self.constants[number] = array
-        return number
-
-    def inline(self, jaxpr: Jaxpr, consts: Sequence, inputs: Sequence) -> list:
-        """Adds a jaxpr's equations; returns its outputs, numbers or literals."""
-        numbers = map(self.constant, jaxpr.constvars, consts)
-        known: dict[Any, Any] = dict(zip(jaxpr.constvars, numbers, strict=True))
-        known |= dict(zip(jaxpr.invars, inputs, strict=True))
-
-        def read(atom):
-            return atom if isinstance(atom, Literal) else known[atom]
-
-        for eqn in jaxpr.eqns:
-            outputs = self.add(eqn, [read(atom) for atom in eqn.invars])
-            known |= dict(zip(eqn.outvars, outputs, strict=True))
-        return [read(atom) for atom in jaxpr.outvars]
-
-    def add(self, eqn: JaxprEqn, inputs: list) -> list:
-        """Adds one equation, inlined or unrolled where it can be."""
-        called = _called(eqn)
-        if called is not None:
-            consts = getattr(called, "consts", ())
-            return self.inline(getattr(called, "jaxpr", called), consts, inputs)
-        if eqn.primitive is primitives.scan_p and self._scans_layers(eqn, inputs):
-            return self._unroll(eqn, inputs)
-        return self._append(eqn, inputs)
-
-    def _append(self, eqn: JaxprEqn, inputs: list) -> list[int]:
-        known = [self.values[item] for item in inputs if isinstance(item, int)]
-        on_x = any(value.on_x for value in known)
-        named = [value for value in known if value.path is not None]
-        if eqn.primitive in PRODUCTS and on_x and named:
-            # An operand of its own for every layer: its input can be replaced.
-            inputs = [self._own(item) for item in inputs]
-        path = None
-        if named and not on_x:
-            path = max(named, key=lambda value: np.prod(value.shape, dtype=int)).path
-        outputs = [
-            self.new(Value(shape_of(var), var.aval.dtype, on_x, path))
-            for var in cast(list[Any], eqn.outvars)
-        ]
-        self.equations.append(
-            Equation(eqn.primitive, tuple(inputs), tuple(outputs), eqn.params)
-        )
-        return outputs
-
-    def _own(self, item: Any) -> Any:
-        if not isinstance(item, int) or not self.values[item].on_x:
-            return item
-        own = self.new(self.values[item])
-        self.equations.append(Equation(None, (item,), (own,), {}))
-        return own
-
-    def _scans_layers(self, eqn: JaxprEqn, inputs: list) -> bool:
-        """Whether a scan runs over stacked weights."""
-        if eqn.params["length"] > MAX_UNROLLED:
-            return False
-        stacked = inputs[len(inputs) - _num_scanned(eqn) :]
-        paths = [self.values[item].path for item in stacked if isinstance(item, int)]
-        return any(paths) and holds(eqn.params["jaxpr"].jaxpr, PRODUCTS)
-
-    def _unroll(self, eqn: JaxprEqn, inputs: list) -> list:
-        body, length = eqn.params["jaxpr"], eqn.params["length"]
-        num_scanned = _num_scanned(eqn)
-        num_carry = sum(
-            shape_of(outer) == shape_of(inner)
-            for outer, inner in zip(eqn.outvars, body.jaxpr.outvars, strict=True)
-        )
-        num_consts = len(inputs) - num_carry - num_scanned
-        consts, carry = inputs[:num_consts], inputs[num_consts:-num_scanned]
-        scanned = [self.number(item) for item in inputs[-num_scanned:]]
-        collected: list[list] = [[] for _ in eqn.outvars[num_carry:]]
-        order = range(length)[::-1] if eqn.params["reverse"] else range(length)
-        for index in order:
-            slices = self._slices(scanned, index)
-            outputs = self.inline(body.jaxpr, body.consts, consts + carry + slices)
-            carry = outputs[:num_carry]
-            for slot, output in zip(collected, outputs[num_carry:], strict=True):
-                slot.insert(0 if eqn.params["reverse"] else index, output)
-        return carry + [self._stack(slot) for slot in collected]
-
-    def _slices(self, stacked: list[int], index: int) -> list[int]:
-        """One iteration's slices; their key paths get the iteration's index."""
-        paths = [self.values[number].path for number in stacked]
-        parents = [posixpath.dirname(path) for path in paths if path]
-        common = posixpath.commonpath(parents) if all(parents) and parents else ""
-        outputs = []
-        for number, path in zip(stacked, paths, strict=True):
-            output = self._derive(
-                lambda array: jax.lax.index_in_dim(array, index, keepdims=False), number
-            )
-            if path is not None:
-                rest = path[len(common) + 1 :] if common else path
-                pieces = (common, str(index), rest) if common else (rest, str(index))
-                named = self.values[output]._replace(path="/".join(pieces))
-                self.values[output] = named
-            outputs.append(output)
-        return outputs
-
-    def _stack(self, items: list) -> int:
-        numbers = [self.number(item) for item in items]
-        return self._derive(lambda *arrays: jnp.stack(arrays), *numbers)
-
-    def _derive(self, function: Callable, *numbers: int) -> int:
-        """Adds the equations of a function of values already there."""
-        values = [self.values[number] for number in numbers]
-        closed = jax.make_jaxpr(function)(
-            *(jax.ShapeDtypeStruct(value.shape, value.dtype) for value in values)
-        )
-        return self.inline(closed.jaxpr, closed.consts, numbers)[0]
-
-
-def _num_scanned(eqn: JaxprEqn) -> int:
-    """How many of a scan's inputs are scanned: inside they lack the leading axis."""
-    return sum(
-        shape_of(outer) != shape_of(inner)
-        for outer, inner in zip(
-            eqn.invars, eqn.params["jaxpr"].jaxpr.invars, strict=True
-        )
     )

@@ -18,13 +18,8 @@ from jax.extend.core import Jaxpr, Literal, primitives
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from ioca_jax.networks.jaxprs import (
-    Program,
-    holds,
-    inner_jaxprs,
-    named_leaves,
-    trace_program,
-)
+from ioca_jax.networks.inlining import trace_program
+from ioca_jax.networks.jaxprs import Program, holds, inner_jaxprs, named_leaves
 
 _DRAWS = frozenset(
     [
