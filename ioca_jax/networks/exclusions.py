@@ -19,7 +19,8 @@ from ioca_jax.networks.jaxprs import (
     holds,
     inner_jaxprs,
 )
-from ioca_jax.networks.walks import Product, follow, is_elementwise, weight_dims
+from ioca_jax.networks.steps import is_elementwise_step
+from ioca_jax.networks.walks import Product, follow, weight_dims
 
 # Leave an axis where it is.
 _IN_PLACE = frozenset(
@@ -71,7 +72,7 @@ def _moved(
 ) -> set[int] | None:
     """Where axes of an input are in an equation's result; None if it mixes them."""
     params, shape = equation.params, program.values[number].shape
-    if equation.name in _IN_PLACE or is_elementwise(equation):
+    if equation.name in _IN_PLACE or is_elementwise_step(program, equation):
         return dims
     if equation.name == "transpose":
         return {params["permutation"].index(dim) for dim in dims}
@@ -187,7 +188,7 @@ def _reason(program: Program, equation: Equation) -> str:
         return "looked up by index, not multiplied"
     if equation.name.startswith("ragged_dot"):
         return "multiplied by groups of rows (ragged_dot), not reached"
-    if is_elementwise(equation):
+    if is_elementwise_step(program, equation):
         return "combined number by number with values of no single layer, no product"
     return f"enters by {equation.name}, not as the weights of a product"
 

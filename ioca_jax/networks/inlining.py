@@ -19,18 +19,32 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, primitives
 
+from ioca_jax.networks.dependence import output_sources
 from ioca_jax.networks.jaxprs import (
-    CALLS,
-    CUSTOM,
     PRODUCTS,
     Equation,
     Program,
     Value,
+    all_equations,
+    called_jaxpr,
+    given_name,
     holds,
+    is_scale,
     named_leaves,
     shape_of,
+    shapes_of,
+    split_scan,
+    unclosed,
 )
 
+_CALLS = frozenset(
+    [
+        primitives.jit_p,
+        primitives.remat_p,
+        primitives.closed_call_p,
+        primitives.call_p,
+    ]
+)
 MAX_UNROLLED = 64  # iterations of a scan over stacked layers
 
 
@@ -60,27 +74,43 @@ def trace_program(apply: Callable, variables: Any, x: Any) -> tuple[Program, Any
     inputs.append(builder.new(Value(tuple(x.shape), x.dtype, on_x=True)))
     outputs = builder.inline(closed.jaxpr, closed.consts, inputs)
     output = builder.number(outputs[0]) if outputs else inputs[-1]
-    program = Program(
-        tuple(builder.equations),
-        tuple(builder.values),
-        builder.constants,
-        inputs[-1],
-        output,
-    )
+    program = builder.program(inputs[-1], output)
     needed = program.schedule([output], [])
     equations = tuple(equation for equation, _ in needed)
     return dataclasses.replace(program, equations=equations), shapes
 
 
-def _called(eqn: JaxprEqn) -> Any:
+def flat_body(jaxpr: Any, on_x: Sequence[bool]) -> tuple[Program, list[int], list[int]]:
+    """A jaxpr that an equation holds, as a program of its own.
+
+    Args:
+        jaxpr: closed or not.
+        on_x: for each input, whether it depends on the examples.
+
+    Returns:
+        The program, the numbers of its inputs and those of its outputs.
+    """
+    builder, body = _Builder(), unclosed(jaxpr)
+    inputs = [
+        builder.new(Value(shape_of(var), var.aval.dtype, flag))
+        for var, flag in zip(cast(list[Any], body.invars), on_x, strict=True)
+    ]
+    outputs = builder.inline(body, getattr(jaxpr, "consts", ()), inputs)
+    numbers = [builder.number(output) for output in outputs]
+    return builder.program(-1, -1), inputs, numbers
+
+
+def _inlined(eqn: JaxprEqn) -> Any:
     """The jaxpr that an equation calls and that is to be inlined, or None."""
-    if eqn.primitive not in CALLS:
-        return None
-    called: Any = eqn.params.get("call_jaxpr", eqn.params.get("jaxpr"))
-    found = PRODUCTS | {primitives.name_p}
-    if eqn.primitive in CUSTOM and not holds(getattr(called, "jaxpr", called), found):
-        return None
-    return called
+    called = called_jaxpr(eqn.primitive, eqn.params, shapes_of(eqn))
+    if called is None or eqn.primitive in _CALLS:
+        return called
+    has_sites = any(
+        inner.primitive in PRODUCTS
+        or given_name(inner.primitive, inner.params, shapes_of(inner))
+        for inner in all_equations(unclosed(called))
+    )
+    return called if has_sites else None
 
 
 class _Builder:
@@ -95,6 +125,11 @@ class _Builder:
         """A new number for a value."""
         self.values.append(value)
         return len(self.values) - 1
+
+    def program(self, x: int, output: int) -> Program:
+        """What was collected."""
+        equations, values = tuple(self.equations), tuple(self.values)
+        return Program(equations, values, self.constants, x, output)
 
     def number(self, item: Any) -> int:
         """The number of a value; a literal becomes a constant."""
@@ -122,58 +157,63 @@ class _Builder:
 
     def add(self, eqn: JaxprEqn, inputs: list) -> list:
         """Adds one equation, inlined or unrolled where it can be."""
-        called = _called(eqn)
+        called = _inlined(eqn)
         if called is not None:
-            consts = getattr(called, "consts", ())
-            return self.inline(getattr(called, "jaxpr", called), consts, inputs)
+            return self.inline(unclosed(called), getattr(called, "consts", ()), inputs)
         if eqn.primitive is primitives.scan_p and self._scans_layers(eqn, inputs):
             return self._unroll(eqn, inputs)
         return self._append(eqn, inputs)
 
     def _append(self, eqn: JaxprEqn, inputs: list) -> list[int]:
         known = [self.values[item] for item in inputs if isinstance(item, int)]
-        on_x = any(value.on_x for value in known)
-        named = [value for value in known if value.path is not None]
-        if eqn.primitive in PRODUCTS and on_x and named:
-            # An operand of its own for every layer: its input can be replaced.
+        kind = eqn.primitive, eqn.params, shapes_of(eqn)
+        is_layer = eqn.primitive in PRODUCTS and not is_scale(*kind)
+        if is_layer and any(v.on_x for v in known) and any(v.path for v in known):
+            # Give each layer its own copy of its input, so that replacing that input
+            # affects no other layer.
             inputs = [self._own(item) for item in inputs]
-        path = None
-        if named and not on_x:
-            path = max(named, key=lambda value: np.prod(value.shape, dtype=int)).path
+        sources = tuple(
+            tuple(inputs[p] for p in positions if isinstance(inputs[p], int))
+            for positions in output_sources(eqn)
+        )
         outputs = [
-            self.new(Value(shape_of(var), var.aval.dtype, on_x, path))
-            for var in cast(list[Any], eqn.outvars)
+            self.new(self._result(var, [self.values[number] for number in numbers]))
+            for var, numbers in zip(eqn.outvars, sources, strict=True)
         ]
         self.equations.append(
-            Equation(eqn.primitive, tuple(inputs), tuple(outputs), eqn.params)
+            Equation(eqn.primitive, tuple(inputs), tuple(outputs), eqn.params, sources)
         )
         return outputs
+
+    def _result(self, var: Any, known: Sequence[Value]) -> Value:
+        """An equation's output, from the values that it depends on."""
+        on_x, path = any(value.on_x for value in known), None
+        named = [value for value in known if value.path is not None]
+        if named and not on_x:
+            path = max(named, key=lambda value: np.prod(value.shape, dtype=int)).path
+        return Value(shape_of(var), var.aval.dtype, on_x, path)
 
     def _own(self, item: Any) -> Any:
         if not isinstance(item, int) or not self.values[item].on_x:
             return item
         own = self.new(self.values[item])
-        self.equations.append(Equation(None, (item,), (own,), {}))
+        self.equations.append(Equation(None, (item,), (own,), {}, ((item,),)))
         return own
 
     def _scans_layers(self, eqn: JaxprEqn, inputs: list) -> bool:
         """Whether a scan runs over stacked weights."""
         if eqn.params["length"] > MAX_UNROLLED:
             return False
-        stacked = inputs[len(inputs) - _num_scanned(eqn) :]
+        stacked = inputs[sum(_split(eqn)) :]
         paths = [self.values[item].path for item in stacked if isinstance(item, int)]
         return any(paths) and holds(eqn.params["jaxpr"].jaxpr, PRODUCTS)
 
     def _unroll(self, eqn: JaxprEqn, inputs: list) -> list:
         body, length = eqn.params["jaxpr"], eqn.params["length"]
-        num_scanned = _num_scanned(eqn)
-        num_carry = sum(
-            shape_of(outer) == shape_of(inner)
-            for outer, inner in zip(eqn.outvars, body.jaxpr.outvars, strict=True)
-        )
-        num_consts = len(inputs) - num_carry - num_scanned
-        consts, carry = inputs[:num_consts], inputs[num_consts:-num_scanned]
-        scanned = [self.number(item) for item in inputs[-num_scanned:]]
+        num_consts, num_carry = _split(eqn)
+        first = num_consts + num_carry
+        consts, carry = inputs[:num_consts], inputs[num_consts:first]
+        scanned = [self.number(item) for item in inputs[first:]]
         collected: list[list] = [[] for _ in eqn.outvars[num_carry:]]
         order = range(length)[::-1] if eqn.params["reverse"] else range(length)
         for index in order:
@@ -215,11 +255,5 @@ class _Builder:
         return self.inline(closed.jaxpr, closed.consts, numbers)[0]
 
 
-def _num_scanned(eqn: JaxprEqn) -> int:
-    """How many of a scan's inputs are scanned: inside they lack the leading axis."""
-    return sum(
-        shape_of(outer) != shape_of(inner)
-        for outer, inner in zip(
-            eqn.invars, eqn.params["jaxpr"].jaxpr.invars, strict=True
-        )
-    )
+def _split(eqn: JaxprEqn) -> tuple[int, int]:
+    return split_scan(unclosed(eqn.params["jaxpr"]), shapes_of(eqn))

@@ -8,31 +8,39 @@ Only JAX's public interface is used: ``jax.make_jaxpr`` and ``jax.extend.core``.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import itertools
+import math
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr, Primitive, primitives
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive, primitives
 
 PRODUCTS = frozenset({primitives.dot_general_p, primitives.conv_general_dilated_p})
 
-CUSTOM = frozenset({primitives.custom_jvp_call_p, primitives.custom_vjp_call_p})
-CALLS = CUSTOM | {
-    primitives.jit_p,
-    primitives.remat_p,
-    primitives.closed_call_p,
-    primitives.call_p,
-}
+LOOPS = frozenset({primitives.scan_p, primitives.while_p, primitives.cond_p})
+# Hand each of their inputs on as the output at the same position.
+PAIRED = frozenset(["device_put", "optimization_barrier"])
 # fmt: off
 RESHAPING = frozenset(["reshape", "squeeze", "broadcast_in_dim"])
+MARKS = frozenset([
+    "convert_element_type", "copy", "copy_p", "name", "same", "sharding_constraint",
+    "transpose",
+])
 # Linear in all of their inputs together.
-_LINEAR = RESHAPING | {
-    "add", "add_any", "concatenate", "convert_element_type", "copy", "copy_p",
-    "cumsum", "name", "neg", "pad", "reduce_sum", "reduce_window_sum", "rev", "same",
-    "slice", "split", "stack", "stop_gradient", "sub", "transpose",
+_LINEAR = RESHAPING | PAIRED | MARKS | {
+    "add", "add_any", "concatenate", "conj", "cumsum", "imag", "neg", "pad", "real",
+    "reduce_sum", "reduce_window_sum", "rev", "slice", "split", "stack",
+    "stop_gradient", "sub",
 }
 # fmt: on
+
+
+# Of the inputs of an equation, and of its outputs.
+Shapes = tuple[Sequence[tuple[int, ...]], Sequence[tuple[int, ...]]]
 
 
 class Value(NamedTuple):
@@ -60,12 +68,14 @@ class Equation(NamedTuple):
         inputs: numbers of values, or literals.
         outputs: numbers of values.
         params: of the primitive.
+        sources: for each output, the numbers of the values that it depends on.
     """
 
     primitive: Primitive | None
     inputs: tuple[Any, ...]
     outputs: tuple[int, ...]
     params: Mapping[str, Any]
+    sources: tuple[tuple[int, ...], ...]
 
     @property
     def name(self) -> str:
@@ -119,6 +129,22 @@ class Program:
         """The equation that computes a value; None for variables and examples."""
         index = self.producer.get(number)
         return None if index is None else self.equations[index]
+
+    def sources_of(self, number: int) -> tuple[int, ...]:
+        """The inputs of its equation that a value depends on."""
+        equation = self.equation_of(number)
+        if equation is None:
+            return ()
+        return equation.sources[equation.outputs.index(number)]
+
+    def shapes(self, equation: Equation) -> Shapes:
+        """The shapes of an equation's inputs and of its outputs."""
+        inputs = [*map(self.shape, equation.inputs)]
+        return inputs, [*map(self.shape, equation.outputs)]
+
+    def shape(self, item: Any) -> tuple[int, ...]:
+        """The shape of a value, given by its number, or of a literal."""
+        return self.values[item].shape if isinstance(item, int) else shape_of(item)
 
     @property
     def structure(self) -> list[tuple]:
@@ -241,22 +267,157 @@ def _is_value(path: tuple) -> bool:
 
 def shape_of(atom: Any) -> tuple[int, ...]:
     """The shape of a variable or literal of a jaxpr."""
-    return tuple(atom.aval.shape)
+    return tuple(getattr(atom.aval, "shape", ()))
+
+
+def shapes_of(eqn: JaxprEqn) -> Shapes:
+    """The shapes of an equation's inputs and of its outputs."""
+    return [*map(shape_of, eqn.invars)], [*map(shape_of, eqn.outvars)]
+
+
+def _jaxprs(params: Mapping[str, Any]) -> Iterator[Any]:
+    for param in params.values():
+        for item in param if isinstance(param, (tuple, list)) else (param,):
+            if isinstance(item, (Jaxpr, ClosedJaxpr)):
+                yield item
+
+
+def unclosed(jaxpr: Any) -> Jaxpr:
+    """A jaxpr without its constants, if it has any."""
+    return cast(Jaxpr, getattr(jaxpr, "jaxpr", jaxpr))
 
 
 def inner_jaxprs(params: Mapping[str, Any]) -> Iterator[Jaxpr]:
     """The jaxprs among an equation's params."""
-    for param in params.values():
-        for item in param if isinstance(param, (tuple, list)) else (param,):
-            if isinstance(item, (Jaxpr, ClosedJaxpr)):
-                yield cast(Jaxpr, getattr(item, "jaxpr", item))
+    return map(unclosed, _jaxprs(params))
 
 
 def holds(jaxpr: Jaxpr, wanted: Iterable[Primitive]) -> bool:
     """Whether any of some primitives is in a jaxpr, however deep."""
     wanted = frozenset(wanted)
+    return any(eqn.primitive in wanted for eqn in all_equations(jaxpr))
+
+
+def all_equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
+    """The equations of a jaxpr and of those inside it, however deep."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for inner in inner_jaxprs(eqn.params):
+            yield from all_equations(inner)
+
+
+def called_jaxpr(
+    primitive: Primitive | None, params: Mapping[str, Any], shapes: Shapes
+) -> Any:
+    """The jaxpr that an equation calls, or None if it calls none.
+
+    That is its only one, and takes and returns the equation's own values: what else an
+    equation holds is run for parts of them, or many times.
+
+    Args:
+        primitive: of the equation.
+        params: of the equation.
+        shapes: of its inputs and of its outputs.
+
+    Returns:
+        A jaxpr, closed or not.
+    """
+    inner = list(_jaxprs(params))
+    devices = getattr(params.get("mesh"), "size", 1)
+    if primitive in LOOPS or len(inner) != 1 or devices != 1:
+        return None
+    jaxpr = unclosed(inner[0])
+    own = [list(map(shape_of, atoms)) for atoms in (jaxpr.invars, jaxpr.outvars)]
+    return inner[0] if own == [*map(list, shapes)] else None
+
+
+def split_scan(body: Jaxpr, shapes: Shapes) -> tuple[int, int]:
+    """How many of a scan's inputs are constants, and how many are carried.
+
+    Inside, what is scanned lacks the leading axis.
+
+    Args:
+        body: the jaxpr of one iteration.
+        shapes: of the scan's inputs and of its outputs.
+    """
+    inside = map(shape_of, body.invars), map(shape_of, body.outvars)
+    same = [
+        sum(map(operator.eq, outer, inner))
+        for outer, inner in zip(shapes, inside, strict=True)
+    ]
+    return same[0] - same[1], same[1]
+
+
+def split_while(condition: Jaxpr, body: Jaxpr) -> tuple[int, int]:
+    """How many of a while's inputs are constants of its condition, and of its body."""
+    carried = len(body.outvars)
+    return len(condition.invars) - carried, len(body.invars) - carried
+
+
+def given_name(
+    primitive: Primitive | None, params: Mapping[str, Any], shapes: Shapes
+) -> str | None:
+    """The name that an equation gives to its value, as ``checkpoint_name`` does.
+
+    The primitive is another one in other versions of JAX; each takes one value, has it
+    as its result, and keeps the name as ``name``.
+
+    Args:
+        primitive: of the equation.
+        params: of the equation.
+        shapes: of its inputs and of its outputs.
+    """
+    name, (inputs, outputs) = params.get("name"), shapes
+    is_mark = len(inputs) == 1 and [*inputs] == [*outputs]
+    if not isinstance(name, str) or not is_mark or is_foreign(primitive, params):
+        return None
+    return None if any(_jaxprs(params)) else name
+
+
+def is_foreign(primitive: Primitive | None, params: Mapping[str, Any]) -> bool:
+    """Whether an equation runs what JAX cannot see: a callback, a kernel.
+
+    Such an equation holds a function, or says itself of what type its results are.
+    """
+    if primitive in LOOPS:
+        return False
+    items = [
+        item
+        for param in params.values()
+        for item in (param if isinstance(param, (tuple, list)) else [param])
+        if not isinstance(item, (np.generic, np.ndarray, jax.Array, type))
+    ]
     return any(
-        eqn.primitive in wanted
-        or any(holds(inner, wanted) for inner in inner_jaxprs(eqn.params))
-        for eqn in jaxpr.eqns
+        (hasattr(item, "shape") and hasattr(item, "dtype"))
+        or hasattr(item, "out_avals")
+        for item in items
+    ) or (any(map(callable, items)) and not any(_jaxprs(params)))
+
+
+def is_scale(
+    primitive: Primitive | None, params: Mapping[str, Any], shapes: Shapes
+) -> bool:
+    """Whether a product contracts nothing: each result is made of one number.
+
+    An outer product is none: it is a layer of one input.
+
+    Args:
+        primitive: of the equation.
+        params: of the equation.
+        shapes: of its inputs and of its outputs.
+    """
+    if primitive is primitives.dot_general_p:
+        contracted, batch = params["dimension_numbers"]
+        return not contracted[0] and bool(batch[0] or () in shapes[0])
+    if primitive is not primitives.conv_general_dilated_p:
+        return False
+    numbers, (data, kernel) = params["dimension_numbers"], shapes[0]
+    channels = data[numbers.lhs_spec[1]]
+    moved = [*params["window_strides"], *itertools.chain(*params["padding"])]
+    return (
+        params["feature_group_count"] == channels == math.prod(kernel) > 1
+        and kernel[numbers.rhs_spec[0]] == channels
+        and moved == [1] * (len(data) - 2) + [0] * 2 * (len(data) - 2)
+        and [data[axis] for axis in numbers.lhs_spec]
+        == [shapes[1][0][axis] for axis in numbers.out_spec]
     )

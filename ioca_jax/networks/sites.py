@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jax.extend.core import primitives
 
 from ioca_jax.networks.axes import Axes, Part, Site, make_site, with_role
@@ -28,9 +29,9 @@ from ioca_jax.networks.exclusions import (
     with_layer_above,
     without_collection,
 )
-from ioca_jax.networks.jaxprs import RESHAPING, Program
+from ioca_jax.networks.jaxprs import RESHAPING, Equation, Program, given_name
+from ioca_jax.networks.steps import is_elementwise_step, is_whole
 from ioca_jax.networks.walks import (
-    ELEMENTWISE,
     Product,
     Traces,
     find_products,
@@ -38,6 +39,12 @@ from ioca_jax.networks.walks import (
     is_float,
     last_cut,
     output_axes,
+    unfollowed,
+)
+
+_COMPLEX = (
+    "complex, where clamps are real; name the real values that it makes by "
+    "checkpoint_name"
 )
 
 
@@ -84,7 +91,11 @@ def find_sites(traces: Traces) -> Found:
     for name, product in zip(names, products, strict=True):
         inputs.append(_input_site(traces, product, name, mixed))
         axes = follow(program, product.output, output_axes(traces, product))
-        followed |= axes
+        followed |= {n: a for n, a in axes.items() if is_whole(a)}
+        notes += [
+            f"{name}: taken before a {step}, which cannot be followed"
+            for step in unfollowed(program, axes)
+        ]
         number = last_cut(program, axes)
         own.append([value for value in axes if value <= number])
         site = make_site(number, axes[number], name, product.kind)
@@ -93,6 +104,8 @@ def find_sites(traces: Traces) -> Found:
         )
         if is_last:
             notes.append(f"{name}: makes the logits")
+        elif jnp.issubdtype(program.values[number].dtype, jnp.complexfloating):
+            notes.append(f"{name}: {_COMPLEX}")
         elif not is_float(program, number):
             notes.append(f"{name}: of integers, which no clamp replaces")
         elif not site.has_examples:
@@ -236,7 +249,8 @@ def _mixed_axes(traces: Traces) -> dict[int, Axes]:
             )
             for dim, parts in enumerate(traces.axes(output))
         )
-        found |= follow(program, output, axes)
+        values = follow(program, output, axes)
+        found |= {number: a for number, a in values.items() if is_whole(a)}
     return found
 
 
@@ -253,10 +267,14 @@ def _heads(
         if number in mixed and program.values[number].shape[-count:] == sizes:
             return _split_heads(mixed[number], count)
         equation = program.equation_of(number)
-        passing = ELEMENTWISE | RESHAPING | {"same", "transpose"}
-        if equation is not None and equation.name in passing:
+        if equation is not None and _is_passing(program, equation):
             pending += [n for n in equation.numbers if program.values[n].on_x]
     return None
+
+
+def _is_passing(program: Program, equation: Equation) -> bool:
+    passing = RESHAPING | {"same", "transpose"}
+    return equation.name in passing or is_elementwise_step(program, equation)
 
 
 def _split_heads(axes: Axes, count: int) -> Axes | None:
@@ -282,9 +300,10 @@ def _named_sites(traces: Traces, followed: dict[int, Axes]) -> list[Site]:
     """Values that the network names; unless a layer's, their last axis is neurons."""
     program = traces.first
     named = [
-        (str(equation.params["name"]), equation.outputs[0])
+        (name, equation.outputs[0])
         for equation in program.equations
-        if equation.name == "name" and program.values[equation.outputs[0]].on_x
+        if program.values[equation.outputs[0]].on_x
+        and (name := _name_of(program, equation)) is not None
     ]
     names = _numbered([name for name, _ in named])
     sites = []
@@ -294,3 +313,8 @@ def _named_sites(traces: Traces, followed: dict[int, Axes]) -> list[Site]:
         axes = with_role(traces.axes(number), shape, free[-1:], "neuron")
         sites.append(make_site(number, followed.get(number, axes), name, "named"))
     return sites
+
+
+def _name_of(program: Program, equation: Equation) -> str | None:
+    shapes = program.shapes(equation)
+    return given_name(equation.primitive, equation.params, shapes)

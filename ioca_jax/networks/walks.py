@@ -7,34 +7,27 @@ examples. Where that axis holds positions too, reshapes show which of the two is
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax.extend.core import Jaxpr, primitives
+from jax.extend.core import primitives
 
-from ioca_jax.networks.axes import Axes, Part, regroup, with_role
+from ioca_jax.networks.axes import Axes, Part, with_role
 from ioca_jax.networks.jaxprs import (
-    CALLS,
+    LOOPS,
+    MARKS,
+    PAIRED,
     PRODUCTS,
     RESHAPING,
     Equation,
     Program,
+    all_equations,
     inner_jaxprs,
-    shape_of,
+    is_foreign,
+    is_scale,
 )
-
-# fmt: off
-ELEMENTWISE = frozenset([
-    "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2",
-    "atanh", "cbrt", "ceil", "clamp", "convert_element_type", "copy", "copy_p", "cos",
-    "cosh", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor",
-    "ge", "gt", "integer_pow", "is_finite", "le", "log", "log1p", "logistic", "lt",
-    "max", "min", "mul", "name", "ne", "neg", "nextafter", "not", "or", "pow",
-    "reduce_precision", "rem", "round", "rsqrt", "select_n", "sign", "sin", "sinh",
-    "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor",
-])
-# fmt: on
+from ioca_jax.networks.steps import is_whole, walk
 
 
 class Traces(NamedTuple):
@@ -159,6 +152,8 @@ def find_products(program: Program) -> list[Product]:
         one, two = (program.values[number] for number in equation.numbers)
         # The kernel of a convolution is its second operand.
         first = equation.primitive is primitives.dot_general_p
+        if is_scale(equation.primitive, equation.params, program.shapes(equation)):
+            continue
         if one.on_x and not two.on_x and two.path is not None:
             products.append(Product(equation, 1))
         elif first and two.on_x and not one.on_x and one.path is not None:
@@ -191,60 +186,51 @@ def output_axes(traces: Traces, product: Product) -> Axes:
 def follow(program: Program, number: int, axes: Axes) -> dict[int, Axes]:
     """A layer's values: what is computed from one product alone, number by number."""
     found = {number: axes}
-    index = program.producer[number]
-    last = max(program.users.get(number, [index]))
-    while index < last:
-        index += 1
-        equation = program.equations[index]
-        result = _next_axes(program, equation, found)
-        if result is not None:
-            output = equation.outputs[0]
-            found[output] = result
-            last = max(last, *program.users.get(output, [last]))
+    walk(program, found)
     return found
 
 
-def _next_axes(
-    program: Program, equation: Equation, found: dict[int, Axes]
-) -> Axes | None:
-    """The axes of an equation's result, or None if it does not belong to the layer."""
-    mine = [number for number in equation.numbers if number in found]
-    others = [n for n in equation.numbers if n not in found and program.values[n].on_x]
-    if not mine or others or len(equation.outputs) != 1:
-        return None
-    axes = found[mine[0]]
-    if any(found[number] != axes for number in mine):
-        return None
-    shape = program.values[equation.outputs[0]].shape
-    if is_elementwise(equation):
-        shapes = {program.values[number].shape for number in mine}
-        return axes if shapes == {shape} else None
-    if equation.name == "transpose":
-        return tuple(axes[axis] for axis in equation.params["permutation"])
-    if equation.name in RESHAPING:
-        return regroup([part for axis in axes for part in axis], shape)
-    return None
+def unfollowed(program: Program, found: Mapping[int, Axes]) -> list[str]:
+    """Names of the loops and foreign steps at which a layer's values end.
+
+    Args:
+        program: the equations.
+        found: axes of the layer's values, by number.
+    """
+    users = {index for number in found for index in program.users.get(number, [])}
+    ends = [
+        program.equations[index]
+        for index in sorted(users)
+        if _leaves(program, program.equations[index], found.keys(), found)
+    ]
+    return [*dict.fromkeys(name for end in ends for name in _hidden(end))]
 
 
-def is_elementwise(equation: Equation) -> bool:
-    """Whether each number of the result depends on one number of each input."""
-    return equation.name in ELEMENTWISE or (
-        equation.primitive in CALLS
-        and all(_all_elementwise(inner) for inner in inner_jaxprs(equation.params))
+def _leaves(
+    program: Program,
+    equation: Equation,
+    numbers: Set[int],
+    found: Mapping[int, Axes],
+) -> bool:
+    """Whether an equation computes from some values what is not the layer's."""
+    return any(
+        number not in found
+        and not numbers.isdisjoint(sources)
+        and (number in program.users or number == program.output)
+        for number, sources in zip(equation.outputs, equation.sources, strict=True)
     )
 
 
-def _all_elementwise(jaxpr: Jaxpr) -> bool:
-    """Whether all of a jaxpr is elementwise, but for scalars that are broadcast."""
-    return all(
-        eqn.primitive.name in ELEMENTWISE
-        or (
-            eqn.primitive in CALLS
-            and all(_all_elementwise(inner) for inner in inner_jaxprs(eqn.params))
-        )
-        or (eqn.primitive.name == "broadcast_in_dim" and not shape_of(eqn.invars[0]))
-        for eqn in jaxpr.eqns
-    )
+def _hidden(equation: Equation) -> list[str]:
+    """What in an equation cannot be looked into; products in it are listed apart."""
+    inner = [eqn for j in inner_jaxprs(equation.params) for eqn in all_equations(j)]
+    if any(eqn.primitive in PRODUCTS for eqn in inner):
+        return []
+    return [
+        eqn.primitive.name
+        for eqn in [equation, *inner]
+        if eqn.primitive in LOOPS or is_foreign(eqn.primitive, eqn.params)
+    ][:1]
 
 
 def is_float(program: Program, number: int) -> bool:
@@ -263,7 +249,7 @@ def last_cut(program: Program, found: dict[int, Axes]) -> int:
         for number in numbers
         if number == program.output
         or any(
-            program.equations[user].outputs[0] not in found
+            _leaves(program, program.equations[user], {number}, found)
             for user in program.users.get(number, [])
         )
     }
@@ -271,10 +257,10 @@ def last_cut(program: Program, found: dict[int, Axes]) -> int:
     for cut in reversed(numbers):
         around = {numbers[0]} - {cut}  # what the layer reaches without the cut
         for number in numbers[1:]:
-            inputs = program.equations[program.producer[number]].numbers
+            inputs = program.sources_of(number)
             if number != cut and not around.isdisjoint(inputs):
                 around.add(number)
-        if cut >= end or not around.isdisjoint(outside):
+        if cut >= end or not is_whole(found[cut]) or not around.isdisjoint(outside):
             continue
         if is_float(program, cut):
             return cut
@@ -290,7 +276,7 @@ def _name_of(program: Program, number: int) -> str:
 
 def comes_of_sigmoid(program: Program, number: int) -> bool:
     """Whether a value is a logistic function's, in this or another shape."""
-    passing = RESHAPING | {"same", "transpose", "name", "copy", "convert_element_type"}
+    passing = RESHAPING | PAIRED | MARKS
     while _name_of(program, number) in passing:
-        number = program.equations[program.producer[number]].numbers[0]
+        number = program.sources_of(number)[0]
     return _name_of(program, number) == "logistic"

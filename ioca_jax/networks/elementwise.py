@@ -1,0 +1,118 @@
+"""Which primitives treat each number by itself.
+
+The usual ones are named. Others are tried: if some of the numbers change, only the
+results at the same places may. The places that change are those with some bit of their
+index set, and those without it, for each bit, so that every pair is told apart.
+"""
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Primitive
+
+from ioca_jax.networks.jaxprs import Shapes, inner_jaxprs, is_foreign
+
+# fmt: off
+_USUAL = frozenset([
+    "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2",
+    "atanh", "cbrt", "ceil", "clamp", "complex", "conj", "convert_element_type", "copy",
+    "copy_p", "cos", "cosh", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2",
+    "expm1", "floor", "ge", "gt", "imag", "integer_pow", "is_finite", "le", "log",
+    "log1p", "logistic", "lt", "max", "min", "mul", "name", "ne", "neg", "nextafter",
+    "not", "or", "pow", "real", "reduce_precision", "rem", "round", "rsqrt",
+    "select_n", "sharding_constraint", "sign", "sin", "sinh", "sqrt", "square",
+    "stop_gradient", "sub", "tan", "tanh", "xor",
+])
+# Depend on the places of numbers: not tried.
+_PLACED = frozenset([
+    "broadcast_in_dim", "concatenate", "conv_general_dilated", "dot_general",
+    "dynamic_slice", "dynamic_update_slice", "gather", "pad", "reshape", "rev", "slice",
+    "sort", "transpose",
+])
+# fmt: on
+_LONGEST = 3  # axis that is tried
+
+
+def is_elementwise(
+    primitive: Primitive | None,
+    params: Mapping[str, Any],
+    shapes: Shapes,
+    dtypes: Sequence[Any],
+) -> bool:
+    """Whether each number of an equation's result depends on one of each input.
+
+    Args:
+        primitive: of the equation; None, a layer's own copy of its input, ends others.
+        params: of the equation.
+        shapes: of its inputs and of its outputs.
+        dtypes: of its inputs.
+
+    Returns:
+        True if it does. Scalars may be inputs besides.
+    """
+    if primitive is None or primitive.name in _USUAL:
+        return primitive is not None
+    inputs, outputs = shapes
+    if len(outputs) != 1 or outputs[0] not in inputs or primitive.name in _PLACED:
+        return False
+    if {*inputs} - {outputs[0], ()} or is_foreign(primitive, params):
+        return False
+    if any(True for _ in inner_jaxprs(params)):
+        return False
+    tried = tuple(tuple(min(size, _LONGEST) for size in shape) for shape in inputs)
+    items = tuple(sorted(params.items()))
+    try:
+        return _is_local(primitive, items, tried, tuple(map(str, dtypes)))
+    except TypeError:  # params that no cache takes
+        return _is_local.__wrapped__(primitive, items, tried, tuple(map(str, dtypes)))
+
+
+@functools.cache
+def _is_local(
+    primitive: Primitive,
+    items: tuple[tuple[str, Any], ...],
+    shapes: tuple[tuple[int, ...], ...],
+    dtypes: tuple[str, ...],
+) -> bool:
+    """Whether a change of some numbers changes results at the same places alone."""
+    rng, shape = np.random.default_rng(0), max(shapes, key=len)
+    params = primitive.get_bind_params(dict(items))
+
+    def run(inputs: list[np.ndarray]) -> np.ndarray:
+        outputs = primitive.bind(*map(jnp.asarray, inputs), **params)
+        return np.asarray(outputs[0] if primitive.multiple_results else outputs)
+
+    def draw() -> list[np.ndarray]:
+        kinds = zip(shapes, map(jnp.dtype, dtypes), strict=True)
+        return [_random(rng, shape, dtype) for shape, dtype in kinds]
+
+    size = math.prod(shape)
+    index = np.arange(size).reshape(shape)
+    try:
+        before, other = draw(), draw()
+        result = run(before)
+        if result.shape != shape or np.isnan(result).all():
+            return False
+        for bit in range(max(size - 1, 0).bit_length()):
+            for stays in (index >> bit & 1, ~index >> bit & 1):
+                mixed = [
+                    np.where(stays, one, two) if one.shape == shape else one
+                    for one, two in zip(before, other, strict=True)
+                ]
+                same = np.isclose(run(mixed), result, rtol=0, atol=0, equal_nan=True)
+                if not same[stays == 1].all():
+                    return False
+    except Exception:  # not of such shapes or types, whatever JAX raises
+        return False
+    return True
+
+
+def _random(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Numbers that most functions take; small whole ones for integers."""
+    if jnp.issubdtype(dtype, jnp.inexact):
+        return np.asarray(rng.uniform(0.1, 0.9, shape)).astype(dtype)
+    return np.asarray(rng.integers(0, 3, shape)).astype(dtype)

@@ -1,0 +1,172 @@
+"""Which value is a layer's: what its product is followed through, and where it ends."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+from jax.sharding import NamedSharding, PartitionSpec
+
+import ioca_jax as ioca
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(6, 5)).astype(np.float32)
+W = {
+    name: (RNG.normal(size=shape) / 2).astype(np.float32)
+    for name, shape in (("a", (5, 4)), ("b", (4, 3)))
+}
+PRODUCT = X @ W["a"]
+KNOTS = np.array([-2, -0.5, 0.3, 2], np.float32)
+HEIGHTS = np.array([1, -1, 2, 0.5], np.float32)
+MESH = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+SHARDED = NamedSharding(MESH, PartitionSpec("d"))
+
+
+def network_of(activation: Callable, variables: Any = W, x: Any = X) -> Any:
+    """Layer ``a``, followed by some activation, then ``b``, which makes the logits."""
+
+    def apply(v, x):
+        return activation(x @ v["a"]) @ v["b"]
+
+    return ioca.trace_network(apply, variables, x)
+
+
+def values_of(network: Any, variables: Any = W, x: Any = X) -> dict[str, np.ndarray]:
+    return {k: np.asarray(v) for k, v in network.outputs(variables, x)[1].items()}
+
+
+def shard(h):
+    return jax.lax.with_sharding_constraint(h, SHARDED)
+
+
+def relu_by_while(h):
+    """A loop of three rounds, of which the first does the work."""
+
+    def body(state):
+        count, h = state
+        return count + 1, jnp.where(h > 0, h, 0)
+
+    return jax.lax.while_loop(lambda state: state[0] < 3, body, (0, h))[1]
+
+
+def cube_by_scan(h):
+    return jax.lax.scan(lambda c, _: (c * h, None), jnp.ones_like(h), None, 3)[0]
+
+
+# What is computed from the product, and the same in NumPy.
+FOLLOWED = {
+    "sharding": (lambda h: jax.nn.relu(shard(h)), lambda h: np.maximum(h, 0)),
+    "barrier": (
+        lambda h: jax.nn.relu(jax.lax.optimization_barrier((h, jnp.ones(2)))[0]),
+        lambda h: np.maximum(h, 0),
+    ),
+    "device_put": (
+        lambda h: jax.nn.relu(jax.device_put(h, jax.devices()[0])),
+        lambda h: np.maximum(h, 0),
+    ),
+    "select": (
+        lambda h: jnp.select([h > 0.5, h < -0.5], [h, h * 2], 0.25),
+        lambda h: np.select([h > 0.5, h < -0.5], [h, h * 2], 0.25),
+    ),
+    "piecewise": (
+        lambda h: jnp.piecewise(h, [h > 0.5, h < -0.5], [jnp.sin, jnp.cos, 0.25]),
+        lambda h: np.piecewise(h, [h > 0.5, h < -0.5], [np.sin, np.cos, 0.25]),
+    ),
+    "switch": (
+        jax.vmap(
+            jax.vmap(
+                lambda a: jax.lax.switch((a > 0).astype(int), [jnp.sin, jnp.cos], a)
+            )
+        ),
+        lambda h: np.where(h > 0, np.cos(h), np.sin(h)),
+    ),
+    "interp": (
+        lambda h: jnp.interp(h, KNOTS, HEIGHTS),
+        lambda h: np.interp(h, KNOTS, HEIGHTS),
+    ),
+    "polyval": (
+        lambda h: jnp.polyval(HEIGHTS, h),
+        lambda h: np.polyval(HEIGHTS, h),
+    ),
+    "map": (lambda h: jax.lax.map(jnp.tanh, h), np.tanh),
+    "map in batches": (lambda h: jax.lax.map(jnp.tanh, h.T, batch_size=2).T, np.tanh),
+    "digamma": (jax.scipy.special.digamma, scipy.special.digamma),
+    "gammaln": (jax.scipy.special.gammaln, scipy.special.gammaln),
+    "i1e": (jax.scipy.special.i1e, scipy.special.i1e),
+    "while": (relu_by_while, lambda h: np.maximum(h, 0)),
+    "scan": (cube_by_scan, lambda h: h**3),
+    "cond": (
+        lambda h: jax.lax.cond(jnp.sum(KNOTS) > 0, jnp.sin, jnp.cos, h),
+        lambda h: np.sin(h) if KNOTS.sum() > 0 else np.cos(h),
+    ),
+    "remat of a vmap": (
+        jax.checkpoint(jax.vmap(lambda h: jax.nn.relu(shard(h[None])[0]))),
+        lambda h: np.maximum(h, 0),
+    ),
+    "a table": (
+        lambda h: jnp.asarray(HEIGHTS)[jnp.clip(jnp.round(h), 0, 3).astype(int)],
+        lambda h: HEIGHTS[np.clip(np.round(h), 0, 3).astype(int)],
+    ),
+    "a basis": (
+        lambda h: jnp.exp(-((h[:, :, None] - KNOTS) ** 2)).sum(axis=2),
+        lambda h: np.exp(-((h[:, :, None] - KNOTS) ** 2)).sum(axis=2),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FOLLOWED)
+def test_a_layer_is_followed_through_what_treats_each_number_by_itself(case: str):
+    activation, expected = FOLLOWED[case]
+    network = network_of(activation)
+    assert [layer.name for layer in network.layers] == ["a"]
+    assert network.unreachable == ("b: makes the logits",)
+    found = values_of(network)["a"]
+    assert np.allclose(found, expected(PRODUCT), atol=1e-5, equal_nan=True)
+
+
+ENDED = {
+    "cumsum": lambda h: jnp.cumsum(h, axis=1),
+    "sort": lambda h: jnp.sort(h, axis=1),
+    "rev": lambda h: h[:, ::-1],
+    "softmax": jax.nn.softmax,
+    "scan over neurons": lambda h: (
+        jax.lax.scan(lambda c, a: (c + a, c + a), jnp.zeros(len(h)), h.T)[1].T
+    ),
+    "neighbours": lambda h: h + jnp.roll(h, 1, axis=1),
+    "maximum in a loop": lambda h: jax.lax.scan(
+        lambda c, _: (c - c.max(axis=1, keepdims=True), None), h, None, 2
+    )[0],
+    "sum of a table": lambda h: h * (h[:, :, None] * h[:, None]).sum(axis=2),
+}
+
+
+@pytest.mark.parametrize("case", ENDED)
+def test_a_layer_ends_where_its_neurons_meet(case: str):
+    found = values_of(network_of(ENDED[case]))["a"]
+    assert np.allclose(found, PRODUCT, atol=1e-6)
+
+
+def callback(h):
+    return jax.pure_callback(lambda h: np.maximum(h, 0), h, h)
+
+
+def newton(h):
+    """A loop for each number: how long all run depends on all of them."""
+    step = lambda y: y - (y**3 - jnp.abs(h) - 1) / (3 * y**2)  # noqa: E731
+    return jax.lax.while_loop(
+        lambda y: (jnp.abs(step(y) - y) > 1e-3).any(), step, h * 0 + 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("activation", "step"), [(callback, "pure_callback"), (newton, "while")]
+)
+def test_what_cannot_be_followed_is_listed(activation: Callable, step: str):
+    network = network_of(activation)
+    line = f"a: taken before a {step}, which cannot be followed"
+    assert line in network.unreachable
+    assert line in str(network)
+    assert np.allclose(values_of(network)["a"], PRODUCT, atol=1e-6)
