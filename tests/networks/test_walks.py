@@ -170,3 +170,100 @@ def test_what_cannot_be_followed_is_listed(activation: Callable, step: str):
     assert line in network.unreachable
     assert line in str(network)
     assert np.allclose(values_of(network)["a"], PRODUCT, atol=1e-6)
+
+
+def test_a_product_that_contracts_nothing_is_a_scale():
+    """Layer ``a`` alone is left, and is taken after the scale, as with ``*``."""
+    scale = np.array([0.5, -1, 2, 3], np.float32)
+    variables = W | {"g": scale}
+
+    def apply(v, x):
+        return jnp.einsum("nd,d->nd", jax.nn.relu(x @ v["a"]), v["g"]) @ v["b"]
+
+    network = ioca.trace_network(apply, variables, X)
+    assert [layer.name for layer in network.layers] == ["a"]
+    assert network.unreachable == ("b: makes the logits",)
+    hidden = np.maximum(PRODUCT, 0) * scale
+    assert np.allclose(values_of(network, variables)["a"], hidden, atol=1e-6)
+    clamp = np.arange(4, dtype=np.float32)
+    keep = np.array([True, False, True, False])
+    logits, _ = network.apply(variables, X, ioca.Ablation(keep, clamp))
+    expected = np.where(keep, hidden, clamp) @ W["b"]
+    assert np.allclose(logits, expected, atol=1e-5)
+
+
+def test_a_convolution_of_single_pixels_by_channel_is_a_scale():
+    variables = W | {"g": RNG.normal(size=(4, 1, 1)).astype(np.float32)}
+
+    def apply(v, x):
+        h = jax.nn.relu(x @ v["a"])[..., None]
+        numbers = ("NCW", "OIW", "NCW")
+        h = jax.lax.conv_general_dilated(
+            h, v["g"], (1,), "VALID", dimension_numbers=numbers, feature_group_count=4
+        )
+        return h[..., 0] @ v["b"]
+
+    network = ioca.trace_network(apply, variables, X)
+    assert [layer.name for layer in network.layers] == ["a"]
+    expected = np.maximum(PRODUCT, 0) * variables["g"][:, 0, 0]
+    assert np.allclose(values_of(network, variables)["a"], expected, atol=1e-6)
+
+
+def test_an_outer_product_is_a_layer_of_one_input():
+    variables = {"a": W["a"][0], "b": W["b"]}
+
+    def apply(v, x):
+        return jax.nn.relu(jnp.einsum("n,h->nh", x, v["a"])) @ v["b"]
+
+    network = ioca.trace_network(apply, variables, X[:, 0])
+    assert [layer.name for layer in network.layers] == ["a"]
+    expected = np.maximum(np.outer(X[:, 0], variables["a"]), 0)
+    assert np.allclose(values_of(network, variables, X[:, 0])["a"], expected, atol=1e-6)
+
+
+def counted_while(v, x):
+    """As a solver does: a counter is carried beside what depends on x."""
+    state = (0, jax.nn.relu(x @ v["a"]))
+    step = lambda c: (c[0] + 1, jnp.tanh(c[1]))  # noqa: E731
+    count, h = jax.lax.while_loop(lambda c: c[0] < 3, step, state)
+    return h @ v["b"] / count
+
+
+def counted_scan(v, x):
+    def step(carry, _):
+        return (carry[0] + 1, jnp.tanh(carry[1])), carry[0]
+
+    (_, h), counts = jax.lax.scan(step, (0, jax.nn.relu(x @ v["a"])), None, 3)
+    return h @ v["b"] / (counts[-1] + 1)
+
+
+def counted_cond(v, x):
+    h = jax.nn.relu(x @ v["a"])
+    branch = lambda c: (c[0] + 3, jnp.tanh(jnp.tanh(jnp.tanh(c[1]))))  # noqa: E731
+    count, h = jax.lax.cond(v["b"].sum() < 1e9, branch, lambda c: c, (0, h))
+    return h @ v["b"] / count
+
+
+@pytest.mark.parametrize("apply", [counted_while, counted_scan, counted_cond])
+def test_a_counter_that_a_loop_carries_does_not_depend_on_the_examples(apply: Callable):
+    network = ioca.trace_network(apply, W, X)
+    hidden = np.tanh(np.tanh(np.tanh(np.maximum(PRODUCT, 0))))
+    assert np.allclose(values_of(network)["a"], hidden, atol=1e-6)
+    assert np.allclose(network.apply(W, X)[0], hidden @ W["b"] / 3, atol=1e-6)
+
+
+def test_what_a_loop_hands_from_output_to_output_is_found_by_a_fixed_point():
+    """The last of four values depends on x after three rounds, not after two."""
+
+    def apply(v, x):
+        start = (jnp.tanh(x @ v["a"]), *(jnp.ones((len(x), 4)) for _ in range(3)))
+        shift = lambda _, c: (c[0], *c[:3])  # noqa: E731
+        return (
+            jax.lax.while_loop(
+                lambda c: c[0] < 3, lambda c: (c[0] + 1, shift(0, c[1])), (0, start)
+            )[1][3]
+            @ v["b"]
+        )
+
+    network = ioca.trace_network(apply, W, X)
+    assert np.allclose(network.apply(W, X)[0], np.tanh(PRODUCT) @ W["b"], atol=1e-6)
