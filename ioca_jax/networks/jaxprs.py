@@ -11,6 +11,7 @@ import functools
 import itertools
 import math
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -41,6 +42,15 @@ _LINEAR = RESHAPING | PAIRED | MARKS | {
 
 # Of the inputs of an equation, and of its outputs.
 Shapes = tuple[Sequence[tuple[int, ...]], Sequence[tuple[int, ...]]]
+
+
+# Keys of the one array that a variable or a named array of a library holds.
+_WRAPPERS = frozenset(
+    [
+        *map(jax.tree_util.GetAttrKey, ("value", "array", "data_array")),
+        jax.tree_util.FlattenedIndexKey(0),
+    ]
+)
 
 
 class Value(NamedTuple):
@@ -250,19 +260,22 @@ def _is_affine_in(equation: Equation, moving: set[int]) -> bool:
 def named_leaves(variables: Any) -> list[tuple[str, Any]]:
     """Leaves with their key paths, keys joined by ``/``.
 
-    The ``value`` attribute that Flax NNX puts below every variable is left out.
+    The last keys are left out where they are those of wrappers that libraries put
+    around one array, such as the ``value`` of a Flax NNX variable.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
-    keys = [path[:-1] if _is_value(path) else path for path, _ in leaves]
+    inside = Counter(
+        path[:length] for path, _ in leaves for length in range(1, len(path) + 1)
+    )
+    keys = []
+    for path, _ in leaves:
+        while len(path) > 1 and path[-1] in _WRAPPERS and inside[path[:-1]] == 1:
+            path = path[:-1]
+        keys.append(path)
     return [
         (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
         for path, (_, leaf) in zip(keys, leaves, strict=True)
     ]
-
-
-def _is_value(path: tuple) -> bool:
-    attribute = jax.tree_util.GetAttrKey("value")
-    return len(path) > 1 and path[-1] == attribute
 
 
 def shape_of(atom: Any) -> tuple[int, ...]:

@@ -43,8 +43,8 @@ from ioca_jax.networks.walks import (
 )
 
 _COMPLEX = (
-    "complex, where clamps are real; name the real values that it makes by "
-    "checkpoint_name"
+    "complex, and clamps are real; name a real value that is computed from it "
+    "(checkpoint_name), or choose the next layer's NAME:input"
 )
 
 
@@ -92,10 +92,6 @@ def find_sites(traces: Traces) -> Found:
         inputs.append(_input_site(traces, product, name, mixed))
         axes = follow(program, product.output, output_axes(traces, product))
         followed |= {n: a for n, a in axes.items() if is_whole(a)}
-        notes += [
-            f"{name}: taken before a {step}, which cannot be followed"
-            for step in unfollowed(program, axes)
-        ]
         number = last_cut(program, axes)
         own.append([value for value in axes if value <= number])
         site = make_site(number, axes[number], name, product.kind)
@@ -112,6 +108,10 @@ def find_sites(traces: Traces) -> Found:
             notes.append(f"{name}: {UNASSIGNED}")
         else:
             layers.append(site)
+            notes += [
+                f"{name}: taken before a {step}, which cannot be followed"
+                for step in unfollowed(program, axes)
+            ]
     others = inputs + _named_sites(traces, followed)
     others = [
         site for site in others if is_float(program, site.number) and site.has_examples

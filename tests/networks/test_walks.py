@@ -267,3 +267,58 @@ def test_what_a_loop_hands_from_output_to_output_is_found_by_a_fixed_point():
 
     network = ioca.trace_network(apply, W, X)
     assert np.allclose(network.apply(W, X)[0], np.tanh(PRODUCT) @ W["b"], atol=1e-6)
+
+
+# What turns a complex value into a real one, and the same in NumPy.
+REAL = {
+    "real": (lambda p: jax.nn.relu(p.real), lambda p: np.maximum(p.real, 0)),
+    "imag": (lambda p: jnp.tanh(p.conj().imag), lambda p: np.tanh(-p.imag)),
+    "abs": (jnp.abs, np.abs),
+    "product": (lambda p: p.real * p.imag, lambda p: p.real * p.imag),
+}
+
+
+@pytest.mark.parametrize("case", REAL)
+def test_a_complex_product_is_followed_to_a_real_value(case: str):
+    real, expected = REAL[case]
+    variables = W | {"a": W["a"] * np.array([1, 1j, 1 - 2j, -1], np.complex64)}
+    network = network_of(real, variables)
+    hidden = expected(X @ variables["a"])
+    assert np.allclose(values_of(network, variables)["a"], hidden, atol=1e-5)
+    keep, clamp = np.arange(4) > 1, np.full(4, 0.25, np.float32)
+    logits, _ = network.apply(variables, X, ioca.Ablation(keep, clamp))
+    expected_logits = np.where(keep, hidden, clamp) @ W["b"]
+    assert np.allclose(logits, expected_logits, atol=1e-5)
+
+
+def test_a_linear_recurrent_unit_has_a_real_layer_and_a_complex_one():
+    """The state is complex and mixes positions; what is read from it is real."""
+    sequences = RNG.normal(size=(3, 4, 5)).astype(np.float32)
+    variables = {
+        "decay": np.array([0.9, 0.5 + 0.5j], np.complex64),
+        "B": (W["a"][:, :2] + 1j * W["a"][:, 2:]).astype(np.complex64),
+        "C": (W["b"][:2] - 1j * W["b"][2:]).astype(np.complex64),
+        "out": W["b"][:3],
+    }
+
+    def states(v, x):
+        step = lambda one, two: (one[0] * two[0], two[0] * one[1] + two[1])  # noqa: E731
+        inputs = x @ v["B"]
+        decay = jnp.broadcast_to(v["decay"], inputs.shape)
+        return jax.lax.associative_scan(step, (decay, inputs), axis=1)[1]
+
+    def apply(v, x):
+        return jax.nn.relu((states(v, x) @ v["C"]).real).mean(axis=1) @ v["out"]
+
+    network = ioca.trace_network(apply, variables, sequences)
+    assert [layer.name for layer in network.layers] == ["C"]
+    assert network.unreachable == (
+        "B: complex, and clamps are real; name a real value that is computed from it "
+        "(checkpoint_name), or choose the next layer's NAME:input",
+        "out: makes the logits",
+    )
+    state, found = 0, values_of(network, variables, sequences)["C"]
+    for time in range(4):
+        state = state * variables["decay"] + sequences[:, time] @ variables["B"]
+        expected = np.maximum((state @ variables["C"]).real, 0)
+        assert np.allclose(found[:, time], expected, atol=1e-5)
