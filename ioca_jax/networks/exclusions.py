@@ -12,12 +12,14 @@ from collections.abc import Collection, Iterator, Sequence
 from jax.extend.core import Jaxpr
 
 from ioca_jax.networks.axes import Part
+from ioca_jax.networks.inlining import MAX_UNROLLED
 from ioca_jax.networks.jaxprs import (
     PRODUCTS,
     Equation,
     Program,
     holds,
     inner_jaxprs,
+    split_scan,
 )
 from ioca_jax.networks.steps import is_elementwise_step
 from ioca_jax.networks.walks import Product, follow, weight_dims
@@ -147,7 +149,7 @@ def variables_elsewhere(program: Program, layers: Sequence[Collection[int]]) -> 
     known = {
         leaf
         for equation, leaves in met
-        if any(equation.outputs[0] in values for values in layers)
+        if any(n in values for values in layers for n in equation.outputs)
         for leaf in leaves
     }
     for equation, leaves in met:
@@ -176,9 +178,7 @@ def _reason(program: Program, equation: Equation) -> str:
     """Why a variable that is used by an equation is part of no layer."""
     name = _opaque_name(equation)
     if name:
-        length = equation.params.get("length")
-        times = f" of {length} iterations" if length else ""
-        return f"inside a {name}{times}, not reached"
+        return not_reached(program, equation, name)
     if equation.name in _LOOKUPS and equation.numbers[1:]:
         if _is_multiplied(program, equation.outputs[0]):
             return (
@@ -237,6 +237,34 @@ def grouped(notes: Sequence[str]) -> list[str]:
         more = f" and {len(group) - shown} more" if len(group) > shown else ""
         result.append(f"{', '.join(group[:shown])}{more}: {reason}")
     return result
+
+
+def not_reached(program: Program, equation: Equation, name: str) -> str:
+    """That products inside a loop, branch or call are no layers, and what to do.
+
+    Args:
+        program: the function.
+        equation: the loop, branch or call.
+        name: of what is not looked into.
+    """
+    if name in _CLOSED:
+        return f"inside a {name}, not reached"
+    length, limit = equation.params.get("length"), ""
+    times = f" of {length} iterations" if length else ""
+    if length and runs_over_weights(program, equation) and length > MAX_UNROLLED:
+        limit = f", more than the {MAX_UNROLLED} that are unrolled"
+    return (
+        f"inside a {name}{times}{limit}, not reached; what works: products "
+        "with its inputs before it, a name (checkpoint_name) after it, NAME:input of "
+        "the next layer"
+    )
+
+
+def runs_over_weights(program: Program, scan: Equation) -> bool:
+    """Whether a scan is over stacked weights rather than over time."""
+    body = next(inner_jaxprs(scan.params))
+    scanned = scan.inputs[sum(split_scan(body, program.shapes(scan))) :]
+    return any(program.values[n].path for n in scanned if isinstance(n, int))
 
 
 def without_collection(path: str) -> str:

@@ -378,6 +378,12 @@ def test_a_scan_over_stacked_layers_is_unrolled(reverse: bool):
     assert np.allclose(logits, expected, atol=1e-5)
 
 
+NOT_REACHED = (
+    "not reached; what works: products with its inputs before it, a name "
+    "(checkpoint_name) after it, NAME:input of the next layer"
+)
+
+
 def test_what_cannot_be_reached_is_told():
     apply, variables = scanned(65)
     variables |= {"cell": weights(5, 5), "loop": weights(5, 5), "top": weights(5, 5)}
@@ -396,9 +402,10 @@ def test_what_cannot_be_reached_is_told():
             "5 neurons, 3 classes; positions pooled by mean",
             "Not among the layers:",
             "  out: makes the logits",
-            "  cell: inside a scan of 3 iterations, not reached",
-            "  loop: inside a scan of 5 iterations, not reached",
-            "  layers/w: inside a scan of 65 iterations, not reached",
+            f"  cell: inside a scan of 3 iterations, {NOT_REACHED}",
+            f"  loop: inside a scan of 5 iterations, {NOT_REACHED}",
+            "  layers/w: inside a scan of 65 iterations, more than the 64 that are "
+            f"unrolled, {NOT_REACHED}",
         ]
     )
 

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from jax.interpreters import mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
 import ioca_jax as ioca
@@ -322,3 +324,77 @@ def test_a_linear_recurrent_unit_has_a_real_layer_and_a_complex_one():
         state = state * variables["decay"] + sequences[:, time] @ variables["B"]
         expected = np.maximum((state @ variables["C"]).real, 0)
         assert np.allclose(found[:, time], expected, atol=1e-5)
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Wrapped:
+    """An array as libraries wrap it, under some key."""
+
+    def __init__(self, array: Any, key: Any):
+        self.array, self.key = array, key
+
+    def tree_flatten_with_keys(self):
+        return [(self.key, self.array)], self.key
+
+    @classmethod
+    def tree_unflatten(cls, key, children):
+        return cls(children[0], key)
+
+
+GET = jax.tree_util.GetAttrKey
+WRAPPED = {
+    "NNX": lambda w: Wrapped(w, GET("value")),
+    "Penzai": lambda w: Wrapped(Wrapped(w, GET("data_array")), GET("value")),
+    "Haliax": lambda w: Wrapped(w, GET("array")),
+    "without keys": lambda w: Wrapped(w, jax.tree_util.FlattenedIndexKey(0)),
+}
+
+
+@pytest.mark.parametrize("case", WRAPPED)
+def test_keys_of_wrappers_are_no_part_of_names(case: str):
+    variables = {
+        name: {"kernel": WRAPPED[case](w), "bias": WRAPPED[case](w[0])}
+        for name, w in W.items()
+    }
+
+    def apply(v, x):
+        plain = jax.tree.map(lambda leaf: leaf, jax.tree.leaves(v))
+        return jax.nn.relu(x @ plain[1] + plain[0]) @ plain[3] + plain[2]
+
+    network = ioca.trace_network(apply, variables, X)
+    assert [layer.name for layer in network.layers] == ["a"]
+    assert network.unreachable == ("b: makes the logits",)
+
+
+def test_a_key_that_tells_weights_apart_stays_in_the_name():
+    """``value`` of attention is no wrapper: ``query`` lies beside it."""
+
+    class Pair(Wrapped):
+        def tree_flatten_with_keys(self):
+            return [(GET("value"), self.array), (GET("query"), self.key)], None
+
+        @classmethod
+        def tree_unflatten(cls, _, children):
+            return cls(*children)
+
+    jax.tree_util.register_pytree_with_keys_class(Pair)
+    variables = {"heads": Pair(W["a"], W["a"] + 1), "b": W["b"]}
+
+    def apply(v, x):
+        pair = jax.tree.leaves(v["heads"])
+        return jax.nn.relu((x @ pair[0]) * jnp.tanh(x @ pair[1])) @ v["b"]
+
+    network = ioca.trace_network(apply, variables, X)
+    assert [layer.name for layer in network.layers] == ["heads/value", "heads/query"]
+
+
+def test_a_name_is_found_whatever_its_primitive_is_called():
+    mark = jax.extend.core.Primitive("checkpoint_name_of_another_version")
+    mark.def_impl(lambda h, name: h)
+    mark.def_abstract_eval(lambda h, name: h)
+    mlir.register_lowering(mark, lambda context, h, name: [h])
+    apply = lambda v, x: mark.bind(x + x @ v["a"] @ v["a"].T, name="h") @ v["out"]  # noqa: E731
+    variables = {"a": W["a"], "out": RNG.normal(size=(5, 3)).astype(np.float32)}
+    network = ioca.trace_network(apply, variables, X, layers=["h"])
+    expected = X + X @ W["a"] @ W["a"].T
+    assert np.allclose(values_of(network, variables)["h"], expected, atol=1e-5)
