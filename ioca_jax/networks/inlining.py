@@ -21,6 +21,7 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal, primitives
 
 from ioca_jax.networks.dependence import output_sources
 from ioca_jax.networks.jaxprs import (
+    LOOPS,
     PRODUCTS,
     Equation,
     Program,
@@ -29,6 +30,7 @@ from ioca_jax.networks.jaxprs import (
     called_jaxpr,
     given_name,
     holds,
+    inner_jaxprs,
     is_scale,
     named_leaves,
     shape_of,
@@ -105,12 +107,33 @@ def _inlined(eqn: JaxprEqn) -> Any:
     called = called_jaxpr(eqn.primitive, eqn.params, shapes_of(eqn))
     if called is None or eqn.primitive in _CALLS:
         return called
-    has_sites = any(
+    inside = list(all_equations(unclosed(called)))
+    if eqn.primitive.name == "shard_map":
+        return called if all(map(_runs_alone, inside)) else None
+    is_needed = any(
         inner.primitive in PRODUCTS
+        or _is_collective(inner)
         or given_name(inner.primitive, inner.params, shapes_of(inner))
-        for inner in all_equations(unclosed(called))
+        for inner in inside
     )
-    return called if has_sites else None
+    return called if is_needed else None
+
+
+def _is_collective(eqn: JaxprEqn) -> bool:
+    """Whether an equation is about the devices along named axes."""
+    axes = eqn.params.get("axes", eqn.params.get("axis_name", ()))
+    axes = axes if isinstance(axes, (tuple, list)) else (axes,)
+    return any(isinstance(axis, str) for axis in axes)
+
+
+def _runs_alone(eqn: JaxprEqn) -> bool:
+    """Whether an equation inside a shard_map over one device is known without it."""
+    if eqn.primitive in LOOPS:
+        inner = [e for j in inner_jaxprs(eqn.params) for e in all_equations(j)]
+        return not any(map(_is_collective, inner))
+    inputs, outputs = shapes_of(eqn)
+    is_index = eqn.primitive is primitives.axis_index_p
+    return not _is_collective(eqn) or is_index or [*inputs] == [*outputs]
 
 
 class _Builder:
@@ -120,6 +143,9 @@ class _Builder:
         self.equations: list[Equation] = []
         self.values: list[Value] = []
         self.constants: dict[int, Any] = {}
+        self.on_one_device = False  # inside a shard_map
+        # In a loop over weights that a counter indexes: their common key path.
+        self.indexed: str | None = None
 
     def new(self, value: Value) -> int:
         """A new number for a value."""
@@ -159,10 +185,60 @@ class _Builder:
         """Adds one equation, inlined or unrolled where it can be."""
         called = _inlined(eqn)
         if called is not None:
-            return self.inline(unclosed(called), getattr(called, "consts", ()), inputs)
-        if eqn.primitive is primitives.scan_p and self._scans_layers(eqn, inputs):
-            return self._unroll(eqn, inputs)
-        return self._append(eqn, inputs)
+            outside = self.on_one_device
+            self.on_one_device |= eqn.primitive.name == "shard_map"
+            consts = getattr(called, "consts", ())
+            outputs = self.inline(unclosed(called), consts, inputs)
+            self.on_one_device = outside
+            return outputs
+        if _is_collective(eqn) and self.on_one_device:
+            return self._alone(eqn, inputs)
+        if eqn.primitive is primitives.scan_p:
+            indexed = self._indexed(eqn, inputs)
+            if indexed or self._scans_layers(eqn, inputs):
+                return self._unroll(eqn, inputs, indexed)
+        if self.indexed is not None and self._is_counter(eqn, inputs):
+            return self._compute(eqn, inputs)
+        outputs = self._append(eqn, inputs)
+        if self.indexed is not None and eqn.primitive is primitives.dynamic_slice_p:
+            self._name_slice(inputs, outputs[0])
+        return outputs
+
+    def _alone(self, eqn: JaxprEqn, inputs: list) -> list:
+        """What devices exchange, where there is one: its own values, and number 0."""
+        if eqn.primitive is primitives.axis_index_p:
+            return [self.constant(eqn.outvars[0], jnp.zeros((), jnp.int32))]
+        return inputs
+
+    def _is_counter(self, eqn: JaxprEqn, inputs: list) -> bool:
+        """Whether an equation computes numbers from numbers known already."""
+        known = all(not isinstance(n, int) or n in self.constants for n in inputs)
+        scalar = all(shape == () for part in shapes_of(eqn) for shape in part)
+        return known and scalar and bool(inputs)
+
+    def _compute(self, eqn: JaxprEqn, inputs: list) -> list[int]:
+        values = [self.constants[n] if isinstance(n, int) else n.val for n in inputs]
+        with jax.ensure_compile_time_eval():
+            params = eqn.primitive.get_bind_params(dict(eqn.params))
+            results = eqn.primitive.bind(*values, **params)
+        results = results if eqn.primitive.multiple_results else [results]
+        pairs = zip(eqn.outvars, results, strict=True)
+        return [self.constant(var, result) for var, result in pairs]
+
+    def _name_slice(self, inputs: list, output: int) -> None:
+        """A slice of stacked weights gets the index in its key path."""
+        stacked, index = inputs[:2]
+        path, value = self.values[stacked].path, self.values[output]
+        shape = self.values[stacked].shape
+        whole = value.shape[0] == 1 < shape[0] and value.shape[1:] == shape[1:]
+        if (
+            path
+            and whole
+            and not isinstance(index, Literal)
+            and index in self.constants
+        ):
+            path = _with_index(path, self.indexed or "", int(self.constants[index]))
+            self.values[output] = value._replace(path=path)
 
     def _append(self, eqn: JaxprEqn, inputs: list) -> list[int]:
         known = [self.values[item] for item in inputs if isinstance(item, int)]
@@ -208,7 +284,40 @@ class _Builder:
         paths = [self.values[item].path for item in stacked if isinstance(item, int)]
         return any(paths) and holds(eqn.params["jaxpr"].jaxpr, PRODUCTS)
 
-    def _unroll(self, eqn: JaxprEqn, inputs: list) -> list:
+    def _indexed(self, eqn: JaxprEqn, inputs: list) -> list[str]:
+        """Key paths of the weights that a scan indexes by what it carries."""
+        num_consts = _split(eqn)[0]
+        body = eqn.params["jaxpr"]
+        few = eqn.params["length"] <= MAX_UNROLLED
+        if not few or not holds(unclosed(body), PRODUCTS):
+            return []
+        program, numbers, _ = flat_body(
+            body, [p >= num_consts for p in range(len(inputs))]
+        )
+        outer = dict(zip(numbers[:num_consts], inputs, strict=False))
+        paths = [
+            self.values[outer[equation.inputs[0]]].path
+            for equation in program.equations
+            if equation.name == "dynamic_slice"
+            and isinstance(outer.get(equation.inputs[0]), int)
+            and any(program.values[number].on_x for number in equation.numbers)
+        ]
+        return [path for path in paths if path]
+
+    def _unroll(self, eqn: JaxprEqn, inputs: list, indexed: Sequence[str] = ()) -> list:
+        """A scan's iterations, one after another.
+
+        Args:
+            eqn: the scan.
+            inputs: its inputs.
+            indexed: key paths of weights that it indexes by a counter, if it does.
+        """
+        outside, self.indexed = self.indexed, _parent(indexed) if indexed else None
+        outputs = self._iterate(eqn, inputs)
+        self.indexed = outside
+        return outputs
+
+    def _iterate(self, eqn: JaxprEqn, inputs: list) -> list:
         body, length = eqn.params["jaxpr"], eqn.params["length"]
         num_consts, num_carry = _split(eqn)
         first = num_consts + num_carry
@@ -227,18 +336,15 @@ class _Builder:
     def _slices(self, stacked: list[int], index: int) -> list[int]:
         """One iteration's slices; their key paths get the iteration's index."""
         paths = [self.values[number].path for number in stacked]
-        parents = [posixpath.dirname(path) for path in paths if path]
-        common = posixpath.commonpath(parents) if all(parents) and parents else ""
+        common = _parent([path for path in paths if path])
         outputs = []
         for number, path in zip(stacked, paths, strict=True):
             output = self._derive(
                 lambda array: jax.lax.index_in_dim(array, index, keepdims=False), number
             )
             if path is not None:
-                rest = path[len(common) + 1 :] if common else path
-                pieces = (common, str(index), rest) if common else (rest, str(index))
-                named = self.values[output]._replace(path="/".join(pieces))
-                self.values[output] = named
+                path = _with_index(path, common, index)
+                self.values[output] = self.values[output]._replace(path=path)
             outputs.append(output)
         return outputs
 
@@ -257,3 +363,15 @@ class _Builder:
 
 def _split(eqn: JaxprEqn) -> tuple[int, int]:
     return split_scan(unclosed(eqn.params["jaxpr"]), shapes_of(eqn))
+
+
+def _parent(paths: Sequence[str]) -> str:
+    """The key path that the parents of some have in common."""
+    parents = [posixpath.dirname(path) for path in paths]
+    return posixpath.commonpath(parents) if all(parents) and parents else ""
+
+
+def _with_index(path: str, common: str, index: int) -> str:
+    """A key path with an iteration's index behind what paths have in common."""
+    rest = path[len(common) + 1 :] if common else path
+    return f"{common}/{index}/{rest}" if common else f"{rest}/{index}"

@@ -374,7 +374,7 @@ def test_a_key_that_tells_weights_apart_stays_in_the_name():
             return [(GET("value"), self.array), (GET("query"), self.key)], None
 
         @classmethod
-        def tree_unflatten(cls, _, children):
+        def tree_unflatten(cls, key, children):
             return cls(*children)
 
     jax.tree_util.register_pytree_with_keys_class(Pair)
@@ -398,3 +398,41 @@ def test_a_name_is_found_whatever_its_primitive_is_called():
     network = ioca.trace_network(apply, variables, X, layers=["h"])
     expected = X + X @ W["a"] @ W["a"].T
     assert np.allclose(values_of(network, variables)["h"], expected, atol=1e-5)
+
+
+def test_a_loop_over_weights_that_its_counter_indexes_is_unrolled():
+    """Layers are named, and ablated, as those of a scan over the same weights."""
+    square = RNG.normal(size=(3, 5, 5)).astype(np.float32) / 2
+    shift = RNG.normal(size=(3, 5)).astype(np.float32)
+    variables = {"blocks": {"w": square, "bias": shift}, "out": W["a"]}
+
+    def looped(v, x):
+        def step(i, h):
+            return jnp.tanh(h @ v["blocks"]["w"][i] + v["blocks"]["bias"][i])
+
+        return jax.lax.fori_loop(0, 3, step, x) @ v["out"]
+
+    network = ioca.trace_network(looped, variables, X)
+    names = [layer.name for layer in network.layers]
+    assert names == ["blocks/0", "blocks/1", "blocks/2"]
+    keep = np.arange(15) != 7  # the third neuron of the second layer
+    logits, _ = network.apply(variables, X, ioca.Ablation(keep, np.full(15, 0.5)))
+    h = X
+    for index in range(3):
+        h = np.tanh(h @ square[index] + shift[index])
+        h[:, 2] = 0.5 if index == 1 else h[:, 2]
+    assert np.allclose(logits, h @ W["a"], atol=1e-5)
+
+
+def test_layers_inside_a_shard_map_over_one_device_are_found():
+    def inside(v, x):
+        h = jax.nn.relu(x @ v["a"]) * (1 + jax.lax.axis_index("d"))
+        return jax.lax.psum(jax.nn.gelu(h) @ v["b"], "d") / jax.lax.psum(1, "d")
+
+    spec = PartitionSpec()
+    apply = jax.shard_map(inside, mesh=MESH, in_specs=(spec, spec), out_specs=spec)
+    network = ioca.trace_network(apply, W, X)
+    assert [layer.name for layer in network.layers] == ["a"]
+    expected = np.asarray(jax.nn.gelu(np.maximum(PRODUCT, 0)))
+    assert np.allclose(values_of(network)["a"], expected, atol=1e-6)
+    assert np.allclose(network.apply(W, X)[0], expected @ W["b"], atol=1e-5)
