@@ -30,6 +30,7 @@ from ioca_jax.networks.training import Trained
 from ioca_jax.sources import can_load
 from ioca_jax.study.chunks import storable
 from ioca_jax.study.config import OF_NETWORKS, StudyConfig, check_measures
+from ioca_jax.study.trial import fingerprint_of
 
 _EXAMPLES_TRIED = 1000
 
@@ -126,6 +127,27 @@ class GivenNetworks:
 
         The quantiser is tried on the first network and some validation examples.
         """
+        self._check_shapes(data, num_networks)
+        if quantizer == "threshold" and not self.is_built_in:
+            one = jax.tree.map(lambda leaf: leaf[0], self.variables)
+            x, y = (array[:_EXAMPLES_TRIED] for array in data.validation)
+            measure_neurons(self.network, one, x, y)  # refuses one that tells nothing
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether variables and configuration say all that the networks compute."""
+        return isinstance(self.network, LayeredNetwork)
+
+    def digests(
+        self, data: Dataset | None, num_networks: int
+    ) -> tuple[str, str | None]:
+        """The variables' digest, and the fingerprint of others than built-in ones."""
+        if self.is_built_in or data is None:
+            return self.digest, None
+        self._check_shapes(data, num_networks)
+        return self.digest, fingerprint_of(self.network, self.variables, data)
+
+    def _check_shapes(self, data: Dataset, num_networks: int) -> None:
         num_classes = self.network.num_classes
         if num_classes != data.num_classes:
             raise ValueError(
@@ -139,10 +161,6 @@ class GivenNetworks:
         )
         one = jax.tree.map(lambda leaf: leaf[0], self.variables)
         jax.eval_shape(self.network.apply, one, x[:1])  # other networks check here
-        is_built_in = isinstance(self.network, LayeredNetwork)
-        if quantizer == "threshold" and not is_built_in:
-            x, y = (array[:_EXAMPLES_TRIED] for array in data.validation)
-            measure_neurons(self.network, one, x, y)  # refuses one that tells nothing
 
     def take(self, all_seeds: Sequence[int], seeds: Sequence[int]) -> Trained:
         """The networks of some seeds, without a history.
