@@ -30,7 +30,7 @@ from ioca_jax.networks.training import Trained
 from ioca_jax.sources import can_load
 from ioca_jax.study.chunks import storable
 from ioca_jax.study.config import OF_NETWORKS, StudyConfig, check_measures
-from ioca_jax.study.trial import fingerprint_of
+from ioca_jax.study.trial import check_copies, check_networks, fingerprint_of
 
 _EXAMPLES_TRIED = 1000
 
@@ -122,12 +122,13 @@ class GivenNetworks:
     variables: Any
     digest: str
 
-    def check_fit(self, data: Dataset, num_networks: int, quantizer: str) -> None:
-        """Refuses networks, or a quantiser, that do not fit the data.
+    def check_fit(self, data: Dataset, seeds: Sequence[int], quantizer: str) -> None:
+        """Refuses networks, or a quantiser, that do not fit the data, and copies.
 
-        The quantiser is tried on the first network and some validation examples.
+        Networks are tried on some validation examples, the quantiser on the first one.
         """
-        self._check_shapes(data, num_networks)
+        self._check_shapes(data, len(seeds))
+        check_networks(self.network, self.variables, seeds, data)
         if quantizer == "threshold" and not self.is_built_in:
             one = jax.tree.map(lambda leaf: leaf[0], self.variables)
             x, y = (array[:_EXAMPLES_TRIED] for array in data.validation)
@@ -195,6 +196,7 @@ def accept_networks(
             f"{','.join(map(str, config.trajectory_epochs))}"
         )
     _check_leaves(variables, len(config.seeds))
+    check_copies(variables, config.seeds)
     if isinstance(network, (MLP, CNN)):
         as_float32 = jax.tree.map(lambda a: np.asarray(a, np.float32), variables)
         fields = {name: getattr(network, name) for name in OF_NETWORKS}

@@ -197,7 +197,7 @@ def _fitting_network(
 ) -> Network:
     """The network that is studied, once it is known to fit the data."""
     if given:
-        given.check_fit(data, len(config.seeds), config.quantizer)
+        given.check_fit(data, config.seeds, config.quantizer)
         return given.network
     model = config.model(data.num_classes, data.train.x.shape[1:])
     check_fit(model, data, config.train_config())

@@ -1,12 +1,16 @@
 """Networks that are given are told apart by what they compute, too."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
+from jax.ad_checkpoint import checkpoint_name
 
 import ioca_jax as ioca
-from ioca_jax.study import given
+from ioca_jax.study import given, trial
 
 CONFIG = ioca.StudyConfig(
     seeds=(4, 7), random_orders=0, permutations=0, quantizer="uniform:4",
@@ -144,3 +148,99 @@ def test_other_layers_and_another_pool_are_other_networks(data):
         assert accepted is not None
         found.append(accepted.digest)
     assert len(set(found)) == 3
+
+
+def test_copies_of_a_network_are_no_seeds(data, tmp_path):
+    """A loop that forgot its seed: both have seed 0."""
+    for variables, equal in (
+        (variables_of(0, 0), "equal variables for seeds 4 and 7; train each from a "
+         "seed of its own"),
+        (permuted(), "equal logits for seeds 4 and 7, as of copies and of networks "
+         "that differ in the order of their units; leave one of the two out"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=".") as caught:
+            study(relu, tmp_path / "run", data, variables)
+        assert str(caught.value) == (
+            f"variables: expected another network for each seed, got {equal}"
+        )
+        assert not (tmp_path / "run").exists()
+
+
+def permuted():
+    """A network, and the same with its hidden units in another order."""
+    one = jax.tree.map(lambda leaf: leaf[0], VARIABLES)
+    other = {"a": one["a"][:, [2, 0, 3, 1]], "b": one["b"][[2, 0, 3, 1]]}
+    return jax.tree.map(lambda *leaves: np.stack(leaves), one, other)
+
+
+def test_only_logits_that_depend_on_the_example_show_a_copy():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(5, 9, 3))
+    logits[[1, 3]] = [0.2, 0.1, -0.3]  # two networks whose units are dead
+    trial._check_functions(logits, range(5))
+    logits[4] = logits[0] * (1 + 1e-7)
+    with pytest.raises(ValueError, match="got equal logits for seeds 0 and 4, as of"):
+        trial._check_functions(logits, range(5))
+
+
+def masked(w, x):
+    """Scores that exclude a class of negative examples, before a softmax."""
+    excluded = (jnp.arange(4) == 2) & (x[:, :1] < 0)
+    scores = jnp.where(excluded, -jnp.inf, x @ w["a"])
+    return jax.nn.softmax(checkpoint_name(scores, "scores")) @ w["b"]
+
+
+NOT_FINITE = (
+    "activations: expected finite numbers, got NaN or infinite ones for 1 of 4 neurons "
+    "of layer scores{}; leave that layer out by layers=, or mask with a large negative "
+    "number rather than -inf"
+)
+
+
+def test_infinite_activations_are_refused_before_anything_is_computed(data, tmp_path):
+    with pytest.raises(ValueError, match=".") as caught:
+        study(masked, tmp_path / "run", data, layers=["scores"])
+    assert str(caught.value) == NOT_FINITE.format(" for seed 4")
+    assert not (tmp_path / "run").exists()
+
+
+def test_infinite_activations_of_late_examples_are_refused(data, tmp_path, monkeypatch):
+    """Networks are tried on a few examples; the seed is named here too."""
+    monkeypatch.setattr(trial, "_EXAMPLES", 2)
+    late = dataclasses.replace(data, validation=sorted_by_sign(data.validation))
+    with pytest.raises(ValueError, match=".") as caught:
+        study(masked, tmp_path / "run", late, layers=["scores"])
+    assert str(caught.value) == NOT_FINITE.format(" for seed 4")
+
+
+def sorted_by_sign(split):
+    order = np.argsort(-split.x[:, 0])
+    return ioca.Split(split.x[order], split.y[order])
+
+
+@pytest.mark.parametrize("quantizer", ["threshold", "threshold:0.5", "uniform:4"])
+def test_infinite_activations_are_not_measured(data, quantizer):
+    one = jax.tree.map(lambda leaf: leaf[0], VARIABLES)
+    network = ioca.trace_network(masked, one, data.train.x[:2], ["scores"])
+    assert np.isfinite(network.apply(one, data.test.x)[0]).all()
+
+    def measure(variables, x):
+        return ioca.measure_neurons(
+            network, variables, x, data.validation.y, quantizer=quantizer
+        )
+
+    with pytest.raises(ValueError, match=".") as caught:
+        measure(one, data.validation.x)
+    assert str(caught.value) == NOT_FINITE.format("")
+    # While JAX traces, neurons that have no number are NaN, and others keep theirs.
+    scores = jax.jit(measure)(one, data.validation.x).scores["entropy"]
+    assert np.isnan(scores).tolist() == [False, False, True, False]
+    kept = (data.validation.x @ one["a"])[:, [0, 1, 3]]
+    for column, found in zip(kept.T, scores[np.array([0, 1, 3])], strict=True):
+        edges = {"threshold": [0], "threshold:0.5": [0.5]}.get(
+            quantizer, np.linspace(column.min(), column.max(), 5)[1:-1]
+        )
+        shares = np.bincount(np.digitize(column, edges)) / len(column)
+        np.testing.assert_allclose(
+            found, scipy.stats.entropy(shares, base=2), rtol=1e-5
+        )
