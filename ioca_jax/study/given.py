@@ -27,6 +27,7 @@ from ioca_jax.networks.layered import LayeredNetwork, check_variables
 from ioca_jax.networks.mlp import MLP
 from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import Trained
+from ioca_jax.results.trees import names_of, nested
 from ioca_jax.sources import can_load
 from ioca_jax.study.chunks import storable
 from ioca_jax.study.config import OF_NETWORKS, StudyConfig, check_measures
@@ -227,7 +228,8 @@ def accept_networks(
 
 
 def _check_leaves(variables: Any, num_networks: int) -> None:
-    """Refuses variables that are not finite numbers of so many networks."""
+    """Refuses variables that are not finite numbers of so many networks, or meet."""
+    nested((names_of(path), 0) for path, _ in jax.tree.leaves_with_path(variables))
     for path, leaf in jax.tree.leaves_with_path(variables):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         array = storable(leaf)

@@ -244,3 +244,18 @@ def test_infinite_activations_are_not_measured(data, quantizer):
         np.testing.assert_allclose(
             found, scipy.stats.entropy(shares, base=2), rtol=1e-5
         )
+
+
+def test_networks_come_back_under_their_own_names(data, tmp_path):
+    """Two arrays of which the checkpoint library would save one, and an empty one."""
+    names = {"block.0": VARIABLES["a"], "block": {"0": VARIABLES["b"]}}
+    names |= {"a/b": np.zeros((2, 0), np.float32), "file": np.ones((2, 1), np.float32)}
+
+    def apply(w, x):
+        return jax.nn.relu(x @ w["block.0"]) @ w["block"]["0"] * w["file"]
+
+    study(apply, tmp_path / "run", data, names)
+    model, found = ioca.load_networks(tmp_path / "run")
+    assert model is None
+    np.testing.assert_equal(found, names)
+    assert jax.tree.map(np.shape, found) == jax.tree.map(np.shape, names)
