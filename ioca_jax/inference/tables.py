@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pandas as pd
 import xarray as xr
@@ -73,19 +74,20 @@ def load_table(path: str | os.PathLike) -> pd.DataFrame:
         raise ValueError(
             f"{path}: expected a table (CSV), got a file that cannot be read ({reason})"
         ) from error
-    values = {n: table[n] if n in _TEXT else _values(table[n]) for n in table}
-    return pd.DataFrame(values, columns=table.columns)
+    columns: dict[str, list[str]] = table.to_dict("list")
+    return pd.DataFrame(
+        {n: cells if n in _TEXT else _values(cells) for n, cells in columns.items()}
+    )
 
 
-def _values(cells: pd.Series) -> pd.Series:
+def _values(cells: list[str]) -> list[Any]:
     """Cells of one column as integers, booleans or floats; as text if they are not."""
-    there = cells[cells != ""]
-    if len(there) == len(cells) and there.isin(["True", "False"]).all():
-        return cells == "True"
-    if len(there) == len(cells) and there.map(_INTEGER.fullmatch).astype(bool).all():
-        return cells.map(int)
+    if all(map(_INTEGER.fullmatch, cells)):
+        return list(map(int, cells))
+    if all(cell in ("True", "False") for cell in cells):
+        return [cell == "True" for cell in cells]
     try:
-        return cells.map(lambda cell: float(cell or "nan"))
+        return [float(cell or "nan") for cell in cells]
     except ValueError:
         return cells
 

@@ -140,12 +140,13 @@ def check_finite_activations(
     """
     if not is_known(activations):
         return
-    finite = np.isfinite(activations).reshape(-1, network.num_neurons).all(axis=0)
+    finite = np.isfinite(np.asarray(activations)).reshape(-1, network.num_neurons)
     for layer, where in zip(network.layers, slices_of(network.layers), strict=True):
-        if not finite[where].all():
+        number = int(np.sum(~np.all(finite[:, where], axis=0)))
+        if number:
             raise ValueError(
-                f"activations: expected finite numbers, got NaN or infinite ones for "
-                f"{(~finite[where]).sum()} of {layer.num_neurons} neurons of layer "
+                "activations: expected finite numbers, got NaN or infinite ones for "
+                f"{number} of {layer.num_neurons} neurons of layer "
                 f"{layer.name}{whose}; leave that layer out by layers=, or mask with a "
                 "large negative number rather than -inf"
             )

@@ -30,7 +30,7 @@ TREES = st.recursive(
 )
 
 
-def by_names(tree):
+def by_names(tree) -> dict[tuple[str, ...], np.ndarray]:
     """Leaves by the keys of dictionaries and the places in sequences, by hand."""
     if isinstance(tree, np.ndarray):
         return {(): tree}
