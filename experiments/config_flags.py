@@ -201,6 +201,33 @@ def parse(
     return config_class(**{name: flag_values[name].value for name in names})
 
 
+def check_lists_given_once(
+    arguments: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS
+) -> None:
+    """Refuses a list that a command line gives twice: the first would be forgotten.
+
+    What a flag file gives, the command line may replace.
+    """
+    given: dict[str, list[str]] = {}
+    words = iter(arguments[1:])
+    for word in words:
+        if word == "--":
+            break
+        name, equals, value = word.lstrip("-").partition("=")
+        if not word.startswith("-") or name not in flag_values:
+            continue
+        if isinstance(flag_values[name].parser, IntegersParser | NamesParser):
+            given.setdefault(name, []).append(value if equals else next(words, ""))
+    for name, values in given.items():
+        if len(values) > 1:
+            parts = dict.fromkeys(",".join(values).split(","))
+            raise flags.IllegalFlagValueError(
+                f"{name}: expected one list, its values separated by commas, got "
+                f"{' and '.join(f'--{name}={value}' for value in values)}; give "
+                f"--{name}={','.join(filter(None, parts))}"
+            )
+
+
 def describe_flags() -> str:
     """The job's flags in groups, with help texts and defaults."""
     left = {
@@ -254,6 +281,7 @@ def run_main(
             _print_help()
             sys.exit(0)
         try:
+            check_lists_given_once(arguments)
             left = flags.FLAGS(arguments)
         except flags.Error as error:
             _stop(_readable(str(error)))

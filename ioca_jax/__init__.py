@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from ioca_jax.inference.claims import judge_claims
     from ioca_jax.inference.hypotheses import form_hypotheses
     from ioca_jax.inference.order_tests import compare_orders
+    from ioca_jax.inference.tables import load_table
     from ioca_jax.report.summary import summarize
     from ioca_jax.results.files import load_results
     from ioca_jax.study.config import StudyConfig
@@ -85,6 +86,7 @@ _LATER = {
     "judge_claims": "inference.claims",
     "form_hypotheses": "inference.hypotheses",
     "compare_orders": "inference.order_tests",
+    "load_table": "inference.tables",
     "summarize": "report.summary",
     "load_results": "results.files",
     "StudyConfig": "study.config",
@@ -129,6 +131,7 @@ __all__ = [
     "load_dataset",
     "load_networks",
     "load_results",
+    "load_table",
     "measure_neurons",
     "merge_runs",
     "mutual_information",

@@ -1,6 +1,10 @@
-"""All tables of a run by name."""
+"""All tables of a run by name, and the files that they are written to."""
 
+import os
+import pathlib
+import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pandas as pd
 import xarray as xr
@@ -26,6 +30,66 @@ from ioca_jax.inference.self_repair import measure_self_repair
 from ioca_jax.inference.trajectories import trajectory_table, trends_of_training
 from ioca_jax.inference.verdicts import conclude, test_hypotheses
 from ioca_jax.results.selection import converged
+
+# Of all tables. A layer may be called 0, null or True: its name is no value.
+_TEXT = {
+    *("claim", "clamp", "direction", "effect_in", "end", "finding", "instrument"),
+    *("layer", "layer_name", "measure", "name", "pair_measure", "quantity"),
+    *("ranked_by", "reason", "scope", "sentence", "setting", "status", "suggested"),
+    *("trend", "unit", "variant", "verdict"),
+}
+_INTEGER = re.compile(r"-?\d+")
+
+
+def load_table(path: str | os.PathLike) -> pd.DataFrame:
+    """Reads a table that a run or a sweep has written as CSV.
+
+    ``pandas.read_csv`` takes a layer called ``0`` for a number, and one called ``NA``
+    or ``null`` for a missing value.
+
+    Args:
+        path: of the file, such as ``tables/orders.csv`` in a run's folder.
+
+    Returns:
+        The table. Columns of names and sentences are text, ``layer`` also where layers
+        are numbered; others are integers, floats (NaN where nothing stands) or
+        booleans.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that is not CSV.
+
+    Example:
+        >>> import ioca_jax as ioca
+        >>> neurons = ioca.load_table("runs/demo/tables/neurons.csv")  # of make demo
+        >>> neurons["layer"].tolist()
+        ['1', '2']
+    """
+    if not pathlib.Path(path).is_file():
+        raise FileNotFoundError(f"expected a table (CSV) at {path}, found none")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except ValueError as error:
+        reason = (str(error).splitlines() or ["?"])[0]
+        raise ValueError(
+            f"{path}: expected a table (CSV), got a file that cannot be read ({reason})"
+        ) from error
+    columns: dict[str, list[str]] = table.to_dict("list")
+    return pd.DataFrame(
+        {n: cells if n in _TEXT else _values(cells) for n, cells in columns.items()}
+    )
+
+
+def _values(cells: list[str]) -> list[Any]:
+    """Cells of one column as integers, booleans or floats; as text if they are not."""
+    if all(map(_INTEGER.fullmatch, cells)):
+        return list(map(int, cells))
+    if all(cell in ("True", "False") for cell in cells):
+        return [cell == "True" for cell in cells]
+    try:
+        return [float(cell or "nan") for cell in cells]
+    except ValueError:
+        return cells
 
 
 def tabulate(results: xr.Dataset) -> dict[str, pd.DataFrame]:

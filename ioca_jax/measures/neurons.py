@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
 
@@ -96,9 +97,11 @@ def measure_neurons(
         Scores, means, counts and edges.
 
     Raises:
-        ValueError: an unusable quantiser, ``threshold`` alone where all outputs of a
-            layer are on one side of it, a measure that is not of joint counts, labels
-            that are not one class for each example, or variables of another network.
+        ValueError: activations that are NaN or infinite (while JAX traces, the scores
+            of such neurons are NaN), an unusable quantiser, ``threshold`` alone where
+            all outputs of a layer are on one side of it, a measure that is not of joint
+            counts, labels that are not one class for each example, or variables of
+            another network.
 
     Example:
         >>> import jax, jax.numpy as jnp, ioca_jax as ioca
@@ -120,10 +123,33 @@ def measure_neurons(
     check_variables("variables", variables, model, num_inputs=x[0].size)
     quantizer = settled_quantizer(quantizer, model.layers)
     found = _measure(model, quantizer, tuple(measures), variables, x, y)
+    check_finite_activations(model, found.activation_mean)
     if quantizer == "threshold":
         _check_both_sides(model, found)
     scores = {name: found.scores[name] for name in measures}  # jit sorts the names
     return found._replace(scores=scores)
+
+
+def check_finite_activations(
+    network: Network, activations: Float[ArrayLike, "... H"], whose: str = ""
+) -> None:
+    """Refuses activations, or means of them, that are NaN or infinite, by layer.
+
+    The mean over examples is neither unless an activation is, or their sum overflows.
+    ``whose`` ends the sentence. Nothing is checked while JAX traces.
+    """
+    if not is_known(activations):
+        return
+    finite = np.isfinite(np.asarray(activations)).reshape(-1, network.num_neurons)
+    for layer, where in zip(network.layers, slices_of(network.layers), strict=True):
+        number = int(np.sum(~np.all(finite[:, where], axis=0)))
+        if number:
+            raise ValueError(
+                "activations: expected finite numbers, got NaN or infinite ones for "
+                f"{number} of {layer.num_neurons} neurons of layer "
+                f"{layer.name}{whose}; leave that layer out by layers=, or mask with a "
+                "large negative number rather than -inf"
+            )
 
 
 def _check_both_sides(network: Network, found: NeuronStatistics) -> None:
@@ -187,5 +213,9 @@ def _measure(model, quantizer, measures, variables, x, y) -> NeuronStatistics:
         jnp.zeros((model.num_neurons, spec.num_codes, model.num_classes), jnp.int32),
         x=outputs if is_held else x,
     )
-    scores = {name: MEASURES[name](counts) for name in measures}
-    return NeuronStatistics(scores, total / len(y), counts, edges)
+    mean = total / len(y)
+    is_finite = jnp.isfinite(mean)  # NaN and infinite ones have codes, but no meaning
+    scores = {
+        name: jnp.where(is_finite, MEASURES[name](counts), jnp.nan) for name in measures
+    }
+    return NeuronStatistics(scores, mean, counts, edges)

@@ -20,6 +20,7 @@ from ioca_jax.results.files import (
     read_digests,
     sync,
 )
+from ioca_jax.results.trees import NAMES, is_plain, named, numbered
 
 NETWORKS = "networks"
 _PART = "part_"
@@ -119,8 +120,10 @@ def _folder(workdir: str | os.PathLike) -> pathlib.Path:
 
 
 def _save(variables: Any, path: pathlib.Path) -> pathlib.Path:
+    arrays = jax.tree.map(np.asarray, variables)
+    arrays = arrays if is_plain(arrays) else numbered(arrays)
     with _checkpointer() as checkpointer:
-        checkpointer.save(path, jax.tree.map(np.asarray, variables), force=True)
+        checkpointer.save(path, arrays, force=True)
     for below in (path.parent, path, *path.rglob("*")):
         sync(below)
     return path
@@ -128,7 +131,8 @@ def _save(variables: Any, path: pathlib.Path) -> pathlib.Path:
 
 def _restore(path: pathlib.Path) -> Any:
     with _checkpointer() as checkpointer:
-        return jax.tree.map(np.asarray, checkpointer.restore(path))
+        arrays = jax.tree.map(np.asarray, checkpointer.restore(path))
+    return named(arrays) if NAMES in arrays else arrays
 
 
 def _checkpointer() -> Any:

@@ -29,6 +29,7 @@ from ioca_jax.results.files import (
     load_results,
     seal,
 )
+from ioca_jax.results.fingerprint import difference
 from ioca_jax.results.selection import PIECE_BYTES, compact, evenly
 
 # Of the pieces that are written, beside their bytes; a piece has one seed at least.
@@ -174,6 +175,7 @@ def join_seeds(
     ):
         if len({source.attrs.get(name) for source in sources}) > 1:
             raise ValueError(f"expected parts of {one}, got some of {parted}")
+    fingerprint = _shared_fingerprint(sources)
     there = np.concatenate([source.seeds for source in sources])
     values, times = np.unique(there, return_counts=True)
     if times.max(initial=0) > 1:
@@ -190,8 +192,21 @@ def join_seeds(
         name: "; ".join(dict.fromkeys(source.attrs[name] for source in sources))
         for name in _OF_PLACES
     }
-    attrs = dict(sources[0].attrs) | places | attributes
+    attrs = dict(sources[0].attrs) | places | fingerprint | attributes
     return Joined(sources, tuple(seeds), attrs)
+
+
+def _shared_fingerprint(sources: Sequence[Source]) -> dict[str, str]:
+    """What the networks compute, where it is stored; refuses several functions."""
+    stored = [s.attrs["fingerprint"] for s in sources if "fingerprint" in s.attrs]
+    for other in stored[1:]:
+        differs = difference(stored[0], other)
+        if differs is not None:
+            raise ValueError(
+                "expected parts of one set of networks, got some with the same "
+                f"variables and {differs}; compute all with one function"
+            )
+    return {"fingerprint": stored[0]} if stored else {}
 
 
 def save_study(joined: Joined, workdir: str | os.PathLike) -> None:

@@ -26,6 +26,14 @@ import xarray as xr
 
 from ioca_jax.results.files import digest_of_file, sha256, sync
 from ioca_jax.results.pieces import Chunk
+from ioca_jax.results.trees import (
+    NAMES,
+    named,
+    names_of,
+    nested,
+    numbered,
+    split_at_slashes,
+)
 
 _CHUNKS = "chunks"
 # Plain arrays: NetCDF would take ten times as long for a chunk.
@@ -44,11 +52,14 @@ class StoredChunk:
         place: its directory.
         seeds: in the order of its rows.
         attrs: of its results.
+        is_older: whether the run was begun by a version that took slashes in names for
+            levels of their own.
     """
 
     place: pathlib.Path
     seeds: tuple[int, ...]
     attrs: dict[str, Any]
+    is_older: bool = False
 
     def load(self) -> Chunk:
         """Reads all of it."""
@@ -56,7 +67,13 @@ class StoredChunk:
             np.load(self.place / _RESULTS) as arrays,
             np.load(self.place / _NETWORKS) as leaves,
         ):
-            return Chunk(_labelled(dict(arrays)), _nested(dict(leaves)))
+            if NAMES in leaves:
+                variables = named(leaves)
+            else:
+                variables = nested((n.split("/"), leaf) for n, leaf in leaves.items())
+            if self.is_older:
+                variables = split_at_slashes(variables)
+            return Chunk(_labelled(dict(arrays)), variables)
 
     def take(self, rows: np.ndarray) -> Chunk:
         """Reads some of its seeds."""
@@ -76,7 +93,7 @@ def save_chunk(chunk: Chunk, workdir: pathlib.Path) -> None:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
             np.savez(part / _RESULTS, allow_pickle=False, **_arrays(chunk.results))
-            np.savez(part / _NETWORKS, allow_pickle=False, **_named(chunk.variables))
+            np.savez(part / _NETWORKS, allow_pickle=False, **numbered(chunk.variables))
             sums = {name: digest_of_file(part / name) for name in (_RESULTS, _NETWORKS)}
             # Without blanks: one changed for another would not be seen.
             text = json.dumps(sums, separators=(",", ":"))
@@ -106,7 +123,11 @@ def find_chunks(workdir: pathlib.Path) -> tuple[list[StoredChunk], list[pathlib.
         attrs = {
             n: sys.intern(v) if isinstance(v, str) else v for n, v in attrs.items()
         }
-        chunks.append(StoredChunk(place, seeds, attrs))
+        with np.load(place / _NETWORKS) as leaves:
+            is_older = NAMES not in leaves
+        chunks.append(StoredChunk(place, seeds, attrs, is_older))
+    if any(chunk.is_older for chunk in chunks):  # one structure for all
+        chunks = [dataclasses.replace(chunk, is_older=True) for chunk in chunks]
     return chunks, damaged_files
 
 
@@ -164,16 +185,6 @@ def _labelled(arrays: dict[str, np.ndarray]) -> xr.Dataset:
     return xr.Dataset(parts, coords, labels["attrs"])
 
 
-def _named(variables: Any) -> dict[str, np.ndarray]:
-    """Leaves by their key paths, as types that NumPy's files hold."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/") or "variables": (
-            storable(leaf)
-        )
-        for path, leaf in jax.tree.leaves_with_path(variables)
-    }
-
-
 def storable(leaf: Any) -> np.ndarray:
     """A leaf as NumPy's own type: random keys as integers, bfloat16 as float32."""
     dtype: Any = getattr(leaf, "dtype", None)
@@ -184,19 +195,9 @@ def storable(leaf: Any) -> np.ndarray:
 
 
 def named_arrays(variables: Any) -> dict[str, Any]:
-    """Any pytree of arrays as nested dictionaries of NumPy arrays, by key path."""
-    return _nested(_named(variables))
-
-
-def _nested(leaves: dict[str, np.ndarray]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for name, leaf in leaves.items():
-        *above, last = name.split("/")
-        branch = tree
-        for key in above:
-            branch = branch.setdefault(key, {})
-        branch[last] = leaf
-    return tree
+    """Any pytree of arrays as nested dictionaries of NumPy arrays, by their names."""
+    leaves = jax.tree.leaves_with_path(variables)
+    return nested((names_of(path), storable(leaf)) for path, leaf in leaves)
 
 
 @contextlib.contextmanager

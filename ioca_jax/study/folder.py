@@ -18,6 +18,7 @@ from ioca_jax.results.files import (
     atomic_write,
     load_results,
 )
+from ioca_jax.results.fingerprint import difference
 from ioca_jax.results.pieces import Joined, save_study
 from ioca_jax.sources import can_load
 from ioca_jax.study.chunks import find_chunks, locked, remove_chunks, signals_deferred
@@ -59,12 +60,15 @@ class RunFolder:
         config: what is run in it.
         shard: the share of the seeds.
         variables_digest: of networks that were given; None if they are trained.
+        fingerprint: of what these compute; None if their variables and the
+            configuration say so.
     """
 
     path: pathlib.Path
     config: StudyConfig
     shard: Shard = dataclasses.field(default_factory=Shard)
     variables_digest: str | None = None
+    fingerprint: str | None = None
 
     def flags(self) -> list[str]:
         """The command-line flags that identify the run."""
@@ -143,8 +147,20 @@ class RunFolder:
                     f"workdir: expected chunks of this run, got {self.path} with "
                     f"some of a run with other {name}; choose another workdir"
                 )
+            self._check_function(chunk.attrs)
             seeds += chunk.seeds
         return Progress(seeds, [str(file) for file in damaged])
+
+    def _check_function(self, attrs: Mapping[str, Any]) -> None:
+        """Refuses results of another function with the same variables."""
+        differs = difference(attrs.get("fingerprint"), self.fingerprint)
+        if differs is not None:
+            raise ValueError(
+                "workdir: expected a new folder or one of these networks, got "
+                f"{self.path}, which holds results of networks with the same variables "
+                f"and {differs}; give the function of that run, or choose another "
+                "workdir"
+            )
 
     def _write_flags(self, data_digest: str) -> None:
         config = self.config
@@ -175,7 +191,7 @@ class RunFolder:
         return results
 
     def report(self, data_digest: str | None, draw: bool) -> xr.Dataset:
-        """Reports the results again and returns them; refuses those of other data."""
+        """Reports the results again and returns them; refuses those of others."""
         results = load_results(self.path)
         theirs = results.attrs["data_digest"]
         if data_digest not in (None, theirs):
@@ -185,6 +201,7 @@ class RunFolder:
                 f"{self.config.dataset} (digest {theirs}, not {data_digest}); choose "
                 "another workdir"
             )
+        self._check_function(results.attrs)
         write_reports(results, self.path, draw)
         remove_chunks(self.path)
         return results

@@ -27,9 +27,11 @@ from ioca_jax.networks.layered import LayeredNetwork, check_variables
 from ioca_jax.networks.mlp import MLP
 from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import Trained
+from ioca_jax.results.trees import names_of, nested
 from ioca_jax.sources import can_load
 from ioca_jax.study.chunks import storable
 from ioca_jax.study.config import OF_NETWORKS, StudyConfig, check_measures
+from ioca_jax.study.trial import check_copies, check_networks, fingerprint_of
 
 _EXAMPLES_TRIED = 1000
 
@@ -121,11 +123,33 @@ class GivenNetworks:
     variables: Any
     digest: str
 
-    def check_fit(self, data: Dataset, num_networks: int, quantizer: str) -> None:
-        """Refuses networks, or a quantiser, that do not fit the data.
+    def check_fit(self, data: Dataset, seeds: Sequence[int], quantizer: str) -> None:
+        """Refuses networks, or a quantiser, that do not fit the data, and copies.
 
-        The quantiser is tried on the first network and some validation examples.
+        Networks are tried on some validation examples, the quantiser on the first one.
         """
+        self._check_shapes(data, len(seeds))
+        check_networks(self.network, self.variables, seeds, data)
+        if quantizer == "threshold" and not self.is_built_in:
+            one = jax.tree.map(lambda leaf: leaf[0], self.variables)
+            x, y = (array[:_EXAMPLES_TRIED] for array in data.validation)
+            measure_neurons(self.network, one, x, y)  # refuses one that tells nothing
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether variables and configuration say all that the networks compute."""
+        return isinstance(self.network, LayeredNetwork)
+
+    def digests(
+        self, data: Dataset | None, num_networks: int
+    ) -> tuple[str, str | None]:
+        """The variables' digest, and the fingerprint of others than built-in ones."""
+        if self.is_built_in or data is None:
+            return self.digest, None
+        self._check_shapes(data, num_networks)
+        return self.digest, fingerprint_of(self.network, self.variables, data)
+
+    def _check_shapes(self, data: Dataset, num_networks: int) -> None:
         num_classes = self.network.num_classes
         if num_classes != data.num_classes:
             raise ValueError(
@@ -139,10 +163,6 @@ class GivenNetworks:
         )
         one = jax.tree.map(lambda leaf: leaf[0], self.variables)
         jax.eval_shape(self.network.apply, one, x[:1])  # other networks check here
-        is_built_in = isinstance(self.network, LayeredNetwork)
-        if quantizer == "threshold" and not is_built_in:
-            x, y = (array[:_EXAMPLES_TRIED] for array in data.validation)
-            measure_neurons(self.network, one, x, y)  # refuses one that tells nothing
 
     def take(self, all_seeds: Sequence[int], seeds: Sequence[int]) -> Trained:
         """The networks of some seeds, without a history.
@@ -177,6 +197,7 @@ def accept_networks(
             f"{','.join(map(str, config.trajectory_epochs))}"
         )
     _check_leaves(variables, len(config.seeds))
+    check_copies(variables, config.seeds)
     if isinstance(network, (MLP, CNN)):
         as_float32 = jax.tree.map(lambda a: np.asarray(a, np.float32), variables)
         fields = {name: getattr(network, name) for name in OF_NETWORKS}
@@ -207,7 +228,8 @@ def accept_networks(
 
 
 def _check_leaves(variables: Any, num_networks: int) -> None:
-    """Refuses variables that are not finite numbers of so many networks."""
+    """Refuses variables that are not finite numbers of so many networks, or meet."""
+    nested((names_of(path), 0) for path, _ in jax.tree.leaves_with_path(variables))
     for path, leaf in jax.tree.leaves_with_path(variables):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         array = storable(leaf)

@@ -27,7 +27,11 @@ from ioca_jax.measures.information import (
     permuted_labels,
     selective_class,
 )
-from ioca_jax.measures.neurons import NeuronStatistics, measure_neurons
+from ioca_jax.measures.neurons import (
+    NeuronStatistics,
+    check_finite_activations,
+    measure_neurons,
+)
 from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import Trained
 from ioca_jax.results.variables import make_results
@@ -103,9 +107,17 @@ def _measure(
     """``measure_neurons`` of every network, [S, ...]; of other variables if given."""
     if variables is None:
         variables = inputs.trained.variables
-    return _measure_all(
+    found = _measure_all(
         inputs.network, variables, split, quantizer, inputs.information_measures
     )
+    means = np.asarray(found.activation_mean)
+    trained = inputs.trained
+    for seed, mean, diverged in zip(
+        trained.seeds, means, trained.diverged, strict=True
+    ):
+        if not diverged:
+            check_finite_activations(inputs.network, mean, f" for seed {seed}")
+    return found
 
 
 @partial(jax.jit, static_argnames=("network", "quantizer", "measures"))

@@ -136,9 +136,11 @@ def run_study(
         data = load_dataset(**config.data_arguments())  # a file may have changed
     if data is not None:
         config = describe_data(config, data)
+    elif given and not given.is_built_in:  # to see what they compute
+        data = load_dataset(**config.data_arguments())
     seeds = shard.seeds(config)
-    digest = given.digest if given else None
-    folder = RunFolder(pathlib.Path(workdir), config, shard, digest)
+    digests = given.digests(data, len(config.seeds)) if given else (None, None)
+    folder = RunFolder(pathlib.Path(workdir), config, shard, *digests)
     run = _Run(config, seeds, folder, given, seeds_at_once, draw, listeners)
     check_agreement(folder.identity() | {"seeds_at_once": str(seeds_at_once)})
     if on_primary(folder.is_finished):
@@ -195,7 +197,7 @@ def _fitting_network(
 ) -> Network:
     """The network that is studied, once it is known to fit the data."""
     if given:
-        given.check_fit(data, len(config.seeds), config.quantizer)
+        given.check_fit(data, config.seeds, config.quantizer)
         return given.network
     model = config.model(data.num_classes, data.train.x.shape[1:])
     check_fit(model, data, config.train_config())
@@ -331,6 +333,8 @@ class _Run:
         results = study_networks(self.config, network, data, trained, on_scope=on_scope)
         if self.given:
             results.attrs["variables_digest"] = self.given.digest
+        if self.folder.fingerprint:
+            results.attrs["fingerprint"] = self.folder.fingerprint
         arrays = {name: results[name].values for name in results.data_vars}
         arrays, variables = jax.tree.map(
             lambda leaf: leaf[: len(seeds)],
@@ -496,6 +500,7 @@ def _merge(
         workdir,
         config,
         variables_digest=joined.attrs.get("variables_digest"),
+        fingerprint=joined.attrs.get("fingerprint"),
     )
     if folder.is_finished():
         if not (folder.path / "summary.txt").is_file():  # stopped while reporting

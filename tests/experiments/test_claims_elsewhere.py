@@ -4,7 +4,6 @@ import dataclasses
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 from synthetic import THREE, planted_joint_results, synthetic_results
 
@@ -61,7 +60,7 @@ def test_the_job_writes_what_it_says(runs, tmp_path, monkeypatch):
     assert written == {"claims.csv", "orders.csv", "results.md"}
     assert (tmp_path / "results.md").read_text() == text
 
-    judged = pd.read_csv(tmp_path / "claims.csv", dtype={"claim": str})
+    judged = ioca.load_table(tmp_path / "claims.csv")
     again = claims.judge_claims(runs["mnist_cnn"])
     of_setting = judged[judged["setting"] == "mnist_cnn"]
     assert of_setting["verdict"].tolist() == again["verdict"].tolist()

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import command_line
 import pytest
 from absl import flags
 
@@ -57,3 +58,55 @@ def test_a_configurations_flags_give_the_configuration(seeds):
     config = ioca.StudyConfig(seeds=seeds, hidden=(7,), trajectory_epochs=(1,))
     assert parsed(*config.flags()) == config
     assert dataclasses.replace(config, seeds=(9,)) != config
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lists", "advice"),
+    [
+        (
+            ("--clamps=zero", "--epochs=3", "--clamps=mean"),
+            "clamps: expected one list, its values separated by commas, got "
+            "--clamps=zero and --clamps=mean",
+            "--clamps=zero,mean",
+        ),
+        (
+            ("-measures", "entropy,mrmr", "--measures=jmi,entropy"),
+            "measures: expected one list, its values separated by commas, got "
+            "--measures=entropy,mrmr and --measures=jmi,entropy",
+            "--measures=entropy,mrmr,jmi",
+        ),
+        (
+            ("--seeds=5,", "--seeds", "0:3"),
+            "seeds: expected one list, its values separated by commas, got "
+            "--seeds=5, and --seeds=0:3",
+            "--seeds=5,0:3",
+        ),
+    ],
+)
+def test_a_list_is_given_once(arguments, lists, advice):
+    values = flags.FlagValues()
+    config_flags.define(ioca.StudyConfig, values)
+    with pytest.raises(flags.IllegalFlagValueError) as error:
+        config_flags.check_lists_given_once(["job", *arguments], values)
+    assert str(error.value) == f"{lists}; give {advice}"
+
+
+def test_other_flags_and_lists_of_a_file_are_replaced():
+    values = flags.FlagValues()
+    config_flags.define(ioca.StudyConfig, values)
+    flags.DEFINE_multi_string("grid", [], "", flag_values=values)
+    arguments = ("--epochs=1", "--epochs=2", "--grid=a", "--grid=b", "--flagfile=f")
+    config_flags.check_lists_given_once(
+        ["job", *arguments, "--hidden=4", "other", "--", "--hidden=5"], values
+    )
+
+
+def test_a_command_line_refuses_a_list_given_twice():
+    done = command_line.run(
+        "experiments.run_study", "--clamps=zero", "--clamps=mean", "--dry_run"
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: clamps: expected one list, its values separated by commas, got "
+        "--clamps=zero and --clamps=mean; give --clamps=zero,mean\n"
+    )

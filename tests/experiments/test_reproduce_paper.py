@@ -4,7 +4,6 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 from pages import Page
 from synthetic import planted_results, with_accuracy
@@ -114,7 +113,7 @@ def test_the_job_writes_what_it_says(runs, tmp_path, monkeypatch, capsys):
     text = (tmp_path / "results.md").read_text()
     other = (list(others.SETTINGS), "data", tmp_path / "other_networks")
     assert capsys.readouterr().out == f"{text}\nothers: {other}\n"
-    judged = pd.read_csv(tmp_path / "claims.csv", dtype={"claim": str})
+    judged = ioca.load_table(tmp_path / "claims.csv")
     here = judged.query("claim == '5' and setting == 'mnist_sigmoid_plain'")
     assert set(here["verdict"]) == {"holds"}
     page = Page((tmp_path / "report.html").read_text("utf-8"))
