@@ -12,6 +12,7 @@ results are gathered (``gather``) and where one decides for all (``on_primary``)
 
 import contextlib
 import contextvars
+import dataclasses
 import json
 import os
 import socket
@@ -245,7 +246,8 @@ def _sum_in_threads(function, engine, arrays, x, y):
         return images[start : start + size], own  # a view: XLA seldom copies it
 
     arrays, examples = jax.device_put(
-        (arrays, [share(index) for index in range(shares)]), mesh.devices.flat[0]
+        (jax.tree.map(_whole_bytes, arrays), [share(index) for index in range(shares)]),
+        mesh.devices.flat[0],
     )
     # Threads do not inherit what the caller has configured for its own alone.
     program = _apply.lower(function, engine, arrays, *examples[0]).compile()
@@ -259,7 +261,39 @@ def _sum_in_threads(function, engine, arrays, x, y):
 
 @partial(jax.jit, static_argnames=("function", "engine"))
 def _apply(function, engine, arrays, x, y):
-    return function(engine, arrays, x, y)
+    narrow = jax.tree.map(
+        lambda leaf: leaf.narrowed() if isinstance(leaf, _Widened) else leaf,
+        arrays,
+        is_leaf=lambda leaf: isinstance(leaf, _Widened),
+    )
+    return function(engine, narrow, x, y)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["wide"], meta_fields=["dtype"])
+@dataclasses.dataclass(frozen=True)
+class _Widened:
+    """An array of less than a byte a number, such as ``int4``, in a wider type.
+
+    XLA packs such arrays. A program that is compiled ahead of its call refuses the
+    layout in which JAX passes them.
+    """
+
+    wide: Any
+    dtype: Any
+
+    def narrowed(self) -> Array:
+        """The array in its own type."""
+        return self.wide.astype(self.dtype)
+
+
+def _whole_bytes(leaf: Array) -> Any:
+    """An array that a program compiled ahead of its call takes."""
+    dtype = leaf.dtype
+    if jnp.issubdtype(dtype, jnp.integer) and jnp.iinfo(dtype).bits < 8:
+        return _Widened(leaf.astype(jnp.int8), dtype)  # int8 holds uint4 as well
+    if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 8:
+        return _Widened(leaf.astype(jnp.float32), dtype)
+    return leaf
 
 
 # Schedulers state the number of processes here, and JAX finds the others by itself.

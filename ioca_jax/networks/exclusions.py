@@ -197,7 +197,7 @@ def _is_multiplied(program: Program, number: int) -> bool:
     """Whether a value is multiplied, as it is, with another that depends on x."""
     shape = program.values[number].shape
     axes = tuple((Part("position", size, (i,)),) for i, size in enumerate(shape))
-    values = follow(program, number, axes)
+    values = follow(program, {number: axes})
     users = {user for value in values for user in program.users.get(value, [])}
     return any(
         program.equations[user].primitive in PRODUCTS

@@ -235,14 +235,15 @@ def is_affine(program: Program, number: int) -> bool:
     for equation in program.equations:
         if moving.isdisjoint(equation.numbers):
             continue
-        if not _is_affine_in(equation, moving):
+        if not is_affine_in(equation, moving):
             return False
         moving |= set(equation.outputs)
     types = [program.values[n].dtype for n in moving]
     return all(jnp.issubdtype(t, jnp.inexact) and t.itemsize >= 4 for t in types)
 
 
-def _is_affine_in(equation: Equation, moving: set[int]) -> bool:
+def is_affine_in(equation: Equation, moving: set[int]) -> bool:
+    """Whether an equation's result is affine in some of its inputs together."""
     positions = [
         position
         for position, item in enumerate(equation.inputs)

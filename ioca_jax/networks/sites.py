@@ -4,10 +4,12 @@ A layer is a product, ``dot_general`` or ``conv_general_dilated``, of something 
 depends on the examples and something that depends on variables alone. Its neurons are
 the axes of its result that come from the weights. Its result is followed through
 elementwise equations, reshapes and transposes for as long as nothing else that depends
-on the examples enters: bias, batch norm, activation. The last value through which all
-other equations see the layer is its *site*. A residual sum, a product of two layers or
-a normalisation over neurons ends the walk. Products of two values that both depend on
-the examples (attention) are no layers, nor are tables that are looked up.
+on the examples enters: bias, batch norm, activation, the scale of quantised numbers
+(``scales``). Products that are summed before anything that is not affine are one layer
+(``units``). The last value through which all other equations see the layer is its
+*site*. A residual sum, a product of two layers or a normalisation over neurons ends the
+walk. Products of two values that both depend on the examples (attention) are no layers,
+nor are tables that are looked up.
 """
 
 import fnmatch
@@ -31,14 +33,13 @@ from ioca_jax.networks.exclusions import (
 )
 from ioca_jax.networks.jaxprs import RESHAPING, Equation, Program, given_name
 from ioca_jax.networks.steps import is_elementwise_step, is_whole
+from ioca_jax.networks.units import Unit, find_units, shared_inputs
 from ioca_jax.networks.walks import (
     Product,
     Traces,
     find_products,
     follow,
     is_float,
-    last_cut,
-    output_axes,
     unfollowed,
 )
 
@@ -55,11 +56,13 @@ class Found(NamedTuple):
         layers: sites of layers, taken unless others are named.
         others: sites taken if named: inputs of layers, named values.
         unreachable: what is no site and why, a line each.
+        shared: copies of inputs that the sites take for one, by number.
     """
 
     layers: list[Site]
     others: list[Site]
     unreachable: list[str]
+    shared: dict[int, int]
 
     def without(self, names: Collection[str]) -> "Found":
         """Without sites whose rows turned out not to be the examples'."""
@@ -68,7 +71,7 @@ class Found(NamedTuple):
             for sites in (self.layers, self.others)
         )
         notes = [f"{name}: {UNASSIGNED}" for name in names]
-        return Found(layers, others, notes + self.unreachable)
+        return Found(layers, others, notes + self.unreachable, self.shared)
 
 
 def find_sites(traces: Traces) -> Found:
@@ -82,19 +85,17 @@ def find_sites(traces: Traces) -> Found:
     """
     program = traces.first
     products = find_products(program)
-    weights = [product.equation.inputs[product.weights] for product in products]
-    names = _layer_names([program.values[number].path or "" for number in weights])
+    units = find_units(traces, products)
+    names = _names_of_products(program, products, units)
     has_layer_above = with_layer_above(program, products)
     num_classes = program.values[program.output].shape[1]
-    mixed = _mixed_axes(traces)
-    layers, inputs, notes, followed, own = [], [], [], {}, []
-    for name, product in zip(names, products, strict=True):
-        inputs.append(_input_site(traces, product, name, mixed))
-        axes = follow(program, product.output, output_axes(traces, product))
-        followed |= {n: a for n, a in axes.items() if is_whole(a)}
-        number = last_cut(program, axes)
-        own.append([value for value in axes if value <= number])
-        site = make_site(number, axes[number], name, product.kind)
+    layers, notes, followed, own = [], [], {}, []
+    for unit in units:
+        product, number = unit.products[0], unit.cut
+        name = names[product.output]
+        own.append({n for n in unit.values if n <= number} | unit.inside)
+        followed |= {n: a for n, a in unit.values.items() if is_whole(a)}
+        site = make_site(number, unit.values[number], name, product.kind)
         is_last = product.output not in has_layer_above and (
             site.layer.num_neurons == num_classes or makes_logits(program, product)
         )
@@ -106,18 +107,85 @@ def find_sites(traces: Traces) -> Found:
             notes.append(f"{name}: of integers, which no clamp replaces")
         elif not site.has_examples:
             notes.append(f"{name}: {UNASSIGNED}")
+        elif unit.scale:
+            notes.append(
+                f"{name}: of quantised numbers, whose scale ({unit.scale}) differs "
+                "between both examples and neurons"
+            )
         else:
             layers.append(site)
             notes += [
                 f"{name}: taken before a {step}, which cannot be followed"
-                for step in unfollowed(program, axes)
+                for step in unfollowed(program, unit.values)
             ]
-    others = inputs + _named_sites(traces, followed)
+        notes += _parts(program, products, unit, names)
+    shared = shared_inputs(program, units)
+    others = _input_sites(traces, products, units, names, shared)
+    others += _named_sites(traces, followed)
     others = [
         site for site in others if is_float(program, site.number) and site.has_examples
     ]
     notes += held_arrays(program) + variables_elsewhere(program, own)
-    return Found(layers, others, notes)
+    return Found(layers, others, notes, shared)
+
+
+def _names_of_products(
+    program: Program, products: Sequence[Product], units: Sequence[Unit]
+) -> dict[int, str]:
+    """Names by the products' results: those of layers, else of the product's own."""
+
+    def named(some: Sequence[Product]) -> dict[int, str]:
+        weights = [product.equation.inputs[product.weights] for product in some]
+        names = _layer_names([program.values[n].path or "" for n in weights])
+        return {product.output: n for product, n in zip(some, names, strict=True)}
+
+    return named(products) | named([unit.products[0] for unit in units])
+
+
+def _parts(
+    program: Program,
+    products: Sequence[Product],
+    unit: Unit,
+    names: Mapping[int, str],
+) -> list[str]:
+    """Weights of a layer of several products that do not name it, a line each."""
+    first, *summed = unit.products
+    outputs = {product.output for product in summed}
+    notes, seen = [], {_weights_of(program, first)}
+    for product in products:
+        path = _weights_of(program, product)
+        if product.output not in outputs | unit.inside or path in seen:
+            continue
+        seen.add(path)
+        layer, part = names[first.output], names[product.output]
+        if product.output in outputs:
+            notes.append(f"{part}: summed into {layer}, one layer")
+        else:
+            notes.append(f"{part}: inside {layer}, affine from its input to its sum")
+    return notes
+
+
+def _weights_of(program: Program, product: Product) -> str | None:
+    return program.values[product.equation.inputs[product.weights]].path
+
+
+def _input_sites(
+    traces: Traces,
+    products: Sequence[Product],
+    units: Sequence[Unit],
+    names: Mapping[int, str],
+    shared: Mapping[int, int],
+) -> list[Site]:
+    """The sites of all products' data; one that several share has the layer's name."""
+    mixed, layers = _mixed_axes(traces), {unit.products[0].output for unit in units}
+    sites: dict[int, Site] = {}
+    for product in products:
+        number = shared.get(product.data, product.data)
+        if number not in sites or product.output in layers:
+            name = f"{names[product.output]}:input"
+            site = _input_site(traces, product, name, mixed)
+            sites[number] = site._replace(number=number)
+    return [*sites.values()]
 
 
 def choose_sites(found: Found, patterns: Sequence[str] | None) -> list[Site]:
@@ -224,7 +292,7 @@ def _input_site(
     if heads:
         axes = (*axes[:-count], *heads)
     kind = "heads" if vector or heads else "input"
-    return make_site(number, axes, f"{name}:input", kind)
+    return make_site(number, axes, name, kind)
 
 
 def _mixed_axes(traces: Traces) -> dict[int, Axes]:
@@ -249,7 +317,7 @@ def _mixed_axes(traces: Traces) -> dict[int, Axes]:
             )
             for dim, parts in enumerate(traces.axes(output))
         )
-        values = follow(program, output, axes)
+        values = follow(program, {output: axes})
         found |= {number: a for number, a in values.items() if is_whole(a)}
     return found
 

@@ -7,7 +7,7 @@ an axis is reduced to belongs to the layer again. Loops, branches and calls are 
 into; what a loop carries is found by a fixed point.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from jax.extend.core import primitives
@@ -20,6 +20,7 @@ from ioca_jax.networks.jaxprs import (
     Equation,
     Program,
     called_jaxpr,
+    is_affine_in,
     is_scale,
     split_scan,
     split_while,
@@ -51,24 +52,47 @@ def is_whole(axes: Axes) -> bool:
     return all(part.role != "extra" for axis in axes for part in axis)
 
 
-def walk(program: Program, found: dict[int, Axes]) -> None:
+# Takes an equation, one of its inputs that depends on the examples, the axes of the
+# layer's values, and whether they are affine in the layer's first values so far.
+Accepts = Callable[[Equation, int, Axes, bool], bool]
+
+
+def walk(
+    program: Program, found: dict[int, Axes], accepts: Accepts | None = None
+) -> None:
     """Adds all values that belong to a layer to those found.
 
     Args:
         program: the equations.
         found: axes of the layer's first values, by number.
+        accepts: whether another value that depends on the examples belongs to the
+            layer, such as a scale; None takes none.
     """
+    affine = set(found)
     index = min((i for n in found for i in program.users.get(n, [])), default=0)
     last = max((i for n in found for i in program.users.get(n, [])), default=-1)
     while index <= last:
-        axes = next_axes(program, program.equations[index], found)
-        found |= axes
-        last = max([last, *(i for n in axes for i in program.users.get(n, []))])
+        equation = program.equations[index]
+        mine = found.keys() & {*equation.numbers}
+        is_affine = mine <= affine and is_affine_in(equation, mine)
+        others: set[int] = set()
+        if mine and accepts is not None:
+            axes = found[min(mine)]
+            others = {n for n in equation.numbers if program.values[n].on_x} - mine
+            if not all(accepts(equation, n, axes, is_affine) for n in others):
+                others = set()
+        new = next_axes(program, equation, found, others)
+        found |= new
+        affine |= new.keys() if is_affine else set()
+        last = max([last, *(i for n in new for i in program.users.get(n, []))])
         index += 1
 
 
 def next_axes(
-    program: Program, equation: Equation, found: Mapping[int, Axes]
+    program: Program,
+    equation: Equation,
+    found: Mapping[int, Axes],
+    accepted: Set[int] = frozenset(),
 ) -> dict[int, Axes]:
     """The axes of those results of an equation that belong to a layer.
 
@@ -76,6 +100,7 @@ def next_axes(
         program: the equations.
         equation: one of them.
         found: axes of the layer's values, by number.
+        accepted: values that count as if they did not depend on the examples.
 
     Returns:
         Axes by number.
@@ -84,7 +109,7 @@ def next_axes(
         return {}
     shapes = program.shapes(equation)
     states = [
-        State(program.values[item].on_x, found.get(item))
+        State(program.values[item].on_x and item not in accepted, found.get(item))
         if isinstance(item, int)
         else State(False)
         for item in equation.inputs

@@ -44,6 +44,7 @@ from ioca_jax.networks.traceable import (
     trace_logits,
     uses_count,
 )
+from ioca_jax.networks.units import share_inputs
 from ioca_jax.networks.walks import comes_of_sigmoid, place_examples
 
 _SIZES = (2, 3)  # numbers of examples that a function is first traced with
@@ -111,7 +112,8 @@ def trace_network(
             _sites=tuple(sites),
             _variables=shapes,
             _example=example,
-            _programs={_SIZES[0]: first},
+            _programs={_SIZES[0]: share_inputs(first, found.shared)},
+            _shared=found.shared,
         )
 
     network = with_sites(found)
@@ -155,6 +157,7 @@ class TracedNetwork:
     _variables: Any
     _example: jax.ShapeDtypeStruct
     _programs: dict[int, Program]
+    _shared: dict[int, int]
 
     @property
     def num_neurons(self) -> int:
@@ -340,6 +343,7 @@ class TracedNetwork:
         if num_examples not in self._programs:
             function, example = self._function, self._example
             program = trace_logits(function, self._variables, example, num_examples)
+            program = share_inputs(program, self._shared)
             sizes = _SIZES[0], num_examples
             check_same_equations(self._programs[_SIZES[0]], program, sizes)
             self._programs[num_examples] = program

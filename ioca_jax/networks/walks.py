@@ -1,13 +1,14 @@
 """The values of one layer: a product with weights, followed through its equations.
 
 A product's result is followed through elementwise equations, reshapes and transposes
-for as long as nothing else that depends on the examples enters. The axis of the
-examples is the one whose size differs between two traces with different numbers of
-examples. Where that axis holds positions too, reshapes show which of the two is outer.
+for as long as nothing else that depends on the examples enters but the layer's own
+scale (``scales``). The axis of the examples is the one whose size differs between two
+traces with different numbers of examples. Where that axis holds positions too, reshapes
+show which of the two is outer.
 """
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ from ioca_jax.networks.jaxprs import (
     is_foreign,
     is_scale,
 )
-from ioca_jax.networks.steps import is_whole, walk
+from ioca_jax.networks.steps import Accepts, is_whole, walk
 
 
 class Traces(NamedTuple):
@@ -183,10 +184,22 @@ def output_axes(traces: Traces, product: Product) -> Axes:
     return with_role(traces.axes(number), shape, batch + own, "neuron")
 
 
-def follow(program: Program, number: int, axes: Axes) -> dict[int, Axes]:
-    """A layer's values: what is computed from one product alone, number by number."""
-    found = {number: axes}
-    walk(program, found)
+def follow(
+    program: Program, starts: Mapping[int, Axes], accepts: Accepts | None = None
+) -> dict[int, Axes]:
+    """A layer's values: what is computed from its products alone, number by number.
+
+    Args:
+        program: the program.
+        starts: the axes of the results of the layer's products, by number.
+        accepts: whether another value that depends on the examples belongs to the
+            layer, such as a scale; None takes none.
+
+    Returns:
+        The axes of each value, the products' results first.
+    """
+    found = dict(starts)
+    walk(program, found, accepts)
     return found
 
 
@@ -238,10 +251,20 @@ def is_float(program: Program, number: int) -> bool:
     return jnp.issubdtype(program.values[number].dtype, jnp.floating)
 
 
-def last_cut(program: Program, found: dict[int, Axes]) -> int:
+def last_cut(
+    program: Program, found: Mapping[int, Axes], starts: Collection[int]
+) -> int | None:
     """The last of a layer's values through which all other equations see it.
 
     If that is not floating point, the last before it is rounded.
+
+    Args:
+        program: the program.
+        found: the layer's values.
+        starts: the results of its products.
+
+    Returns:
+        A number of a value; None if several products are seen one by one.
     """
     numbers = sorted(found)
     outside = {
@@ -255,8 +278,8 @@ def last_cut(program: Program, found: dict[int, Axes]) -> int:
     }
     end = len(program.values)
     for cut in reversed(numbers):
-        around = {numbers[0]} - {cut}  # what the layer reaches without the cut
-        for number in numbers[1:]:
+        around = {*starts} - {cut}  # what the layer reaches without the cut
+        for number in numbers:
             inputs = program.sources_of(number)
             if number != cut and not around.isdisjoint(inputs):
                 around.add(number)
@@ -266,7 +289,7 @@ def last_cut(program: Program, found: dict[int, Axes]) -> int:
             return cut
         rounded = [n for n in numbers if _name_of(program, n) == "round"]
         end = min([cut, *rounded])
-    return numbers[0]
+    return numbers[0] if len(starts) == 1 else None
 
 
 def _name_of(program: Program, number: int) -> str:
