@@ -388,6 +388,9 @@ def given_name(
     return None if any(_jaxprs(params)) else name
 
 
+_SEEN = (np.generic, np.ndarray, jax.Array, type)  # have shapes and hide nothing
+
+
 def is_foreign(primitive: Primitive | None, params: Mapping[str, Any]) -> bool:
     """Whether an equation runs what JAX cannot see: a callback, a kernel.
 
@@ -399,7 +402,7 @@ def is_foreign(primitive: Primitive | None, params: Mapping[str, Any]) -> bool:
         item
         for param in params.values()
         for item in (param if isinstance(param, (tuple, list)) else [param])
-        if not isinstance(item, (np.generic, np.ndarray, jax.Array, type))
+        if not isinstance(item, (*_SEEN, Jaxpr, ClosedJaxpr))
     ]
     return any(
         (hasattr(item, "shape") and hasattr(item, "dtype"))

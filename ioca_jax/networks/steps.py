@@ -21,6 +21,7 @@ from ioca_jax.networks.jaxprs import (
     Program,
     called_jaxpr,
     is_affine_in,
+    inner_jaxprs,
     is_scale,
     split_scan,
     split_while,
@@ -123,10 +124,7 @@ def next_axes(
     elif called is not None:
         results = _through(called, states)
     elif len(equation.outputs) == 1 and _OTHER not in states:
-        dtypes = [
-            program.values[item].dtype if isinstance(item, int) else item.aval.dtype
-            for item in equation.inputs
-        ]
+        dtypes = _dtypes(program, equation)
         given = _Given(equation, shapes[0], shapes[1][0], dtypes)
         rule = _RULES.get(equation.name, _elementwise)
         results = [State(True, rule(given, [state.axes for state in states]))]
@@ -400,13 +398,25 @@ def is_elementwise_step(program: Program, equation: Equation) -> bool:
         program: the equations.
         equation: one of them.
     """
+    shapes, dtypes = program.shapes(equation), _dtypes(program, equation)
+    if is_elementwise(equation.primitive, equation.params, shapes, dtypes):
+        return True
     shape = program.shape(equation.outputs[0])
     axes = tuple(
         (Part("position", size, (dim,)),) if size > 1 else ()
         for dim, size in enumerate(shape)
     )
     found = {n: axes for n in equation.numbers if program.values[n].on_x}
-    if any(program.shape(number) != shape for number in found):
+    has_body = any(True for _ in inner_jaxprs(equation.params))
+    is_looked_into = has_body or equation.name in PAIRED
+    if not is_looked_into or any(program.shape(number) != shape for number in found):
         return False
     results = next_axes(program, equation, found)
     return all(results.get(number) == axes for number in equation.outputs)
+
+
+def _dtypes(program: Program, equation: Equation) -> list[Any]:
+    return [
+        program.values[item].dtype if isinstance(item, int) else item.aval.dtype
+        for item in equation.inputs
+    ]

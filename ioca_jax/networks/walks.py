@@ -206,6 +206,8 @@ def follow(
 def unfollowed(program: Program, found: Mapping[int, Axes]) -> list[str]:
     """Names of the loops and foreign steps at which a layer's values end.
 
+    Those that take variables besides are left out: the variables are listed.
+
     Args:
         program: the equations.
         found: axes of the layer's values, by number.
@@ -215,6 +217,7 @@ def unfollowed(program: Program, found: Mapping[int, Axes]) -> list[str]:
         program.equations[index]
         for index in sorted(users)
         if _leaves(program, program.equations[index], found.keys(), found)
+        and not any(program.values[n].path for n in program.equations[index].numbers)
     ]
     return [*dict.fromkeys(name for end in ends for name in _hidden(end))]
 

@@ -97,6 +97,7 @@ SMALL: dict[str, Any] = {
         {"a": A, "up": UP, "out": OUT},
         X,
         [
+            "a: taken before a pure_callback, which cannot be followed",
             LOGITS,
             "no weights: inside a pure_callback, not reached",
             "up: inside a pure_callback, not reached",

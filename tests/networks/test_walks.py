@@ -152,6 +152,12 @@ def test_a_layer_ends_where_its_neurons_meet(case: str):
     assert np.allclose(found, PRODUCT, atol=1e-6)
 
 
+def test_steps_that_are_looked_into_are_not_listed_where_neurons_meet():
+    """A softmax has a derivative of its own, whose equations are read."""
+    network = network_of(jax.nn.softmax)
+    assert network.unreachable == ("b: makes the logits",)
+
+
 def callback(h):
     return jax.pure_callback(lambda h: np.maximum(h, 0), h, h)
 
@@ -319,6 +325,7 @@ def test_a_linear_recurrent_unit_has_a_real_layer_and_a_complex_one():
         "B: complex, and clamps are real; name a real value that is computed from it "
         "(checkpoint_name), or choose the next layer's NAME:input",
         "out: makes the logits",
+        "decay: combined number by number with values of no single layer, no product",
     )
     state, found = 0, values_of(network, variables, sequences)["C"]
     for time in range(4):
