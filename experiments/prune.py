@@ -51,7 +51,7 @@ from ioca_jax.plots import pruning_curves, save_figure
 from ioca_jax.results.files import RESULTS_FILE, atomic_write, write_results
 from ioca_jax.results.selection import converged, intact_accuracy
 from ioca_jax.study.chunks import locked, signals_deferred
-from ioca_jax.study.folder import writable
+from ioca_jax.study.folder import can_write, writable
 from ioca_jax.study.metadata import source_revision, versions
 from ioca_jax.study.runner import config_of
 
@@ -534,18 +534,22 @@ def main() -> None:
     pruning = read_flags(study)
     empty = empty_results(study, pruning)
     results = read_progress(folder, empty)
-    if not (folder / RESULTS).is_file():
-        data = load_data(study)
-        with contextlib.ExitStack() as stack:
-            with writable(folder):
-                stack.enter_context(locked(folder))
-            results = read_progress(folder, empty)  # of another process meanwhile
-            if "finished" in results:
-                compute(study, pruning, data, results, folder)
-                results = results.drop_vars("finished")
-                _write(results, folder / RESULTS)
-    (folder / UNFINISHED).unlink(missing_ok=True)
-    print(report(results, folder))
+    is_finished = "finished" not in results
+    if is_finished and not can_write(folder):
+        print(summary(results))
+        return
+    data = None if is_finished else load_data(study)
+    with contextlib.ExitStack() as stack:
+        with writable(folder):
+            stack.enter_context(locked(folder, wait=is_finished))
+        results = read_progress(folder, empty)  # of another process meanwhile
+        if "finished" in results:
+            data = data or load_data(study)
+            compute(study, pruning, data, results, folder)
+            results = results.drop_vars("finished")
+            _write(results, folder / RESULTS)
+        (folder / UNFINISHED).unlink(missing_ok=True)
+        print(report(results, folder))
     print(
         f"\nWritten to {folder}: {RESULTS}, pruning.csv, pruning.png, pruning.pdf, "
         "summary.txt"

@@ -27,7 +27,6 @@ _PART = "part_"
 
 def save_networks(variables: Any, workdir: str | os.PathLike) -> pathlib.Path:
     """Saves networks, leaves beginning with S, in one checkpoint."""
-    remove_networks(workdir)
     return _save(variables, _folder(workdir))
 
 
@@ -36,9 +35,11 @@ def save_part(variables: Any, workdir: str | os.PathLike, first: int) -> pathlib
     return _save(variables, _folder(workdir) / f"{_PART}{first}")
 
 
-def remove_networks(workdir: str | os.PathLike) -> None:
-    """Removes what an interrupted run has saved."""
-    shutil.rmtree(_folder(workdir), ignore_errors=True)
+def move_networks(source: pathlib.Path, workdir: pathlib.Path) -> None:
+    """Moves networks that are whole to their place, and removes what was there."""
+    shutil.rmtree(workdir / NETWORKS, ignore_errors=True)
+    os.rename(source / NETWORKS, workdir / NETWORKS)
+    sync(workdir)
 
 
 def digests_of_networks(workdir: str | os.PathLike) -> dict[str, str]:

@@ -9,6 +9,7 @@ import dataclasses
 import io
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -34,6 +35,7 @@ from ioca_jax.results.selection import PIECE_BYTES, compact, evenly
 # Of the pieces that are written, beside their bytes; a piece has one seed at least.
 _PIECE_SEEDS = 256
 _BLOCK_BYTES = 2**20
+UNFINISHED_NETWORKS = ".networks.part"
 _OF_PLACES = ("versions", "source_revision", "device")
 
 
@@ -195,10 +197,23 @@ def join_seeds(
 
 
 def save_study(joined: Joined, workdir: str | os.PathLike) -> None:
-    """Writes ``networks/``, then ``study.nc`` whole or not at all, sealed with them."""
+    """Writes ``networks/``, then ``study.nc`` sealed with them, each whole or not at all.
+
+    Networks are written in a folder beside their place; those that are there stay until
+    all are written.
+    """
     folder = pathlib.Path(workdir)
-    networks.remove_networks(folder)
-    atomic_write(folder / RESULTS_FILE, partial(_write_pieces, joined, folder))
+    beside = folder / UNFINISHED_NETWORKS
+
+    def write(part: pathlib.Path) -> None:
+        _write_pieces(joined, beside, part)
+        networks.move_networks(beside, folder)
+
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        atomic_write(folder / RESULTS_FILE, write)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _write_pieces(joined: Joined, folder: pathlib.Path, part: pathlib.Path) -> None:

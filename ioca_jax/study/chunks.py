@@ -200,11 +200,14 @@ def _nested(leaves: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def locked(workdir: pathlib.Path) -> Iterator[None]:
-    """Keeps other runs out of a folder for as long as this process lives."""
+def locked(workdir: pathlib.Path, *, wait: bool = False) -> Iterator[None]:
+    """Keeps other runs out of a folder for as long as this process lives.
+
+    A folder in use is refused, or waited for: reports take seconds.
+    """
     with (workdir / _LOCK).open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             file.seek(0)
             raise BlockingIOError(

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -115,14 +116,16 @@ class RunFolder:
     def open(self, stack: contextlib.ExitStack, data_digest: str) -> Progress | None:
         """Makes and locks the folder, checks its chunks, and writes the flags.
 
-        Returns None if the run is finished; another process may have just done it.
+        Returns None, and leaves the folder unlocked, if the run is finished; another
+        process may have just done it.
         """
-        with writable(self.path):
-            stack.enter_context(locked(self.path))
+        with writable(self.path), contextlib.ExitStack() as own:
+            own.enter_context(locked(self.path))
             if self.is_finished():
                 return None
             progress = self._check_chunks(data_digest)
             self._write_flags(data_digest)
+            stack.enter_context(own.pop_all())
         return progress
 
     def _check_chunks(self, data_digest: str) -> Progress:
@@ -175,7 +178,11 @@ class RunFolder:
         return results
 
     def report(self, data_digest: str | None, draw: bool) -> xr.Dataset:
-        """Reports the results again and returns them; refuses those of other data."""
+        """Reports the results again and returns them; refuses those of other data.
+
+        Where another process reports them now, it is waited for. Nothing is written on
+        a disk that is read-only.
+        """
         results = load_results(self.path)
         theirs = results.attrs["data_digest"]
         if data_digest not in (None, theirs):
@@ -185,9 +192,16 @@ class RunFolder:
                 f"{self.config.dataset} (digest {theirs}, not {data_digest}); choose "
                 "another workdir"
             )
-        write_reports(results, self.path, draw)
-        remove_chunks(self.path)
+        if can_write(self.path):
+            with locked(self.path, wait=True):
+                write_reports(results, self.path, draw)
+                remove_chunks(self.path)
         return results
+
+
+def can_write(folder: pathlib.Path) -> bool:
+    """Whether this process may write into a folder; not on a disk that is read-only."""
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def write_reports(results: xr.Dataset, path: pathlib.Path, draw: bool) -> None:

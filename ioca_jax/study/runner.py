@@ -497,15 +497,15 @@ def _merge(
         config,
         variables_digest=joined.attrs.get("variables_digest"),
     )
-    if folder.is_finished():
-        if not (folder.path / "summary.txt").is_file():  # stopped while reporting
-            return folder.report(joined.attrs["data_digest"], draw=True)
-        raise ValueError(
-            f"workdir: expected a new folder, got {workdir}, which holds a finished run"
-        )
+    data_digest = joined.attrs["data_digest"]
     with contextlib.ExitStack() as stack:
-        folder.open(stack, joined.attrs["data_digest"])
-        return folder.write(joined, draw=True)
+        if folder.open(stack, data_digest) is not None:
+            return folder.write(joined, draw=True)
+    if not (folder.path / "summary.txt").is_file():  # stopped while reporting
+        return folder.report(data_digest, draw=True)
+    raise ValueError(
+        f"workdir: expected a new folder, got {workdir}, which holds a finished run"
+    )
 
 
 def _slowest(seconds: Sequence[Mapping[str, float]]) -> dict[str, float]:
