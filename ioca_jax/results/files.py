@@ -10,9 +10,18 @@ from typing import Any, BinaryIO
 
 import xarray as xr
 
+from ioca_jax.results.variables import VARIABLES
+
 RESULTS_FILE = "study.nc"
 ENGINE = "h5netcdf"
 SEALED = "sealed"  # the attribute of a file that must end in a seal
+SCHEMA = "schema_version"
+SCHEMA_VERSION = 3
+MARKS = {SEALED: "sha256", SCHEMA: SCHEMA_VERSION}
+"""Attributes of every results file that is written."""
+# By version, the reader that makes results of the next one. Files up to version 2 do
+# not name theirs; they have the same fields.
+_READERS: dict[int, Callable[[xr.Dataset], xr.Dataset]] = {2: lambda results: results}
 # Results that would take more than this share of the free memory are opened lazily.
 _SHARE_OF_MEMORY = 0.25
 _MAGIC = b"ioca_jax"
@@ -36,7 +45,7 @@ def write_results(
     Paths of these are relative to the file's folder.
     """
     # By way of memory: HDF5 crashes where a disk is full.
-    content = encode_results(results.assign_attrs({SEALED: "sha256"}))
+    content = encode_results(results.assign_attrs(MARKS))
 
     def write(part: pathlib.Path) -> None:
         part.write_bytes(content)
@@ -152,8 +161,8 @@ def load_results(workdir: str | os.PathLike, *, lazy: bool | None = None) -> xr.
 
     Raises:
         FileNotFoundError: no results there.
-        ValueError: a file that is not a results file, or has changed since it was
-            written.
+        ValueError: a file that is not a results file, is one of a newer version, or has
+            changed since it was written.
 
     Example:
         >>> import ioca_jax as ioca
@@ -188,6 +197,37 @@ def load_results(workdir: str | os.PathLike, *, lazy: bool | None = None) -> xr.
     if results.attrs.pop(SEALED, None) and digests is None:
         results.close()
         raise ValueError(damaged(path))
+    try:
+        return _read_schema(results, path)
+    except ValueError:
+        results.close()
+        raise
+
+
+def _read_schema(results: xr.Dataset, path: pathlib.Path) -> xr.Dataset:
+    """Results as this version has them; refuses files of others, and newer ones."""
+    version = results.attrs.get(SCHEMA, min(_READERS))
+    if "configuration" not in results.attrs:
+        raise ValueError(
+            f"{path}: expected results of ioca_jax, got a file of another program, "
+            "without the configuration of a study; give the folder of a finished run"
+        )
+    if str(version) not in map(str, (*_READERS, SCHEMA_VERSION)):
+        raise ValueError(
+            f"{path}: expected results of schema version {SCHEMA_VERSION} or earlier, "
+            f"got version {version}; read it with the version of ioca_jax that wrote "
+            "it, or a newer one"
+        )
+    unknown = sorted(map(str, results.data_vars.keys() - VARIABLES.keys()))
+    if unknown and path.name == RESULTS_FILE:  # other jobs have variables of their own
+        raise ValueError(
+            f"{path}: expected the variables of schema version {SCHEMA_VERSION}, got "
+            f"{unknown[0]}, which it does not have; read it with the version of "
+            "ioca_jax that wrote it, or with xarray.open_dataset"
+        )
+    for earlier in range(int(version), SCHEMA_VERSION):
+        results = _READERS[earlier](results)
+    results.attrs[SCHEMA] = SCHEMA_VERSION  # a copy would not close the file
     return results
 
 

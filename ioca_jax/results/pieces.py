@@ -11,7 +11,6 @@ import os
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -23,8 +22,8 @@ from ioca_jax.results import networks
 from ioca_jax.results.files import (
     COMPRESSION,
     LEAST_COMPRESSED,
+    MARKS,
     RESULTS_FILE,
-    SEALED,
     atomic_write,
     encode_results,
     load_results,
@@ -197,7 +196,7 @@ def join_seeds(
 
 
 def save_study(joined: Joined, workdir: str | os.PathLike) -> None:
-    """Writes ``networks/``, then ``study.nc`` sealed with them, each whole or not at all.
+    """Writes ``networks/``, then ``study.nc``, sealed with them; each whole or not.
 
     Networks are written in a folder beside their place; those that are there stay until
     all are written.
@@ -251,7 +250,7 @@ def _without_seeds(results: xr.Dataset, num_seeds: int) -> bytes:
         size = num_seeds * variable.size // rows
         if name in results.data_vars and size > LEAST_COMPRESSED:
             encoding[name] |= COMPRESSION
-    empty = results.isel(seed=slice(0, 0)).assign_attrs({SEALED: "sha256"})
+    empty = results.isel(seed=slice(0, 0)).assign_attrs(MARKS)
     return encode_results(empty, encoding=encoding, unlimited_dims=["seed"])
 
 

@@ -426,6 +426,13 @@ def _places(there: np.ndarray, seeds: Sequence[int]) -> list[int]:
 def config_of(results: xr.Dataset) -> StudyConfig:
     """The configuration that gave results."""
     fields = json.loads(results.attrs["configuration"])
+    unknown = fields.keys() - {field.name for field in dataclasses.fields(StudyConfig)}
+    if unknown:
+        raise ValueError(
+            f"{RESULTS_FILE}: expected a configuration of this version of ioca_jax, "
+            f"got one with {', '.join(sorted(unknown))}; read it with the version that "
+            "wrote it, or a newer one"
+        )
     lists = {name: tuple(v) for name, v in fields.items() if isinstance(v, list)}
     return StudyConfig(**(fields | lists))
 

@@ -69,9 +69,9 @@ def test_reports_are_written_under_the_lock(folder, tmp_path, monkeypatch):
     written = []
 
     def report_again(results, path, draw):
-        with pytest.raises(BlockingIOError, match="expected a folder that no other"):
-            with chunks.locked(path):
-                pass
+        message = "expected a folder that no other run uses"
+        with pytest.raises(BlockingIOError, match=message), chunks.locked(path):
+            pass
         written.append(path)
 
     def expect(work: Callable, path) -> None:
