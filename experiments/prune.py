@@ -51,7 +51,7 @@ from ioca_jax.plots import pruning_curves, save_figure
 from ioca_jax.results.files import RESULTS_FILE, atomic_write, write_results
 from ioca_jax.results.selection import converged, intact_accuracy
 from ioca_jax.study.chunks import locked, signals_deferred
-from ioca_jax.study.folder import can_write, writable
+from ioca_jax.study.folder import can_write, explained, writable
 from ioca_jax.study.metadata import source_revision, versions
 from ioca_jax.study.runner import config_of
 
@@ -539,7 +539,8 @@ def main() -> None:
         print(summary(results))
         return
     data = None if is_finished else load_data(study)
-    with contextlib.ExitStack() as stack:
+    safe = f"what is finished in {folder} is whole", "goes on from it"
+    with explained(folder, safe), contextlib.ExitStack() as stack:
         with writable(folder):
             stack.enter_context(locked(folder, wait=is_finished))
         results = read_progress(folder, empty)  # of another process meanwhile

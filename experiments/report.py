@@ -14,7 +14,7 @@ from absl import flags
 from ioca_jax.report.page import PAGE_FILE
 from ioca_jax.results.files import load_results
 from ioca_jax.study.chunks import locked
-from ioca_jax.study.folder import writable, write_reports
+from ioca_jax.study.folder import explained, writable, write_reports
 
 from . import config_flags
 
@@ -28,7 +28,7 @@ def main(folders: Sequence[str]) -> None:
         raise ValueError("expected the folder of a finished run, got none")
     for folder in map(pathlib.Path, folders):
         results = load_results(folder)
-        with writable(folder), locked(folder, wait=True):
+        with explained(folder), writable(folder), locked(folder, wait=True):
             write_reports(results, folder, draw=FIGURES.value)
         print((folder / "summary.txt").read_text("utf-8"), end="")
         print(f"\nWritten to {folder}; the page is {PAGE_FILE}")

@@ -45,7 +45,7 @@ from ioca_jax.results.files import RESULTS_FILE, atomic_write
 from ioca_jax.results.selection import converged, intact_accuracy
 from ioca_jax.study.chunks import locked
 from ioca_jax.study.events import duration
-from ioca_jax.study.folder import is_of_configuration, writable
+from ioca_jax.study.folder import explained, is_of_configuration, writable
 from ioca_jax.study.resources import check_fits, count_needs
 
 from . import config_flags
@@ -455,7 +455,8 @@ def main() -> None:
         )
     if DRY_RUN.value:
         sys.exit(1 if dry_run(runs) else 0)
-    with contextlib.ExitStack() as stack:
+    safe = f"the runs in {workdir} are whole", "goes on from them"
+    with explained(workdir, safe), contextlib.ExitStack() as stack:
         with writable(workdir):
             stack.enter_context(locked(workdir))
         table = sweep(runs, workdir)

@@ -1,5 +1,6 @@
 """Files of a run's results and networks; every file that is read back is verified."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -257,16 +258,33 @@ def _left_to_control_group() -> Iterator[int]:
             yield max(0, int(limit) - usage + min(usage, int(stat.get(cached, 0))))
 
 
+class WriteError(OSError):
+    """A file or folder that could not be written; the message names it."""
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Errors of the system in the block name what is written, in one line."""
+    try:
+        yield
+    except WriteError:  # of a file within it
+        raise
+    except OSError as error:
+        reason = error.strerror or (str(error).splitlines() or ["?"])[0]
+        raise WriteError(f"{path}: could not be written ({reason})") from error
+
+
 def atomic_write(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
     """Writes a file beside its place, syncs it, and renames it into place."""
     part = path.with_name(f".{path.name}.part")
-    try:
-        write(part)
-        sync(part)
-        os.replace(part, path)
-        sync(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
+    with writing(path):
+        try:
+            write(part)
+            sync(part)
+            os.replace(part, path)
+            sync(path.parent)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def sync(path: pathlib.Path) -> None:

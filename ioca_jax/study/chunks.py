@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from ioca_jax.results.files import digest_of_file, sha256, sync
+from ioca_jax.results.files import digest_of_file, sha256, sync, writing
 from ioca_jax.results.pieces import Chunk
 
 _CHUNKS = "chunks"
@@ -71,7 +71,7 @@ def save_chunk(chunk: Chunk, workdir: pathlib.Path) -> None:
     seeds = chunk.results["seed"].values.tolist()
     place = chunks / f"seeds_{seeds[0]}_{len(seeds)}_{sha256(str(seeds).encode())[:8]}"
     part = chunks / f".{place.name}.part"
-    with signals_deferred():
+    with signals_deferred(), writing(place):
         try:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
@@ -215,9 +215,10 @@ def locked(workdir: pathlib.Path, *, wait: bool = False) -> Iterator[None]:
                 f"use by {file.read().strip() or 'another process'}; wait for it, or "
                 "choose another workdir"
             ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        with writing(workdir / _LOCK):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
         yield
         file.truncate(0)
 

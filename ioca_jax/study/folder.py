@@ -16,12 +16,20 @@ from ioca_jax.report.page import PAGE_FILE, run_page
 from ioca_jax.report.summary import summarize
 from ioca_jax.results.files import (
     RESULTS_FILE,
+    WriteError,
     atomic_write,
     load_results,
+    writing,
 )
 from ioca_jax.results.pieces import Joined, save_study
 from ioca_jax.sources import can_load
-from ioca_jax.study.chunks import find_chunks, locked, remove_chunks, signals_deferred
+from ioca_jax.study.chunks import (
+    count_finished,
+    find_chunks,
+    locked,
+    remove_chunks,
+    signals_deferred,
+)
 from ioca_jax.study.config import StudyConfig
 from ioca_jax.study.shard import Shard
 
@@ -42,12 +50,33 @@ def writable(path: pathlib.Path) -> Iterator[None]:
     try:
         path.mkdir(parents=True, exist_ok=True)
         yield
-    except BlockingIOError:  # in use
+    except (BlockingIOError, WriteError):  # in use; a file that is named
         raise
     except OSError as error:
         raise OSError(
             f"workdir: expected a folder that can be written, got {path} "
             f"({error.strerror or error})"
+        ) from error
+
+
+@contextlib.contextmanager
+def explained(
+    path: pathlib.Path, otherwise: tuple[str, str] | None = None
+) -> Iterator[None]:
+    """Errors of writing in the block say what is safe in a folder, and how to go on.
+
+    ``otherwise`` are both, for a folder without the results of a run and without chunks.
+    """
+    try:
+        yield
+    except WriteError as error:
+        if (path / RESULTS_FILE).is_file():
+            safe, then = f"results and networks in {path} are whole", "reports them"
+        else:
+            finished = f"{count_finished(path)} networks are finished in {path}"
+            safe, then = otherwise or (finished, "goes on from there")
+        raise WriteError(
+            f"{error}; {safe}; once that is mended, the same command {then}"
         ) from error
 
 
@@ -193,7 +222,7 @@ class RunFolder:
                 "another workdir"
             )
         if can_write(self.path):
-            with locked(self.path, wait=True):
+            with explained(self.path), locked(self.path, wait=True):
                 write_reports(results, self.path, draw)
                 remove_chunks(self.path)
         return results
@@ -207,7 +236,8 @@ def can_write(folder: pathlib.Path) -> bool:
 def write_reports(results: xr.Dataset, path: pathlib.Path, draw: bool) -> None:
     """Writes everything that is made from the results alone into a run's folder."""
     tables = tabulate(results)
-    (path / "tables").mkdir(exist_ok=True)
+    with writing(path / "tables"):
+        (path / "tables").mkdir(exist_ok=True)
     for name, table in tables.items():
         file = path / "tables" / f"{name}.csv"
         atomic_write(file, partial(table.to_csv, index=False))

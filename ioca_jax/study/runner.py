@@ -52,7 +52,12 @@ from ioca_jax.study.chunks import (
 )
 from ioca_jax.study.config import StudyConfig
 from ioca_jax.study.events import EVENTS_FILE, Listener, json_lines
-from ioca_jax.study.folder import Progress, RunFolder, differing_field
+from ioca_jax.study.folder import (
+    Progress,
+    RunFolder,
+    differing_field,
+    explained,
+)
 from ioca_jax.study.given import (
     GivenNetworks,
     accept_networks,
@@ -235,7 +240,7 @@ class _Run:
             seeds_at_once=self.seeds_at_once,
         )
         check_agreement({"data": data.digest})
-        with contextlib.ExitStack() as stack:
+        with explained(folder.path), contextlib.ExitStack() as stack:
             found = on_primary(lambda: folder.open(stack, data.digest))
             if found is None:  # another process finished it meanwhile
                 return _broadcast_result(lambda: folder.report(data.digest, self.draw))
@@ -505,7 +510,8 @@ def _merge(
         variables_digest=joined.attrs.get("variables_digest"),
     )
     data_digest = joined.attrs["data_digest"]
-    with contextlib.ExitStack() as stack:
+    unchanged = "the runs to join are unchanged", "joins them"
+    with explained(workdir, unchanged), contextlib.ExitStack() as stack:
         if folder.open(stack, data_digest) is not None:
             return folder.write(joined, draw=True)
     if not (folder.path / "summary.txt").is_file():  # stopped while reporting
