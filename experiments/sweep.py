@@ -41,11 +41,11 @@ from ioca_jax.inference.areas import areas_by_order
 from ioca_jax.plots import compare_runs, save_figure
 from ioca_jax.report.overview import sweep_page
 from ioca_jax.report.page import PAGE_FILE
-from ioca_jax.results.files import RESULTS_FILE, atomic_write
+from ioca_jax.results.files import atomic_write
 from ioca_jax.results.selection import converged, intact_accuracy
 from ioca_jax.study.chunks import locked
 from ioca_jax.study.events import duration
-from ioca_jax.study.folder import explained, is_of_configuration, writable
+from ioca_jax.study.folder import RunFolder, explained, writable
 from ioca_jax.study.resources import check_fits, count_needs
 
 from . import config_flags
@@ -97,15 +97,14 @@ class Run(NamedTuple):
     @property
     def state(self) -> str:
         """The folder's: ``new``, ``unfinished``, ``finished``, or ``another run``."""
-        try:
-            same = is_of_configuration(self.folder / "flags.txt", self.config)
-        except OSError:
+        if not (self.folder / "flags.txt").is_file():
             return "new"
-        if not same:
+        try:
+            finished = RunFolder(self.folder, self.config).is_finished()
+        except (ValueError, OSError):
             return "another run"
-        written = (RESULTS_FILE, "summary.txt")  # the summary is the last of all
-        finished = all((self.folder / name).is_file() for name in written)
-        return "finished" if finished else "unfinished"
+        reported = (self.folder / "summary.txt").is_file()  # the last of all files
+        return "finished" if finished and reported else "unfinished"
 
 
 def read_grid(lines: Iterable[str]) -> dict[str, list[Any]]:

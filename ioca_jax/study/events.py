@@ -98,7 +98,8 @@ def log_lines() -> Listener:
                     flush=True,
                 )
         elif event["event"] == "damaged":
-            print(f"{event['file']} is damaged: computed again", file=sys.stderr)
+            remedy = event.get("remedy", "computed again")
+            print(f"{event['file']} is damaged: {remedy}", file=sys.stderr)
         elif event["event"] == "chunk" and total > 1 and not sys.stderr.isatty():
             taken = time.monotonic() - began
             left = taken * (total - event["chunk"]) / event["chunk"]

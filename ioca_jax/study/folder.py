@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from ioca_jax.results.files import (
     WriteError,
     atomic_write,
     load_results,
+    sha256,
     writing,
 )
 from ioca_jax.results.pieces import Joined, save_study
@@ -35,13 +36,18 @@ from ioca_jax.study.shard import Shard
 
 # What may differ between shards: where things are, and how much is done at once.
 _NOT_OF_THE_RESULTS = ("data_dir", "memory_gb")
+_SEAL = "# SHA-256 of the lines below: "
 
 
 class Progress(NamedTuple):
-    """What an unfinished folder holds: finished seeds, and files that are damaged."""
+    """What an unfinished folder holds: finished seeds, and files that are damaged.
+
+    ``restored`` were damaged too, and are written again.
+    """
 
     seeds: list[int]
     damaged: list[str]
+    restored: list[str]
 
 
 @contextlib.contextmanager
@@ -65,7 +71,7 @@ def explained(
 ) -> Iterator[None]:
     """Errors of writing in the block say what is safe in a folder, and how to go on.
 
-    ``otherwise`` are both, for a folder without the results of a run and without chunks.
+    ``otherwise`` are both, for a folder that has no results of a run and no chunks.
     """
     try:
         yield
@@ -116,31 +122,54 @@ class RunFolder:
             raise NotADirectoryError(
                 f"workdir: expected a directory, got {self.path}, which is a file"
             )
-        file = self.path / "flags.txt"
-        if not file.is_file():
-            if (self.path / RESULTS_FILE).exists():
+        is_finished = (self.path / RESULTS_FILE).is_file()
+        if not self.flags_file.is_file():
+            if is_finished:
                 raise ValueError(
                     "workdir: expected a new folder or one of this configuration, got "
                     f"{self.path}, which holds {RESULTS_FILE} without flags.txt; "
                     "choose another workdir"
                 )
             return False
-        try:
-            theirs = _flag_values(file.read_text("utf-8").splitlines())
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{file}: expected the run's flags as text, got a damaged file; put "
-                "back a copy of it, or choose another workdir"
-            ) from error
-        ours = _flag_values(self.flags())
-        name = differing_field(theirs, ours)
-        if name is not None:
+        ours, theirs = _flag_values(self.flags()), read_flags(self.flags_file)
+        if theirs is None and is_finished:  # damaged; results have it all too
+            ours, theirs = self._recorded(), self._recorded_in_results()
+        name = None if theirs is None else differing_field(theirs, ours)
+        if theirs is not None and name is not None:
             raise ValueError(
                 "workdir: expected a new folder or one of this configuration, got "
                 f"{self.path}, which holds a run with {name}={theirs.get(name)}, not "
                 f"{ours.get(name)}; choose another workdir"
             )
-        return (self.path / RESULTS_FILE).is_file()
+        return is_finished
+
+    @property
+    def flags_file(self) -> pathlib.Path:
+        """Where the flags are."""
+        return self.path / "flags.txt"
+
+    def _damaged_flags(self) -> list[str]:
+        """The path of the flags if they are damaged."""
+        there = self.flags_file.is_file()
+        return (
+            [str(self.flags_file)]
+            if there and read_flags(self.flags_file) is None
+            else []
+        )
+
+    def _recorded(self) -> dict[str, Any]:
+        """What the results of this run record of it, as JSON holds it."""
+        fields = json.loads(json.dumps(dataclasses.asdict(self.config)))
+        seeds = list(self.shard.seeds(self.config))
+        return fields | {"seeds": seeds, "variables_digest": self.variables_digest}
+
+    def _recorded_in_results(self) -> dict[str, Any]:
+        """What the results in the folder record of their run."""
+        with load_results(self.path, lazy=True) as results:
+            fields = json.loads(results.attrs["configuration"])
+            digest = results.attrs.get("variables_digest")
+            seeds = results["seed"].values.tolist()
+            return fields | {"seeds": seeds, "variables_digest": digest}
 
     def open(self, stack: contextlib.ExitStack, data_digest: str) -> Progress | None:
         """Makes and locks the folder, checks its chunks, and writes the flags.
@@ -152,15 +181,16 @@ class RunFolder:
             own.enter_context(locked(self.path))
             if self.is_finished():
                 return None
-            progress = self._check_chunks(data_digest)
+            progress = self._check_chunks(data_digest, self._damaged_flags())
             self._write_flags(data_digest)
             stack.enter_context(own.pop_all())
         return progress
 
-    def _check_chunks(self, data_digest: str) -> Progress:
+    def _check_chunks(self, data_digest: str, restored: list[str]) -> Progress:
         """Refuses chunks of another run."""
         chunks, damaged = find_chunks(self.path)
         config = json.loads(json.dumps(dataclasses.asdict(self.config)))
+        own = set(self.shard.seeds(self.config))
         seeds: list[int] = []
         for chunk in chunks:
             theirs = json.loads(chunk.attrs["configuration"])
@@ -170,13 +200,15 @@ class RunFolder:
             given = chunk.attrs.get("variables_digest")
             if name is None and given != self.variables_digest:
                 name = "networks"
+            if name is None and not own.issuperset(chunk.seeds):
+                name = "shard"
             if name is not None:
                 raise ValueError(
                     f"workdir: expected chunks of this run, got {self.path} with "
                     f"some of a run with other {name}; choose another workdir"
                 )
             seeds += chunk.seeds
-        return Progress(seeds, [str(file) for file in damaged])
+        return Progress(seeds, [str(file) for file in damaged], restored)
 
     def _write_flags(self, data_digest: str) -> None:
         config = self.config
@@ -193,9 +225,9 @@ class RunFolder:
                 "caller of ioca_jax.run_study"
             )
         text = "\n".join([f"# Replay: {replay}", *self.flags(), ""])
-        atomic_write(
-            self.path / "flags.txt", lambda part: part.write_text(text, "utf-8")
-        )
+        # First: it is seen also where the end of the file is cut off.
+        text = f"{_SEAL}{sha256(text.encode())}\n{text}"
+        atomic_write(self.flags_file, lambda part: part.write_text(text, "utf-8"))
 
     def write(self, joined: Joined, draw: bool) -> xr.Dataset:
         """Writes networks, then results, which mark the run finished, then reports."""
@@ -206,11 +238,17 @@ class RunFolder:
         remove_chunks(self.path)
         return results
 
-    def report(self, data_digest: str | None, draw: bool) -> xr.Dataset:
+    def report(
+        self,
+        data_digest: str | None,
+        draw: bool,
+        on_restored: Callable[[str], None] = lambda file: None,
+    ) -> xr.Dataset:
         """Reports the results again and returns them; refuses those of other data.
 
         Where another process reports them now, it is waited for. Nothing is written on
-        a disk that is read-only.
+        a disk that is read-only. ``on_restored`` gets the path of flags that were
+        damaged and are written again.
         """
         results = load_results(self.path)
         theirs = results.attrs["data_digest"]
@@ -223,6 +261,9 @@ class RunFolder:
             )
         if can_write(self.path):
             with explained(self.path), locked(self.path, wait=True):
+                for file in self._damaged_flags():
+                    self._write_flags(theirs)
+                    on_restored(file)
                 write_reports(results, self.path, draw)
                 remove_chunks(self.path)
         return results
@@ -247,6 +288,9 @@ def write_reports(results: xr.Dataset, path: pathlib.Path, draw: bool) -> None:
         plots.save_figures(results, path / "figures", tables)
     flags = path / "flags.txt"
     replay = flags.read_text("utf-8", errors="replace") if flags.is_file() else ""
+    replay = "".join(
+        line for line in replay.splitlines(keepends=True) if not line.startswith(_SEAL)
+    )
     page = run_page(results, tables, replay)
     atomic_write(path / PAGE_FILE, lambda part: part.write_text(page, "utf-8"))
     text = summarize(results, tables) + "\n"
@@ -269,10 +313,19 @@ def _plain(value: Any) -> Any:
     return "" if not value or value == "False" else value
 
 
-def is_of_configuration(flags_file: pathlib.Path, config: StudyConfig) -> bool:
-    """Whether a folder's ``flags.txt`` gives the results of a configuration, whole."""
-    theirs = _flag_values(flags_file.read_text("utf-8", errors="replace").splitlines())
-    return differing_field(theirs, _flag_values(config.flags())) is None
+def read_flags(file: pathlib.Path) -> dict[str, str] | None:
+    """The flags in a file by name; None if it has changed since it was written.
+
+    Files of version 2 have no digest.
+    """
+    try:
+        text = file.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    first, _, rest = text.partition("\n")
+    if first.startswith(_SEAL) and first != f"{_SEAL}{sha256(rest.encode())}":
+        return None
+    return _flag_values(text.splitlines()) or None
 
 
 def _flag_values(lines: Sequence[str]) -> dict[str, str]:

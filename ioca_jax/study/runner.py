@@ -147,7 +147,9 @@ def run_study(
     run = _Run(config, seeds, folder, given, seeds_at_once, draw, listeners)
     check_agreement(folder.identity() | {"seeds_at_once": str(seeds_at_once)})
     if on_primary(folder.is_finished):
-        return _broadcast_result(lambda: folder.report(data and data.digest, draw))
+        return _broadcast_result(
+            lambda: folder.report(data and data.digest, draw, run.restored)
+        )
     return run.compute(data)
 
 
@@ -243,7 +245,9 @@ class _Run:
         with explained(folder.path), contextlib.ExitStack() as stack:
             found = on_primary(lambda: folder.open(stack, data.digest))
             if found is None:  # another process finished it meanwhile
-                return _broadcast_result(lambda: folder.report(data.digest, self.draw))
+                return _broadcast_result(
+                    lambda: folder.report(data.digest, self.draw, self.restored)
+                )
             watch.mark("loaded")
             with watch.listening():
                 self._compute_chunks(network, data, Progress(*found), needs, watch)
@@ -265,6 +269,10 @@ class _Run:
             for listener in (json_lines(events_file), *self.listeners):
                 listener(event)
 
+    def restored(self, file: str) -> None:
+        """Tells that a damaged file is written again."""
+        self._emit(event="damaged", file=file, remedy="written again")
+
     def _compute_chunks(
         self,
         network: Network,
@@ -276,6 +284,8 @@ class _Run:
         """Computes and saves the seeds that no chunk has yet."""
         for file in found.damaged:
             self._emit(event="damaged", file=file)
+        for file in found.restored:
+            self.restored(file)
         already = set(found.seeds)
         missing = [seed for seed in self.seeds if seed not in already]
         number = -(-len(missing) // needs.chunk)
