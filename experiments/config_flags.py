@@ -257,6 +257,8 @@ def run_main(
             left = flags.FLAGS(arguments)
         except flags.Error as error:
             _stop(_readable(str(error)))
+        except (OSError, UnicodeDecodeError) as error:
+            _stop(f"flagfile: expected a text file with a flag a line, got {error}")
         if len(left) > 1 and not takes_paths:
             _stop(f"expected flags only (--name=value), got {left[1]!r}")
         if flags.FLAGS["verbosity"].using_default_value:

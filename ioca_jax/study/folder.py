@@ -316,16 +316,16 @@ def _plain(value: Any) -> Any:
 def read_flags(file: pathlib.Path) -> dict[str, str] | None:
     """The flags in a file by name; None if it has changed since it was written.
 
-    Files of version 2 have no digest.
+    Files of version 2 have no digest; their first line says how to replay the run.
     """
     try:
         text = file.read_bytes().decode("utf-8")
     except UnicodeDecodeError:
         return None
     first, _, rest = text.partition("\n")
-    if first.startswith(_SEAL) and first != f"{_SEAL}{sha256(rest.encode())}":
-        return None
-    return _flag_values(text.splitlines()) or None
+    is_sound = first == f"{_SEAL}{sha256(rest.encode())}"
+    is_old = first.startswith(("# Replay", "--"))
+    return _flag_values(text.splitlines()) or None if is_sound or is_old else None
 
 
 def _flag_values(lines: Sequence[str]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from synthetic import TINY, own_data
 import ioca_jax as ioca
 from ioca_jax.results import files, networks, pieces
 from ioca_jax.study import chunks, events
+from ioca_jax.study.folder import read_flags
 
 RNG = np.random.default_rng(0)
 
@@ -73,14 +74,11 @@ def test_a_file_that_was_cut_off(folder, share):
 
 def damaged_flags(content: bytes) -> list[bytes]:
     """Flipped, cut off, and no text."""
-    flipped = []
-    for place in RNG.integers(len(content), size=6).tolist():
-        changed = bytearray(content)
-        changed[place] ^= int(RNG.integers(1, 128))
-        flipped.append(bytes(changed))
+    flipped = bytearray(content)
+    flipped[int(RNG.integers(len(content)))] ^= int(RNG.integers(1, 256))
     # In a value: it was another configuration's.
-    flipped.append(content.replace(b"--batch_size=10", b"--batch_size=90"))
-    return [*flipped, content[:-20], content[:90], b"", b"\xff\xfe"]
+    other = content.replace(b"--batch_size=10", b"--batch_size=90")
+    return [other, bytes(flipped), content[:-20], b"", b"\xff\xfe"]
 
 
 def heard_of(config, folder, **options) -> list[dict]:
@@ -110,7 +108,7 @@ def test_damaged_flags_of_an_unfinished_run_cost_nothing(
         again = tmp_path / f"{number}"
         shutil.copytree(tmp_path / "stopped", again)
         (again / "flags.txt").write_bytes(changed)
-        if number == 6:  # a chunk tells what the run is
+        if number == 0:  # a chunk tells what the run is
             other = dataclasses.replace(TINY, batch_size=90)
             message = "with some of a run with other batch_size; choose another workdir"
             with pytest.raises(ValueError, match=message):
@@ -124,7 +122,19 @@ def test_damaged_flags_of_an_unfinished_run_cost_nothing(
             "remedy": "written again",
         }
         assert [e["finished"] for e in heard if e["event"] == "start"] == [2]
-        assert_same(again, tiny_run)
+    assert_same(again, tiny_run)
+
+
+def test_every_byte_of_the_flags_is_guarded(folder):
+    file = folder / "flags.txt"
+    content = file.read_bytes()
+    assert read_flags(file)
+    for place in range(len(content)):
+        flip(file, place, int(RNG.integers(1, 256)))
+        assert read_flags(file) is None, place
+        file.write_bytes(content[:place])
+        assert read_flags(file) is None, place
+        file.write_bytes(content)
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
@@ -132,9 +142,9 @@ def test_damaged_flags_of_a_finished_run_are_restored(folder, tiny_run, capsys):
     file = folder / "flags.txt"
     content = file.read_bytes()
     expected = {"event": "damaged", "file": str(file), "remedy": "written again"}
-    for number, changed in enumerate(damaged_flags(content)[5:]):
+    for number, changed in enumerate(damaged_flags(content)[:3]):
         file.write_bytes(changed)
-        if number == 1:  # the results tell what the run is
+        if number == 0:  # the results tell what the run is
             other = dataclasses.replace(TINY, batch_size=90)
             message = "which holds a run with batch_size=10, not 90; choose another wor"
             with pytest.raises(ValueError, match=message):
