@@ -101,10 +101,9 @@ class IntegersParser(flags.ArgumentParser):
             for part in filter(None, argument.split(",")):
                 first, colon, end = part.partition(":")
                 if colon:
-                    whole = range(int(first), int(end))
-                    if len(whole) > _LONGEST_RANGE:
+                    if int(end) - int(first) > _LONGEST_RANGE:
                         raise ValueError
-                    numbers += whole
+                    numbers += range(int(first), int(end))
                 else:
                     numbers.append(int(first))
         except ValueError:
@@ -283,7 +282,7 @@ def run_main(
 
 def _readable(message: str) -> str:
     """A message of absl in one line; Python's on text that is no number as ours."""
-    message = " ".join(message.split())
+    message = " ".join(message.removeprefix("ERROR:: ").split())
     for found, kind in (
         (r"invalid literal for int\(\) with base \d+:", "an integer"),
         ("could not convert string to float:", "a number"),

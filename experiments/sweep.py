@@ -45,7 +45,7 @@ from ioca_jax.results.files import atomic_write
 from ioca_jax.results.selection import converged, intact_accuracy
 from ioca_jax.study.chunks import locked
 from ioca_jax.study.events import duration
-from ioca_jax.study.folder import RunFolder, explained, writable
+from ioca_jax.study.folder import RunFolder, check_places, explained, writable
 from ioca_jax.study.resources import check_fits, count_needs
 
 from . import config_flags
@@ -77,6 +77,7 @@ FIGURES = flags.DEFINE_boolean(
 config_flags.define(ioca.StudyConfig)
 flags.adopt_module_key_flags(config_flags)  # --help lists them
 
+_WRITTEN = ("runs.csv", "runs.parquet", "runs.png", "runs.pdf", PAGE_FILE)
 _FIELDS = {field.name: field for field in fields(ioca.StudyConfig)}
 _LONGEST_NAME = 120  # file systems take 255 bytes
 
@@ -456,6 +457,7 @@ def main() -> None:
         sys.exit(1 if dry_run(runs) else 0)
     safe = f"the runs in {workdir} are whole", "goes on from them"
     with explained(workdir, safe), contextlib.ExitStack() as stack:
+        check_places(workdir, files=_WRITTEN)
         with writable(workdir):
             stack.enter_context(locked(workdir))
         table = sweep(runs, workdir)

@@ -381,8 +381,8 @@ def _read_npz(path: pathlib.Path) -> Arrays:
         raise FileNotFoundError(f"dataset: expected a file, got {str(path)!r}")
     if not zipfile.is_zipfile(path):
         raise ValueError(
-            f"{path}: expected an .npz file, as numpy.savez writes it, got a file that is "
-            "another or not whole"
+            f"{path}: expected an .npz file, as numpy.savez writes it, got another or "
+            "one that is not whole"
         )
     try:
         # Opened here: np.load leaves a broken file open when given its path.

@@ -464,8 +464,8 @@ def test_not_an_npz_file(content, tmp_path):
         assert str(error.value).startswith(f"{path}: expected an .npz file, got one th")
     else:
         assert str(error.value) == (
-            f"{path}: expected an .npz file, as numpy.savez writes it, got a file that "
-            "is another or not whole"
+            f"{path}: expected an .npz file, as numpy.savez writes it, got another or "
+            "one that is not whole"
         )
 
 

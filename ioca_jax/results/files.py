@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import resource
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
@@ -26,6 +27,8 @@ _READERS: dict[int, Callable[[xr.Dataset], xr.Dataset]] = {2: lambda results: re
 # Results that would take more than this share of the free memory are opened lazily.
 _SHARE_OF_MEMORY = 0.25
 _MAGIC = b"ioca_jax"
+# What the address space of a small study grows by, on two cores.
+_ADDRESSES_OF_COMPILING = 1_500_000_000
 _CONTROL_GROUPS = pathlib.Path("/sys/fs/cgroup")
 # In versions 2 and 1: limit, usage, and the key of droppable caches in memory.stat.
 _MEMORY_OF_GROUPS = (
@@ -233,14 +236,27 @@ def _read_schema(results: xr.Dataset, path: pathlib.Path) -> xr.Dataset:
 
 
 def free_memory() -> int:
-    """Bytes that this process may still take, within the limit of its control group."""
+    """Bytes that this process may still take, within its limits and its group's."""
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     meminfo = pathlib.Path("/proc/meminfo")
     if meminfo.exists():
         fields = (line.split() for line in meminfo.read_text().splitlines())
         kib = {field[0]: int(field[1]) for field in fields}
         available = 1024 * kib.get("MemAvailable:", available // 1024)
-    return min([available, *_left_to_control_group()])
+    return min([available, *_left_to_process(), *_left_to_control_group()])
+
+
+def _left_to_process() -> Iterator[int]:
+    """Bytes below the limit of the process's address space (ulimit -v), if it has one.
+
+    Compiling and its threads take addresses too, beside what is counted.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    statm = pathlib.Path("/proc/self/statm")
+    if limit != resource.RLIM_INFINITY and statm.exists():
+        pages = int(statm.read_text().split()[0])
+        taken = pages * os.sysconf("SC_PAGE_SIZE") + _ADDRESSES_OF_COMPILING
+        yield max(0, limit - taken)
 
 
 def _left_to_control_group() -> Iterator[int]:

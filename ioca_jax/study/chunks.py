@@ -33,7 +33,7 @@ _RESULTS = "results.npz"
 _NETWORKS = "networks.npz"
 _CHECKSUMS = "checksums.json"
 _LABELS = "_labels"
-_LOCK = ".lock"
+LOCK_FILE = ".lock"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +205,7 @@ def locked(workdir: pathlib.Path, *, wait: bool = False) -> Iterator[None]:
 
     A folder in use is refused, or waited for: reports take seconds.
     """
-    with (workdir / _LOCK).open("a+") as file:
+    with (workdir / LOCK_FILE).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -215,7 +215,7 @@ def locked(workdir: pathlib.Path, *, wait: bool = False) -> Iterator[None]:
                 f"use by {file.read().strip() or 'another process'}; wait for it, or "
                 "choose another workdir"
             ) from None
-        with writing(workdir / _LOCK):
+        with writing(workdir / LOCK_FILE):
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             file.flush()

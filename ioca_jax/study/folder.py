@@ -22,9 +22,11 @@ from ioca_jax.results.files import (
     sha256,
     writing,
 )
-from ioca_jax.results.pieces import Joined, save_study
+from ioca_jax.results.networks import NETWORKS
+from ioca_jax.results.pieces import UNFINISHED_NETWORKS, Joined, save_study
 from ioca_jax.sources import can_load
 from ioca_jax.study.chunks import (
+    LOCK_FILE,
     count_finished,
     find_chunks,
     locked,
@@ -32,10 +34,16 @@ from ioca_jax.study.chunks import (
     signals_deferred,
 )
 from ioca_jax.study.config import StudyConfig
+from ioca_jax.study.events import EVENTS_FILE
 from ioca_jax.study.shard import Shard
 
 # What may differ between shards: where things are, and how much is done at once.
 _NOT_OF_THE_RESULTS = ("data_dir", "memory_gb")
+# What a run writes, or removes, in its folder.
+_FOLDERS = (NETWORKS, UNFINISHED_NETWORKS, "chunks", "tables", "figures")
+_FILES = (
+    *(RESULTS_FILE, "flags.txt", EVENTS_FILE, PAGE_FILE, "summary.txt", LOCK_FILE),
+)
 _SEAL = "# SHA-256 of the lines below: "
 
 
@@ -118,10 +126,7 @@ class RunFolder:
 
     def is_finished(self) -> bool:
         """Whether the folder holds this run's results; refuses another run's folder."""
-        if self.path.exists() and not self.path.is_dir():
-            raise NotADirectoryError(
-                f"workdir: expected a directory, got {self.path}, which is a file"
-            )
+        check_places(self.path, folders=_FOLDERS, files=_FILES)
         is_finished = (self.path / RESULTS_FILE).is_file()
         if not self.flags_file.is_file():
             if is_finished:
@@ -267,6 +272,47 @@ class RunFolder:
                 write_reports(results, self.path, draw)
                 remove_chunks(self.path)
         return results
+
+
+def check_places(
+    path: pathlib.Path, *, folders: Sequence[str] = (), files: Sequence[str] = ()
+) -> None:
+    """Refuses a folder where what is to be written has something else in its place.
+
+    Args:
+        path: of the folder, which need not exist yet.
+        folders: names in it that are directories, if they exist.
+        files: names in it that are files, if they exist.
+    """
+    try:
+        _check_folder("workdir", path)
+        for name in folders:
+            _check_folder(f"workdir, {name}", path / name)
+        for name in files:
+            file = path / name
+            if file.is_dir() or (file.is_symlink() and not file.exists()):
+                kind = "a directory" if file.is_dir() else "a link to nothing"
+                raise FileExistsError(
+                    f"workdir, {name}: expected a file, or none yet, got {file}, which "
+                    f"is {kind}; move it, or choose another workdir"
+                )
+    except OSError as error:
+        if error.strerror is None:  # ours
+            raise
+        raise OSError(
+            f"workdir: expected a folder that can be written, got {path} "
+            f"({error.strerror})"
+        ) from error
+
+
+def _check_folder(name: str, path: pathlib.Path) -> None:
+    if path.is_dir() or not (path.exists() or path.is_symlink()):
+        return
+    kind = "a file" if path.exists() else "a link to nothing"
+    raise NotADirectoryError(
+        f"{name}: expected a directory, got {path}, which is {kind}; move it, or "
+        "choose another workdir"
+    )
 
 
 def can_write(folder: pathlib.Path) -> bool:

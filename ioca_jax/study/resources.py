@@ -33,6 +33,8 @@ from ioca_jax.study.labels import variants
 _SEEDS_ON_A_CPU, _SEEDS_ON_AN_ACCELERATOR = 4, 64
 # Of a network, the least that a chunk has: computed, joined, and being written.
 _COPIES = 3
+# Layers whose operations are counted one by one; those of deeper networks, on average.
+_LAYERS_COUNTED = 32
 # Floating-point operations a second of a device, of networks of 100 neurons a layer.
 _RATE_OF_A_CPU, _RATE_OF_AN_ACCELERATOR = 1e10, 1e13
 
@@ -175,7 +177,8 @@ def _operations_of_example(
     """Of one example, from input to logits, and from each layer's outputs to these."""
     forward = _operations(network.apply, variables, example)
     layers = range(len(network.layers))
-    if not isinstance(network, (MLP, CNN)):  # to lower each part would take long
+    # To lower each part would take long.
+    if not isinstance(network, (MLP, CNN)) or len(layers) > _LAYERS_COUNTED:
         return forward, [forward / 2 for _ in layers]
     below = [
         _operations(partial(network.prefix, layer=layer), variables, example)

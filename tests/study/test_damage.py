@@ -77,7 +77,7 @@ def damaged_flags(content: bytes) -> list[bytes]:
     flipped = bytearray(content)
     flipped[int(RNG.integers(len(content)))] ^= int(RNG.integers(1, 256))
     # In a value: it was another configuration's.
-    other = content.replace(b"--batch_size=10", b"--batch_size=90")
+    other = content.replace(b"--batch_size=10", b"--batch_size=30")
     return [other, bytes(flipped), content[:-20], b"", b"\xff\xfe"]
 
 
@@ -109,7 +109,7 @@ def test_damaged_flags_of_an_unfinished_run_cost_nothing(
         shutil.copytree(tmp_path / "stopped", again)
         (again / "flags.txt").write_bytes(changed)
         if number == 0:  # a chunk tells what the run is
-            other = dataclasses.replace(TINY, batch_size=90)
+            other = dataclasses.replace(TINY, batch_size=30)
             message = "with some of a run with other batch_size; choose another workdir"
             with pytest.raises(ValueError, match=message):
                 heard_of(other, again)
@@ -145,8 +145,8 @@ def test_damaged_flags_of_a_finished_run_are_restored(folder, tiny_run, capsys):
     for number, changed in enumerate(damaged_flags(content)[:3]):
         file.write_bytes(changed)
         if number == 0:  # the results tell what the run is
-            other = dataclasses.replace(TINY, batch_size=90)
-            message = "which holds a run with batch_size=10, not 90; choose another wor"
+            other = dataclasses.replace(TINY, batch_size=30)
+            message = "which holds a run with batch_size=10, not 30; choose another wor"
             with pytest.raises(ValueError, match=message):
                 heard_of(other, folder)
             message = r"which holds a run with seeds=\[5, 2, 8\], not \[5, 8\]; choose "
@@ -166,9 +166,9 @@ def test_flags_of_version_2_are_read(folder):
     assert first == f"# SHA-256 of the lines below: {files.sha256(rest.encode())}"
     file.write_text(rest)
     assert heard_of(TINY, folder) == []
-    message = "which holds a run with batch_size=10, not 90; choose another workdir"
+    message = "which holds a run with batch_size=10, not 30; choose another workdir"
     with pytest.raises(ValueError, match=message):
-        heard_of(dataclasses.replace(TINY, batch_size=90), folder)
+        heard_of(dataclasses.replace(TINY, batch_size=30), folder)
 
 
 def test_every_byte_of_the_networks_is_guarded(folder):
