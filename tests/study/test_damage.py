@@ -104,7 +104,8 @@ def test_damaged_flags_of_an_unfinished_run_cost_nothing(
             data=own_data(), seeds_at_once=2, listeners=[stop],
         )  # fmt: skip
     content = (tmp_path / "stopped" / "flags.txt").read_bytes()
-    for number, changed in enumerate(damaged_flags(content)):
+    again = tmp_path
+    for number, changed in enumerate(damaged_flags(content)[::2]):
         again = tmp_path / f"{number}"
         shutil.copytree(tmp_path / "stopped", again)
         (again / "flags.txt").write_bytes(changed)
@@ -142,7 +143,7 @@ def test_damaged_flags_of_a_finished_run_are_restored(folder, tiny_run, capsys):
     file = folder / "flags.txt"
     content = file.read_bytes()
     expected = {"event": "damaged", "file": str(file), "remedy": "written again"}
-    for number, changed in enumerate(damaged_flags(content)[:3]):
+    for number, changed in enumerate(damaged_flags(content)[:2]):
         file.write_bytes(changed)
         if number == 0:  # the results tell what the run is
             other = dataclasses.replace(TINY, batch_size=30)

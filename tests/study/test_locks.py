@@ -9,6 +9,7 @@ import pytest
 from synthetic import TINY, own_data
 
 import ioca_jax as ioca
+from ioca_jax import plots
 from ioca_jax.results import pieces
 from ioca_jax.study import chunks
 from ioca_jax.study import folder as folders
@@ -39,7 +40,7 @@ def test_a_merge_that_finds_a_finished_run_changes_nothing(
         before.extend(identity(target / "networks"))
         return chunks.locked(path, **options)
 
-    monkeypatch.setattr(ioca.plots, "save_figures", lambda *_: [])
+    monkeypatch.setattr(plots, "save_figures", lambda *_: [])
     monkeypatch.setattr(folders, "locked", late)
     message = (
         f"^workdir: expected a new folder, got {target}, which holds a finished run$"

@@ -1,13 +1,13 @@
 """What lies in the way of a run's files is refused before any work."""
 
 import dataclasses
+import pathlib
 import resource
 import shutil
 import subprocess
 import sys
 
 import command_line
-import numpy as np
 import pytest
 from synthetic import TINY, own_data
 
@@ -47,7 +47,8 @@ def test_files_and_dangling_links_where_folders_belong(no_work, name, tmp_path):
     ):
         make()
         assert refusal(lambda: run(tmp_path)) == (
-            f"workdir, {name}: expected a directory, got {place}, which is {kind}{AGAIN}"
+            f"workdir, {name}: expected a directory, got {place}, which is {kind}"
+            + AGAIN
         )
         assert [path.name for path in tmp_path.iterdir()] == [name]
         place.unlink()
@@ -134,7 +135,7 @@ def test_the_limit_of_addresses_counts(monkeypatch):
     """ulimit -v."""
     monkeypatch.setattr(files, "_left_to_control_group", lambda: iter(()))
     limits = resource.getrlimit(resource.RLIMIT_AS)
-    pages = int(open("/proc/self/statm").read().split()[0])
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
     taken = pages * resource.getpagesize()
     try:
         resource.setrlimit(resource.RLIMIT_AS, (taken + 1_600_000_000, limits[1]))
@@ -155,9 +156,9 @@ def test_seeds_beyond_those_of_jax(seed):
 
 @pytest.mark.parametrize("width", [2**31, 10**18, 10**30])
 def test_widths_beyond_what_can_be_numbered(width):
-    for fields in ({"hidden": (width,)}, {"hidden": (width - 1, 1)}):
+    for hidden in ((width,), (width - 1, 1)):
         with pytest.raises(ValueError, match=".") as caught:
-            ioca.StudyConfig(**fields)
+            ioca.StudyConfig(hidden=hidden)
         assert str(caught.value) == (
             "hidden: expected at most 2147483647 in all, which int32 numbers, got "
             f"{width}"
@@ -185,7 +186,7 @@ def test_many_layers_are_counted_at_once(monkeypatch):
     found = resources.count_needs(config, model, own_data())
     assert len(lowered) == 1
     assert found.operations > 0
-    np.testing.assert_equal(found.results > 0, True)
+    assert found.results > 0
 
 
 @pytest.mark.parametrize(
