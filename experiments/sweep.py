@@ -46,7 +46,7 @@ from ioca_jax.results.selection import converged, intact_accuracy
 from ioca_jax.study.chunks import locked
 from ioca_jax.study.events import duration
 from ioca_jax.study.folder import RunFolder, check_places, explained, writable
-from ioca_jax.study.resources import check_fits, count_needs
+from ioca_jax.study.resources import check_depth, check_fits, count_needs
 
 from . import config_flags
 
@@ -359,6 +359,7 @@ def dry_run(runs: Sequence[Run]) -> int:
                     raise ValueError("no estimate for networks that are not trained")
                 data = load()
                 model = config.model(data.num_classes, data.train.x.shape[1:])
+                check_depth(model)
                 needs = count_needs(config, model, data)
                 check_fits(needs, len(config.seeds), run.folder)
                 if trial not in costs:

@@ -66,7 +66,7 @@ from ioca_jax.study.given import (
 )
 from ioca_jax.study.metadata import Stopwatch
 from ioca_jax.study.pipeline import study_networks
-from ioca_jax.study.resources import Needs, check_fits, count_needs
+from ioca_jax.study.resources import Needs, check_depth, check_fits, count_needs
 from ioca_jax.study.shard import Shard
 
 
@@ -205,6 +205,7 @@ def _fitting_network(
         given.check_fit(data, len(config.seeds), config.quantizer)
         return given.network
     model = config.model(data.num_classes, data.train.x.shape[1:])
+    check_depth(model)
     check_fit(model, data, config.train_config())
     return model
 

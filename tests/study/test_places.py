@@ -131,7 +131,7 @@ def test_a_finished_run_that_may_not_be_written(tiny_run, tmp_path, monkeypatch)
     assert run(folder).identical(ioca.load_results(tiny_run))
 
 
-def test_the_limit_of_addresses_counts(monkeypatch):
+def test_the_limit_of_addresses_counts(monkeypatch, tmp_path):
     """ulimit -v."""
     monkeypatch.setattr(files, "_left_to_control_group", lambda: iter(()))
     limits = resource.getrlimit(resource.RLIMIT_AS)
@@ -142,6 +142,13 @@ def test_the_limit_of_addresses_counts(monkeypatch):
         assert 0 < files.free_memory() <= 100_000_000
         resource.setrlimit(resource.RLIMIT_AS, (taken + 1_000_000_000, limits[1]))
         assert files.free_memory() == 0
+        needs = resources.Needs(8, 8, 1, 8, 0, 1.0)
+        message = (
+            "^memory: expected a study that fits in the 0.0 MB that are free, .* most of "
+            r"it for .*, or raise the limit of addresses \(ulimit -v\)$"
+        )
+        with pytest.raises(ValueError, match=message):
+            resources.check_fits(needs, 1, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
     assert files.free_memory() > 100_000_000
@@ -170,6 +177,17 @@ def test_widths_beyond_what_can_be_numbered(width):
 def test_more_memory_than_can_be_counted():
     with pytest.raises(ValueError, match="^memory_gb: expected at most 1e.09 GB, got "):
         ioca.StudyConfig(memory_gb=1e300)
+
+
+def test_networks_too_deep_for_a_study_are_refused_at_once(tmp_path):
+    config = ioca.StudyConfig(hidden=(1,) * 2000, batch_size=10)
+    assert refusal(
+        lambda: ioca.run_study(config, tmp_path / "run", data=own_data())
+    ) == (
+        "hidden: expected at most 500 layers, each of them a scope with all orders, "
+        "got 2000; give fewer"
+    )
+    assert not (tmp_path / "run").exists()
 
 
 def test_many_layers_are_counted_at_once(monkeypatch):
