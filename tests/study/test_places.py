@@ -144,8 +144,8 @@ def test_the_limit_of_addresses_counts(monkeypatch, tmp_path):
         assert files.free_memory() == 0
         needs = resources.Needs(8, 8, 1, 8, 0, 1.0)
         message = (
-            "^memory: expected a study that fits in the 0.0 MB that are free, .* most of "
-            r"it for .*, or raise the limit of addresses \(ulimit -v\)$"
+            "^memory: expected a study that fits in the 0.0 MB that are free, .* most "
+            r"of it for .*, or raise the limit of addresses \(ulimit -v\)$"
         )
         with pytest.raises(ValueError, match=message):
             resources.check_fits(needs, 1, tmp_path)
