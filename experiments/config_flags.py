@@ -101,10 +101,9 @@ class IntegersParser(flags.ArgumentParser):
             for part in filter(None, argument.split(",")):
                 first, colon, end = part.partition(":")
                 if colon:
-                    whole = range(int(first), int(end))
-                    if len(whole) > _LONGEST_RANGE:
+                    if int(end) - int(first) > _LONGEST_RANGE:
                         raise ValueError
-                    numbers += whole
+                    numbers += range(int(first), int(end))
                 else:
                     numbers.append(int(first))
         except ValueError:
@@ -285,6 +284,8 @@ def run_main(
             left = flags.FLAGS(arguments)
         except flags.Error as error:
             _stop(_readable(str(error)))
+        except (OSError, UnicodeDecodeError) as error:
+            _stop(f"flagfile: expected a text file with a flag a line, got {error}")
         if len(left) > 1 and not takes_paths:
             _stop(f"expected flags only (--name=value), got {left[1]!r}")
         if flags.FLAGS["verbosity"].using_default_value:
@@ -309,7 +310,7 @@ def run_main(
 
 def _readable(message: str) -> str:
     """A message of absl in one line; Python's on text that is no number as ours."""
-    message = " ".join(message.split())
+    message = " ".join(message.removeprefix("ERROR:: ").split())
     for found, kind in (
         (r"invalid literal for int\(\) with base \d+:", "an integer"),
         ("could not convert string to float:", "a number"),

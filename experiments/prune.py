@@ -51,7 +51,7 @@ from ioca_jax.plots import pruning_curves, save_figure
 from ioca_jax.results.files import RESULTS_FILE, atomic_write, write_results
 from ioca_jax.results.selection import converged, intact_accuracy
 from ioca_jax.study.chunks import locked, signals_deferred
-from ioca_jax.study.folder import writable
+from ioca_jax.study.folder import can_write, check_places, explained, writable
 from ioca_jax.study.metadata import source_revision, versions
 from ioca_jax.study.runner import config_of
 
@@ -92,6 +92,7 @@ MEMORY_GB = flags.DEFINE_float(
 flags.adopt_module_key_flags(config_flags)  # --help lists them
 
 RESULTS, UNFINISHED = "pruning.nc", "unfinished.nc"
+_WRITTEN = (RESULTS, UNFINISHED, "pruning.csv", "pruning.png", "summary.txt")
 STAGES = ("pruned", "retrained")
 _OVER = ("ranked_by", "keep", "clamp")  # what a combination is
 
@@ -533,19 +534,25 @@ def main() -> None:
     folder, study = pathlib.Path(WORKDIR.value), read_study(STUDY.value)
     pruning = read_flags(study)
     empty = empty_results(study, pruning)
+    check_places(folder, files=_WRITTEN)
     results = read_progress(folder, empty)
-    if not (folder / RESULTS).is_file():
-        data = load_data(study)
-        with contextlib.ExitStack() as stack:
-            with writable(folder):
-                stack.enter_context(locked(folder))
-            results = read_progress(folder, empty)  # of another process meanwhile
-            if "finished" in results:
-                compute(study, pruning, data, results, folder)
-                results = results.drop_vars("finished")
-                _write(results, folder / RESULTS)
-    (folder / UNFINISHED).unlink(missing_ok=True)
-    print(report(results, folder))
+    is_finished = "finished" not in results
+    if is_finished and not can_write(folder):
+        print(summary(results))
+        return
+    data = None if is_finished else load_data(study)
+    safe = f"what is finished in {folder} is whole", "goes on from it"
+    with explained(folder, safe), contextlib.ExitStack() as stack:
+        with writable(folder):
+            stack.enter_context(locked(folder, wait=is_finished))
+        results = read_progress(folder, empty)  # of another process meanwhile
+        if "finished" in results:
+            data = data or load_data(study)
+            compute(study, pruning, data, results, folder)
+            results = results.drop_vars("finished")
+            _write(results, folder / RESULTS)
+        (folder / UNFINISHED).unlink(missing_ok=True)
+        print(report(results, folder))
     print(
         f"\nWritten to {folder}: {RESULTS}, pruning.csv, pruning.png, pruning.pdf, "
         "summary.txt"

@@ -13,7 +13,8 @@ from absl import flags
 
 from ioca_jax.report.page import PAGE_FILE
 from ioca_jax.results.files import load_results
-from ioca_jax.study.folder import write_reports
+from ioca_jax.study.chunks import locked
+from ioca_jax.study.folder import explained, writable, write_reports
 
 from . import config_flags
 
@@ -26,7 +27,9 @@ def main(folders: Sequence[str]) -> None:
     if not folders:
         raise ValueError("expected the folder of a finished run, got none")
     for folder in map(pathlib.Path, folders):
-        write_reports(load_results(folder), folder, draw=FIGURES.value)
+        results = load_results(folder)
+        with explained(folder), writable(folder), locked(folder, wait=True):
+            write_reports(results, folder, draw=FIGURES.value)
         print((folder / "summary.txt").read_text("utf-8"), end="")
         print(f"\nWritten to {folder}; the page is {PAGE_FILE}")
 

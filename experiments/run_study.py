@@ -115,16 +115,24 @@ def main() -> None:
     for name in filter(None, dict.fromkeys((chosen, TRACKER.value))):
         settings = dataclasses.asdict(config)
         listeners.append(trackers.make_tracker(name, WORKDIR.value, settings))
+    folder_of_run = pathlib.Path(WORKDIR.value)
     ioca.run_study(
         config,
-        WORKDIR.value,
+        folder_of_run,
         shard=ioca.Shard.parse(SHARD.value),
         seeds_at_once=SEEDS_AT_ONCE.value,
         draw=FIGURES.value,
         listeners=listeners,
     )
-    if devices.is_primary():
-        print((pathlib.Path(WORKDIR.value) / "summary.txt").read_text("utf-8"), end="")
+    if not devices.is_primary():
+        return
+    summary = folder_of_run / "summary.txt"
+    print(summary.read_text("utf-8") if summary.is_file() else "", end="")
+    if not folder.can_write(folder_of_run):
+        print(
+            f"\n{folder_of_run} is finished and cannot be written: nothing is changed"
+        )
+    else:
         drawn = " figures," if FIGURES.value else ""
         print(
             f"\nWritten to {WORKDIR.value}: report.html, study.nc, networks,{drawn} "

@@ -13,6 +13,7 @@ again. A run that fails is noted in the table and the others go on; the exit cod
 then 1. --dry_run says what would run and about how long it would take.
 """
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -40,11 +41,12 @@ from ioca_jax.inference.areas import areas_by_order
 from ioca_jax.plots import compare_runs, save_figure
 from ioca_jax.report.overview import sweep_page
 from ioca_jax.report.page import PAGE_FILE
-from ioca_jax.results.files import RESULTS_FILE, atomic_write
+from ioca_jax.results.files import atomic_write
 from ioca_jax.results.selection import converged, intact_accuracy
+from ioca_jax.study.chunks import locked
 from ioca_jax.study.events import duration
-from ioca_jax.study.folder import is_of_configuration, writable
-from ioca_jax.study.resources import check_fits, count_needs
+from ioca_jax.study.folder import RunFolder, check_places, explained, writable
+from ioca_jax.study.resources import check_depth, check_fits, count_needs
 
 from . import config_flags
 
@@ -75,6 +77,7 @@ FIGURES = flags.DEFINE_boolean(
 config_flags.define(ioca.StudyConfig)
 flags.adopt_module_key_flags(config_flags)  # --help lists them
 
+_WRITTEN = ("runs.csv", "runs.parquet", "runs.png", "runs.pdf", PAGE_FILE)
 _FIELDS = {field.name: field for field in fields(ioca.StudyConfig)}
 _LONGEST_NAME = 120  # file systems take 255 bytes
 
@@ -95,15 +98,14 @@ class Run(NamedTuple):
     @property
     def state(self) -> str:
         """The folder's: ``new``, ``unfinished``, ``finished``, or ``another run``."""
-        try:
-            same = is_of_configuration(self.folder / "flags.txt", self.config)
-        except OSError:
+        if not (self.folder / "flags.txt").is_file():
             return "new"
-        if not same:
+        try:
+            finished = RunFolder(self.folder, self.config).is_finished()
+        except (ValueError, OSError):
             return "another run"
-        written = (RESULTS_FILE, "summary.txt")  # the summary is the last of all
-        finished = all((self.folder / name).is_file() for name in written)
-        return "finished" if finished else "unfinished"
+        reported = (self.folder / "summary.txt").is_file()  # the last of all files
+        return "finished" if finished and reported else "unfinished"
 
 
 def read_grid(lines: Iterable[str]) -> dict[str, list[Any]]:
@@ -229,8 +231,6 @@ def _name(settings: Mapping[str, Any]) -> str:
 
 def sweep(runs: Sequence[Run], workdir: pathlib.Path) -> pd.DataFrame:
     """Runs what is not finished, one after another; writes the table after each."""
-    with writable(workdir):
-        tempfile.TemporaryFile(dir=workdir).close()
     rows, table = [], pd.DataFrame()
     unfinished = sum(run.state != "finished" for run in runs)
     bar = tqdm(total=unfinished, desc="runs", unit="run", smoothing=0, disable=None)
@@ -359,6 +359,7 @@ def dry_run(runs: Sequence[Run]) -> int:
                     raise ValueError("no estimate for networks that are not trained")
                 data = load()
                 model = config.model(data.num_classes, data.train.x.shape[1:])
+                check_depth(model)
                 needs = count_needs(config, model, data)
                 check_fits(needs, len(config.seeds), run.folder)
                 if trial not in costs:
@@ -431,6 +432,18 @@ def _try_out(trial: ioca.StudyConfig, data: ioca.Dataset) -> Costs:
     )
 
 
+def report(table: pd.DataFrame, workdir: pathlib.Path) -> list[str]:
+    """Draws and writes what is made from the table; returns the names of all files."""
+    written = ["runs.csv", "runs.parquet"]
+    if table["test_error_mean"].notna().to_numpy().any():
+        paths = save_figure(compare_runs(table), workdir / "runs")
+        written += [path.name for path in paths]
+    command = shlex.join(["ioca", "sweep", *sys.argv[1:]])
+    page = sweep_page(table, workdir, command)
+    atomic_write(workdir / PAGE_FILE, lambda part: part.write_text(page, "utf-8"))
+    return [*written, PAGE_FILE]
+
+
 def main() -> None:
     """Runs what the flags describe, or says what would run."""
     import_extra("pyarrow", "sweep", "runs.parquet")
@@ -443,17 +456,15 @@ def main() -> None:
         )
     if DRY_RUN.value:
         sys.exit(1 if dry_run(runs) else 0)
-    table = sweep(runs, workdir)
-    written = ["runs.csv", "runs.parquet"]
-    if table["test_error_mean"].notna().to_numpy().any():
-        paths = save_figure(compare_runs(table), workdir / "runs")
-        written += [path.name for path in paths]
+    safe = f"the runs in {workdir} are whole", "goes on from them"
+    with explained(workdir, safe), contextlib.ExitStack() as stack:
+        check_places(workdir, files=_WRITTEN)
+        with writable(workdir):
+            stack.enter_context(locked(workdir))
+        table = sweep(runs, workdir)
+        written = report(table, workdir)
     count = table["status"].value_counts()
     told = (f"{count.get(s, 0)} {s}" for s in ("finished", "skipped", "failed"))
-    command = shlex.join(["ioca", "sweep", *sys.argv[1:]])
-    page = sweep_page(table, workdir, command)
-    atomic_write(workdir / PAGE_FILE, lambda part: part.write_text(page, "utf-8"))
-    written.append(PAGE_FILE)
     print(f"{', '.join(told)}. Written to {workdir}: {', '.join(written)}")
     failed = table[table["status"] == "failed"]
     for name, reason in zip(failed["name"], failed["reason"], strict=True):

@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Int
 
 _MOST_COUNTED = 2**31 - 1
+_MOST_MEMORY = 1e9  # GB: beyond any machine's, and a number that integers hold
 
 
 def nearest(names: Iterable[str], known: Iterable[str]) -> str:
@@ -329,6 +330,10 @@ def _check_range(name: str, array: Any, number: int, advice: str) -> None:
 def check_memory(memory_gb: float) -> None:
     """Refuses a memory budget that is not a positive, finite number."""
     check_number("memory_gb", memory_gb, positive=True)
+    if memory_gb > _MOST_MEMORY:
+        raise ValueError(
+            f"memory_gb: expected at most {_MOST_MEMORY:g} GB, got {memory_gb:g}"
+        )
 
 
 def checked_groups(

@@ -22,6 +22,7 @@ import os
 import pathlib
 import re
 import tempfile
+import zipfile
 from typing import Any, NoReturn
 
 import numpy as np
@@ -378,6 +379,11 @@ def _records(source: Any, rows: list[int], feature: str) -> list[dict[str, Any]]
 def _read_npz(path: pathlib.Path) -> Arrays:
     if not path.is_file():
         raise FileNotFoundError(f"dataset: expected a file, got {str(path)!r}")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"{path}: expected an .npz file, as numpy.savez writes it, got another or "
+            "one that is not whole"
+        )
     try:
         # Opened here: np.load leaves a broken file open when given its path.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
@@ -391,7 +397,12 @@ def _read_npz(path: pathlib.Path) -> Arrays:
     except ValueError as error:
         if str(error).startswith(str(path)):
             raise
-        raise ValueError(f"{path}: expected a plain .npz file, got {error}") from error
+        reason = str(error)
+        if "allow_pickle" in reason:  # NumPy's advice is to run what the file holds
+            reason = "an array of Python objects; save it with a dtype of numbers"
+        raise ValueError(
+            f"{path}: expected an .npz file of numbers, got {reason}"
+        ) from error
     except Exception as error:  # zipfile and NumPy raise many kinds for a broken file
         raise ValueError(
             f"{path}: expected an .npz file, got one that cannot be read ({error})"

@@ -39,6 +39,7 @@ with install_import_hook("ioca_jax", "beartype.beartype"):
     import ioca_jax as ioca
     import ioca_jax.plots
     import ioca_jax.study.runner
+    from ioca_jax.results.pieces import Chunk
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -129,6 +130,21 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         data=synthetic.own_data(), draw=False, seeds_at_once=1,
     )  # fmt: skip
     return folder
+
+
+@pytest.fixture
+def computed(tiny_run: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The networks of ``TINY`` are computed already: a run only handles files."""
+    import synthetic
+
+    results, (_, variables) = ioca.load_results(tiny_run), ioca.load_networks(tiny_run)
+
+    def compute_chunk(run: Any, seeds: Any, *more: Any) -> Any:
+        places = [synthetic.TINY.seeds.index(seed) for seed in seeds]
+        networks = jax.tree.map(lambda leaf: leaf[places], variables)
+        return Chunk(results.isel(seed=places), networks)
+
+    monkeypatch.setattr(ioca_jax.study.runner._Run, "_compute_chunk", compute_chunk)
 
 
 def random_network(seed: int = 0, num_inputs: int = 12, **fields) -> tuple[Any, Any]:

@@ -458,9 +458,15 @@ def test_not_an_npz_file(content, tmp_path):
             "damaged": whole[:200] + bytes([whole[200] ^ 255]) + whole[201:],
         }[content]
     )
-    with pytest.raises(ValueError, match=r"expected (a plain|an) \.npz file") as error:
+    with pytest.raises(ValueError, match=r"expected an \.npz file") as error:
         ioca.load_dataset(str(path))
-    assert str(error.value).startswith(f"{path}: expected a")
+    if content == "damaged":
+        assert str(error.value).startswith(f"{path}: expected an .npz file, got one th")
+    else:
+        assert str(error.value) == (
+            f"{path}: expected an .npz file, as numpy.savez writes it, got another or "
+            "one that is not whole"
+        )
 
 
 def test_pickled_arrays_are_not_unpickled(tmp_path):
@@ -468,8 +474,8 @@ def test_pickled_arrays_are_not_unpickled(tmp_path):
     with pytest.raises(ValueError, match="expected") as error:
         ioca.load_dataset(path)
     assert str(error.value) == (
-        f"{path}: expected a plain .npz file, got Object arrays cannot be loaded when "
-        "allow_pickle=False"
+        f"{path}: expected an .npz file of numbers, got an array of Python objects; "
+        "save it with a dtype of numbers"
     )
 
 

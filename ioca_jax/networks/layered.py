@@ -249,6 +249,9 @@ class LayeredNetwork(nn.Module):
         return layer == self.num_layers - 1
 
 
+_MOST_NEURONS = 2**31 - 1
+
+
 def checked_widths(name: str, widths: Sequence[int]) -> tuple[int, ...]:
     """Widths as a tuple of integers; refuses others."""
     given = as_tuple(name, widths)
@@ -258,6 +261,11 @@ def checked_widths(name: str, widths: Sequence[int]) -> tuple[int, ...]:
         raise ValueError(
             f"{name}: expected one or more widths, each a positive integer, got "
             f"{list(given)}"
+        )
+    if sum(map(int, given)) > _MOST_NEURONS:
+        raise ValueError(
+            f"{name}: expected at most {_MOST_NEURONS} in all, which int32 numbers, "
+            f"got {sum(map(int, given))}"
         )
     return tuple(int(width) for width in given)
 

@@ -277,6 +277,9 @@ def check_fit(model: MLP | CNN, data: Dataset, config: TrainConfig) -> None:
 def checked_seeds(seeds: Sequence[int]) -> np.ndarray:
     """Seeds as int64 [S]; refused unless distinct integers in [0, 2^31)."""
     given = as_tuple("seeds", seeds)
+    outside = [s for s in given if isinstance(s, int) and not 0 <= s < 2**31]
+    if outside:  # NumPy has no integers of all sizes
+        raise ValueError(f"seeds: expected integers in [0, 2^31), got {outside[0]}")
     array = np.asarray(given)
     if not array.size or array.ndim != 1 or array.dtype.kind not in "ui":
         raise ValueError(f"seeds: expected one or more integers, got {list(given)}")

@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from ioca_jax.plots import curves, groups, neurons, pairs, selection, training
-from ioca_jax.results.files import atomic_write
+from ioca_jax.results.files import atomic_write, writing
 from ioca_jax.results.selection import converged
 
 _DOTS_PER_INCH = 150
@@ -29,7 +29,8 @@ def save_figures(
     are those of ``tabulate``.
     """
     folder = pathlib.Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, draw in drawable_figures(results, tables or {}).items():
         paths += save_figure(draw(), folder / name)

@@ -1,21 +1,34 @@
 """Files of a run's results and networks; every file that is read back is verified."""
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import pathlib
+import resource
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import xarray as xr
 
+from ioca_jax.results.variables import VARIABLES
+
 RESULTS_FILE = "study.nc"
 ENGINE = "h5netcdf"
 SEALED = "sealed"  # the attribute of a file that must end in a seal
+SCHEMA = "schema_version"
+SCHEMA_VERSION = 3
+MARKS = {SEALED: "sha256", SCHEMA: SCHEMA_VERSION}
+"""Attributes of every results file that is written."""
+# By version, the reader that makes results of the next one. Files up to version 2 do
+# not name theirs; they have the same fields.
+_READERS: dict[int, Callable[[xr.Dataset], xr.Dataset]] = {2: lambda results: results}
 # Results that would take more than this share of the free memory are opened lazily.
 _SHARE_OF_MEMORY = 0.25
 _MAGIC = b"ioca_jax"
+# What the address space of a small study grows by, on two cores.
+_ADDRESSES_OF_COMPILING = 1_500_000_000
 _CONTROL_GROUPS = pathlib.Path("/sys/fs/cgroup")
 # In versions 2 and 1: limit, usage, and the key of droppable caches in memory.stat.
 _MEMORY_OF_GROUPS = (
@@ -36,7 +49,7 @@ def write_results(
     Paths of these are relative to the file's folder.
     """
     # By way of memory: HDF5 crashes where a disk is full.
-    content = encode_results(results.assign_attrs({SEALED: "sha256"}))
+    content = encode_results(results.assign_attrs(MARKS))
 
     def write(part: pathlib.Path) -> None:
         part.write_bytes(content)
@@ -152,8 +165,8 @@ def load_results(workdir: str | os.PathLike, *, lazy: bool | None = None) -> xr.
 
     Raises:
         FileNotFoundError: no results there.
-        ValueError: a file that is not a results file, or has changed since it was
-            written.
+        ValueError: a file that is not a results file, is one of a newer version, or has
+            changed since it was written.
 
     Example:
         >>> import ioca_jax as ioca
@@ -188,18 +201,62 @@ def load_results(workdir: str | os.PathLike, *, lazy: bool | None = None) -> xr.
     if results.attrs.pop(SEALED, None) and digests is None:
         results.close()
         raise ValueError(damaged(path))
+    try:
+        return _read_schema(results, path)
+    except ValueError:
+        results.close()
+        raise
+
+
+def _read_schema(results: xr.Dataset, path: pathlib.Path) -> xr.Dataset:
+    """Results as this version has them; refuses files of others, and newer ones."""
+    version = results.attrs.get(SCHEMA, min(_READERS))
+    if "configuration" not in results.attrs:
+        raise ValueError(
+            f"{path}: expected results of ioca_jax, got a file of another program, "
+            "without the configuration of a study; give the folder of a finished run"
+        )
+    if str(version) not in map(str, (*_READERS, SCHEMA_VERSION)):
+        raise ValueError(
+            f"{path}: expected results of schema version {SCHEMA_VERSION} or earlier, "
+            f"got version {version}; read it with the version of ioca_jax that wrote "
+            "it, or a newer one"
+        )
+    unknown = sorted(map(str, results.data_vars.keys() - VARIABLES.keys()))
+    if unknown and path.name == RESULTS_FILE:  # other jobs have variables of their own
+        raise ValueError(
+            f"{path}: expected the variables of schema version {SCHEMA_VERSION}, got "
+            f"{unknown[0]}, which it does not have; read it with the version of "
+            "ioca_jax that wrote it, or with xarray.open_dataset"
+        )
+    for earlier in range(int(version), SCHEMA_VERSION):
+        results = _READERS[earlier](results)
+    results.attrs[SCHEMA] = SCHEMA_VERSION  # a copy would not close the file
     return results
 
 
 def free_memory() -> int:
-    """Bytes that this process may still take, within the limit of its control group."""
+    """Bytes that this process may still take, within its limits and its group's."""
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     meminfo = pathlib.Path("/proc/meminfo")
     if meminfo.exists():
         fields = (line.split() for line in meminfo.read_text().splitlines())
         kib = {field[0]: int(field[1]) for field in fields}
         available = 1024 * kib.get("MemAvailable:", available // 1024)
-    return min([available, *_left_to_control_group()])
+    return min([available, *_left_to_process(), *_left_to_control_group()])
+
+
+def _left_to_process() -> Iterator[int]:
+    """Bytes below the limit of the process's address space (ulimit -v), if it has one.
+
+    Compiling and its threads take addresses too, beside what is counted.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    statm = pathlib.Path("/proc/self/statm")
+    if limit != resource.RLIM_INFINITY and statm.exists():
+        pages = int(statm.read_text().split()[0])
+        taken = pages * os.sysconf("SC_PAGE_SIZE") + _ADDRESSES_OF_COMPILING
+        yield max(0, limit - taken)
 
 
 def _left_to_control_group() -> Iterator[int]:
@@ -217,16 +274,33 @@ def _left_to_control_group() -> Iterator[int]:
             yield max(0, int(limit) - usage + min(usage, int(stat.get(cached, 0))))
 
 
+class WriteError(OSError):
+    """A file or folder that could not be written; the message names it."""
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Errors of the system in the block name what is written, in one line."""
+    try:
+        yield
+    except WriteError:  # of a file within it
+        raise
+    except OSError as error:
+        reason = error.strerror or (str(error).splitlines() or ["?"])[0]
+        raise WriteError(f"{path}: could not be written ({reason})") from error
+
+
 def atomic_write(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
     """Writes a file beside its place, syncs it, and renames it into place."""
     part = path.with_name(f".{path.name}.part")
-    try:
-        write(part)
-        sync(part)
-        os.replace(part, path)
-        sync(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
+    with writing(path):
+        try:
+            write(part)
+            sync(part)
+            os.replace(part, path)
+            sync(path.parent)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def sync(path: pathlib.Path) -> None:

@@ -4,10 +4,14 @@ A large study has a checkpoint for each part of its networks, ``networks/part_0`
 ``networks/part_400``, ..., named by the position of its first network.
 """
 
+import contextlib
+import logging
 import os
 import pathlib
+import re
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +23,7 @@ from ioca_jax.results.files import (
     digest_of_file,
     read_digests,
     sync,
+    writing,
 )
 from ioca_jax.results.trees import NAMES, is_plain, named, numbered
 
@@ -28,7 +33,6 @@ _PART = "part_"
 
 def save_networks(variables: Any, workdir: str | os.PathLike) -> pathlib.Path:
     """Saves networks, leaves beginning with S, in one checkpoint."""
-    remove_networks(workdir)
     return _save(variables, _folder(workdir))
 
 
@@ -37,9 +41,13 @@ def save_part(variables: Any, workdir: str | os.PathLike, first: int) -> pathlib
     return _save(variables, _folder(workdir) / f"{_PART}{first}")
 
 
-def remove_networks(workdir: str | os.PathLike) -> None:
-    """Removes what an interrupted run has saved."""
-    shutil.rmtree(_folder(workdir), ignore_errors=True)
+def move_networks(source: pathlib.Path, workdir: pathlib.Path) -> None:
+    """Moves networks that are whole to their place, and removes what was there."""
+    if (workdir / NETWORKS).is_symlink():  # what it leads to stays
+        (workdir / NETWORKS).unlink()
+    shutil.rmtree(workdir / NETWORKS, ignore_errors=True)
+    os.rename(source / NETWORKS, workdir / NETWORKS)
+    sync(workdir)
 
 
 def digests_of_networks(workdir: str | os.PathLike) -> dict[str, str]:
@@ -122,11 +130,46 @@ def _folder(workdir: str | os.PathLike) -> pathlib.Path:
 def _save(variables: Any, path: pathlib.Path) -> pathlib.Path:
     arrays = jax.tree.map(np.asarray, variables)
     arrays = arrays if is_plain(arrays) else numbered(arrays)
-    with _checkpointer() as checkpointer:
-        checkpointer.save(path, arrays, force=True)
-    for below in (path.parent, path, *path.rglob("*")):
-        sync(below)
+    with writing(path):
+        try:
+            with _unlogged(), _checkpointer() as checkpointer:
+                checkpointer.save(path, arrays, force=True)
+        except Exception as error:  # Orbax passes on what the libraries below it raise
+            raise _system_error(error) from error
+        for below in (path.parent, path, *path.rglob("*")):
+            sync(below)
     return path
+
+
+def _system_error(error: Exception) -> OSError:
+    """The error of the system that TensorStore's long message is about."""
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    if code:
+        return OSError(int(code[1]), os.strerror(int(code[1])))
+    return error if isinstance(error, OSError) else OSError(str(error))
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """Without the tracebacks that Orbax prints of an error which it raises too.
+
+    Its threads log them. TensorStore prints one by ``sys.excepthook`` for each write
+    that ends after the failure, also after this block: the hook stays replaced then.
+    """
+    logger, hook = logging.getLogger("absl"), sys.excepthook
+    before = logger.level
+
+    def other_errors(kind: Any, error: BaseException, *more: Any) -> None:
+        if str(error) != "Event loop is closed":
+            hook(kind, error, *more)
+
+    logger.setLevel(logging.CRITICAL)
+    sys.excepthook = other_errors
+    try:
+        yield
+        sys.excepthook = hook
+    finally:
+        logger.setLevel(before)
 
 
 def _restore(path: pathlib.Path) -> Any:

@@ -9,8 +9,8 @@ import dataclasses
 import io
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -22,8 +22,8 @@ from ioca_jax.results import networks
 from ioca_jax.results.files import (
     COMPRESSION,
     LEAST_COMPRESSED,
+    MARKS,
     RESULTS_FILE,
-    SEALED,
     atomic_write,
     encode_results,
     load_results,
@@ -35,6 +35,7 @@ from ioca_jax.results.selection import PIECE_BYTES, compact, evenly
 # Of the pieces that are written, beside their bytes; a piece has one seed at least.
 _PIECE_SEEDS = 256
 _BLOCK_BYTES = 2**20
+UNFINISHED_NETWORKS = ".networks.part"
 _OF_PLACES = ("versions", "source_revision", "device")
 
 
@@ -210,10 +211,23 @@ def _shared_fingerprint(sources: Sequence[Source]) -> dict[str, str]:
 
 
 def save_study(joined: Joined, workdir: str | os.PathLike) -> None:
-    """Writes ``networks/``, then ``study.nc`` whole or not at all, sealed with them."""
+    """Writes ``networks/``, then ``study.nc``, sealed with them; each whole or not.
+
+    Networks are written in a folder beside their place; those that are there stay until
+    all are written.
+    """
     folder = pathlib.Path(workdir)
-    networks.remove_networks(folder)
-    atomic_write(folder / RESULTS_FILE, partial(_write_pieces, joined, folder))
+    beside = folder / UNFINISHED_NETWORKS
+
+    def write(part: pathlib.Path) -> None:
+        _write_pieces(joined, beside, part)
+        networks.move_networks(beside, folder)
+
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        atomic_write(folder / RESULTS_FILE, write)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _write_pieces(joined: Joined, folder: pathlib.Path, part: pathlib.Path) -> None:
@@ -251,7 +265,7 @@ def _without_seeds(results: xr.Dataset, num_seeds: int) -> bytes:
         size = num_seeds * variable.size // rows
         if name in results.data_vars and size > LEAST_COMPRESSED:
             encoding[name] |= COMPRESSION
-    empty = results.isel(seed=slice(0, 0)).assign_attrs({SEALED: "sha256"})
+    empty = results.isel(seed=slice(0, 0)).assign_attrs(MARKS)
     return encode_results(empty, encoding=encoding, unlimited_dims=["seed"])
 
 

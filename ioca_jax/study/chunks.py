@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from ioca_jax.results.files import digest_of_file, sha256, sync
+from ioca_jax.results.files import digest_of_file, sha256, sync, writing
 from ioca_jax.results.pieces import Chunk
 from ioca_jax.results.trees import (
     NAMES,
@@ -41,7 +41,7 @@ _RESULTS = "results.npz"
 _NETWORKS = "networks.npz"
 _CHECKSUMS = "checksums.json"
 _LABELS = "_labels"
-_LOCK = ".lock"
+LOCK_FILE = ".lock"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +88,7 @@ def save_chunk(chunk: Chunk, workdir: pathlib.Path) -> None:
     seeds = chunk.results["seed"].values.tolist()
     place = chunks / f"seeds_{seeds[0]}_{len(seeds)}_{sha256(str(seeds).encode())[:8]}"
     part = chunks / f".{place.name}.part"
-    with signals_deferred():
+    with signals_deferred(), writing(place):
         try:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
@@ -201,11 +201,14 @@ def named_arrays(variables: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def locked(workdir: pathlib.Path) -> Iterator[None]:
-    """Keeps other runs out of a folder for as long as this process lives."""
-    with (workdir / _LOCK).open("a+") as file:
+def locked(workdir: pathlib.Path, *, wait: bool = False) -> Iterator[None]:
+    """Keeps other runs out of a folder for as long as this process lives.
+
+    A folder in use is refused, or waited for: reports take seconds.
+    """
+    with (workdir / LOCK_FILE).open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             file.seek(0)
             raise BlockingIOError(
@@ -213,9 +216,10 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
                 f"use by {file.read().strip() or 'another process'}; wait for it, or "
                 "choose another workdir"
             ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        with writing(workdir / LOCK_FILE):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
         yield
         file.truncate(0)
 

@@ -17,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ioca_jax.checks import import_extra
+from ioca_jax.results.files import writing
 
 _LONG = 600  # seconds of work that is announced before it starts
 Event = Mapping[str, Any]
@@ -29,7 +30,7 @@ def json_lines(path: str | os.PathLike) -> Listener:
 
     def listen(event: Event) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        with pathlib.Path(path).open("a", encoding="utf-8") as file:
+        with writing(path), pathlib.Path(path).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"time": now, **event}) + "\n")
 
     return listen
@@ -97,7 +98,8 @@ def log_lines() -> Listener:
                     flush=True,
                 )
         elif event["event"] == "damaged":
-            print(f"{event['file']} is damaged: computed again", file=sys.stderr)
+            remedy = event.get("remedy", "computed again")
+            print(f"{event['file']} is damaged: {remedy}", file=sys.stderr)
         elif event["event"] == "chunk" and total > 1 and not sys.stderr.isatty():
             taken = time.monotonic() - began
             left = taken * (total - event["chunk"]) / event["chunk"]

@@ -3,8 +3,9 @@
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,25 +16,47 @@ from ioca_jax.report.page import PAGE_FILE, run_page
 from ioca_jax.report.summary import summarize
 from ioca_jax.results.files import (
     RESULTS_FILE,
+    WriteError,
     atomic_write,
     load_results,
+    sha256,
+    writing,
 )
 from ioca_jax.results.fingerprint import difference
-from ioca_jax.results.pieces import Joined, save_study
+from ioca_jax.results.networks import NETWORKS
+from ioca_jax.results.pieces import UNFINISHED_NETWORKS, Joined, save_study
 from ioca_jax.sources import can_load
-from ioca_jax.study.chunks import find_chunks, locked, remove_chunks, signals_deferred
+from ioca_jax.study.chunks import (
+    LOCK_FILE,
+    count_finished,
+    find_chunks,
+    locked,
+    remove_chunks,
+    signals_deferred,
+)
 from ioca_jax.study.config import StudyConfig
+from ioca_jax.study.events import EVENTS_FILE
 from ioca_jax.study.shard import Shard
 
 # What may differ between shards: where things are, and how much is done at once.
 _NOT_OF_THE_RESULTS = ("data_dir", "memory_gb")
+# What a run writes, or removes, in its folder.
+_FOLDERS = (NETWORKS, UNFINISHED_NETWORKS, "chunks", "tables", "figures")
+_FILES = (
+    *(RESULTS_FILE, "flags.txt", EVENTS_FILE, PAGE_FILE, "summary.txt", LOCK_FILE),
+)
+_SEAL = "# SHA-256 of the lines below: "
 
 
 class Progress(NamedTuple):
-    """What an unfinished folder holds: finished seeds, and files that are damaged."""
+    """What an unfinished folder holds: finished seeds, and files that are damaged.
+
+    ``restored`` were damaged too, and are written again.
+    """
 
     seeds: list[int]
     damaged: list[str]
+    restored: list[str]
 
 
 @contextlib.contextmanager
@@ -42,12 +65,33 @@ def writable(path: pathlib.Path) -> Iterator[None]:
     try:
         path.mkdir(parents=True, exist_ok=True)
         yield
-    except BlockingIOError:  # in use
+    except (BlockingIOError, WriteError):  # in use; a file that is named
         raise
     except OSError as error:
         raise OSError(
             f"workdir: expected a folder that can be written, got {path} "
             f"({error.strerror or error})"
+        ) from error
+
+
+@contextlib.contextmanager
+def explained(
+    path: pathlib.Path, otherwise: tuple[str, str] | None = None
+) -> Iterator[None]:
+    """Errors of writing in the block say what is safe in a folder, and how to go on.
+
+    ``otherwise`` are both, for a folder that has no results of a run and no chunks.
+    """
+    try:
+        yield
+    except WriteError as error:
+        if (path / RESULTS_FILE).is_file():
+            safe, then = f"results and networks in {path} are whole", "reports them"
+        else:
+            finished = f"{count_finished(path)} networks are finished in {path}"
+            safe, then = otherwise or (finished, "goes on from there")
+        raise WriteError(
+            f"{error}; {safe}; once that is mended, the same command {then}"
         ) from error
 
 
@@ -86,53 +130,76 @@ class RunFolder:
 
     def is_finished(self) -> bool:
         """Whether the folder holds this run's results; refuses another run's folder."""
-        if self.path.exists() and not self.path.is_dir():
-            raise NotADirectoryError(
-                f"workdir: expected a directory, got {self.path}, which is a file"
-            )
-        file = self.path / "flags.txt"
-        if not file.is_file():
-            if (self.path / RESULTS_FILE).exists():
+        check_places(self.path, folders=_FOLDERS, files=_FILES)
+        is_finished = (self.path / RESULTS_FILE).is_file()
+        if not self.flags_file.is_file():
+            if is_finished:
                 raise ValueError(
                     "workdir: expected a new folder or one of this configuration, got "
                     f"{self.path}, which holds {RESULTS_FILE} without flags.txt; "
                     "choose another workdir"
                 )
             return False
-        try:
-            theirs = _flag_values(file.read_text("utf-8").splitlines())
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{file}: expected the run's flags as text, got a damaged file; put "
-                "back a copy of it, or choose another workdir"
-            ) from error
-        ours = _flag_values(self.flags())
-        name = differing_field(theirs, ours)
-        if name is not None:
+        ours, theirs = _flag_values(self.flags()), read_flags(self.flags_file)
+        if theirs is None and is_finished:  # damaged; results have it all too
+            ours, theirs = self._recorded(), self._recorded_in_results()
+        name = None if theirs is None else differing_field(theirs, ours)
+        if theirs is not None and name is not None:
             raise ValueError(
                 "workdir: expected a new folder or one of this configuration, got "
                 f"{self.path}, which holds a run with {name}={theirs.get(name)}, not "
                 f"{ours.get(name)}; choose another workdir"
             )
-        return (self.path / RESULTS_FILE).is_file()
+        return is_finished
+
+    @property
+    def flags_file(self) -> pathlib.Path:
+        """Where the flags are."""
+        return self.path / "flags.txt"
+
+    def _damaged_flags(self) -> list[str]:
+        """The path of the flags if they are damaged."""
+        there = self.flags_file.is_file()
+        return (
+            [str(self.flags_file)]
+            if there and read_flags(self.flags_file) is None
+            else []
+        )
+
+    def _recorded(self) -> dict[str, Any]:
+        """What the results of this run record of it, as JSON holds it."""
+        fields = json.loads(json.dumps(dataclasses.asdict(self.config)))
+        seeds = list(self.shard.seeds(self.config))
+        return fields | {"seeds": seeds, "variables_digest": self.variables_digest}
+
+    def _recorded_in_results(self) -> dict[str, Any]:
+        """What the results in the folder record of their run."""
+        with load_results(self.path, lazy=True) as results:
+            fields = json.loads(results.attrs["configuration"])
+            digest = results.attrs.get("variables_digest")
+            seeds = results["seed"].values.tolist()
+            return fields | {"seeds": seeds, "variables_digest": digest}
 
     def open(self, stack: contextlib.ExitStack, data_digest: str) -> Progress | None:
         """Makes and locks the folder, checks its chunks, and writes the flags.
 
-        Returns None if the run is finished; another process may have just done it.
+        Returns None, and leaves the folder unlocked, if the run is finished; another
+        process may have just done it.
         """
-        with writable(self.path):
-            stack.enter_context(locked(self.path))
+        with writable(self.path), contextlib.ExitStack() as own:
+            own.enter_context(locked(self.path))
             if self.is_finished():
                 return None
-            progress = self._check_chunks(data_digest)
+            progress = self._check_chunks(data_digest, self._damaged_flags())
             self._write_flags(data_digest)
+            stack.enter_context(own.pop_all())
         return progress
 
-    def _check_chunks(self, data_digest: str) -> Progress:
+    def _check_chunks(self, data_digest: str, restored: list[str]) -> Progress:
         """Refuses chunks of another run."""
         chunks, damaged = find_chunks(self.path)
         config = json.loads(json.dumps(dataclasses.asdict(self.config)))
+        own = set(self.shard.seeds(self.config))
         seeds: list[int] = []
         for chunk in chunks:
             theirs = json.loads(chunk.attrs["configuration"])
@@ -142,6 +209,8 @@ class RunFolder:
             given = chunk.attrs.get("variables_digest")
             if name is None and given != self.variables_digest:
                 name = "networks"
+            if name is None and not own.issuperset(chunk.seeds):
+                name = "shard"
             if name is not None:
                 raise ValueError(
                     f"workdir: expected chunks of this run, got {self.path} with "
@@ -149,7 +218,7 @@ class RunFolder:
                 )
             self._check_function(chunk.attrs)
             seeds += chunk.seeds
-        return Progress(seeds, [str(file) for file in damaged])
+        return Progress(seeds, [str(file) for file in damaged], restored)
 
     def _check_function(self, attrs: Mapping[str, Any]) -> None:
         """Refuses results of another function with the same variables."""
@@ -177,9 +246,9 @@ class RunFolder:
                 "caller of ioca_jax.run_study"
             )
         text = "\n".join([f"# Replay: {replay}", *self.flags(), ""])
-        atomic_write(
-            self.path / "flags.txt", lambda part: part.write_text(text, "utf-8")
-        )
+        # First: it is seen also where the end of the file is cut off.
+        text = f"{_SEAL}{sha256(text.encode())}\n{text}"
+        atomic_write(self.flags_file, lambda part: part.write_text(text, "utf-8"))
 
     def write(self, joined: Joined, draw: bool) -> xr.Dataset:
         """Writes networks, then results, which mark the run finished, then reports."""
@@ -190,8 +259,18 @@ class RunFolder:
         remove_chunks(self.path)
         return results
 
-    def report(self, data_digest: str | None, draw: bool) -> xr.Dataset:
-        """Reports the results again and returns them; refuses those of others."""
+    def report(
+        self,
+        data_digest: str | None,
+        draw: bool,
+        on_restored: Callable[[str], None] = lambda file: None,
+    ) -> xr.Dataset:
+        """Reports the results again and returns them; refuses those of other data.
+
+        Where another process reports them now, it is waited for. Nothing is written on
+        a disk that is read-only. ``on_restored`` gets the path of flags that were
+        damaged and are written again.
+        """
         results = load_results(self.path)
         theirs = results.attrs["data_digest"]
         if data_digest not in (None, theirs):
@@ -202,15 +281,67 @@ class RunFolder:
                 "another workdir"
             )
         self._check_function(results.attrs)
-        write_reports(results, self.path, draw)
-        remove_chunks(self.path)
+        if can_write(self.path):
+            with explained(self.path), locked(self.path, wait=True):
+                for file in self._damaged_flags():
+                    self._write_flags(theirs)
+                    on_restored(file)
+                write_reports(results, self.path, draw)
+                remove_chunks(self.path)
         return results
+
+
+def check_places(
+    path: pathlib.Path, *, folders: Sequence[str] = (), files: Sequence[str] = ()
+) -> None:
+    """Refuses a folder where what is to be written has something else in its place.
+
+    Args:
+        path: of the folder, which need not exist yet.
+        folders: names in it that are directories, if they exist.
+        files: names in it that are files, if they exist.
+    """
+    try:
+        _check_folder("workdir", path)
+        for name in folders:
+            _check_folder(f"workdir, {name}", path / name)
+        for name in files:
+            file = path / name
+            if file.is_dir() or (file.is_symlink() and not file.exists()):
+                kind = "a directory" if file.is_dir() else "a link to nothing"
+                raise FileExistsError(
+                    f"workdir, {name}: expected a file, or none yet, got {file}, which "
+                    f"is {kind}; move it, or choose another workdir"
+                )
+    except OSError as error:
+        if error.strerror is None:  # ours
+            raise
+        raise OSError(
+            f"workdir: expected a folder that can be written, got {path} "
+            f"({error.strerror})"
+        ) from error
+
+
+def _check_folder(name: str, path: pathlib.Path) -> None:
+    if path.is_dir() or not (path.exists() or path.is_symlink()):
+        return
+    kind = "a file" if path.exists() else "a link to nothing"
+    raise NotADirectoryError(
+        f"{name}: expected a directory, got {path}, which is {kind}; move it, or "
+        "choose another workdir"
+    )
+
+
+def can_write(folder: pathlib.Path) -> bool:
+    """Whether this process may write into a folder; not on a disk that is read-only."""
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def write_reports(results: xr.Dataset, path: pathlib.Path, draw: bool) -> None:
     """Writes everything that is made from the results alone into a run's folder."""
     tables = tabulate(results)
-    (path / "tables").mkdir(exist_ok=True)
+    with writing(path / "tables"):
+        (path / "tables").mkdir(exist_ok=True)
     for name, table in tables.items():
         file = path / "tables" / f"{name}.csv"
         atomic_write(file, partial(table.to_csv, index=False))
@@ -220,6 +351,9 @@ def write_reports(results: xr.Dataset, path: pathlib.Path, draw: bool) -> None:
         plots.save_figures(results, path / "figures", tables)
     flags = path / "flags.txt"
     replay = flags.read_text("utf-8", errors="replace") if flags.is_file() else ""
+    replay = "".join(
+        line for line in replay.splitlines(keepends=True) if not line.startswith(_SEAL)
+    )
     page = run_page(results, tables, replay)
     atomic_write(path / PAGE_FILE, lambda part: part.write_text(page, "utf-8"))
     text = summarize(results, tables) + "\n"
@@ -242,10 +376,19 @@ def _plain(value: Any) -> Any:
     return "" if not value or value == "False" else value
 
 
-def is_of_configuration(flags_file: pathlib.Path, config: StudyConfig) -> bool:
-    """Whether a folder's ``flags.txt`` gives the results of a configuration, whole."""
-    theirs = _flag_values(flags_file.read_text("utf-8", errors="replace").splitlines())
-    return differing_field(theirs, _flag_values(config.flags())) is None
+def read_flags(file: pathlib.Path) -> dict[str, str] | None:
+    """The flags in a file by name; None if it has changed since it was written.
+
+    Files of version 2 have no digest; their first line says how to replay the run.
+    """
+    try:
+        text = file.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    first, _, rest = text.partition("\n")
+    is_sound = first == f"{_SEAL}{sha256(rest.encode())}"
+    is_old = first.startswith(("# Replay", "--"))
+    return _flag_values(text.splitlines()) or None if is_sound or is_old else None
 
 
 def _flag_values(lines: Sequence[str]) -> dict[str, str]:

@@ -67,17 +67,17 @@ def import_networks(name: str) -> tuple[Any, Any, Dataset | None]:
     module, _, function = name.partition(":")
     try:
         make = getattr(importlib.import_module(module), function)
-    except (ModuleNotFoundError, AttributeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # of the caller's own module
         raise ValueError(
-            f"network: expected package.module:function, got {name!r} ({error})"
+            f"network: expected package.module:function, got {name!r}, which cannot be "
+            f"imported ({_described(error)}); --verbosity=1 shows where"
         ) from error
     try:
         made = make()
-    except Exception as error:  # of the caller's own function
+    except (Exception, SystemExit) as error:  # of the caller's own function
         raise ValueError(
             f"network: expected {name} to return (network, variables), got "
-            f"{type(error).__name__}: {' '.join(str(error).split())}; --verbosity=1 "
-            "shows where"
+            f"{_described(error)}; --verbosity=1 shows where"
         ) from error
     if not isinstance(made, tuple) or len(made) not in (2, 3):
         raise ValueError(
@@ -91,6 +91,12 @@ def import_networks(name: str) -> tuple[Any, Any, Dataset | None]:
             f"{type(data).__name__}; ioca_jax.Dataset.from_arrays makes one"
         )
     return network, variables, data
+
+
+def _described(error: BaseException) -> str:
+    """The type of an error, and its text if it has one, in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def check_digest(config: StudyConfig, digest: str) -> None:

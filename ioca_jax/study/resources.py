@@ -8,6 +8,7 @@ multiplications and additions over a rate that small networks reach.
 import math
 import os
 import pathlib
+import resource
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -33,6 +34,9 @@ from ioca_jax.study.labels import variants
 _SEEDS_ON_A_CPU, _SEEDS_ON_AN_ACCELERATOR = 4, 64
 # Of a network, the least that a chunk has: computed, joined, and being written.
 _COPIES = 3
+# Layers whose operations are counted one by one; those of deeper networks, on average.
+_LAYERS_COUNTED = 32
+_MOST_LAYERS = 500
 # Floating-point operations a second of a device, of networks of 100 neurons a layer.
 _RATE_OF_A_CPU, _RATE_OF_AN_ACCELERATOR = 1e10, 1e13
 
@@ -175,7 +179,8 @@ def _operations_of_example(
     """Of one example, from input to logits, and from each layer's outputs to these."""
     forward = _operations(network.apply, variables, example)
     layers = range(len(network.layers))
-    if not isinstance(network, (MLP, CNN)):  # to lower each part would take long
+    # To lower each part would take long.
+    if not isinstance(network, (MLP, CNN)) or len(layers) > _LAYERS_COUNTED:
         return forward, [forward / 2 for _ in layers]
     below = [
         _operations(partial(network.prefix, layer=layer), variables, example)
@@ -216,6 +221,19 @@ def _operations_of_curves(
     return float(num_test * (2 * orders + 1) * of_clamps)
 
 
+def check_depth(network: MLP | CNN) -> None:
+    """Refuses to train networks so deep that to count what they take takes minutes.
+
+    Each layer is a scope too, with curves of its own in every order.
+    """
+    layers = len(network.layers)
+    if layers > _MOST_LAYERS:
+        raise ValueError(
+            f"hidden: expected at most {_MOST_LAYERS} layers, each of them a scope "
+            f"with all orders, got {layers}; give fewer"
+        )
+
+
 def check_fits(
     needs: Needs, num_networks: int, folder: pathlib.Path, num_finished: int = 0
 ) -> tuple[int, int]:
@@ -236,6 +254,8 @@ def check_fits(
         "permuted labels; give fewer permutations": needs.permutations,
     }
     largest = max(parts, key=lambda part: parts[part])
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        largest += ", or raise the limit of addresses (ulimit -v)"
     in_memory = sum(parts.values())
     _check("memory", in_memory, free_memory(), largest)
     # Networks lie in the chunks, and beside them until these are removed; results are

@@ -52,7 +52,12 @@ from ioca_jax.study.chunks import (
 )
 from ioca_jax.study.config import StudyConfig
 from ioca_jax.study.events import EVENTS_FILE, Listener, json_lines
-from ioca_jax.study.folder import Progress, RunFolder, differing_field
+from ioca_jax.study.folder import (
+    Progress,
+    RunFolder,
+    differing_field,
+    explained,
+)
 from ioca_jax.study.given import (
     GivenNetworks,
     accept_networks,
@@ -61,7 +66,7 @@ from ioca_jax.study.given import (
 )
 from ioca_jax.study.metadata import Stopwatch
 from ioca_jax.study.pipeline import study_networks
-from ioca_jax.study.resources import Needs, check_fits, count_needs
+from ioca_jax.study.resources import Needs, check_depth, check_fits, count_needs
 from ioca_jax.study.shard import Shard
 
 
@@ -144,7 +149,9 @@ def run_study(
     run = _Run(config, seeds, folder, given, seeds_at_once, draw, listeners)
     check_agreement(folder.identity() | {"seeds_at_once": str(seeds_at_once)})
     if on_primary(folder.is_finished):
-        return _broadcast_result(lambda: folder.report(data and data.digest, draw))
+        return _broadcast_result(
+            lambda: folder.report(data and data.digest, draw, run.restored)
+        )
     return run.compute(data)
 
 
@@ -200,6 +207,7 @@ def _fitting_network(
         given.check_fit(data, config.seeds, config.quantizer)
         return given.network
     model = config.model(data.num_classes, data.train.x.shape[1:])
+    check_depth(model)
     check_fit(model, data, config.train_config())
     return model
 
@@ -237,10 +245,12 @@ class _Run:
             seeds_at_once=self.seeds_at_once,
         )
         check_agreement({"data": data.digest})
-        with contextlib.ExitStack() as stack:
+        with explained(folder.path), contextlib.ExitStack() as stack:
             found = on_primary(lambda: folder.open(stack, data.digest))
             if found is None:  # another process finished it meanwhile
-                return _broadcast_result(lambda: folder.report(data.digest, self.draw))
+                return _broadcast_result(
+                    lambda: folder.report(data.digest, self.draw, self.restored)
+                )
             watch.mark("loaded")
             with watch.listening():
                 self._compute_chunks(network, data, Progress(*found), needs, watch)
@@ -262,6 +272,10 @@ class _Run:
             for listener in (json_lines(events_file), *self.listeners):
                 listener(event)
 
+    def restored(self, file: str) -> None:
+        """Tells that a damaged file is written again."""
+        self._emit(event="damaged", file=file, remedy="written again")
+
     def _compute_chunks(
         self,
         network: Network,
@@ -273,6 +287,8 @@ class _Run:
         """Computes and saves the seeds that no chunk has yet."""
         for file in found.damaged:
             self._emit(event="damaged", file=file)
+        for file in found.restored:
+            self.restored(file)
         already = set(found.seeds)
         missing = [seed for seed in self.seeds if seed not in already]
         number = -(-len(missing) // needs.chunk)
@@ -430,6 +446,13 @@ def _places(there: np.ndarray, seeds: Sequence[int]) -> list[int]:
 def config_of(results: xr.Dataset) -> StudyConfig:
     """The configuration that gave results."""
     fields = json.loads(results.attrs["configuration"])
+    unknown = fields.keys() - {field.name for field in dataclasses.fields(StudyConfig)}
+    if unknown:
+        raise ValueError(
+            f"{RESULTS_FILE}: expected a configuration of this version of ioca_jax, "
+            f"got one with {', '.join(sorted(unknown))}; read it with the version that "
+            "wrote it, or a newer one"
+        )
     lists = {name: tuple(v) for name, v in fields.items() if isinstance(v, list)}
     return StudyConfig(**(fields | lists))
 
@@ -502,15 +525,16 @@ def _merge(
         variables_digest=joined.attrs.get("variables_digest"),
         fingerprint=joined.attrs.get("fingerprint"),
     )
-    if folder.is_finished():
-        if not (folder.path / "summary.txt").is_file():  # stopped while reporting
-            return folder.report(joined.attrs["data_digest"], draw=True)
-        raise ValueError(
-            f"workdir: expected a new folder, got {workdir}, which holds a finished run"
-        )
-    with contextlib.ExitStack() as stack:
-        folder.open(stack, joined.attrs["data_digest"])
-        return folder.write(joined, draw=True)
+    data_digest = joined.attrs["data_digest"]
+    unchanged = "the runs to join are unchanged", "joins them"
+    with explained(workdir, unchanged), contextlib.ExitStack() as stack:
+        if folder.open(stack, data_digest) is not None:
+            return folder.write(joined, draw=True)
+    if not (folder.path / "summary.txt").is_file():  # stopped while reporting
+        return folder.report(data_digest, draw=True)
+    raise ValueError(
+        f"workdir: expected a new folder, got {workdir}, which holds a finished run"
+    )
 
 
 def _slowest(seconds: Sequence[Mapping[str, float]]) -> dict[str, float]:

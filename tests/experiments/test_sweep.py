@@ -64,6 +64,7 @@ def test_runs_go_on_beside_failing_ones_which_are_told(swept):
     assert told[DIVERGED].endswith(" s, 2 of 2 networks diverged")
     assert lines[4].startswith("2 finished, 0 skipped, 2 failed. Written to ")
     written = {"runs.csv", "runs.parquet", "runs.png", "runs.pdf", "report.html"}
+    written.add(".lock")
     assert {path.name for path in folder.iterdir()} == {GOOD, DIVERGED} | written
     assert (folder / "runs.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert (folder / "runs.pdf").read_bytes().startswith(b"%PDF-")

@@ -1,5 +1,6 @@
 """A byte changed in any file that is read back is found, and the file is named."""
 
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -9,11 +10,13 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
+from same_runs import assert_same
 from synthetic import TINY, own_data
 
 import ioca_jax as ioca
 from ioca_jax.results import files, networks, pieces
-from ioca_jax.study import chunks
+from ioca_jax.study import chunks, events
+from ioca_jax.study.folder import read_flags
 
 RNG = np.random.default_rng(0)
 
@@ -69,11 +72,104 @@ def test_a_file_that_was_cut_off(folder, share):
     assert str(caught.value).startswith(f"{path}: expected ")
 
 
-def test_flags_that_are_no_text(folder):
-    (folder / "flags.txt").write_bytes(b"\xff\xfe")
-    message = f"^{folder}/flags.txt: expected the run's flags as text, got a damaged"
+def damaged_flags(content: bytes) -> list[bytes]:
+    """Flipped, cut off, and no text."""
+    flipped = bytearray(content)
+    flipped[int(RNG.integers(len(content)))] ^= int(RNG.integers(1, 256))
+    # In a value: it was another configuration's.
+    other = content.replace(b"--batch_size=10", b"--batch_size=30")
+    return [other, bytes(flipped), content[:-20], b"", b"\xff\xfe"]
+
+
+def heard_of(config, folder, **options) -> list[dict]:
+    heard = []
+    ioca.run_study(
+        *(config, folder),
+        data=own_data(), draw=False, listeners=[heard.append], **options,
+    )  # fmt: skip
+    return heard
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_damaged_flags_of_an_unfinished_run_cost_nothing(
+    computed, tiny_run, folder, tmp_path
+):
+    def stop(event):
+        if event["event"] == "chunk":
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        ioca.run_study(
+            *(TINY, tmp_path / "stopped"),
+            data=own_data(), seeds_at_once=2, listeners=[stop],
+        )  # fmt: skip
+    content = (tmp_path / "stopped" / "flags.txt").read_bytes()
+    again = tmp_path
+    for number, changed in enumerate(damaged_flags(content)[::2]):
+        again = tmp_path / f"{number}"
+        shutil.copytree(tmp_path / "stopped", again)
+        (again / "flags.txt").write_bytes(changed)
+        if number == 0:  # a chunk tells what the run is
+            other = dataclasses.replace(TINY, batch_size=30)
+            message = "with some of a run with other batch_size; choose another workdir"
+            with pytest.raises(ValueError, match=message):
+                heard_of(other, again)
+            with pytest.raises(ValueError, match="with some of a run with other shard"):
+                heard_of(TINY, again, shard=ioca.Shard(1, 2))
+        heard = heard_of(TINY, again)
+        assert heard[0] == {
+            "event": "damaged",
+            "file": str(again / "flags.txt"),
+            "remedy": "written again",
+        }
+        assert [e["finished"] for e in heard if e["event"] == "start"] == [2]
+    assert_same(again, tiny_run)
+
+
+def test_every_byte_of_the_flags_is_guarded(folder):
+    file = folder / "flags.txt"
+    content = file.read_bytes()
+    assert read_flags(file)
+    for place in range(len(content)):
+        flip(file, place, int(RNG.integers(1, 256)))
+        assert read_flags(file) is None, place
+        file.write_bytes(content[:place])
+        assert read_flags(file) is None, place
+        file.write_bytes(content)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_damaged_flags_of_a_finished_run_are_restored(folder, tiny_run, capsys):
+    file = folder / "flags.txt"
+    content = file.read_bytes()
+    expected = {"event": "damaged", "file": str(file), "remedy": "written again"}
+    for number, changed in enumerate(damaged_flags(content)[:2]):
+        file.write_bytes(changed)
+        if number == 0:  # the results tell what the run is
+            other = dataclasses.replace(TINY, batch_size=30)
+            message = "which holds a run with batch_size=10, not 30; choose another wor"
+            with pytest.raises(ValueError, match=message):
+                heard_of(other, folder)
+            message = r"which holds a run with seeds=\[5, 2, 8\], not \[5, 8\]; choose "
+            with pytest.raises(ValueError, match=message):
+                heard_of(TINY, folder, shard=ioca.Shard(0, 2))
+        assert heard_of(TINY, folder) == [expected]
+        assert file.read_bytes() == content
+    events.log_lines()(expected)
+    assert capsys.readouterr().err == f"{file} is damaged: written again\n"
+    assert_same(folder, tiny_run)
+
+
+def test_flags_of_version_2_are_read(folder):
+    """These have no digest."""
+    file = folder / "flags.txt"
+    first, rest = file.read_text().split("\n", 1)
+    assert first == f"# SHA-256 of the lines below: {files.sha256(rest.encode())}"
+    file.write_text(rest)
+    assert heard_of(TINY, folder) == []
+    message = "which holds a run with batch_size=10, not 30; choose another workdir"
     with pytest.raises(ValueError, match=message):
-        ioca.run_study(TINY, folder, data=own_data(), draw=False)
+        heard_of(dataclasses.replace(TINY, batch_size=30), folder)
 
 
 def test_every_byte_of_the_networks_is_guarded(folder):

@@ -7,14 +7,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
+from same_runs import assert_same
 from synthetic import TINY, own_data
 
 import ioca_jax as ioca
 from ioca_jax import plots
-from ioca_jax.study import chunks, runner
 
 # By default some of the operations, by a fixed seed; with IOCA_SLOW all.
 SAMPLED = None if os.environ.get("IOCA_SLOW") else 3
@@ -62,30 +61,6 @@ def operations(folder: pathlib.Path, work: Callable[[], Any], last: int) -> int:
     finally:
         KILLER.folder = None
     return KILLER.count
-
-
-@pytest.fixture
-def computed(tiny_run, monkeypatch):
-    """Networks are computed once: computing touches no file."""
-    results, (_, variables) = ioca.load_results(tiny_run), ioca.load_networks(tiny_run)
-
-    def compute_chunk(run, seeds, *more):
-        places = [TINY.seeds.index(seed) for seed in seeds]
-        networks = jax.tree.map(lambda leaf: leaf[places], variables)
-        return chunks.Chunk(results.isel(seed=places), networks)
-
-    monkeypatch.setattr(runner._Run, "_compute_chunk", compute_chunk)
-
-
-def assert_same(folder: pathlib.Path, whole: pathlib.Path) -> None:
-    first, second = map(ioca.load_results, (folder, whole))
-    assert first.drop_attrs(deep=False).identical(second.drop_attrs(deep=False))
-    np.testing.assert_equal(*(ioca.load_networks(f)[1] for f in (folder, whole)))
-    # Joining tells no events.
-    names, expected = ({path.name for path in f.iterdir()} for f in (folder, whole))
-    assert names | {"events.jsonl"} == expected
-    assert (folder / "flags.txt").read_text() == (whole / "flags.txt").read_text()
-    assert (folder / "summary.txt").stat().st_size > 500
 
 
 def kill_everywhere(work: Callable[[pathlib.Path], Any], top, whole) -> None:

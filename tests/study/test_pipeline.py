@@ -588,7 +588,8 @@ def test_folders_that_cannot_be(tmp_path):
     file.write_text("")
     with pytest.raises(
         NotADirectoryError,
-        match=f"^workdir: expected a directory, got {file}, which is a file$",
+        match=f"^workdir: expected a directory, got {file}, which is a file; move it, "
+        "or choose another workdir$",
     ):
         ioca.run_study(CONFIG, file)
     with pytest.raises(

@@ -1,0 +1,107 @@
+"""A results file names the version of its fields; files of others are refused."""
+
+import json
+import shutil
+
+import command_line
+import h5netcdf
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+from synthetic import TINY, own_data
+
+import ioca_jax as ioca
+from ioca_jax.results import files
+
+FOREIGN = (
+    "expected results of ioca_jax, got a file of another program, without the "
+    "configuration of a study; give the folder of a finished run"
+)
+
+
+@pytest.fixture
+def folder(tiny_run, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def refusal(read) -> str:
+    with pytest.raises(ValueError, match=".") as caught:
+        read()
+    return str(caught.value)
+
+
+def test_files_that_are_written_have_the_version(folder, tmp_path):
+    files.write_results(ioca.load_results(folder), tmp_path / "other.nc")
+    for path in (folder / "study.nc", tmp_path / "other.nc"):
+        with h5netcdf.File(path) as file:
+            assert file.attrs["schema_version"] == 3
+        assert ioca.load_results(path).attrs["schema_version"] == 3
+
+
+def test_files_of_other_programs_are_refused(folder):
+    path = folder / "study.nc"
+    weather = xr.Dataset({"score": ("seed", np.arange(3.0))}, {"seed": [0, 1, 2]})
+    weather.to_netcdf(path, engine="h5netcdf")
+    expected = f"{path}: {FOREIGN}"
+    assert refusal(lambda: ioca.load_results(folder)) == expected
+    assert refusal(lambda: ioca.load_results(folder, lazy=True)) == expected
+    assert refusal(lambda: ioca.load_networks(folder)) == expected
+    assert refusal(lambda: ioca.merge_runs([folder], folder / "all")) == expected
+    again = refusal(lambda: ioca.run_study(TINY, folder, data=own_data()))
+    assert again == expected
+    done = command_line.run("experiments.report", folder)
+    assert (done.returncode, done.stderr) == (2, f"error: {expected}\n")
+    with h5py.File(path, "w") as file:
+        file["numbers"] = np.arange(4)
+    assert refusal(lambda: ioca.load_results(folder)).startswith(f"{path}: expected ")
+
+
+@pytest.mark.parametrize("version", [4, 99, 1, "next"])
+def test_files_of_other_versions_are_refused(folder, version):
+    path = folder / "study.nc"
+    results = ioca.load_results(folder).assign_attrs(schema_version=version)
+    path.write_bytes(files.encode_results(results.assign(new=("seed", [1, 2, 3]))))
+    assert refusal(lambda: ioca.load_results(folder)) == (
+        f"{path}: expected results of schema version 3 or earlier, got version "
+        f"{version}; read it with the version of ioca_jax that wrote it, or a newer one"
+    )
+
+
+def test_unknown_fields_are_named(folder):
+    path = folder / "study.nc"
+    results = ioca.load_results(folder)
+    files.write_results(results.assign(curvature=("seed", [1, 2, 3])), path)
+    assert refusal(lambda: ioca.load_results(folder)) == (
+        f"{path}: expected the variables of schema version 3, got curvature, which it "
+        "does not have; read it with the version of ioca_jax that wrote it, or with "
+        "xarray.open_dataset"
+    )
+    fields = json.loads(results.attrs["configuration"]) | {"schedule": "cosine"}
+    files.write_results(results.assign_attrs(configuration=json.dumps(fields)), path)
+    assert refusal(lambda: ioca.load_networks(folder)) == (
+        "study.nc: expected a configuration of this version of ioca_jax, got one with "
+        "schedule; read it with the version that wrote it, or a newer one"
+    )
+
+
+def test_files_of_version_2_are_read(folder):
+    """These are sealed, and do not name their version."""
+    results = ioca.load_results(folder)
+    path = folder / "study.nc"
+    digests = files.read_digests(path)
+    unnamed = results.drop_attrs(deep=False).assign_attrs(
+        {k: v for k, v in results.attrs.items() if k != "schema_version"}
+    )
+    path.write_bytes(files.encode_results(unnamed.assign_attrs(sealed="sha256")))
+    files.seal(path, digests)
+    assert ioca.load_results(folder).identical(results)
+    with ioca.load_results(folder, lazy=True) as read:
+        assert read.load().identical(results)
+    assert ioca.load_networks(folder)[1]["params"].keys() == {
+        *("dense_0", "dense_1", "dense_2")
+    }
+    merged = ioca.merge_runs([folder], folder / "all")
+    assert merged.attrs["schema_version"] == 3
+    xr.testing.assert_equal(merged, results)
