@@ -33,7 +33,12 @@ from ioca_jax.networks.exclusions import (
 )
 from ioca_jax.networks.jaxprs import RESHAPING, Equation, Program, given_name
 from ioca_jax.networks.steps import is_elementwise_step, is_whole
-from ioca_jax.networks.units import Unit, find_units, shared_inputs
+from ioca_jax.networks.units import (
+    Unit,
+    find_units,
+    shared_inputs,
+    values_of,
+)
 from ioca_jax.networks.walks import (
     Product,
     Traces,
@@ -89,29 +94,18 @@ def find_sites(traces: Traces) -> Found:
     names = _names_of_products(program, products, units)
     has_layer_above = with_layer_above(program, products)
     num_classes = program.values[program.output].shape[1]
-    layers, notes, followed, own = [], [], {}, []
+    layers, notes, followed = [], [], {}
     for unit in units:
-        product, number = unit.products[0], unit.cut
+        product = unit.products[0]
         name = names[product.output]
-        own.append({n for n in unit.values if n <= number} | unit.inside)
         followed |= {n: a for n, a in unit.values.items() if is_whole(a)}
-        site = make_site(number, unit.values[number], name, product.kind)
+        site = make_site(unit.cut, unit.values[unit.cut], name, product.kind)
         is_last = product.output not in has_layer_above and (
             site.layer.num_neurons == num_classes or makes_logits(program, product)
         )
-        if is_last:
-            notes.append(f"{name}: makes the logits")
-        elif jnp.issubdtype(program.values[number].dtype, jnp.complexfloating):
-            notes.append(f"{name}: {_COMPLEX}")
-        elif not is_float(program, number):
-            notes.append(f"{name}: of integers, which no clamp replaces")
-        elif not site.has_examples:
-            notes.append(f"{name}: {UNASSIGNED}")
-        elif unit.scale:
-            notes.append(
-                f"{name}: of quantised numbers, whose scale ({unit.scale}) differs "
-                "between both examples and neurons"
-            )
+        reason = "makes the logits" if is_last else _reason(program, unit, site)
+        if reason:
+            notes.append(f"{name}: {reason}")
         else:
             layers.append(site)
             notes += [
@@ -125,8 +119,25 @@ def find_sites(traces: Traces) -> Found:
     others = [
         site for site in others if is_float(program, site.number) and site.has_examples
     ]
+    own = [values_of(program, unit) for unit in units]
     notes += held_arrays(program) + variables_elsewhere(program, own)
     return Found(layers, others, notes, shared)
+
+
+def _reason(program: Program, unit: Unit, site: Site) -> str:
+    """Why a layer's site cannot be ablated; empty where it can."""
+    if jnp.issubdtype(program.values[site.number].dtype, jnp.complexfloating):
+        return _COMPLEX
+    if not is_float(program, site.number):
+        return "of integers, which no clamp replaces"
+    if not site.has_examples:
+        return UNASSIGNED
+    if unit.scale:
+        return (
+            f"of quantised numbers, whose scale ({unit.scale}) differs between both "
+            "examples and neurons"
+        )
+    return ""
 
 
 def _names_of_products(

@@ -216,6 +216,16 @@ def _inside(program: Program, units: Sequence[Unit]) -> set[int]:
     return inside
 
 
+def values_of(program: Program, unit: Unit) -> set[int]:
+    """The values up to a unit's site that are computed from its products."""
+    own = {number for number in unit.values if number <= unit.cut}
+    inner = set(unit.inside)
+    for equation in program.equations if inner else ():
+        if not inner.isdisjoint(equation.numbers):
+            inner |= {number for number in equation.outputs if number <= unit.cut}
+    return own | inner
+
+
 def shared_inputs(program: Program, units: Sequence[Unit]) -> dict[int, int]:
     """Copies of one value that the products of one unit take, each by the first.
 

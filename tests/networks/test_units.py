@@ -289,7 +289,9 @@ def test_a_scale_that_differs_between_neurons_is_told():
 
 
 def lora(v, x, hook):
-    hidden = hook("w", relu(x @ v["w"] + 2 * ((x @ v["p"]) @ v["q"]) + v["bias"]))
+    hidden = hook(
+        "w", relu(x @ v["w"] + 2 * ((x @ v["p"] + v["low"]) @ v["q"]) + v["bias"])
+    )
     return hidden @ v["out"] + (hidden @ v["r"]) @ v["s"]
 
 
@@ -358,6 +360,7 @@ ADAPTED = {
     "v": weights(4, 4),
     "p": weights(5, 2),
     "q": weights(2, 4),
+    "low": jnp.ones(2) / 2,
     "bias": jnp.ones(4) / 4,
     "out": weights(4, 3),
     "r": weights(4, 1),
@@ -427,7 +430,7 @@ def test_the_products_of_a_layer_share_its_input():
         return jnp.where(keep[name], value, clamp[name])
 
     x = cut("w:input", X)
-    low = cut("q:input", x @ ADAPTED["p"])
+    low = cut("q:input", x @ ADAPTED["p"] + ADAPTED["low"])
     hidden = relu(x @ ADAPTED["w"] + 2 * (low @ ADAPTED["q"]) + ADAPTED["bias"])
     hidden = cut("out:input", hidden)
     expected = hidden @ ADAPTED["out"] + hidden @ ADAPTED["r"] @ ADAPTED["s"]
