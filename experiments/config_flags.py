@@ -281,8 +281,8 @@ def run_main(
             _print_help()
             sys.exit(0)
         try:
-            check_lists_given_once(arguments)
             left = flags.FLAGS(arguments)
+            check_lists_given_once(arguments)
         except flags.Error as error:
             _stop(_readable(str(error)))
         if len(left) > 1 and not takes_paths:
