@@ -280,8 +280,8 @@ def run_main(
             _print_help()
             sys.exit(0)
         try:
-            check_lists_given_once(arguments)
             left = flags.FLAGS(arguments)
+            check_lists_given_once(arguments)
         except flags.Error as error:
             _stop(_readable(str(error)))
         except (OSError, UnicodeDecodeError) as error:
