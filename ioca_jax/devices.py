@@ -286,8 +286,9 @@ class _Widened:
         return self.wide.astype(self.dtype)
 
 
-def _whole_bytes(leaf: Array) -> Any:
+def _whole_bytes(leaf: ArrayLike) -> Any:
     """An array that a program compiled ahead of its call takes."""
+    leaf = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
     dtype = leaf.dtype
     if jnp.issubdtype(dtype, jnp.integer) and jnp.iinfo(dtype).bits < 8:
         return _Widened(leaf.astype(jnp.int8), dtype)  # int8 holds uint4 as well

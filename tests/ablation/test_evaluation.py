@@ -46,11 +46,11 @@ def test_scores_are_numpys(num_classes):
 @pytest.mark.parametrize("num_classes", [3, 70])
 def test_small_losses_keep_their_digits(num_classes, exp):
     """A loss of 1e-6, beside logits of 0 and of 1e4, and one of 30."""
-    gaps = np.float32([14, 16, 30, 2, 0.125])
+    gaps = np.array([14, 16, 30, 2, 0.125], np.float32)
     for offset in (0, 1e4):
         logits = np.full((num_classes, 10), offset, np.float32)
         logits[1] += np.repeat(gaps, 2)
-        y = np.tile(np.int32([1, 0]), 5)
+        y = np.tile(np.array([1, 0], np.int32), 5)
         exact = logits.astype(np.float64)
         losses = np.log1p((num_classes - 1) * np.exp(exact[0] - exact[1]))
         losses += np.where(y == 1, 0, exact[1] - exact[0])

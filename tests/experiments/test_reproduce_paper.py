@@ -8,6 +8,7 @@ import pytest
 from pages import Page
 from synthetic import planted_results, with_accuracy
 
+import ioca_jax as ioca
 from experiments import reproduce_paper
 from experiments.published import published_points
 from ioca_jax.inference import claims

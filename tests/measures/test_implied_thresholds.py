@@ -56,7 +56,7 @@ def test_a_layer_on_one_side_of_it_is_refused(functions, message, tmp_path):
         ioca.measure_neurons(network, WEIGHTS, X, Y)
     data = ioca.Dataset.from_arrays(X[:40], Y[:40], X[40:], Y[40:])
     config = ioca.StudyConfig(seeds=(0, 1), random_orders=1, permutations=1)
-    variables = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), WEIGHTS)
+    variables = jax.tree.map(lambda leaf: np.stack([leaf, 1.5 * leaf]), WEIGHTS)
     given = {"data": data, "network": network, "variables": variables}
     with pytest.raises(ValueError, match=message):
         ioca.run_study(config, tmp_path, **given)
@@ -68,7 +68,7 @@ def test_a_study_records_the_threshold(tmp_path):
     network = traced(jax.nn.sigmoid, jax.nn.sigmoid)
     data = ioca.Dataset.from_arrays(X[:40], Y[:40], X[40:], Y[40:])
     config = ioca.StudyConfig(seeds=(0, 1), random_orders=1, permutations=1)
-    variables = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), WEIGHTS)
+    variables = jax.tree.map(lambda leaf: np.stack([leaf, 1.5 * leaf]), WEIGHTS)
     given = {"data": data, "network": network, "variables": variables}
     results = ioca.run_study(config, tmp_path, **given, draw=False)
     assert results.attrs["quantizer"] == "threshold:0.5"
