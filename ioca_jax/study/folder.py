@@ -45,7 +45,7 @@ _FOLDERS = (NETWORKS, UNFINISHED_NETWORKS, "chunks", "tables", "figures")
 _FILES = (
     *(RESULTS_FILE, "flags.txt", EVENTS_FILE, PAGE_FILE, "summary.txt", LOCK_FILE),
 )
-_SEAL = "# SHA-256 of the lines below: "
+_SEAL = "# SHA-256 of the other lines: "
 
 
 class Progress(NamedTuple):
@@ -245,9 +245,9 @@ class RunFolder:
                 f"from Python alone, as {' and '.join(from_caller)} came from the "
                 "caller of ioca_jax.run_study"
             )
-        text = "\n".join([f"# Replay: {replay}", *self.flags(), ""])
-        # First: it is seen also where the end of the file is cut off.
-        text = f"{_SEAL}{sha256(text.encode())}\n{text}"
+        first, others = f"# Replay: {replay}\n", "\n".join([*self.flags(), ""])
+        # Before the flags: it is there also where the end of the file is cut off.
+        text = f"{first}{_SEAL}{sha256((first + others).encode())}\n{others}"
         atomic_write(self.flags_file, lambda part: part.write_text(text, "utf-8"))
 
     def write(self, joined: Joined, draw: bool) -> xr.Dataset:
@@ -379,16 +379,18 @@ def _plain(value: Any) -> Any:
 def read_flags(file: pathlib.Path) -> dict[str, str] | None:
     """The flags in a file by name; None if it has changed since it was written.
 
-    Files of version 2 have no digest; their first line says how to replay the run.
+    Files of version 2 have no digest.
     """
     try:
         text = file.read_bytes().decode("utf-8")
     except UnicodeDecodeError:
         return None
-    first, _, rest = text.partition("\n")
-    is_sound = first == f"{_SEAL}{sha256(rest.encode())}"
-    is_old = first.startswith(("# Replay", "--"))
-    return _flag_values(text.splitlines()) or None if is_sound or is_old else None
+    lines = text.splitlines(keepends=True)
+    seals = [line for line in lines if line.startswith(_SEAL)]
+    others = "".join(line for line in lines if line not in seals)
+    if seals and seals != [f"{_SEAL}{sha256(others.encode())}\n"]:
+        return None
+    return _flag_values(others.splitlines()) or None
 
 
 def _flag_values(lines: Sequence[str]) -> dict[str, str]:
