@@ -269,7 +269,7 @@ def torch_train(
     def train(seed: int, network: Sequence[Affine]) -> list[Affine]:
         linears = []
         for kernel, bias in network:
-            linear = torch.nn.Linear(*kernel.shape)
+            linear = torch.nn.Linear(len(kernel), len(bias))
             with torch.no_grad():
                 linear.weight.copy_(torch.as_tensor(np.array(kernel.T)))
                 linear.bias.copy_(torch.as_tensor(np.array(bias)))
