@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# array_record 0.8.3: a shard cut to its first 64 KB, read through a list of files with
+# array_record 0.8.6: a shard cut to its first 64 KB, read through a list of files with
 # their numbers of records, as TensorFlow Datasets 4.9 reads, gives empty records and no
 # error. The same file given by its path alone is refused.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet array_record==0.8.3
+"$folder/venv/bin/pip" install --quiet array_record==0.8.6
 cd "$folder"
 "$folder/venv/bin/python" - <<'PYTHON'
 import dataclasses

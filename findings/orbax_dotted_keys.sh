@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# orbax-checkpoint 0.12.8: a tree {"block.0": a, "block": {"0": b}} is saved without an
+# orbax-checkpoint 0.12.8 with jax 0.10.2: a tree {"block.0": a, "block": {"0": b}} is saved without an
 # error, and both leaves come back as one of the two arrays: their key paths agree once
 # the keys are joined by dots.
 set -euo pipefail

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# scikit-learn 1.9.0: an MLPClassifier fitted to two labels an example (y [N, 2] of 0 and 1,
+# scikit-learn 1.9.1: an MLPClassifier fitted to two labels an example (y [N, 2] of 0 and 1,
 # all four combinations) has classes_ [0 1] and a logistic output, as one fitted to two
 # classes has. Only n_outputs_ and the shape of the last weights tell them apart.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet scikit-learn==1.9.0
+"$folder/venv/bin/pip" install --quiet scikit-learn==1.9.1
 "$folder/venv/bin/python" - <<'PYTHON'
 import warnings
 
