@@ -61,9 +61,11 @@ def test_any_failed_fsync_names_the_file_and_what_is_safe(
     run(tmp_path / "whole")
     number = len(calls)
     assert number > 30
-    some = np.random.default_rng(0).choice(np.arange(1, number), 2, replace=False)
+    # Runs differ by a few calls: the checkpoint library splits its files as it likes.
+    latest = number - 8
+    some = np.random.default_rng(0).choice(np.arange(1, latest), 2, replace=False)
     codes = errno.EIO, errno.ENOSPC, errno.EIO
-    for last, code in zip([*some.tolist(), number], codes, strict=True):
+    for last, code in zip([*some.tolist(), latest], codes, strict=True):
         folder = tmp_path / f"{last}"
         failing_fsync(last, code)
         with pytest.raises(OSError, match="could not be written") as caught:
