@@ -308,12 +308,6 @@ class MaskWork:
         return installed_peers(self.settings, in_torch.has_torch(), makers)
 
 
-def compiled_engines() -> tuple[str, ...]:
-    """The engines that this backend compiles."""
-    on_cpu = jax.default_backend() == "cpu"
-    return tuple(name for name in ENGINES if name != "kernel" or not on_cpu)
-
-
 def _description(work: CurveWork, network: str, num_points: int) -> str:
     """What the case computes, in a line."""
     numbers = {"seeds": work.num_seeds, "orders": work.num_orders}
@@ -371,7 +365,7 @@ def curve_case(work: CurveWork, settings: Settings) -> Case:
     for engine in work.engines:
         if engine == default_engine():
             continue
-        if engine not in compiled_engines():
+        if engine not in ENGINES:
             left_out[engine] = "is interpreted on a CPU, for tests only"
         elif cost_by(engine).floor(settings.ceilings) <= preset.seconds_per_run:
             contenders.append(whole(engine, engine))

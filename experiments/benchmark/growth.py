@@ -229,7 +229,7 @@ def measure_growth(
             for line in (
                 ("all_at_once", "loop_over_seeds")
                 if axis == "seeds_trained"
-                else curves.compiled_engines()
+                else curves.ENGINES
             )
         }
         for axis, values in growth.axes.items()

@@ -1,10 +1,9 @@
 """Ablation curves: accuracy and loss while neurons are ablated one after another.
 
-Five engines give the same figures: ``rank_one`` (CPUs), ``prefix_sums``
-(accelerators) and ``kernel`` (accelerators, on request), which compute a curve of an
-MLP from one forward pass; ``incremental``, which recomputes only what lies above a
-neuron, in any network that runs in parts; and ``masks``, the reference that runs any
-network once for each mask. All stream over
+Four engines give the same figures: ``rank_one`` (CPUs) and ``prefix_sums``
+(accelerators), which compute a curve of an MLP from one forward pass; ``incremental``,
+which recomputes only what lies above a neuron, in any network that runs in parts; and
+``masks``, the reference that runs any network once for each mask. All stream over
 chunks of examples, bound their memory by a budget, and spread the examples over this
 host's devices, or over the cores where a CPU is one device: nothing need be set.
 
@@ -27,7 +26,6 @@ from jaxtyping import Array, Bool, Float, Int, Num
 from ioca_jax.ablation.budget import device_budget
 from ioca_jax.ablation.evaluation import Evaluation, make_evaluation
 from ioca_jax.ablation.incremental import incremental_engine
-from ioca_jax.ablation.kernel import kernel_engine
 from ioca_jax.ablation.masks import MasksEngine, masks_engine
 from ioca_jax.ablation.orderings import checked_neurons
 from ioca_jax.ablation.prefix_sums import prefix_sums_engine
@@ -99,7 +97,7 @@ def evaluate_masks(
     return make_evaluation(sums, shape[:-1], len(y))
 
 
-ENGINES = ("rank_one", "prefix_sums", "kernel", "incremental", "masks")
+ENGINES = ("rank_one", "prefix_sums", "incremental", "masks")
 
 
 def default_engine(model: Network | None = None) -> str:
@@ -107,9 +105,7 @@ def default_engine(model: Network | None = None) -> str:
 
     Of an ``MLP`` (or None) ``rank_one`` on a CPU, where it was measured to be the
     fastest at every size, and ``prefix_sums`` elsewhere, where a loop of small steps is
-    launch-bound; ``incremental`` of other networks that run in parts. ``kernel`` moves
-    less memory than ``prefix_sums``, but was measured on no accelerator yet: it becomes
-    the default of a backend where a measurement there says so.
+    launch-bound; ``incremental`` of other networks that run in parts.
     """
     if model is None or isinstance(model, MLP):
         return "rank_one" if jax.default_backend() == "cpu" else "prefix_sums"
@@ -142,8 +138,7 @@ def ablation_curve(
         y: int32 [N] classes.
         layers: the layers, counted from 0, that the orders touch. None looks at the
             orders; while they are traced, it takes all layers, which costs time.
-        engine: one of ``ENGINES``: ``rank_one``, ``prefix_sums`` and ``kernel`` (for
-            GPUs and TPUs; a CPU interprets it, slowly) for an ``MLP``,
+        engine: one of ``ENGINES``: ``rank_one`` and ``prefix_sums`` for an ``MLP``,
             ``incremental``, or ``masks``, the slow reference. None takes the fastest.
         memory_gb: bounds what is held at once beside the arguments, about.
 
@@ -152,10 +147,9 @@ def ablation_curve(
 
     Raises:
         ValueError: an order that is empty or with indices out of range or twice, layers
-            that do not hold it, an unknown engine, ``kernel`` where the layers do not
-            fit on chip, a budget that is not positive, or arrays and variables that
-            ``evaluate_masks`` refuses. A traced order is looked at where the program
-            runs: its curve is NaN, its counts are -1.
+            that do not hold it, an unknown engine, a budget that is not positive, or
+            arrays and variables that ``evaluate_masks`` refuses. A traced order is
+            looked at where the program runs: its curve is NaN, its counts are -1.
 
     Example:
         >>> import jax, jax.numpy as jnp, ioca_jax as ioca
@@ -234,8 +228,10 @@ def ablation_curves(
     """
     engine = default_engine(model) if engine is None else engine
     if engine not in ENGINES:
+        gone = "; kernel was removed in version 3: use prefix_sums"
         raise ValueError(
             f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}"
+            f"{gone if engine == 'kernel' else ''}"
         )
     x, y = _checked_examples(model, x, y)
     memory_gb = device_budget(memory_gb, x)
@@ -286,8 +282,8 @@ def _engine(
     elif name == "rank_one":
         engine = rank_one_engine(model, layers, len(x), x.shape[1], memory_gb)
     else:
-        make = kernel_engine if name == "kernel" else prefix_sums_engine
-        engine = make(model, layers[0], len(x), x.shape[1], num_steps, memory_gb)
+        sizes = (len(x), x.shape[1], num_steps)
+        engine = prefix_sums_engine(model, layers[0], *sizes, memory_gb)
     return type(engine).orders, engine
 
 

@@ -11,10 +11,8 @@ from conftest import random_examples, random_network
 from reference import evaluate
 
 import ioca_jax as ioca
-from ioca_jax.ablation.curves import ENGINES as ALL_ENGINES
+from ioca_jax.ablation.curves import ENGINES
 
-# The kernel is interpreted on a CPU, and has tests of its own.
-ENGINES = [engine for engine in ALL_ENGINES if engine != "kernel"]
 SLOW = pytest.mark.slow
 SCOPES = {"network": slice(0, 18), "first": slice(0, 7), "last": slice(12, 18)}
 

@@ -107,3 +107,36 @@ def test_a_neuron_restored_before_a_lower_layer_is():
 @given(cases((1, 2, 16, 17, 33, 128, 130)), st.integers(0, 9))
 def test_every_engine_is_right_at_every_point_of_many_networks(case, seed):
     check_case([*ENGINES, "evaluate_masks"], case, seed)
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize("name", ENGINES)
+def test_engines_lower_for_accelerators(name, platform, monkeypatch):
+    backend = {"tpu": "tpu", "cuda": "gpu"}[platform]
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    model, variables = random_network()
+
+    @jax.jit
+    def curve(order):
+        clamp = np.zeros(18, np.float32)
+        examples = random_examples()
+        return ioca.ablation_curve(
+            model, variables, order, clamp, *examples, engine=name
+        )
+
+    order = jax.ShapeDtypeStruct((18,), "int32")
+    exported = jax.export.export(curve, platforms=[platform])(order)
+    assert exported.platforms == (platform,)
+
+
+def test_an_engine_that_is_gone_names_the_one_to_use():
+    model, variables = random_network()
+    order, clamp = np.arange(3), np.zeros(18)
+    message = (
+        "engine: expected one of rank_one, prefix_sums, incremental, masks, got "
+        "'kernel'; kernel was removed in version 3: use prefix_sums"
+    )
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        ioca.ablation_curve(
+            model, variables, order, clamp, *random_examples(), engine="kernel"
+        )
