@@ -36,26 +36,8 @@ CACHE = flags.DEFINE_string(
 NUM_DEVICES = flags.DEFINE_integer(
     "num_devices",
     None,
-    "Devices of each process to work on: all if not given; on a CPU, where devices are "
+    "Devices to work on: all if not given; on a CPU, where devices are "
     "virtual, one for each core.",
-)
-COORDINATOR_ADDRESS = flags.DEFINE_string(
-    "coordinator_address",
-    None,
-    "host:port of process 0, where a run has several processes; none of these three is "
-    "needed under Slurm, Open MPI and on TPU pods.",
-)
-NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "Processes of the run (--coordinator_address)."
-)
-PROCESS_ID = flags.DEFINE_integer(
-    "process_id", None, "This process's number, from 0 on (--coordinator_address)."
-)
-PROCESS_TIMEOUT = flags.DEFINE_integer(
-    "process_timeout",
-    60,
-    "Seconds to wait for other processes, and after which a silent one is given up.",
-    lower_bound=1,
 )
 DETERMINISTIC = flags.DEFINE_boolean(
     "deterministic",
@@ -74,8 +56,14 @@ GROUPS = {
     "Ablation": "clamps random_orders",
     "Inference": "permutations",
     "Devices and memory": "num_devices memory_gb seeds_at_once compilation_cache "
-    "deterministic coordinator_address num_processes process_id process_timeout",
+    "deterministic",
 }
+
+# Flags of earlier versions, and what to do instead.
+_GONE: dict[str, str] = dict.fromkeys(
+    ("coordinator_address", "num_processes", "process_id", "process_timeout"),
+    "gone since version 3; share out the seeds by --shard, and join them by merge",
+)
 
 USER_ERRORS = (ValueError, OSError, ImportError)
 
@@ -282,6 +270,9 @@ def run_main(
         try:
             left = flags.FLAGS(arguments)
             check_lists_given_once(arguments)
+        except flags.UnrecognizedFlagError as error:
+            gone = _GONE.get(error.flagname)
+            _stop(f"{error.flagname}: {gone}" if gone else _readable(str(error)))
         except flags.Error as error:
             _stop(_readable(str(error)))
         except (OSError, UnicodeDecodeError) as error:
@@ -340,12 +331,6 @@ def _prepared_jax() -> Iterator[None]:
         ioca.use_all_cores()
     elif NUM_DEVICES.value > 0:
         jax.config.update("jax_num_cpu_devices", NUM_DEVICES.value)
-    parallel.start_processes(
-        COORDINATOR_ADDRESS.value,
-        NUM_PROCESSES.value,
-        PROCESS_ID.value,
-        timeout=PROCESS_TIMEOUT.value,
-    )
     chosen = NUM_DEVICES.value
     with (
         contextlib.nullcontext() if chosen is None else parallel.limited_devices(chosen)
@@ -355,9 +340,8 @@ def _prepared_jax() -> Iterator[None]:
 
 def _stop(message: str, code: int = 2) -> NoReturn:
     print(f"error: {message}", file=sys.stderr, flush=True)
-    if parallel.is_started() or code > 128:
-        # An ordinary exit would wait for other processes, or end in a fault where
-        # something was being compiled.
+    if code > 128:
+        # An ordinary exit would end in a fault where something was being compiled.
         sys.stdout.flush()
         os._exit(code)
     sys.exit(code)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from absl import flags
 
 import ioca_jax as ioca
-from ioca_jax import devices as parallel
 
 from . import config_flags
 
@@ -21,10 +20,6 @@ PARTIAL = flags.DEFINE_boolean(
 
 def main(folders: Sequence[str]) -> None:
     """Joins the runs in the folders, and prints the summary of the whole."""
-    if parallel.is_started():
-        raise ValueError(
-            "num_processes: expected one process to join runs, got several"
-        )
     ioca.merge_runs(folders, WORKDIR.value, partial=PARTIAL.value)
     print((pathlib.Path(WORKDIR.value) / "summary.txt").read_text("utf-8"), end="")
     print(f"\nJoined {len(folders)} runs in {WORKDIR.value}")

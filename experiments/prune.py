@@ -527,10 +527,6 @@ def _write(results: xr.Dataset, path: pathlib.Path) -> None:
 
 def main() -> None:
     """Prunes what the flags describe, and prints a summary."""
-    if jax.process_count() > 1:
-        raise ValueError(
-            f"num_processes: expected 1 to prune, got {jax.process_count()}"
-        )
     folder, study = pathlib.Path(WORKDIR.value), read_study(STUDY.value)
     pruning = read_flags(study)
     empty = empty_results(study, pruning)

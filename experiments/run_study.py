@@ -18,7 +18,6 @@ import pathlib
 from absl import flags
 
 import ioca_jax as ioca
-from ioca_jax import devices
 from ioca_jax.study import events, folder, given, resources, runner, trackers
 
 from . import config_flags
@@ -124,8 +123,6 @@ def main() -> None:
         draw=FIGURES.value,
         listeners=listeners,
     )
-    if not devices.is_primary():
-        return
     summary = folder_of_run / "summary.txt"
     print(summary.read_text("utf-8") if summary.is_file() else "", end="")
     if not folder.can_write(folder_of_run):

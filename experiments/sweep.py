@@ -450,10 +450,6 @@ def main() -> None:
     workdir = pathlib.Path(WORKDIR.value)
     base = config_flags.parse(ioca.StudyConfig)
     runs = plan(base, read_grid(_grid_lines(GRID_FILE.value)), workdir)
-    if jax.process_count() > 1:
-        raise ValueError(
-            f"num_processes: expected 1 for a sweep, got {jax.process_count()}"
-        )
     if DRY_RUN.value:
         sys.exit(1 if dry_run(runs) else 0)
     safe = f"the runs in {workdir} are whole", "goes on from them"

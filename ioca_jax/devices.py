@@ -1,23 +1,17 @@
-"""Devices and processes, and how work is spread over them.
+"""The devices of a host, and how work is spread over them.
 
 Seeds are spread over devices where networks are trained, and examples where they are
 evaluated; a sum over devices then ends the work, and counts are the same as on one. XLA
 runs a chain of small operations on one core of a CPU. So there each core evaluates a
 share of the examples, in a thread; ``use_all_cores`` makes a device of each core, and
 they train networks too.
-
-Of several processes each works on seeds of its own, on its own devices; they meet where
-results are gathered (``gather``) and where one decides for all (``on_primary``).
 """
 
 import contextlib
 import contextvars
 import dataclasses
-import json
 import os
-import socket
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, reduce
 from typing import Any
@@ -295,168 +289,3 @@ def _whole_bytes(leaf: ArrayLike) -> Any:
     if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 8:
         return _Widened(leaf.astype(jnp.float32), dtype)
     return leaf
-
-
-# Schedulers state the number of processes here, and JAX finds the others by itself.
-_SCHEDULERS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
-
-
-def start_processes(
-    coordinator_address: str | None = None,
-    num_processes: int | None = None,
-    process_id: int | None = None,
-    *,
-    timeout: int = 60,
-) -> None:
-    """Joins the processes of a run, before anything else runs in JAX.
-
-    Under Slurm, Open MPI and on TPU pods JAX finds the others by itself, without
-    arguments. A process alone needs no call, but may make one.
-    """
-    given = (coordinator_address, num_processes, process_id)
-    if coordinator_address is None or num_processes is None or process_id is None:
-        if any(value is not None for value in given):
-            raise ValueError(
-                "coordinator_address, num_processes, process_id: expected all three or "
-                f"none, got {', '.join(map(str, given))}"
-            )
-        several = [int(os.environ.get(name, 1)) > 1 for name in _SCHEDULERS]
-        if not any(several) and "," not in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
-            return
-    else:
-        if not 0 <= process_id < num_processes:
-            raise ValueError(
-                f"process_id: expected from 0 to {num_processes - 1}, got {process_id}"
-            )
-        host, _, port = coordinator_address.rpartition(":")
-        if not host or not port.isdigit():
-            raise ValueError(
-                f"coordinator_address: expected host:port, got {coordinator_address!r}"
-            )
-        if process_id:
-            _wait_for(coordinator_address, timeout)
-    # JAX would take SIGTERM for itself.
-    jax.config.update("jax_enable_preemption_service", False)
-    try:
-        jax.distributed.initialize(
-            *given,
-            initialization_timeout=timeout,
-            heartbeat_timeout_seconds=timeout,
-            shutdown_timeout_seconds=timeout,
-        )
-    except RuntimeError as error:
-        raise TimeoutError(
-            f"expected {num_processes or 'all'} processes to meet at "
-            f"{coordinator_address or 'the coordinator'} within {timeout} s, got "
-            f"{str(error).splitlines()[0]}"
-        ) from error
-    except ValueError as error:
-        raise ValueError(
-            "expected a scheduler that gives the addresses of the processes, got one "
-            f"that gives only their number ({error}); start them by srun or "
-            "mpirun, or give --coordinator_address, --num_processes and --process_id"
-        ) from error
-    own, of_all = jax.local_device_count(), jax.device_count()
-    if own * jax.process_count() != of_all:
-        raise ValueError(
-            f"num_devices: expected as many in each of {jax.process_count()} processes,"
-            f" got {own} here and {of_all} in all"
-        )
-
-
-def _wait_for(address: str, timeout: int) -> None:
-    """Waits until somebody listens at an address."""
-    host, _, port = address.rpartition(":")
-    end = time.monotonic() + timeout
-    while True:
-        try:
-            socket.create_connection((host, int(port)), timeout=5).close()
-            return
-        except OSError as error:
-            if time.monotonic() > end:
-                raise TimeoutError(
-                    f"coordinator_address: expected a coordinator at {address} within "
-                    f"{timeout} s, got {error}; is process 0 running?"
-                ) from error
-            time.sleep(0.2)
-
-
-def is_started() -> bool:
-    """Whether this process has joined others."""
-    return jax.distributed.is_initialized()
-
-
-def is_primary() -> bool:
-    """Whether this process is the one that writes: the only one, or number 0."""
-    return jax.process_index() == 0
-
-
-def on_primary(function: Callable[[], Any]) -> Any:
-    """Calls a function in the first process; all return its result, as JSON holds it.
-
-    What it raises is a ``ValueError`` in the others.
-    """
-    if jax.process_count() == 1:
-        return function()
-    problem = None
-    answer: Any = None
-    if is_primary():
-        try:
-            answer = function()
-        except Exception as error:
-            problem = error
-    told = broadcast(json.dumps([answer, problem and str(problem)]).encode())
-    answer, message = json.loads(told)
-    if problem is not None:
-        raise problem
-    if message is not None:
-        raise ValueError(message)
-    return answer
-
-
-def broadcast(content: bytes) -> bytes:
-    """Sends the first process's content, not empty, to all."""
-    if jax.process_count() == 1:
-        return content
-    from jax.experimental.multihost_utils import broadcast_one_to_all
-
-    with _all_are_there():
-        size = int(broadcast_one_to_all(np.int32(len(content))))
-        own = np.resize(np.frombuffer(content or b" ", np.uint8), size)
-        return bytes(np.asarray(broadcast_one_to_all(own)))
-
-
-@contextlib.contextmanager
-def _all_are_there() -> Iterator[None]:
-    """Makes one clear line of JAX's errors about a lost process."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise ConnectionError(
-            "expected all processes of the run, got word that another one is gone; "
-            "start all again with the same flags to go on from what is finished "
-            f"({str(error).splitlines()[0]})"
-        ) from error
-
-
-def check_agreement(what: Mapping[str, str]) -> None:
-    """Refuses, in every process, what differs between processes."""
-    of_first = json.loads(broadcast(json.dumps(dict(what)).encode()))
-    differ = np.array([what[name] != of_first.get(name) for name in what])
-    anywhere = gather(differ[None]).any(axis=0)
-    if anywhere.any():
-        name = list(what)[int(anywhere.argmax())]
-        raise ValueError(
-            f"{name}: expected the same in every process, got {what[name]!r} here and "
-            f"{of_first.get(name)!r} in the first; another process may differ"
-        )
-
-
-def gather(tree: Any) -> Any:
-    """Joins arrays of all processes along the first axis, in the order of processes."""
-    if jax.process_count() == 1:
-        return tree
-    from jax.experimental import multihost_utils
-
-    with _all_are_there():
-        return multihost_utils.process_allgather(tree, tiled=True)

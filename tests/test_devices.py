@@ -136,3 +136,15 @@ def test_who_chose_one_device_keeps_to_it(threads):
     assert devices.shares_at_once(x) == 3
     with devices.limited_devices(1):
         assert devices.shares_at_once(x) == 1
+
+
+def test_more_devices_than_there_are_are_refused():
+    there = len(jax.devices())  # from now on there are no more
+    with (
+        pytest.raises(
+            ValueError,
+            match=f"^num_devices: expected at most {there}, the cpu devices of this",
+        ),
+        devices.limited_devices(there + 8),
+    ):
+        pass

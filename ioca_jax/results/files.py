@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import pathlib
@@ -142,11 +141,6 @@ def encode_results(results: xr.Dataset, **options: Any) -> bytes:
 
 COMPRESSION = {"zlib": True, "complevel": 4}
 LEAST_COMPRESSED = 10_000  # values
-
-
-def decode_results(content: bytes) -> xr.Dataset:
-    """A dataset in memory, from NetCDF."""
-    return xr.load_dataset(io.BytesIO(content), engine=ENGINE)
 
 
 def load_results(workdir: str | os.PathLike, *, lazy: bool | None = None) -> xr.Dataset:

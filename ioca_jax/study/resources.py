@@ -47,7 +47,7 @@ class Needs(NamedTuple):
     Attributes:
         results: bytes of a network's results.
         network: bytes of a network's weights.
-        chunk: networks that are computed at a time, by all processes together.
+        chunk: networks that are computed at a time.
         training: bytes of the training of one network.
         permutations: bytes of the permuted labels.
         operations: floating-point operations for a network.
@@ -64,8 +64,7 @@ class Needs(NamedTuple):
         """An order of magnitude of the time that so many networks take here."""
         on_cpu = jax.default_backend() == "cpu"
         rate = _RATE_OF_A_CPU if on_cpu else _RATE_OF_AN_ACCELERATOR
-        devices = device_mesh().size * jax.process_count()
-        return num_networks * self.operations / (rate * devices)
+        return num_networks * self.operations / (rate * device_mesh().size)
 
 
 def count_needs(
@@ -118,16 +117,15 @@ def _chunk_size(
     given: GivenNetworks | None,
     seeds_at_once: int | None,
 ) -> int:
-    """Seeds in a chunk, of all processes together."""
+    """Seeds in a chunk."""
     on_cpu = jax.default_backend() == "cpu"
     each = _SEEDS_ON_A_CPU if on_cpu else _SEEDS_ON_AN_ACCELERATOR
-    processes = jax.process_count()
-    size = seeds_at_once or each * device_mesh().size * processes
+    size = seeds_at_once or each * device_mesh().size
     if given:
         return size
     train_config, kept = config.train_config(), len(config.trajectory_epochs)
     most = seeds_that_fit(network, data, train_config, config.memory_gb, kept)
-    return min(most * processes, size)
+    return min(most, size)
 
 
 def _axes(

@@ -1,11 +1,10 @@
 """A run: a configuration and a folder become results, and nothing finished is lost.
 
 The seeds are worked on in chunks, each durable once it is done; the same call in the
-same folder goes on where an earlier one stopped. Where several processes belong to the
-run (``devices.start_processes``) each works on a share of every chunk, and the first
-writes. Networks may come from elsewhere; the seeds then only label them, and nothing is
-trained. The folder gets ``flags.txt``, ``events.jsonl``, ``networks/``, ``study.nc``,
-``tables/``, ``figures/``, ``report.html`` and ``summary.txt``.
+same folder goes on where an earlier one stopped. Networks may come from elsewhere; the
+seeds then only label them, and nothing is trained. The folder gets ``flags.txt``,
+``events.jsonl``, ``networks/``, ``study.nc``, ``tables/``, ``figures/``,
+``report.html`` and ``summary.txt``.
 """
 
 import contextlib
@@ -14,7 +13,7 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,21 +22,12 @@ import xarray as xr
 
 from ioca_jax.checks import as_tuple, check_classes, check_integer
 from ioca_jax.data import Dataset
-from ioca_jax.devices import (
-    broadcast,
-    check_agreement,
-    gather,
-    is_primary,
-    on_primary,
-)
 from ioca_jax.networks.cnn import CNN
 from ioca_jax.networks.mlp import MLP
 from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import Trained, check_fit, train
 from ioca_jax.results.files import (
     RESULTS_FILE,
-    decode_results,
-    encode_results,
     load_results,
 )
 from ioca_jax.results.networks import read_networks
@@ -147,11 +137,8 @@ def run_study(
     digests = given.digests(data, len(config.seeds)) if given else (None, None)
     folder = RunFolder(pathlib.Path(workdir), config, shard, *digests)
     run = _Run(config, seeds, folder, given, seeds_at_once, draw, listeners)
-    check_agreement(folder.identity() | {"seeds_at_once": str(seeds_at_once)})
-    if on_primary(folder.is_finished):
-        return _broadcast_result(
-            lambda: folder.report(data and data.digest, draw, run.restored)
-        )
+    if folder.is_finished():
+        return folder.report(data and data.digest, draw, run.restored)
     return run.compute(data)
 
 
@@ -187,8 +174,8 @@ def plan_run(
     _check_seeds_at_once(seeds_at_once)
     network = _fitting_network(config, data, given)
     needs = count_needs(config, network, data, given, seeds_at_once)
-    finished = on_primary(lambda: count_finished(path))
-    taken = on_primary(lambda: check_fits(needs, num_seeds, path, finished))
+    finished = count_finished(path)
+    taken = check_fits(needs, num_seeds, path, finished)
     check_classes(data.validation.y)
     config.check_interactions(network, data)
     return Plan(network, needs, finished, *taken)
@@ -212,18 +199,9 @@ def _fitting_network(
     return model
 
 
-def _broadcast_result(function: Callable[[], xr.Dataset]) -> xr.Dataset:
-    """Calls a function in the first process, and gives its results to all."""
-    if jax.process_count() == 1:
-        return function()
-    made: list[xr.Dataset] = []
-    on_primary(lambda: made.append(function()))
-    return decode_results(broadcast(encode_results(made[0]) if made else b""))
-
-
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """One call of ``run_study``, in one of the processes that make it."""
+    """One call of ``run_study``."""
 
     config: StudyConfig
     seeds: tuple[int, ...]
@@ -244,18 +222,15 @@ class _Run:
             folder.path,
             seeds_at_once=self.seeds_at_once,
         )
-        check_agreement({"data": data.digest})
         with explained(folder.path), contextlib.ExitStack() as stack:
-            found = on_primary(lambda: folder.open(stack, data.digest))
+            found = folder.open(stack, data.digest)
             if found is None:  # another process finished it meanwhile
-                return _broadcast_result(
-                    lambda: folder.report(data.digest, self.draw, self.restored)
-                )
+                return folder.report(data.digest, self.draw, self.restored)
             watch.mark("loaded")
             with watch.listening():
-                self._compute_chunks(network, data, Progress(*found), needs, watch)
+                self._compute_chunks(network, data, found, needs, watch)
             watch.mark("computed")
-            return _broadcast_result(lambda: self._finish(watch))
+            return self._finish(watch)
 
     def _finish(self, watch: Stopwatch) -> xr.Dataset:
         """Joins all chunks and writes the run."""
@@ -267,10 +242,9 @@ class _Run:
         return results
 
     def _emit(self, **event: Any) -> None:
-        if is_primary():
-            events_file = self.folder.path / EVENTS_FILE
-            for listener in (json_lines(events_file), *self.listeners):
-                listener(event)
+        events_file = self.folder.path / EVENTS_FILE
+        for listener in (json_lines(events_file), *self.listeners):
+            listener(event)
 
     def restored(self, file: str) -> None:
         """Tells that a damaged file is written again."""
@@ -294,7 +268,7 @@ class _Run:
         number = -(-len(missing) // needs.chunk)
         parts = np.array_split(missing, number) if missing else []
         # The first is the longest: all are filled up to its program.
-        share = -(-max(map(len, parts), default=0) // jax.process_count())
+        longest = max(map(len, parts), default=0)
         self._emit(
             event="start",
             seeds=len(self.seeds),
@@ -307,10 +281,9 @@ class _Run:
         finished = len(found.seeds)
         for number, part in enumerate(parts, 1):
             seeds = part.tolist()
-            chunk = self._compute_chunk(seeds, share, number, network, data, watch)
+            chunk = self._compute_chunk(seeds, longest, number, network, data, watch)
             finished += len(seeds)
-            if is_primary():
-                save_chunk(chunk, self.folder.path)
+            save_chunk(chunk, self.folder.path)
             accuracy = intact_accuracy(chunk.results)  # NaN where training diverged
             self._emit(
                 event="chunk",
@@ -324,54 +297,50 @@ class _Run:
     def _compute_chunk(
         self,
         seeds: Sequence[int],
-        share: int,
+        length: int,
         number: int,
         network: Network,
         data: Dataset,
         watch: Stopwatch,
     ) -> Chunk:
-        """Studies this process's share of some seeds and gathers all shares."""
+        """Studies some seeds, filled up to a number of networks."""
         # Filled up with other seeds, whose results are dropped: one program for all.
         others = (seed for seed in itertools.count() if seed not in self.seeds)
-        fill = share * jax.process_count() - len(seeds)
-        filled = [*seeds, *itertools.islice(others, fill)]
-        own = filled[jax.process_index() * share :][:share]
+        filled = [*seeds, *itertools.islice(others, length - len(seeds))]
 
         def on_scope(scope: str) -> None:
             watch.mark("first_curves")
             self._emit(event="scope", chunk=number, scope=scope)
 
         if self.given:
-            trained = self.given.take(self.config.seeds, own)
+            trained = self.given.take(self.config.seeds, filled)
         else:
-            trained = self._train(network, data, own, seeds, number)
+            trained = self._train(network, data, filled, seeds, number)
             watch.mark("trained")
         results = study_networks(self.config, network, data, trained, on_scope=on_scope)
         if self.given:
             results.attrs["variables_digest"] = self.given.digest
         if self.folder.fingerprint:
             results.attrs["fingerprint"] = self.folder.fingerprint
-        arrays = {name: results[name].values for name in results.data_vars}
-        arrays, variables = jax.tree.map(
-            lambda leaf: leaf[: len(seeds)],
-            gather((arrays, named_arrays(trained.variables))),
+        variables = jax.tree.map(
+            lambda leaf: leaf[: len(seeds)], named_arrays(trained.variables)
         )
-        template = results.isel(seed=[0] * len(seeds)).assign_coords(seed=list(seeds))
-        return Chunk(template.copy(data=arrays), variables)
+        return Chunk(results.isel(seed=slice(len(seeds))), variables)
 
     def _train(
         self,
         model: Any,
         data: Dataset,
-        own: Sequence[int],
+        filled: Sequence[int],
         seeds: Sequence[int],
         chunk: int,
     ) -> Trained:
-        """Trains this process's share of some seeds."""
-        wanted = sum(seed in seeds for seed in own)  # the others only fill up
+        """Trains some seeds, and those that fill the chunk up."""
 
         def on_epoch(epoch: int, metrics: dict[str, np.ndarray]) -> None:
-            means = {name: _mean(values[:wanted]) for name, values in metrics.items()}
+            means = {
+                name: _mean(values[: len(seeds)]) for name, values in metrics.items()
+            }
             self._emit(
                 event="epoch", chunk=chunk, first_seed=seeds[0], epoch=epoch, **means
             )
@@ -380,7 +349,7 @@ class _Run:
             model,
             data,
             self.config.train_config(),
-            own,
+            filled,
             keep_epochs=self.config.trajectory_epochs,
             memory_gb=self.config.memory_gb,
             on_epoch=on_epoch,

@@ -80,6 +80,11 @@ def test_a_dry_run_says_what_would_run_and_leaves_nothing(folder, tmp_path):
         ),
         (["--hidden=a"], "flag --hidden=a: expected integers as a list 0,1,2;"),
         (["--epoch=3"], "Unknown command line flag 'epoch'. Did you mean: epochs"),
+        (
+            ["--num_processes=2"],
+            "num_processes: gone since version 3; share out the seeds by --shard, and "
+            "join them by merge\n",
+        ),
         (["extra"], "expected flags only (--name=value), got 'extra'"),
         (["--num_validation=4000"], "num_validation: expected between 1 and 3999"),
         (
@@ -111,6 +116,16 @@ def test_wrong_input_gets_one_line_and_leaves_nothing(flags, message, tmp_path):
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith(f"error: {message}")
     assert not folder.exists()
+
+
+def test_a_file_of_flags_that_are_gone_names_the_flag(tmp_path):
+    (tmp_path / "flags.txt").write_text("--epochs=1\n--process_timeout=60\n")
+    done = run(f"--flagfile={tmp_path / 'flags.txt'}", f"--workdir={tmp_path / 'run'}")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: process_timeout: gone since version 3; share out the seeds by --shard, "
+        "and join them by merge\n",
+    )
 
 
 @pytest.mark.parametrize(
