@@ -12,8 +12,8 @@ Packages, each of which imports only those above it:
 ``data``        examples and labels in three splits
 ``sources``     MNIST digits, TensorFlow Datasets, ``.npz`` files
 ``networks``    the network protocol, ``MLP``, ``CNN``, tracing, training
+``measures``    quantisers, counts, information, scores, pairs, groups
 ``ablation``    orders, ablation curves, effects of neurons, pruning
-``measures``    quantisers, counts, information of neurons, pairs, groups
 ``results``     the labelled results of a study and their files
 ``inference``   intervals, tests, claims and hypotheses over networks
 ``plots``       figures of results

@@ -44,3 +44,8 @@ def fold_examples(
         return step(carry, x_chunk, jnp.where(is_new, y_chunk, IGNORE_LABEL)), None
 
     return jax.lax.scan(body, carry, jnp.arange(chunks))[0]
+
+
+def number_that_fits(memory_gb: float, floats: int, most: int) -> int:
+    """How many times ``floats`` float32 fit into a budget: at least 1."""
+    return max(1, min(most, int(memory_gb * 1e9 / (4 * floats))))

@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ioca_jax.ablation.budget import number_that_fits
 from ioca_jax.ablation.evaluation import score_logits, zero_scores
-from ioca_jax.batching import fold_examples
+from ioca_jax.batching import fold_examples, number_that_fits
 from ioca_jax.networks.mlp import (
     MLP,
     Affine,

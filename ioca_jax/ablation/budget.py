@@ -29,8 +29,3 @@ def widest_value(network: Network, lowest: int = 0) -> int:
     """
     sizes = [math.prod(layer.shape) for layer in network.layers[lowest:]]
     return max(*sizes, network.num_classes, getattr(network, "widest", 0))
-
-
-def number_that_fits(memory_gb: float, floats: int, most: int) -> int:
-    """How many times ``floats`` float32 fit into a budget: at least 1."""
-    return max(1, min(most, int(memory_gb * 1e9 / (4 * floats))))

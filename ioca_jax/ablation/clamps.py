@@ -10,9 +10,10 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from ioca_jax.ablation.budget import number_that_fits, widest_value
-from ioca_jax.ablation.effects import activation_variance
+from ioca_jax.ablation.budget import widest_value
+from ioca_jax.batching import number_that_fits
 from ioca_jax.checks import check_clamp, check_memory
+from ioca_jax.measures.scores import activation_variance
 from ioca_jax.networks.inputs import check_inputs
 from ioca_jax.networks.network import Ablation, Network
 

@@ -12,7 +12,7 @@ from typing import Any
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
 
-from ioca_jax.ablation.effects import SingleAblations, evaluate_singles
+from ioca_jax.ablation.singles import SingleAblations, evaluate_singles
 from ioca_jax.ablation.wrapped import WrappedNetwork, carry, split
 from ioca_jax.networks.network import Ablation, Network, StagedNetwork, Values
 

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ioca_jax.ablation.affine import steps_of_neurons
-from ioca_jax.ablation.budget import number_that_fits, widest_value
+from ioca_jax.ablation.budget import widest_value
 from ioca_jax.ablation.evaluation import score_logits, zero_scores
-from ioca_jax.batching import fold_examples
+from ioca_jax.batching import fold_examples, number_that_fits
 from ioca_jax.networks.network import (
     Ablation,
     StagedNetwork,

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from ioca_jax.ablation.budget import FLOATS_PER_STEP, number_that_fits, widest_value
+from ioca_jax.ablation.budget import FLOATS_PER_STEP, widest_value
 from ioca_jax.ablation.evaluation import score_logits, zero_scores
-from ioca_jax.batching import fold_examples
+from ioca_jax.batching import fold_examples, number_that_fits
 from ioca_jax.networks.network import Ablation, Layer, Network, StagedNetwork, Values
 
 

@@ -17,10 +17,10 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
 
-from ioca_jax.ablation.budget import FLOATS_PER_STEP, device_budget, number_that_fits
+from ioca_jax.ablation.budget import FLOATS_PER_STEP, device_budget
 from ioca_jax.ablation.evaluation import right_and_losses
 from ioca_jax.ablation.masks import staged
-from ioca_jax.batching import IGNORE_LABEL, fold_examples
+from ioca_jax.batching import IGNORE_LABEL, fold_examples, number_that_fits
 from ioca_jax.checks import check_clamp
 from ioca_jax.devices import sum_over_examples
 from ioca_jax.networks.inputs import check_inputs

@@ -22,8 +22,8 @@ from ioca_jax.ablation.affine import (
     sum_curves,
     sum_over_others,
 )
-from ioca_jax.ablation.budget import number_that_fits
 from ioca_jax.ablation.evaluation import score_logits
+from ioca_jax.batching import number_that_fits
 from ioca_jax.networks.mlp import (
     MLP,
     activate,

@@ -29,8 +29,9 @@ from ioca_jax.ablation.affine import (
     sum_curves,
     sum_over_others,
 )
-from ioca_jax.ablation.budget import FLOATS_PER_STEP, number_that_fits
+from ioca_jax.ablation.budget import FLOATS_PER_STEP
 from ioca_jax.ablation.evaluation import quick_exp, score_logits, zero_scores
+from ioca_jax.batching import number_that_fits
 from ioca_jax.networks.mlp import (
     MLP,
     activate,

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ioca_jax.ablation.effects import ABLATION_SCORES, SCORES
+from ioca_jax.ablation.singles import ABLATION_SCORES
 from ioca_jax.checks import (
     as_tuple,
     check_flag,
@@ -18,6 +18,7 @@ from ioca_jax.measures.information import MEASURES, PAPER_MEASURES
 from ioca_jax.measures.neurons import settled_quantizer
 from ioca_jax.measures.pairs import check_pairs
 from ioca_jax.measures.quantization import parse_quantizer
+from ioca_jax.measures.scores import SCORES
 from ioca_jax.measures.selection import SELECTIONS
 from ioca_jax.networks.cnn import CNN
 from ioca_jax.networks.mlp import MLP

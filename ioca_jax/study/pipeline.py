@@ -18,8 +18,8 @@ from jaxtyping import Array, Float, Int
 
 from ioca_jax.ablation.curves import ablation_curves, evaluate_masks
 from ioca_jax.ablation.direct import direct_ablations
-from ioca_jax.ablation.effects import SingleAblations, single_ablations
 from ioca_jax.ablation.evaluation import Evaluation
+from ioca_jax.ablation.singles import SingleAblations, single_ablations
 from ioca_jax.data import Dataset
 from ioca_jax.measures.information import (
     MEASURES_OF_LABELS,

@@ -13,14 +13,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ioca_jax.ablation.curves import ablation_curves
-from ioca_jax.ablation.effects import (
-    SCORES,
-    greedy_orders,
-    shapley_values,
-    single_ablations,
-)
+from ioca_jax.ablation.greedy import greedy_orders
+from ioca_jax.ablation.singles import shapley_values, single_ablations
 from ioca_jax.devices import place_examples
 from ioca_jax.measures.neurons import NeuronStatistics
+from ioca_jax.measures.scores import SCORES
 from ioca_jax.measures.selection import SELECTIONS, selection_scores
 from ioca_jax.study.config import CLAMPS_OF_SCORES
 from ioca_jax.study.inputs import Examples, Inputs

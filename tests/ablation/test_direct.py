@@ -8,7 +8,7 @@ from conftest import random_examples, random_network
 
 import ioca_jax as ioca
 from ioca_jax.ablation.direct import HeldNetwork, direct_ablations
-from ioca_jax.ablation.effects import single_ablations
+from ioca_jax.ablation.singles import single_ablations
 
 SHAPES = {"embed": (12, 6), "a": (12, 5), "b": (5, 6), "c": (6, 4), "d": (4, 6)}
 

@@ -11,7 +11,9 @@ import pytest
 from conftest import random_examples, random_network
 
 import ioca_jax as ioca
-from ioca_jax.ablation import effects
+from ioca_jax.ablation.greedy import greedy_orders
+from ioca_jax.ablation.singles import single_ablations
+from ioca_jax.measures import scores
 from ioca_jax.networks.network import Layer, split_by_layer
 
 NUM_EXAMPLES = 23
@@ -150,7 +152,7 @@ def test_many_orders_and_networks_at_once(written):
 
 
 def test_single_ablations(written):
-    found = effects.single_ablations(*written.of_one_seed, memory_gb=2e-5)
+    found = single_ablations(*written.of_one_seed, memory_gb=2e-5)
     expected = written.scores(~np.eye(written.network.num_neurons, dtype=bool))
     equal(jax.tree.map(lambda leaf: leaf[0], found.alone), expected)
     intact = written.scores(written.keeping(()))
@@ -161,7 +163,7 @@ def test_greedy_orders_are_brute_force(written):
     network = written.network
     # Of the first layer and the last, not of that between.
     neurons = np.array([1, 4, 0, *range(network.num_neurons - 3, network.num_neurons)])
-    (order,) = effects.greedy_orders(
+    (order,) = greedy_orders(
         *written.of_one_seed,
         neurons=neurons,
         keys=jax.random.split(jax.random.key(0), 1),
@@ -216,7 +218,7 @@ def test_taylor_is_the_gradient_of_the_copy(written):
         )
         change = np.asarray(clamps[layer.name])[None, :, None] - output
         expected.append(np.abs((gradient * change).sum(axis=2)).mean(axis=0))
-    found = effects.taylor(*written.arguments)
+    found = scores.taylor(*written.arguments)
     np.testing.assert_allclose(found, np.concatenate(expected), rtol=1e-3, atol=1e-5)
 
 
@@ -229,13 +231,13 @@ def test_scores_of_activations_are_numpys(written):
     ]
     activations = np.concatenate(pooled, axis=1)
     mean = activations.mean(axis=0).astype(np.float32)
-    found = effects.activation_variance(network, variables, mean, x, y)
+    found = scores.activation_variance(network, variables, mean, x, y)
     np.testing.assert_allclose(found, activations.var(axis=0), **CLOSE)
     means = np.stack([activations[y == c].mean(axis=0) for c in range(3)])
     most = means.max(axis=0)
     others = (means.sum(axis=0) - most) / 2
     expected = (most - others) / (np.abs(most) + np.abs(others))
-    found = effects.class_selectivity(network, variables, x, y)
+    found = scores.class_selectivity(network, variables, x, y)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
@@ -246,7 +248,7 @@ def test_weight_norms_need_affine_layers(written, score):
         match=f"^{score}: needs affine layers in a row, as MLP has; this network is a "
         "TracedNetwork$",
     ):
-        getattr(effects, score)(written.network, written.case.variables)
+        getattr(scores, score)(written.network, written.case.variables)
 
 
 class Whole:
@@ -275,8 +277,8 @@ def test_a_network_need_not_run_in_parts():
     common = (variables, clamp, x, y)
     keys = jax.random.split(jax.random.key(0), 1)
     for function in (
-        effects.single_ablations,
-        functools.partial(effects.greedy_orders, neurons=NEURONS, keys=keys),
+        single_ablations,
+        functools.partial(greedy_orders, neurons=NEURONS, keys=keys),
     ):
         found, expected = (function(network, *common) for network in (whole, model))
         pairs = zip(*map(jax.tree.leaves, (found, expected)), strict=True)
@@ -296,4 +298,4 @@ def test_a_network_need_not_run_in_parts():
         match="^taylor: needs gradients at the layers, as MLP and networks of "
         "trace_network have; this network is a Whole$",
     ):
-        effects.taylor(whole, variables, clamp[0], x, y)
+        scores.taylor(whole, variables, clamp[0], x, y)

@@ -14,7 +14,8 @@ from reference import evaluate, forward
 from sklearn.metrics import mutual_info_score
 
 import ioca_jax as ioca
-from ioca_jax.ablation import effects as importance
+from ioca_jax.ablation.singles import single_ablations
+from ioca_jax.measures import scores
 from ioca_jax.networks.training import HISTORY
 from ioca_jax.study import labels as study_labels
 from ioca_jax.study import pipeline
@@ -347,19 +348,19 @@ def test_every_measure_flows_through_a_study(clamp, data, monkeypatch):
     means = results["activation_mean"].values
     values = means * (clamp == "mean")
     expected = {
-        "class_selectivity": importance.class_selectivity(model, variables, x, y),
+        "class_selectivity": scores.class_selectivity(model, variables, x, y),
         "activation_mean": means[0],
-        "activation_variance": importance.activation_variance(
+        "activation_variance": scores.activation_variance(
             *(model, variables, means[0], x, y)
         ),
-        "outgoing_weight_norm": importance.outgoing_weight_norm(model, variables),
-        f"taylor_{clamp}": importance.taylor(model, variables, values[0], x, y),
+        "outgoing_weight_norm": scores.outgoing_weight_norm(model, variables),
+        f"taylor_{clamp}": scores.taylor(model, variables, values[0], x, y),
     }
     for name, wanted in expected.items():
         np.testing.assert_allclose(
             score.sel(measure=name), wanted, rtol=1e-4, atol=1e-6, err_msg=name
         )
-    single = importance.single_ablations(model, networks, values, x, y)
+    single = single_ablations(model, networks, values, x, y)
     np.testing.assert_allclose(
         score.sel(measure=f"ablation_loss_{clamp}"),
         single.alone.loss[0] - single.intact.loss[0],
