@@ -59,7 +59,14 @@ from ioca_jax.measures.information import (
     permutation_null,
 )
 from ioca_jax.measures.neurons import NeuronStatistics, measure_neurons
-from ioca_jax.measures.quantization import encode, quantize, quantizer_edges
+from ioca_jax.measures.quantization import (
+    Quantile,
+    Threshold,
+    Uniform,
+    encode,
+    quantize,
+    quantizer_edges,
+)
 from ioca_jax.networks.cnn import CNN
 from ioca_jax.networks.imports import from_sklearn, from_torch
 from ioca_jax.networks.mlp import MLP
@@ -108,12 +115,15 @@ __all__ = [
     "Layer",
     "Network",
     "NeuronStatistics",
+    "Quantile",
     "Resampled",
     "Shard",
     "Split",
     "StudyConfig",
+    "Threshold",
     "TrainConfig",
     "Trained",
+    "Uniform",
     "ablation_curve",
     "ablation_curves",
     "area_under_curve",

@@ -11,10 +11,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
 
 from ioca_jax.batching import IGNORE_LABEL, fold_examples
-from ioca_jax.checks import as_tuple, is_known
+from ioca_jax.checks import as_tuple, check_no_nan, is_known
 from ioca_jax.measures.counts import joint_counts
 from ioca_jax.measures.information import MEASURES, PAPER_MEASURES
 from ioca_jax.measures.quantization import (
+    Quantizer,
     encode,
     parse_quantizer,
     quantizer_edges,
@@ -52,7 +53,9 @@ class NeuronStatistics(NamedTuple):
     edges: Float[Array, "H edges"]
 
 
-def settled_quantizer(quantizer: str, layers: Sequence[Layer]) -> str:
+def settled_quantizer(
+    quantizer: str | Quantizer, layers: Sequence[Layer]
+) -> str | Quantizer:
     """``threshold`` alone becomes ``uniform:8`` where neurons repeat over positions.
 
     The mean of a channel over its pixels is above 0 for nearly every example: one bit
@@ -76,7 +79,7 @@ def measure_neurons(
     x: Num[ArrayLike, "N *features"],
     y: Int[ArrayLike, " N"],
     *,
-    quantizer: str = "threshold",
+    quantizer: str | Quantizer = "threshold",
     measures: Sequence[str] = tuple(PAPER_MEASURES),
 ) -> NeuronStatistics:
     """Measures every hidden neuron, streaming over examples.
@@ -87,10 +90,9 @@ def measure_neurons(
             several).
         x: [N, ...] examples that the network was not trained on.
         y: int32 [N] classes.
-        quantizer: as in ``parse_quantizer``; ``threshold`` alone as in
-            ``settled_quantizer``, at 0.5 if all neurons are sigmoids, else at 0.
-            ``quantile:B`` holds all activations of the network at once, [N, H]; the
-            others hold a chunk.
+        quantizer: as in ``quantize``; ``threshold`` alone as in ``settled_quantizer``,
+            at 0.5 if all neurons are sigmoids, else at 0. ``Threshold`` and ``Uniform``
+            hold a chunk of activations, all others those of all examples, [N, H].
         measures: names out of ``information.MEASURES``.
 
     Returns:
@@ -124,6 +126,7 @@ def measure_neurons(
     quantizer = settled_quantizer(quantizer, model.layers)
     found = _measure(model, quantizer, tuple(measures), variables, x, y)
     check_finite_activations(model, found.activation_mean)
+    check_no_nan("edges", found.edges, "look at the quantizer")
     if quantizer == "threshold":
         _check_both_sides(model, found)
     scores = {name: found.scores[name] for name in measures}  # jit sorts the names
@@ -177,8 +180,7 @@ def _check_both_sides(network: Network, found: NeuronStatistics) -> None:
 @partial(jax.jit, static_argnames=("model", "quantizer", "measures"))
 def _measure(model, quantizer, measures, variables, x, y) -> NeuronStatistics:
     """``measure_neurons`` of checked arguments."""
-    activation = threshold_activation(model)
-    spec = parse_quantizer(quantizer, activation)
+    spec = parse_quantizer(quantizer, threshold_activation(model))
     fold = partial(fold_examples, y=y, chunk_size=_EXAMPLES_MEASURED_AT_ONCE)
 
     def summarise(carry, x_chunk, y_chunk):
@@ -194,13 +196,13 @@ def _measure(model, quantizer, measures, variables, x, y) -> NeuronStatistics:
     start = jnp.full(model.num_neurons, jnp.inf)
     first = (jnp.zeros(model.num_neurons), start, -start)
     total, low, high = fold(summarise, first, x=x)
-    is_held = spec.kind == "quantile"
+    is_held = not getattr(spec, "of_range", False)
     if is_held:
         # Once: made again, they may round to the other side of an edge.
         outputs = jax.lax.optimization_barrier(model.apply(variables, x)[1])
-    else:  # a quantiser of the other kinds needs no more than the range
+    else:
         outputs = jnp.stack([low, high])
-    edges = quantizer_edges(outputs, quantizer, activation)
+    edges = quantizer_edges(outputs, spec)
 
     sizes = {"num_codes": spec.num_codes, "num_classes": model.num_classes}
 

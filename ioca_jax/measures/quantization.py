@@ -1,6 +1,6 @@
 """Activations become codes: the finite alphabet on which information is counted.
 
-Every quantiser here is a row of edges per neuron, and an output's code is the number of
+Every quantiser gives a row of edges per neuron, and an output's code is the number of
 edges it is strictly greater than. That one rule gives:
 
 * ``threshold:t``: one bit, on or off. The paper's quantiser: t is 0 for ReLU ("t > 0")
@@ -17,14 +17,23 @@ saturated tanh, another program, which rounds them differently, may move all of 
 the other side: count the codes of the activations that the edges come from.
 """
 
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable, Hashable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from ioca_jax.checks import as_array, check_no_nan, is_known, is_real
+from ioca_jax.checks import (
+    as_array,
+    check_integer,
+    check_no_nan,
+    check_number,
+    is_known,
+    is_real,
+)
 
 DEFAULT_THRESHOLDS = {
     **dict.fromkeys(("relu", "tanh", "gelu", "gelu_exact"), 0.0),
@@ -35,35 +44,163 @@ _MAX_CODES = 256
 _MAX_THRESHOLD = float(jnp.finfo(jnp.float32).max)
 
 
-class QuantizerSpec(NamedTuple):
-    """A parsed quantiser; the threshold is NaN for other kinds."""
+@runtime_checkable
+class Quantizer(Protocol):
+    """What turns a neuron's outputs into codes; ``Threshold`` and your own classes.
 
-    kind: str
-    threshold: float
+    It has to be hashable, as a frozen dataclass is, so that programs are compiled once
+    for each quantiser. Where ``of_range`` is True, its edges are the same if they are
+    given the least and the greatest outputs alone, and activations need not be held.
+    """
+
+    @property
+    def num_codes(self) -> int:
+        """B, at least 2."""
+        ...
+
+    def edges(self, activations: Float[Array, "N H"]) -> Float[Array, "H edges"]:
+        """The B-1 edges of each neuron, ascending, from its outputs."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Threshold:
+    """One bit: whether an output is greater than ``t``; ``threshold:t`` as text.
+
+    Raises:
+        ValueError: a ``t`` that is not a finite number of float32.
+
+    Example:
+        >>> import jax.numpy as jnp, ioca_jax as ioca
+        >>> ioca.quantize(jnp.array([[0.0], [0.4], [2.0]]), ioca.Threshold(0)).tolist()
+        [[0], [1], [1]]
+    """
+
+    t: float | int
+    of_range: ClassVar[bool] = True
+
+    def __post_init__(self):
+        """Checks the threshold."""
+        check_number("t", self.t)
+        # Plain Python, so that it can be traced.
+        if abs(self.t) > _MAX_THRESHOLD:
+            raise ValueError(f"t: expected a number that float32 holds, got {self.t}")
+        object.__setattr__(self, "t", float(self.t))
+
+    def __str__(self) -> str:
+        return f"threshold:{self.t:g}"
+
+    @property
+    def num_codes(self) -> int:
+        """2."""
+        return 2
+
+    def edges(self, activations: Float[Array, "N H"]) -> Float[Array, "H 1"]:
+        """The same edge for every neuron."""
+        return jnp.full((activations.shape[1], 1), self.t, activations.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Codes:
     num_codes: int
 
+    def __post_init__(self):
+        """Checks the number of codes."""
+        check_integer("num_codes", self.num_codes, least=2)
+        if self.num_codes > _MAX_CODES:
+            raise ValueError(
+                f"num_codes: expected at most {_MAX_CODES}, got {self.num_codes}"
+            )
+        object.__setattr__(self, "num_codes", int(self.num_codes))
 
-def parse_quantizer(spec: str, activation: str | None = None) -> QuantizerSpec:
-    """Parses ``threshold``, ``threshold:t``, ``uniform:B`` or ``quantile:B``.
+    def __str__(self) -> str:
+        return f"{type(self).__name__.lower()}:{self.num_codes}"
 
-    B is from 2 to 256; ``threshold`` alone takes its t from the activation function.
+
+class Uniform(_Codes):
+    """Codes of equal width between a neuron's least and greatest output.
+
+    ``uniform:B`` as text.
+
+    Raises:
+        ValueError: a number of codes that is not from 2 to 256.
+
+    Example:
+        >>> import jax.numpy as jnp, ioca_jax as ioca
+        >>> ioca.quantize(jnp.array([[0.0], [0.4], [2.0]]), ioca.Uniform(8)).tolist()
+        [[0], [1], [7]]
     """
-    kind, _, argument = str(spec).partition(":")
+
+    of_range: ClassVar[bool] = True
+
+    def edges(self, activations: Float[Array, "N H"]) -> Float[Array, "H edges"]:
+        """Edges at equal distances; the range must be finite."""
+        low, high = activations.min(axis=0)[:, None], activations.max(axis=0)[:, None]
+        if is_known(activations) and jnp.isinf(low).any() | jnp.isinf(high).any():
+            raise ValueError(
+                "activations: expected finite numbers, whose range is divided, got "
+                f"infinite ones; {self} has no edges for them"
+            )
+        shares = jnp.arange(1, self.num_codes) / self.num_codes
+        # Of halves: the range itself may overflow. A half may underflow, so clip.
+        return jnp.clip(2 * (low / 2 + (high / 2 - low / 2) * shares), low, high)
+
+
+class Quantile(_Codes):
+    """Codes of equal frequency; ``quantile:B`` as text.
+
+    Raises:
+        ValueError: a number of codes that is not from 2 to 256.
+
+    Example:
+        >>> import jax.numpy as jnp, ioca_jax as ioca
+        >>> ioca.quantize(jnp.array([[0.0], [0.4], [2.0]]), ioca.Quantile(3)).tolist()
+        [[0], [1], [2]]
+    """
+
+    of_range: ClassVar[bool] = False
+
+    def edges(self, activations: Float[Array, "N H"]) -> Float[Array, "H edges"]:
+        """Edges on outputs that occur, at equal distances in rank."""
+        # Interpolating between equal outputs could round below them, and a dead neuron
+        # would not have code 0. Ranks are exact integers.
+        number = len(activations) - 1
+        ranks = np.arange(1, self.num_codes) * number // self.num_codes
+        ordered = jnp.sort(activations, axis=0)  # NaN last
+        return jnp.where(jnp.isnan(ordered[-1]), jnp.nan, ordered[ranks]).T
+
+
+_KINDS: dict[str, Callable[[str], Quantizer]] = {
+    "threshold": lambda text: Threshold(float(text)),
+    "uniform": lambda text: Uniform(int(text)),
+    "quantile": lambda text: Quantile(int(text)),
+}
+
+
+def parse_quantizer(spec: str | Quantizer, activation: str | None = None) -> Quantizer:
+    """The quantiser that a text names; a quantiser as it is.
+
+    ``threshold``, ``threshold:t``, ``uniform:B`` or ``quantile:B``, B from 2 to 256;
+    ``threshold`` alone takes its t from the activation function.
+    """
+    if not isinstance(spec, str):
+        if isinstance(spec, Quantizer) and isinstance(spec, Hashable):
+            return spec
+        raise ValueError(
+            "quantizer: expected a text or a hashable object with num_codes and edges, "
+            f"as ioca_jax.Threshold(0.5), got {spec!r}"
+        )
+    kind, _, argument = spec.partition(":")
     try:
         if kind == "threshold" and not argument and activation in DEFAULT_THRESHOLDS:
-            return QuantizerSpec(kind, DEFAULT_THRESHOLDS[activation], 2)
-        # Finite in float32, and False for NaN; plain Python, so that it can be traced.
-        if kind == "threshold" and abs(float(argument)) <= _MAX_THRESHOLD:
-            return QuantizerSpec(kind, float(argument), 2)
-        if kind in ("uniform", "quantile") and 2 <= int(argument) <= _MAX_CODES:
-            return QuantizerSpec(kind, float("nan"), int(argument))
-    except ValueError:
-        pass
-    raise ValueError(
-        f"quantizer: expected one of {_FORMS} (t a finite number; B codes, 2 to "
-        f"{_MAX_CODES}; t may be left out where the activation function is known), "
-        f"got {spec!r}"
-    )
+            return Threshold(DEFAULT_THRESHOLDS[activation])
+        return _KINDS[kind](argument)
+    except (KeyError, ValueError):
+        raise ValueError(
+            f"quantizer: expected one of {_FORMS} (t a finite number; B codes, 2 to "
+            f"{_MAX_CODES}; t may be left out where the activation function is known), "
+            f"got {spec!r}"
+        ) from None
 
 
 def _checked_activations(activations: ArrayLike) -> Float[Array, "N H"]:
@@ -81,14 +218,17 @@ def _checked_activations(activations: ArrayLike) -> Float[Array, "N H"]:
 
 
 def quantizer_edges(
-    activations: Float[ArrayLike, "N H"], spec: str, activation: str | None = None
+    activations: Float[ArrayLike, "N H"],
+    spec: str | Quantizer,
+    activation: str | None = None,
 ) -> Float[Array, "H edges"]:
     """The edges between a quantiser's codes, for every neuron.
 
     Args:
         activations: float32 [N, H] outputs of the measuring split.
-        spec: as in ``parse_quantizer``.
-        activation: as in ``parse_quantizer``.
+        spec: ``Threshold(t)``, ``Uniform(B)``, ``Quantile(B)``, one of your own, or
+            as text ``threshold``, ``threshold:t``, ``uniform:B``, ``quantile:B``.
+        activation: whose threshold ``threshold`` alone takes.
 
     Returns:
         float32 [H, B-1], ascending along the last axis.
@@ -103,25 +243,18 @@ def quantizer_edges(
         >>> ioca.quantizer_edges(outputs, "uniform:4").tolist()
         [[0.5, 1.0, 1.5]]
     """
-    outputs = _checked_activations(activations)
-    kind, threshold, num_codes = parse_quantizer(spec, activation)
-    if kind == "threshold":
-        return jnp.full((outputs.shape[1], 1), threshold, outputs.dtype)
-    shares = jnp.arange(1, num_codes) / num_codes
-    if kind == "uniform":
-        low, high = outputs.min(axis=0)[:, None], outputs.max(axis=0)[:, None]
-        if is_known(outputs) and jnp.isinf(low).any() | jnp.isinf(high).any():
-            raise ValueError(
-                "activations: expected finite numbers, whose range is divided, got "
-                f"infinite ones; {spec} has no edges for them"
-            )
-        # Of halves: the range itself may overflow. A half may underflow, so clip.
-        return jnp.clip(2 * (low / 2 + (high / 2 - low / 2) * shares), low, high)
-    # Edges are outputs that occur: interpolating between equal ones could round below
-    # them, and a dead neuron would not have code 0. Their ranks are exact integers.
-    ranks = np.arange(1, num_codes) * (len(outputs) - 1) // num_codes
-    ordered = jnp.sort(outputs, axis=0)  # NaN last
-    return jnp.where(jnp.isnan(ordered[-1]), jnp.nan, ordered[ranks]).T
+    outputs, quantizer = (
+        _checked_activations(activations),
+        parse_quantizer(spec, activation),
+    )
+    found = quantizer.edges(outputs)
+    expected = (outputs.shape[1], quantizer.num_codes - 1)
+    if np.shape(found) != expected:
+        raise ValueError(
+            f"quantizer: expected edges of shape {list(expected)}, num_codes - 1 for "
+            f"each neuron, from {quantizer}, got shape {list(np.shape(found))}"
+        )
+    return jnp.asarray(found, jnp.float32)
 
 
 def encode(
@@ -165,14 +298,17 @@ def encode(
 
 
 def quantize(
-    activations: Float[ArrayLike, "N H"], spec: str, activation: str | None = None
+    activations: Float[ArrayLike, "N H"],
+    spec: str | Quantizer,
+    activation: str | None = None,
 ) -> Int[Array, "N H"]:
     """Encodes activations by a quantiser fitted to them.
 
     Args:
         activations: float32 [N, H].
-        spec: as in ``parse_quantizer``.
-        activation: as in ``parse_quantizer``.
+        spec: ``Threshold(t)``, ``Uniform(B)``, ``Quantile(B)``, one of your own, or
+            as text ``threshold``, ``threshold:t``, ``uniform:B``, ``quantile:B``.
+        activation: whose threshold ``threshold`` alone takes.
 
     Returns:
         int32 [N, H] in [0, B).

@@ -106,7 +106,6 @@ def attributes(
     config: StudyConfig, network: Network, data: Dataset
 ) -> dict[str, str | int]:
     """What ``study.nc`` records about how it was made."""
-    quantizer = parse_quantizer(config.quantizer, config.activation)
     # Of the groups drawn along training; 0 if the codes are too many for any.
     size = joint.group_size_in_layers(
         len(data.validation.y), config.num_codes, network.num_classes
@@ -118,11 +117,7 @@ def attributes(
         "network": describe_network(network, math.prod(data.train.x.shape[1:])),
         "architecture": type(network).__name__,
         "example_shape": ",".join(map(str, data.train.x.shape[1:])),
-        "quantizer": (
-            f"threshold:{quantizer.threshold:g}"
-            if quantizer.kind == "threshold"
-            else config.quantizer
-        ),
+        "quantizer": str(parse_quantizer(config.quantizer, config.activation)),
         "num_train": len(data.train.y),
         "num_validation": len(data.validation.y),
         "num_test": len(data.test.y),

@@ -1,6 +1,11 @@
 """Quantisers against NumPy: which side an edge is on, atoms, dead neurons, bad names"""
 
+import dataclasses
+import re
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 import ioca_jax as ioca
 from ioca_jax.measures.quantization import parse_quantizer
 
+NO_QUANTISER: Any = 8.5
 SPECS = ["threshold:0.25", "uniform:5", "quantile:4"]
 OUTPUTS = np.random.default_rng(0).normal(size=(300, 6)).astype(np.float32)
 
@@ -206,12 +212,67 @@ def test_transforms_agree(spec):
     np.testing.assert_array_equal(jax.jit(quantize)(OUTPUTS), looped[0])
 
 
-def test_parsed_parts():
-    assert parse_quantizer("threshold:-1.5") == ("threshold", -1.5, 2)
-    assert parse_quantizer("threshold", "sigmoid") == ("threshold", 0.5, 2)
-    kind, threshold, num_codes = parse_quantizer("uniform:256", "relu")
-    assert (kind, num_codes) == ("uniform", 256)
-    assert np.isnan(threshold)
+def test_texts_name_quantisers():
+    assert parse_quantizer("threshold:-1.5") == ioca.Threshold(-1.5)
+    assert parse_quantizer("threshold", "sigmoid") == ioca.Threshold(0.5)
+    assert parse_quantizer("uniform:256", "relu") == ioca.Uniform(256)
+    assert parse_quantizer("quantile:4") == ioca.Quantile(4) != ioca.Uniform(4)
+    for text in SPECS:
+        assert str(parse_quantizer(text)) == text
+
+
+@dataclasses.dataclass(frozen=True)
+class Third:
+    """Two codes: whether an output is among the highest third of the examples."""
+
+    shape_is_wrong: bool = False
+    num_codes: int = 2
+
+    def edges(self, activations):
+        edges = jnp.quantile(activations, 2 / 3, axis=0, method="lower")
+        return edges if self.shape_is_wrong else edges[:, None]
+
+
+def test_a_quantiser_of_ones_own():
+    codes = ioca.quantize(OUTPUTS, Third())
+    np.testing.assert_array_equal(codes, np.sort(OUTPUTS, axis=0)[199] < OUTPUTS)
+    model = ioca.MLP(hidden=(4,), num_classes=2)
+    variables = model.init(jax.random.key(0), OUTPUTS)
+    y = np.arange(300) % 2
+    measured = ioca.measure_neurons(model, variables, OUTPUTS, y, quantizer=Third())
+    outputs = np.asarray(model.apply(variables, OUTPUTS)[1])
+    on = outputs > np.sort(outputs, axis=0)[199]
+    for label in (0, 1):
+        found = measured.joint_counts[:, 1, label]
+        np.testing.assert_array_equal(found, on[y == label].sum(axis=0))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ioca.Threshold(np.nan), "t: expected a finite number, got nan"),
+        (
+            lambda: ioca.Threshold(1e39),
+            "t: expected a number that float32 holds, got 1e+39",
+        ),
+        (lambda: ioca.Uniform(1), "num_codes: expected at least 2, got 1"),
+        (lambda: ioca.Quantile(257), "num_codes: expected at most 256, got 257"),
+        (lambda: ioca.Uniform(NO_QUANTISER), "num_codes: expected an integer, got 8.5"),
+        (
+            lambda: ioca.quantize(OUTPUTS, NO_QUANTISER),
+            "quantizer: expected a text or a hashable object with num_codes and edges, "
+            "as ioca_jax.Threshold(0.5), got 8.5",
+        ),
+        (
+            lambda: ioca.quantize(OUTPUTS, Third(shape_is_wrong=True)),
+            "quantizer: expected edges of shape [6, 1], num_codes - 1 for each neuron, "
+            "from Third(shape_is_wrong=True, num_codes=2), got shape [6]",
+        ),
+    ],
+)
+def test_quantisers_that_are_none(make, message, unchecked_shapes):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        make()
 
 
 @pytest.mark.parametrize(
