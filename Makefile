@@ -21,7 +21,7 @@ test-all: .venv/installed-dev
 doctest: .venv/installed-dev
 	IOCA_SLOW=1 .venv/bin/python -m pytest -q tests/test_docstrings.py
 
-# About thirteen minutes; the figures are in runs/benchmark.json.
+# About ten minutes; the figures are in runs/benchmark.json.
 benchmark: .venv/installed-benchmark
 	.venv/bin/python -m experiments.benchmark --measure_memory=ours
 

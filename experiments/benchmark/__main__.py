@@ -1,61 +1,52 @@
-r"""How fast, beside what a researcher would otherwise write, and beside the machine.
+r"""How fast this library is, beside what a researcher would otherwise write.
 
-Every case is checked first (all agree with a float64 oracle, or the benchmark stops),
-then timed: contenders take turns, results are blocked on, compilation is apart. The
-table's cases are those of ``benchmark_cases.CASES``; PyTorch and scikit-learn take part
-where they are installed. Examples:
+Every case is checked first (all contenders agree with a float64 oracle, or the
+benchmark stops), then timed: contenders take turns, results are blocked on, compilation
+is apart. PyTorch and scikit-learn take part where they are installed. Examples:
 
   # The table, about ten minutes on two CPU cores.
   python -m experiments.benchmark --measure_memory=ours
-  # The same on a GPU.
-  python -m experiments.benchmark --preset=accelerator
-  # Any work: the cross product of the lists, engines side by side.
-  python -m experiments.benchmark --cases=grid --widths=64,256 --depths=2,4 \
-      --scopes=network,last_layer --examples=1000 --num_orders=1,10
-  # How cost grows.
-  python -m experiments.benchmark --growth --output=runs/growth.json
+  # One case, quickly.
+  python -m experiments.benchmark --cases=network_curve --preset=quick
 
-``--output`` is a JSON file with everything, the device, versions and revision;
-``--growth`` puts a PNG file beside it. Columns: ``x default`` is how many times the
-default's seconds; ``roofline`` is the floor of ``benchmark_costs`` over the seconds;
-``compile`` is the first call less the median; ``peak`` is memory beyond the inputs.
+``--output`` is a JSON file with everything, the device, versions and revision.
+Columns: ``x default`` and ``x loop`` are multiples of the seconds of the library's
+default and of the loop over masks or seeds in PyTorch; ``compile`` is the first call
+less the median; ``peak`` is memory beyond the inputs.
 """
 
 import dataclasses
 import datetime
-import itertools
 import json
 import os
 import pathlib
 import platform
+import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 from absl import flags
 from tqdm import tqdm
 
-from ioca_jax.ablation.curves import ENGINES
 from ioca_jax.results.files import atomic_write
 from ioca_jax.study.metadata import source_revision, versions
 
 from .. import config_flags
-from . import costs, timing
-from . import growth as benchmark_growth
+from . import timing
 from .cases import CASES
-from .curves import CurveWork, curve_case
-from .inputs import DEFAULT, PRESETS, Case, Preset, Settings
+from .inputs import DEFAULT, PRESETS, Case, Settings
 
 _PACKAGES = (
     *("ioca_jax", "jax", "jaxlib", "flax", "optax", "numpy"),
     *("torch", "scikit-learn", "scipy"),
 )
-_MEMORY = ("none", "ours", "all")
+_MEMORY_TIMEOUT = 900  # seconds
+_LOOP = "torch_loop"
 _HEADER = (
     f"  {'who':16} {'median s':>10} {'(min .. max)':>21} {'compile':>8} "
-    f"{'ex*steps/s':>10} {'x default':>9} {'roofline':>8} {'peak MB':>8}  note"
+    f"{'ex*steps/s':>10} {'x default':>9} {'x loop':>8} {'peak MB':>8}  note"
 )
 
 
@@ -67,24 +58,10 @@ def _field(default: Any, help_text: str) -> Any:
 class BenchmarkConfig:
     """What to measure; the flags are its fields."""
 
-    cases: tuple[str, ...] = _field(
-        tuple(CASES),
-        f"Out of {', '.join(CASES)}, and grid (the cross product of --engines ... "
-        "--clamps).",
-    )
-    preset: str = _field(
-        "standard",
-        f"Sizes and times: {', '.join(PRESETS)}; accelerator is "
-        "standard with larger arrays for the ceilings.",
-    )
+    cases: tuple[str, ...] = _field(tuple(CASES), f"Out of {', '.join(CASES)}.")
+    preset: str = _field("standard", f"Sizes: {', '.join(PRESETS)}.")
     repeats: int | None = _field(
         None, "Timed rounds of each; the preset's if not given."
-    )
-    seconds_per_run: float | None = _field(
-        None, "Beyond it peers work on a sample; the preset's if not given."
-    )
-    checked_points: int | None = _field(
-        None, "Points of curves held against the oracle; the preset's if not given."
     )
     dataset: str = _field(
         "synthetic", "synthetic, or as in run_study; test examples repeat as needed."
@@ -95,122 +72,40 @@ class BenchmarkConfig:
     peers: bool = _field(True, "Run the peers too.")
     measure_memory: str = _field(
         "none",
-        "none, ours, or all: peak memory, of each contender in a process of its own.",
-    )
-    engines: tuple[str, ...] = _field(
-        ENGINES, f"Grid: engines out of {', '.join(ENGINES)}."
-    )
-    scopes: tuple[str, ...] = _field(
-        ("network",), "Grid: network, layer_1, ..., last_layer."
-    )
-    widths: tuple[int, ...] = _field((100,), "Grid: neurons in each hidden layer.")
-    depths: tuple[int, ...] = _field((2,), "Grid: numbers of hidden layers.")
-    examples: tuple[int, ...] = _field((1000,), "Grid: numbers of examples.")
-    num_inputs: int = _field(784, "Grid: inputs of synthetic images.")
-    num_seeds: tuple[int, ...] = _field((1,), "Grid: networks in one call.")
-    num_orders: tuple[int, ...] = _field((1,), "Grid: orders in one call.")
-    clamps: tuple[str, ...] = _field(("mean",), "Grid: zero, mean.")
-    growth: bool = _field(False, "Measure how cost grows, instead of cases.")
-    seconds_per_point: float = _field(
-        10.0, "With --growth: what takes longer is extrapolated."
+        "none, or ours: the peak memory of this library, of each contender in a "
+        "process of its own.",
     )
     output: str = _field("runs/benchmark.json", "The JSON file to write.")
-    ceilings: tuple[str, ...] = _field(
-        (), "Operations and bytes a second; measured if not given."
-    )
     memory_of: str | None = _field(
         None, "case:who. Only prints the peak memory of that one (--measure_memory)."
     )
 
     def __post_init__(self):
         """Checks the fields that no case checks."""
-        known = (*CASES, "grid")
-        for name in self.cases:
-            if name not in known:
-                raise ValueError(
-                    f"cases: expected one or more of {', '.join(known)}, got {name!r}"
-                )
-        for field, choices in (
-            ("preset", (*PRESETS,)),
-            ("measure_memory", _MEMORY),
+        for field, choices, given in (
+            *(("cases", tuple(CASES), name) for name in self.cases),
+            ("preset", tuple(PRESETS), self.preset),
+            ("measure_memory", ("none", "ours"), self.measure_memory),
         ):
-            if getattr(self, field) not in choices:
+            if given not in choices:
                 raise ValueError(
-                    f"{field}: expected one of {', '.join(choices)}, got "
-                    f"{getattr(self, field)!r}"
+                    f"{field}: expected one of {', '.join(choices)}, got {given!r}"
                 )
-        for field in ("repeats", "checked_points"):
-            value = getattr(self, field)
-            if value is not None and value < 1:
-                raise ValueError(f"{field}: expected at least 1, got {value}")
-        if len(self.ceilings) not in (0, 2):
-            raise ValueError(
-                "ceilings: expected two numbers, operations and bytes a second, got "
-                f"{','.join(self.ceilings)!r}"
-            )
-
-    def sizes(self) -> Preset:
-        """The preset with what the flags change in it."""
-        names = ("repeats", "seconds_per_run", "checked_points")
-        given = {name: getattr(self, name) for name in names}
-        return dataclasses.replace(
-            PRESETS[self.preset],
-            **{name: value for name, value in given.items() if value is not None},
-        )
+        if self.repeats is not None and self.repeats < 1:
+            raise ValueError(f"repeats: expected at least 1, got {self.repeats}")
 
     def settings(self) -> Settings:
-        """What all cases share; measures the ceilings if they are not given."""
-        preset = self.sizes()
-        if self.ceilings:
-            ceilings = costs.Ceilings(*map(float, self.ceilings))
-        else:
-            ceilings = costs.measure_ceilings(preset.matrix, preset.vector)
+        """What all cases share."""
+        preset = PRESETS[self.preset]
+        repeats = preset.repeats if self.repeats is None else self.repeats
         return Settings(
-            preset,
-            ceilings,
+            dataclasses.replace(preset, repeats=repeats),
             self.dataset,
             self.data_dir,
             self.activation,
             self.memory_gb,
             self.peers,
         )
-
-    def builders(
-        self,
-    ) -> dict[str, Callable[[Settings], Case]]:
-        """By name, what makes the cases that the flags select."""
-        chosen: dict[str, Callable[[Settings], Case]] = {}
-        for name in self.cases:
-            chosen |= {name: CASES[name]} if name in CASES else self._grid()
-        return chosen
-
-    def _grid(
-        self,
-    ) -> dict[str, Callable[[Settings], Case]]:
-        lists = (
-            *(self.scopes, self.widths, self.depths, self.examples),
-            *(self.num_seeds, self.num_orders, self.clamps),
-        )
-        return {
-            f"grid/{scope}/{width}x{depth}/n{examples}/s{seeds}/o{orders}/{clamp}": (
-                partial(
-                    curve_case,
-                    CurveWork(
-                        (width,) * depth,
-                        examples,
-                        self.num_inputs,
-                        scope,
-                        seeds,
-                        orders,
-                        clamp,
-                        self.engines,
-                    ),
-                )
-            )
-            for scope, width, depth, examples, seeds, orders, clamp in (
-                itertools.product(*lists)
-            )
-        }
 
 
 def environment() -> dict[str, Any]:
@@ -223,9 +118,7 @@ def environment() -> dict[str, Any]:
         "command": sys.argv[1:],
         "device": f"{device.platform} {device.device_kind}",
         "processor": _processor(),
-        "threads": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "threads": os.cpu_count(),
         "torch_threads": torch.get_num_threads() if torch else None,
         "torch_device": ("cuda" if torch.cuda.is_available() else "cpu")
         if torch
@@ -246,24 +139,11 @@ def _processor() -> str:
 
 
 def record_case(
-    case: Case,
-    timings: Mapping[str, timing.Timing],
-    ceilings: costs.Ceilings,
-    peaks: Mapping[str, int | None],
+    case: Case, timings: Mapping[str, timing.Timing], peaks: Mapping[str, int | None]
 ) -> dict[str, Any]:
-    """One case's entry in the JSON file.
-
-    Args:
-        case: the case.
-        timings: by contender, in seconds.
-        ceilings: of the machine.
-        peaks: by contender, bytes, as far as measured.
-
-    Returns:
-        What is in the table, and what it was computed from.
-    """
-    floor = case.cost.floor(ceilings)
+    """One case's entry in the JSON file."""
     default = timings[DEFAULT].median
+    loop = timings[_LOOP].median if _LOOP in timings else None
     contenders = {}
     for contender in case.contenders:
         taken = timings[contender.name]
@@ -278,7 +158,7 @@ def record_case(
             "compile_seconds": taken.compilation / contender.scale,
             "units_per_second": case.units / taken.median,
             "times_default": taken.median / default,
-            "roofline_share": floor / taken.median,
+            "times_loop": None if loop is None else taken.median / loop,
             "peak_bytes": peaks.get(contender.name),
             "scale": contender.scale,
             "note": contender.note,
@@ -286,151 +166,62 @@ def record_case(
         }
     return {
         "title": case.title,
-        "sizes": case.sizes,
         "units": case.units,
-        "operations": case.cost.operations,
-        "bytes": case.cost.bytes,
-        "floor_seconds": floor,
         "contenders": contenders,
-        "ratios": {
-            name: entry["times_default"]
-            for name, entry in contenders.items()
-            if name != DEFAULT
-        },
-        "goals": dict(case.goals),
-        "most_seconds": case.most_seconds,
         "left_out": dict(case.left_out),
     }
 
 
 def case_table(name: str, entry: Mapping[str, Any]) -> str:
-    """One case's part of the table.
-
-    Args:
-        name: the case's.
-        entry: as ``record_case`` makes it.
-
-    Returns:
-        Lines of text.
-    """
+    """One case's part of the table, of an entry that ``record_case`` made."""
     lines = [f"{name}: {entry['title']}", _HEADER]
     for who, row in entry["contenders"].items():
         span = f"({row['min_seconds']:.4g} .. {row['max_seconds']:.4g})"
-        peak = row["peak_bytes"]
+        loop, peak = row["times_loop"], row["peak_bytes"]
         lines.append(
             f"  {who:16} {row['median_seconds']:10.4g} {span:>21} "
             f"{row['compile_seconds']:8.2f} {row['units_per_second']:10.3g} "
-            f"{row['times_default']:9.3g} {row['roofline_share']:8.2%} "
+            f"{row['times_default']:9.3g} "
+            f"{'-' if loop is None else format(loop, '.3g'):>8} "
             f"{'-' if peak is None else format(peak / 1e6, '.0f'):>8}  {row['note']}"
         )
     lines += [f"  {who:16} {reason}" for who, reason in entry["left_out"].items()]
-    for who, goal in entry["goals"].items():
-        if who in entry["ratios"]:
-            ratio = entry["ratios"][who]
-            verdict = "reached" if ratio >= goal else "not reached"
-            lines.append(f"  goal: {goal:g} x {who}: {ratio:.3g} x, {verdict}")
-    if (most := entry["most_seconds"]) is not None:
-        seconds = entry["contenders"][DEFAULT]["median_seconds"]
-        verdict = "reached" if seconds <= most else "not reached"
-        lines.append(f"  goal: {most:g} s: {seconds:.3g} s, {verdict}")
     return "\n".join(lines)
 
 
-def _peaks(
-    config: BenchmarkConfig,
-    name: str,
-    case: Case,
-    ceilings: costs.Ceilings,
-) -> dict[str, int | None]:
-    """Peak memory of contenders, each in a process of its own."""
+def _peaks(config: BenchmarkConfig, name: str, case: Case) -> dict[str, int | None]:
+    """Peak memory of this library's contenders, each in a process of its own."""
     if config.measure_memory == "none":
         return {}
-    peaks = {}
+    peaks: dict[str, int | None] = {}
     for contender in case.contenders:
-        if contender.ours or config.measure_memory == "all":
-            command = [
-                *(sys.executable, "-m", "experiments.benchmark"),
-                *sys.argv[1:],
-                f"--ceilings={ceilings.operations},{ceilings.bytes}",
-                f"--memory_of={name}:{contender.name}",
-                f"--peers={'false' if contender.ours else 'true'}",
-            ]
-            peaks[contender.name] = timing.peak_bytes_in_subprocess(command)
+        if contender.ours:
+            command = (sys.executable, "-m", "experiments.benchmark", *sys.argv[1:])
+            this = (f"--memory_of={name}:{contender.name}", "--nopeers")
+            done = subprocess.run(
+                (*command, *this),
+                capture_output=True,
+                text=True,
+                timeout=_MEMORY_TIMEOUT,
+            )
+            failed = bool(done.returncode)
+            peaks[contender.name] = None if failed else int(done.stdout.split()[-1])
     return peaks
 
 
 def _print_peak(config: BenchmarkConfig) -> None:
     """What a process that measures memory does."""
     case_name, _, who = str(config.memory_of).rpartition(":")
-    builders = config.builders()
-    if case_name not in builders:
+    if case_name not in CASES:
         raise ValueError(
-            f"memory_of: expected case:who, the case one of {', '.join(builders)}, got "
+            f"memory_of: expected case:who, the case one of {', '.join(CASES)}, got "
             f"{config.memory_of!r}"
         )
-    case = builders[case_name](config.settings())
-    contenders = {contender.name: contender for contender in case.contenders}
-    if who not in contenders:
-        raise ValueError(
-            f"memory_of: expected one of {', '.join(contenders)}, got {who!r}"
-        )
-    print(json.dumps({"peak_bytes": timing.peak_bytes(contenders[who])}))
-
-
-def _save(report: Mapping[str, Any], path: pathlib.Path) -> None:
-    text = json.dumps(report, indent=1)
-    atomic_write(path, lambda part: part.write_text(text + "\n"))
-
-
-def _run_cases(config: BenchmarkConfig, path: pathlib.Path) -> None:
-    settings = config.settings()
-    report: dict[str, Any] = {
-        "ceilings": settings.ceilings._asdict(),
-        "configuration": dataclasses.asdict(config),
-        "cases": {},
-    }
-    print(
-        f"ceilings: {settings.ceilings.operations / 1e9:.4g} GFLOP/s (float32 matrix "
-        f"product), {settings.ceilings.bytes / 1e9:.4g} GB/s (triad)"
-    )
-    builders = config.builders()
-    for name, build in tqdm(builders.items(), desc="cases", disable=None):
-        case = build(settings)
-        timings = timing.check_then_time(case.contenders, settings.preset.repeats)
-        peaks = _peaks(config, name, case, settings.ceilings)
-        entry = record_case(case, timings, settings.ceilings, peaks)
-        report["cases"][name] = entry
-        tqdm.write("\n" + case_table(name, entry))
-        _save(environment() | report, path)  # what is done stays, whatever comes
-        del case
-
-
-def _run_growth(config: BenchmarkConfig, path: pathlib.Path) -> None:
-    settings = config.settings()
-    growth = benchmark_growth.GROWTH[config.preset]
-    axes = benchmark_growth.measure_growth(growth, settings, config.seconds_per_point)
-    crossovers = {
-        axis: benchmark_growth.crossovers(lines) for axis, lines in axes.items()
-    }
-    for axis, lines in axes.items():
-        print(f"\n{axis}: seconds (~ extrapolated)")
-        for line, points in lines.items():
-            cells = (
-                f"{p['value']}: {'' if p['measured'] else '~'}{p['seconds']:.3g}"
-                for p in points
-            )
-            print(f"  {line:16} {', '.join(cells)}")
-        for sentence in crossovers[axis]:
-            print(f"  {sentence}")
-    report = {
-        "ceilings": settings.ceilings._asdict(),
-        "configuration": dataclasses.asdict(config),
-        "growth": axes,
-        "crossovers": crossovers,
-    }
-    _save(environment() | report, path)
-    figure = benchmark_growth.draw_growth(axes)
-    benchmark_growth.save_figure(figure, path.with_suffix(".png"))
+    case = CASES[case_name](config.settings())
+    ours = {one.name: one for one in case.contenders if one.ours}
+    if who not in ours:
+        raise ValueError(f"memory_of: expected one of {', '.join(ours)}, got {who!r}")
+    print(timing.peak_bytes(ours[who]))
 
 
 config_flags.define(BenchmarkConfig)
@@ -447,7 +238,17 @@ def main() -> None:
         return
     path = pathlib.Path(config.output)
     path.parent.mkdir(parents=True, exist_ok=True)
-    (_run_growth if config.growth else _run_cases)(config, path)
+    settings, entries = config.settings(), {}
+    for name in tqdm(config.cases, desc="cases", disable=None):
+        case = CASES[name](settings)
+        timings = timing.check_then_time(case.contenders, settings.preset.repeats)
+        entries[name] = record_case(case, timings, _peaks(config, name, case))
+        tqdm.write("\n" + case_table(name, entries[name]))
+        configuration = {"configuration": dataclasses.asdict(config)}
+        text = json.dumps(environment() | configuration | {"cases": entries}, indent=1)
+        # What is done stays, whatever happens to the next case.
+        atomic_write(path, lambda part, text=text: part.write_text(text + "\n"))
+        del case
     print(f"\nWritten to {path}")
 
 

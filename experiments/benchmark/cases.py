@@ -3,36 +3,25 @@
 from collections.abc import Callable
 from functools import partial
 
-from .convolution import cnn_case
+from .convolution import cnn_curve
 from .counting import measures_case, pairs_case
-from .curves import (
-    _deep_curve,
-    _network_curve,
-    _study,
-    pair_effects_case,
-    sharding_case,
-)
+from .curves import deep_curve, network_curve, study_curves
 from .inputs import Case, Settings
-from .learning import training_case
+from .training import training_case
 
 CASES: dict[str, Callable[[Settings], Case]] = {
-    "network_curve": partial(
-        _network_curve, scope="network", goals={"torch_loop": 60, "torch_hoisted": 10}
+    "network_curve": partial(network_curve, "network"),
+    "last_layer_curve": partial(network_curve, "last_layer"),
+    "study_one_network": partial(study_curves, 1),
+    "study_eight_networks": lambda settings: study_curves(
+        settings.preset.num_seeds, settings
     ),
-    "last_layer_curve": partial(
-        _network_curve, scope="last_layer", goals={"torch_loop": 50}
-    ),
-    "study_one_network": partial(_study, num_seeds=1),
-    "study_eight_networks": partial(_study, num_seeds=8),
-    "deep_curve": _deep_curve,
-    "cnn_curve": partial(cnn_case, "network", {"torch_loop": 10, "masks": 2.5}),
-    "cnn_last_layer_curve": partial(cnn_case, "last_layer", {"torch_loop": 50}),
+    "deep_curve": deep_curve,
+    "cnn_curve": partial(cnn_curve, "network"),
+    "cnn_last_layer_curve": partial(cnn_curve, "last_layer"),
     "measures": measures_case,
     "pairs": pairs_case,
-    "pair_effects": partial(pair_effects_case, 0),
-    "last_layer_pair_effects": partial(pair_effects_case, -1),
     "training_32": partial(training_case, 32),
     "training_128": partial(training_case, 128),
     "training_512": partial(training_case, 512),
-    "sharding": sharding_case,
 }

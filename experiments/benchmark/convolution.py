@@ -3,35 +3,25 @@
 The network is that of Flax's MNIST tutorial.
 """
 
-import dataclasses
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
+from flax import nnx, traverse_util
 
 import ioca_jax as ioca
-from ioca_jax.networks.jaxprs import named_leaves
 
 from ..flax_network import CNN
-from . import costs, in_torch, peers
-from .checks import check_curve
-from .curves import masks_at, spaced
-from .inputs import (
-    DEFAULT,
-    Case,
-    Settings,
-    examples,
-    installed_peers,
-)
+from . import in_torch
+from .curves import Points, Prepared
+from .inputs import DEFAULT, Case, Settings, examples
+from .oracles import CurveOracle, score_oracle, stack_oracles
 from .timing import Contender
 
 _SIDE = 28
-# Operations for one example from each layer's outputs to the score, and of all.
-_PRODUCTS = np.array([18 * 28**2 * 32, 18 * 14**2 * 32 * 64, 2 * 3136 * 256, 20 * 256])
-_ABOVE = _PRODUCTS[::-1].cumsum()[::-1]
+_LAST_LAYER = 2
 _MOST_CHECKED = 6
 
 
@@ -47,134 +37,10 @@ def traced_cnn(x: Any) -> tuple[ioca.Network, Any]:
     return ioca.trace_network(lambda s, x: nnx.merge(graph, s)(x), state, x), state
 
 
-@dataclasses.dataclass(frozen=True)
-class _Curve:
-    """One curve of the network.
-
-    Attributes:
-        network: traced.
-        variables: its state.
-        x: float32 [N, 28, 28, 1].
-        y: int32 [N].
-        order: int32 [K].
-        clamp: float32 [H].
-        settings: of all cases.
-    """
-
-    network: Any
-    variables: Any
-    x: jax.Array
-    y: jax.Array
-    order: np.ndarray
-    clamp: jax.Array
-    settings: Settings
-
-    @property
-    def number(self) -> int:
-        """Points, K+1."""
-        return len(self.order) + 1
-
-    @property
-    def checked(self) -> np.ndarray:
-        """Points held against the oracle."""
-        most = min(_MOST_CHECKED, self.settings.preset.checked_points)
-        return spaced(self.number, most)
-
-    @cached_property
-    def oracle(self) -> peers.CurveOracle:
-        """The figures of the checked points."""
-        clamps, x = _parts(np.asarray(self.clamp)), np.asarray(self.x, np.float64)
-        figures = [
-            peers.score_oracle(
-                forward(self.weights, keeps, clamps, x), np.asarray(self.y)
-            )
-            for keeps in zip(*_parts(self.masks(self.checked)), strict=True)
-        ]
-        return peers.stack_oracles(figures, (1, 1, len(figures)))
-
-    @property
-    def weights(self) -> dict[str, np.ndarray]:
-        """The network's, as NumPy arrays."""
-        return weights_of(self.variables)
-
-    def masks(self, points: np.ndarray) -> np.ndarray:
-        """bool [P, H]."""
-        orders = self.order[None, None]
-        return masks_at(orders, points, self.network.num_neurons)[0, 0]
-
-    def default(self) -> Contender:
-        """This library's engine for any network."""
-
-        def run(_):
-            curve = ioca.ablation_curve(
-                self.network,
-                self.variables,
-                self.order,
-                self.clamp,
-                self.x,
-                self.y,
-                memory_gb=self.settings.memory_gb,
-            )
-            return curve.correct, curve.loss
-
-        def check(results):
-            return self._check(DEFAULT, *(np.asarray(r)[self.checked] for r in results))
-
-        return Contender(DEFAULT, run, check, ours=True)
-
-    def by_mask(
-        self, name: str, evaluate: Callable[[np.ndarray], Any], ours: bool
-    ) -> Contender:
-        """Who takes points [P] one by one, or a sample of them that there is time for.
-
-        Returns correct [P, C] and loss [P].
-        """
-        seconds = _ABOVE[0] * len(self.y) / self.settings.ceilings.operations
-        most = max(_MOST_CHECKED, self.settings.preset.seconds_per_run / (4 * seconds))
-        points = spaced(self.number, most)
-
-        def check(results):
-            del results
-            return self._check(name, *evaluate(self.checked))
-
-        few = len(points) < self.number
-        note = f"{len(points)} of {self.number} masks, time scaled" if few else ""
-        return Contender(
-            name,
-            lambda _: evaluate(points),
-            check,
-            ours,
-            scale=self.number / len(points),
-            note=note,
-        )
-
-    def evaluate_masks(self, points: np.ndarray) -> tuple[jax.Array, jax.Array]:
-        """This library, mask by mask."""
-        found = ioca.evaluate_masks(
-            self.network,
-            self.variables,
-            self.masks(points),
-            self.clamp,
-            self.x,
-            self.y,
-            memory_gb=self.settings.memory_gb,
-        )
-        return found.correct, found.loss
-
-    def in_torch(self) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-        """PyTorch, mask by mask."""
-        run = torch_loop(self.weights, np.asarray(self.clamp), self.x, self.y)
-        return lambda points: run(_parts(self.masks(points)))
-
-    def _check(self, name: str, correct: Any, loss: Any) -> dict[str, float]:
-        correct, loss = (np.asarray(array)[None, None] for array in (correct, loss))
-        return check_curve(name, correct, loss, self.oracle)
-
-
 def weights_of(variables: Any) -> dict[str, np.ndarray]:
     """Float64 arrays by name, such as ``conv1/kernel``."""
-    leaves = named_leaves(variables)
-    return {name: np.asarray(leaf, np.float64) for name, leaf in leaves}
+    leaves: Any = traverse_util.flatten_dict(nnx.to_pure_dict(variables), sep="/")
+    return {name: np.asarray(leaf, np.float64) for name, leaf in leaves.items()}
 
 
 def _parts(values: np.ndarray) -> list[np.ndarray]:
@@ -216,9 +82,9 @@ def forward(weights: Mapping[str, np.ndarray], keeps, clamps, x: np.ndarray):
 
 
 def torch_loop(
-    weights: Mapping[str, np.ndarray], clamp: np.ndarray, x: Any, y: Any
-) -> Callable[[list[np.ndarray]], tuple[np.ndarray, np.ndarray]]:
-    """PyTorch: takes the masks [P, n] of each layer, one full forward pass for each."""
+    weights: Mapping[str, np.ndarray], clamp: np.ndarray, x: Any, y: Any, masks: Any
+) -> Prepared:
+    """PyTorch, one full forward pass with hooks for each mask [1, 1, P, H]."""
     scorer = in_torch.Scorer(y, 10)
     torch = scorer.torch
 
@@ -231,18 +97,17 @@ def torch_loop(
         constant = shaped(layer, scorer.put(part))
         in_torch.add_hook(torch, relu, current, layer, constant)
     network, images = network.to(scorer.device), scorer.put(x).permute(0, 3, 1, 2)
+    keeps = [
+        shaped(layer, scorer.put(part))
+        for layer, part in enumerate(_parts(masks[0, 0]))
+    ]
 
-    def evaluate(parts):
-        masks = [shaped(layer, scorer.put(part)) for layer, part in enumerate(parts)]
+    def scores():
+        for of_layers in zip(*keeps, strict=True):
+            current["keeps"] = of_layers
+            yield scorer.score(network(images))
 
-        def scores():
-            for keeps in zip(*masks, strict=True):
-                current["keeps"] = keeps
-                yield scorer.score(network(images))
-
-        return scorer.collect(scores(), (len(masks[0]),))
-
-    return evaluate
+    return (lambda: None), lambda _: scorer.collect(scores(), masks.shape[:-1])
 
 
 def _torch_cnn(torch: Any, weights: Mapping[str, np.ndarray]) -> Any:
@@ -277,35 +142,62 @@ def _torch_cnn(torch: Any, weights: Mapping[str, np.ndarray]) -> Any:
     return network.eval()
 
 
-def cnn_case(scope: str, goals: Mapping[str, float], settings: Settings) -> Case:
+def cnn_curve(scope: str, settings: Settings) -> Case:
     """A curve of the network, or of its last hidden layer, in random order."""
-    data = examples(settings, settings.preset.deep_examples, _SIDE**2)
-    x = data.x.reshape(-1, _SIDE, _SIDE, 1)
+    preset = settings.preset
+    data = examples(settings, preset.deep_examples, _SIDE**2)
+    x, y = data.x.reshape(-1, _SIDE, _SIDE, 1), np.asarray(data.y)
     network, variables = traced_cnn(x)
-    layers = network.layer_of_neuron
-    neurons = np.flatnonzero((layers == 2) | (scope == "network")).astype(np.int32)
-    order = np.random.default_rng(1).permutation(neurons)
-    _, activations = jax.jit(network.apply)(variables, x)
-    curve = _Curve(
-        network, variables, x, data.y, order, activations.mean(axis=0), settings
+    layers = np.asarray(network.layer_of_neuron)
+    neurons = np.flatnonzero((layers == _LAST_LAYER) | (scope == "network"))
+    order = np.random.default_rng(1).permutation(neurons.astype(np.int32))
+    clamp = jax.jit(network.apply)(variables, x)[1].mean(axis=0)
+    weights, constants, images = weights_of(variables), np.asarray(clamp), np.asarray(x)
+
+    def oracle_of(masks: np.ndarray) -> CurveOracle:
+        clamps, doubles = _parts(constants), images.astype(np.float64)
+        figures = [
+            score_oracle(forward(weights, keeps, clamps, doubles), y)
+            for keeps in zip(*_parts(masks[0, 0]), strict=True)
+        ]
+        return stack_oracles(figures, masks.shape[:-1])
+
+    points = Points(
+        order[None, None],
+        network.num_neurons,
+        preset.num_masks // 10,
+        min(_MOST_CHECKED, preset.num_checked),
+        oracle_of,
     )
-    others, left_out = installed_peers(
-        settings,
-        in_torch.has_torch(),
-        {"torch_loop": lambda name: curve.by_mask(name, curve.in_torch(), ours=False)},
-    )
-    operations = len(x) * (_PRODUCTS.sum() + _ABOVE[layers[order] + 1].sum())
+
+    def figures(evaluation: ioca.Evaluation) -> tuple[jax.Array, jax.Array]:
+        return evaluation.correct[None, None], evaluation.loss[None, None]
+
+    common, memory_gb = (clamp, x, data.y), settings.memory_gb
+
+    def default():
+        arguments = (network, variables, order, *common)
+        return figures(ioca.ablation_curve(*arguments, memory_gb=memory_gb))
+
+    def evaluate_masks(masks: np.ndarray) -> Prepared:
+        arguments = (network, variables, masks[0, 0], *common)
+        return (lambda: None), lambda _: figures(
+            ioca.evaluate_masks(*arguments, memory_gb=memory_gb)
+        )
+
+    def in_pytorch() -> Contender:
+        prepare = partial(torch_loop, weights, constants, images, y)
+        return points.by_mask("torch_loop", prepare)
+
+    peers, left_out = settings.peers(in_torch.has_torch(), {"torch_loop": in_pytorch})
     return Case(
         f"{scope} curve of a traced CNN, 32 and 64 channels, 256 dense, {len(x)} "
-        f"examples, {curve.number} points, mean clamp",
-        {"scope": scope, "examples": len(x), "points": curve.number},
-        len(x) * curve.number,
-        costs.Cost(float(operations), 4.0 * x.size),
+        f"examples, {points.number} points, mean clamp",
+        len(x) * points.number,
         (
-            curve.default(),
-            curve.by_mask("masks", curve.evaluate_masks, ours=True),
-            *others,
+            points.whole(DEFAULT, default),
+            points.by_mask("masks", evaluate_masks, ours=True),
+            *peers,
         ),
-        goals,
         left_out,
     )

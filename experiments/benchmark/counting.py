@@ -1,5 +1,6 @@
 """Cases of measures of neurons and pairs, beside scikit-learn."""
 
+import importlib.util
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -8,53 +9,41 @@ import jax
 import numpy as np
 
 import ioca_jax as ioca
-from ioca_jax.measures.information import MEASURES
 from ioca_jax.measures.pairs import PAIR_MEASURES, pair_information
 
-from . import costs, peers
-from .checks import check_bits, check_counts
 from .curves import spaced
-from .inputs import (
-    DEFAULT,
-    NUM_CODES,
-    Case,
-    Examples,
-    Settings,
-    examples,
-    installed_peers,
-    one_network,
-    random_networks,
-)
+from .inputs import DEFAULT, Case, Settings, examples, one_network, random_networks
+from .oracles import bits_oracle, check_values, count_oracle, pair_bits_oracle
 from .timing import Contender
 
+_NUM_CODES = 2  # of the one-bit quantiser
+_BITS_TOLERANCE = 1e-5
 
-class CountedNeurons(NamedTuple):
+
+def has_sklearn() -> bool:
+    """Whether scikit-learn is installed."""
+    return importlib.util.find_spec("sklearn") is not None
+
+
+class _Neurons(NamedTuple):
     """What counting starts from.
 
     Attributes:
-        outputs: float32 [N, H], a network's activations, on the device.
-        data: the examples, there too.
+        outputs: float32 [N, H], a network's activations, on one device.
+        y: int32 [N], there too.
         codes: int32 [N, H], the peers' codes, in NumPy.
         labels: int32 [N], in NumPy.
+        num_classes: C.
     """
 
     outputs: jax.Array
-    data: Examples
+    y: jax.Array
     codes: np.ndarray
     labels: np.ndarray
-
-    @property
-    def sizes(self) -> tuple[int, int, int, int]:
-        """Neurons, codes, classes and examples."""
-        num_examples, num_neurons = self.codes.shape
-        return num_neurons, NUM_CODES, self.data.num_classes, num_examples
-
-    def tables(self, codes: np.ndarray, num_codes: int) -> np.ndarray:
-        """The oracle's joint counts of codes [N, M], [M, B, C]."""
-        return peers.count_oracle(codes, self.labels, num_codes, self.data.num_classes)
+    num_classes: int
 
 
-def _counted_neurons(settings: Settings) -> CountedNeurons:
+def _draw(settings: Settings) -> _Neurons:
     preset = settings.preset
     data = examples(settings, preset.num_examples, preset.num_inputs)
     model = ioca.MLP(preset.hidden, data.num_classes, settings.activation)
@@ -64,70 +53,59 @@ def _counted_neurons(settings: Settings) -> CountedNeurons:
     outputs, y = jax.device_put((outputs, data.y), jax.devices()[0])
     threshold = 0.5 if settings.activation == "sigmoid" else 0
     codes = (np.asarray(outputs) > threshold).astype(np.int32)
-    return CountedNeurons(outputs, data._replace(y=y), codes, np.asarray(y))
+    return _Neurons(outputs, y, codes, np.asarray(y), data.num_classes)
 
 
-def _check_measures(
-    name: str, measures: Mapping[str, Any], oracle: Mapping[str, np.ndarray]
+def _check_bits(
+    name: str, values: Mapping[str, Any], oracle: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
-    """As ``check_bits``, of the measures that the oracle has."""
-    found = np.stack([measures[key] for key in oracle])
-    return check_bits(name, found, np.stack(list(oracle.values())))
+    """Compares the measures that the oracle has."""
+    found, expected = np.stack([values[key] for key in oracle]), [*oracle.values()]
+    return check_values(name, "bits", found, np.stack(expected), _BITS_TOLERANCE)
 
 
 def measures_case(settings: Settings) -> Case:
-    """All measures of single neurons, from their activations.
-
-    Args:
-        settings: shared by all cases.
-
-    Returns:
-        The case.
-    """
-    neurons = _counted_neurons(settings)
-    num_neurons, *_, num_examples = neurons.sizes
-    counts = neurons.tables(neurons.codes, NUM_CODES)
-    oracle = peers.bits_oracle(counts)
+    """All measures of single neurons, from their activations."""
+    neurons = _draw(settings)
+    num_examples, num_neurons = neurons.codes.shape
+    sizes = (_NUM_CODES, neurons.num_classes)
+    counts = count_oracle(neurons.codes, neurons.labels, *sizes)
+    oracle = bits_oracle(counts)
 
     @jax.jit
     def program(outputs, y):
         codes = ioca.quantize(outputs, "threshold", settings.activation)
         counts = ioca.joint_counts(
-            codes, y, num_codes=NUM_CODES, num_classes=neurons.data.num_classes
+            codes, y, num_codes=_NUM_CODES, num_classes=neurons.num_classes
         )
-        return counts, {name: measure(counts) for name, measure in MEASURES.items()}
+        return counts, {name: getattr(ioca, name)(counts) for name in oracle}
 
     def check(results):
-        found, measures = results
-        return check_counts(DEFAULT, found, counts) | _check_measures(
-            DEFAULT, measures, oracle
+        found, bits = results
+        return check_values(DEFAULT, "cells", found, counts, 0) | _check_bits(
+            DEFAULT, bits, oracle
         )
 
-    def in_sklearn(name):
+    def in_sklearn():
         return Contender(
-            name,
-            lambda _: peers.sklearn_measures(neurons.codes, neurons.labels),
-            lambda measures: _check_measures(name, measures, oracle),
+            "sklearn",
+            lambda _: sklearn_measures(neurons.codes, neurons.labels),
+            lambda bits: _check_bits("sklearn", bits, oracle),
         )
 
-    others, left_out = installed_peers(
-        settings, peers.has_sklearn(), {"sklearn": in_sklearn}
-    )
+    peers, left_out = settings.peers(has_sklearn(), {"sklearn": in_sklearn})
     return Case(
         f"all measures of {num_neurons} neurons, {num_examples} examples",
-        {"neurons": num_neurons, "examples": num_examples},
         num_examples * num_neurons,
-        costs.measures_cost(*neurons.sizes),
         (
             Contender(
                 DEFAULT,
-                lambda _: program(neurons.outputs, neurons.data.y),
+                lambda _: program(neurons.outputs, neurons.y),
                 check,
                 ours=True,
             ),
-            *others,
+            *peers,
         ),
-        {"sklearn": 100.0},
         left_out,
     )
 
@@ -135,43 +113,48 @@ def measures_case(settings: Settings) -> Case:
 def pairs_case(settings: Settings) -> Case:
     """All informational values of all pairs, from their activations.
 
-    Args:
-        settings: shared by all cases.
-
-    Returns:
-        The case. scikit-learn gives co-information alone: with three mutual
-        informations for each pair, and with those of the neurons once.
+    scikit-learn computes co-information alone: with three mutual informations for each
+    pair, and with those of the neurons once.
     """
-    neurons = _counted_neurons(settings)
-    num_neurons, *_, num_examples = neurons.sizes
+    neurons = _draw(settings)
     codes, labels = neurons.codes, neurons.labels
+    num_examples, num_neurons = codes.shape
     first, second = np.triu_indices(num_neurons, 1)
-    counts = neurons.tables(
-        codes[:, first] * NUM_CODES + codes[:, second], NUM_CODES**2
-    )
-    oracle = peers.pair_bits_oracle(counts, NUM_CODES)
-    sample = spaced(len(first), settings.preset.sampled_pairs)
-    pairs = np.stack([first[sample], second[sample]], axis=1)
+    joint = codes[:, first] * _NUM_CODES + codes[:, second]
+    counts = count_oracle(joint, labels, _NUM_CODES**2, neurons.num_classes)
+    oracle = pair_bits_oracle(counts, _NUM_CODES)
+    sample = spaced(len(first), settings.preset.num_pairs)
+    members = (codes[:, first[sample]], codes[:, second[sample]])
 
     def run(_):
-        # Not under jit: it has a program of its own, and looks at codes first.
+        # Not jitted here: it has a program of its own, and looks at the codes first.
         return pair_information(
             ioca.quantize(neurons.outputs, "threshold", settings.activation),
-            neurons.data.y,
-            num_codes=NUM_CODES,
-            num_classes=neurons.data.num_classes,
+            neurons.y,
+            num_codes=_NUM_CODES,
+            num_classes=neurons.num_classes,
             memory_gb=settings.memory_gb,
         )
 
-    def check(measures):
-        upper = {key: np.asarray(measures[key])[first, second] for key in oracle}
-        return _check_measures(DEFAULT, upper, oracle)
+    def check(values):
+        upper = {key: np.asarray(values[key])[first, second] for key in oracle}
+        return _check_bits(DEFAULT, upper, oracle)
 
-    def in_sklearn(setup, name):
+    def co_information(alone):
+        of_first, of_second = (
+            [sklearn_information(member, labels) for member in members]
+            if alone is None
+            else (alone[first[sample]], alone[second[sample]])
+        )
+        both = sklearn_information(members[0] * _NUM_CODES + members[1], labels)
+        return of_first + of_second - both
+
+    def in_sklearn(name, setup):
+        expected = oracle["co_information"][sample]
         return Contender(
             name,
-            lambda alone: peers.sklearn_pairs(codes, labels, pairs, NUM_CODES, alone),
-            lambda bits: check_bits(name, bits, oracle["co_information"][sample]),
+            co_information,
+            lambda bits: check_values(name, "bits", bits, expected, _BITS_TOLERANCE),
             setup=setup,
             scale=len(first) / len(sample),
             note=f"{len(sample)} of {len(first)} pairs, time scaled",
@@ -179,20 +162,44 @@ def pairs_case(settings: Settings) -> Case:
 
     setups = {
         "sklearn": lambda: None,
-        "sklearn_hoisted": lambda: peers.sklearn_information(codes, labels),
+        "sklearn_hoisted": lambda: sklearn_information(codes, labels),
     }
-    others, left_out = installed_peers(
-        settings,
-        peers.has_sklearn(),
-        {name: partial(in_sklearn, setup) for name, setup in setups.items()},
+    peers, left_out = settings.peers(
+        has_sklearn(),
+        {name: partial(in_sklearn, name, setup) for name, setup in setups.items()},
     )
     return Case(
         f"{len(PAIR_MEASURES)} values of {len(first)} pairs, {num_examples} examples",
-        {"neurons": num_neurons, "pairs": len(first), "examples": num_examples},
         num_examples * len(first),
-        costs.pairs_cost(*neurons.sizes, len(PAIR_MEASURES)),
-        (Contender(DEFAULT, run, check, ours=True), *others),
-        {"sklearn": 500.0},
+        (Contender(DEFAULT, run, check, ours=True), *peers),
         left_out,
-        most_seconds=1.0,
     )
+
+
+def sklearn_measures(codes: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+    """Measures [H], bits, of codes [N, H], by scikit-learn and SciPy."""
+    from scipy.stats import entropy
+    from sklearn.metrics import mutual_info_score
+    from sklearn.metrics.cluster import contingency_matrix
+
+    rows = []
+    for code in codes.T:
+        counts: Any = contingency_matrix(code, y)
+        of_code = counts.sum(axis=1)
+        divergences = entropy(counts, of_code[:, None], base=2)
+        information = mutual_info_score(None, None, contingency=counts) / np.log(2)
+        rows.append((entropy(of_code, base=2), information, np.max(divergences)))
+    names = ("entropy", "mutual_information", "kl_selectivity")
+    return dict(zip(names, np.asarray(rows).T, strict=True))
+
+
+def sklearn_information(codes: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Mutual information [M], bits, of codes [N, M] with the class."""
+    from sklearn.metrics import mutual_info_score
+    from sklearn.metrics.cluster import contingency_matrix
+
+    values = []
+    for code in codes.T:
+        counts: Any = contingency_matrix(code, y)
+        values.append(mutual_info_score(None, None, contingency=counts))
+    return np.asarray(values) / np.log(2)

@@ -9,35 +9,31 @@ import jax.numpy as jnp
 import numpy as np
 
 import ioca_jax as ioca
-from ioca_jax.networks.mlp import Affine, folded_layers
 
-from . import costs
+from .oracles import Affine
 from .timing import Contender
 
 DEFAULT = "default"
 NUM_CLASSES = 10  # of synthetic data
-NUM_CODES = 2  # of the one-bit quantiser
 
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """Sizes of the table's cases, and how much time they may take.
+    """Sizes of the cases.
 
     Attributes:
-        num_examples: of all cases but the deep network's.
+        num_examples: of all cases but those of the deep and the convolutional network.
         num_inputs: D, likewise, of synthetic data.
-        hidden: the hidden layers, likewise.
-        deep_examples: of the deep network's case.
-        deep_inputs: likewise.
+        hidden: widths of the hidden layers, likewise.
+        deep_examples: of the deep and the convolutional network's cases.
+        deep_inputs: of the deep network's case.
         deep_hidden: likewise.
         num_seeds: networks trained, or ablated in many orders.
         num_orders: of each.
-        sampled_pairs: pairs that scikit-learn measures.
-        checked_points: points of curves held against the oracle.
-        seconds_per_run: beyond it a peer works on a sample.
+        num_masks: masks that a peer evaluates; its time is scaled to all of them.
+        num_checked: points of curves that are compared with the oracle.
+        num_pairs: pairs that scikit-learn measures.
         repeats: timed rounds of each contender.
-        matrix: rows of the matrix product that measures the ceiling.
-        vector: entries of the arrays of the triad that measures the other.
     """
 
     num_examples: int
@@ -48,12 +44,10 @@ class Preset:
     deep_hidden: tuple[int, ...]
     num_seeds: int
     num_orders: int
-    sampled_pairs: int
-    checked_points: int
-    seconds_per_run: float
+    num_masks: int
+    num_checked: int
+    num_pairs: int
     repeats: int
-    matrix: int
-    vector: int
 
 
 _STANDARD = Preset(
@@ -65,29 +59,22 @@ _STANDARD = Preset(
     deep_hidden=(512,) * 5,
     num_seeds=8,
     num_orders=32,
-    sampled_pairs=300,
-    checked_points=41,
-    seconds_per_run=5.0,
+    num_masks=201,
+    num_checked=41,
+    num_pairs=300,
     repeats=5,
-    matrix=2048,
-    vector=2**25,
 )
-
-
 PRESETS = {
     "standard": _STANDARD,
-    "accelerator": dataclasses.replace(_STANDARD, matrix=8192, vector=2**29),
     "quick": dataclasses.replace(
         _STANDARD,
         num_examples=2000,
         deep_hidden=(128,) * 5,
         deep_inputs=784,
-        sampled_pairs=50,
-        checked_points=11,
-        seconds_per_run=1.0,
+        num_masks=41,
+        num_checked=11,
+        num_pairs=50,
         repeats=3,
-        matrix=1024,
-        vector=2**22,
     ),
     "tiny": Preset(
         num_examples=600,
@@ -98,12 +85,10 @@ PRESETS = {
         deep_hidden=(5, 4, 6),
         num_seeds=2,
         num_orders=3,
-        sampled_pairs=5,
-        checked_points=4,
-        seconds_per_run=0.5,
+        num_masks=8,
+        num_checked=4,
+        num_pairs=5,
         repeats=1,
-        matrix=64,
-        vector=2**12,
     ),
 }
 
@@ -114,7 +99,6 @@ class Settings:
 
     Attributes:
         preset: sizes.
-        ceilings: of the machine.
         dataset: ``synthetic``, or as in ``ioca_jax.load_dataset``.
         data_dir: as in ``ioca_jax.load_dataset``.
         activation: of the networks.
@@ -123,36 +107,37 @@ class Settings:
     """
 
     preset: Preset
-    ceilings: costs.Ceilings
     dataset: str = "synthetic"
     data_dir: str | None = None
     activation: str = "relu"
     memory_gb: float = 1.0
     with_peers: bool = True
 
+    def peers(
+        self, installed: bool, makers: Mapping[str, Callable[[], Contender]]
+    ) -> tuple[list[Contender], dict[str, str]]:
+        """The peers that take part, and by name why the others do not."""
+        if not self.with_peers:
+            return [], {}
+        if not installed:
+            return [], dict.fromkeys(makers, "not installed")
+        return [make() for make in makers.values()], {}
+
 
 class Case(NamedTuple):
     """Some work, ready to be done.
 
     Attributes:
-        title: the work in words.
-        sizes: the same in numbers.
+        title: the work as text.
         units: examples times steps, of all curves, neurons, pairs or networks.
-        cost: the fewest operations and bytes.
         contenders: who does it; the first is ``default``.
-        goals: by peer, how many times faster ``default`` should be.
         left_out: by name, why a contender is missing.
-        most_seconds: what ``default`` should take at most, or None.
     """
 
     title: str
-    sizes: dict[str, Any]
     units: int
-    cost: costs.Cost
     contenders: tuple[Contender, ...]
-    goals: Mapping[str, float] = {}
     left_out: Mapping[str, str] = {}
-    most_seconds: float | None = None
 
 
 class Examples(NamedTuple):
@@ -170,16 +155,9 @@ class Examples(NamedTuple):
 
 
 def examples(settings: Settings, num_examples: int, num_inputs: int) -> Examples:
-    """Synthetic examples, or a dataset's.
+    """Synthetic examples, or a dataset's test examples, repeated as needed.
 
-    Args:
-        settings: names the dataset.
-        num_examples: N; a dataset's test examples repeat where they are fewer.
-        num_inputs: D of synthetic images; a dataset has its own.
-
-    Returns:
-        The examples. Synthetic images are a mean for each class and noise, uniform,
-        in [0, 1].
+    Synthetic images are a mean for each class and noise, uniform, in [0, 1].
     """
     if settings.dataset != "synthetic":
         data = ioca.load_dataset(settings.dataset, settings.data_dir)
@@ -199,18 +177,12 @@ def examples(settings: Settings, num_examples: int, num_inputs: int) -> Examples
 
 
 def random_networks(model: ioca.MLP, x: jax.Array, num_seeds: int) -> Any:
-    """Untrained networks in which something happens.
+    """Variables of untrained networks whose neurons matter; leaves begin with S.
 
-    Args:
-        model: their shape, without batch norm.
-        x: float32 [N, D] images.
-        num_seeds: S.
-
-    Returns:
-        Variables, whose leaves begin with S: random kernels, scaled and shifted so
-        that every pre-activation and logit has mean 0 and deviation 1 over images,
-        and logits a random bias besides. Predictions then differ between examples,
-        and few are near a tie, even with every neuron at its mean.
+    Random kernels are scaled and shifted so that every pre-activation and logit has
+    mean 0 and deviation 1 over images, and logits get a random bias besides.
+    Predictions then differ between examples, and few are near a tie, even with every
+    neuron at its mean.
     """
     some = x[:1000]
 
@@ -228,7 +200,7 @@ def random_networks(model: ioca.MLP, x: jax.Array, num_seeds: int) -> Any:
             }
             inputs = getattr(jax.nn, model.activation)((z - z.mean(axis=0)) / deviation)
         bias = jax.random.normal(key, (model.num_classes,))
-        params[f"dense_{model.num_layers}"]["bias"] += bias / 2
+        params[f"dense_{len(model.hidden)}"]["bias"] += bias / 2
         return {"params": params}
 
     # One after another, so that a network does not depend on how many there are.
@@ -240,33 +212,11 @@ def one_network(variables: Any, seed: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[seed], variables)
 
 
-def affine_maps(model: ioca.MLP, variables: Any) -> list[list[Affine]]:
-    """Each network's affine maps as NumPy arrays."""
-    num_seeds = len(jax.tree.leaves(variables)[0])
+def affine_maps(variables: Any) -> list[list[Affine]]:
+    """The layers of each network, as NumPy arrays."""
+    params = jax.tree.map(np.asarray, variables["params"])
+    layers = [params[f"dense_{index}"] for index in range(len(params))]
     return [
-        [
-            Affine(np.asarray(kernel), np.asarray(bias))  # pyright: ignore[reportArgumentType]
-            for kernel, bias in folded_layers(model, one_network(variables, seed))
-        ]
-        for seed in range(num_seeds)
+        [Affine(layer["kernel"][seed], layer["bias"][seed]) for layer in layers]
+        for seed in range(len(layers[0]["bias"]))
     ]
-
-
-def installed_peers(
-    settings: Settings, there: bool, makers: Mapping[str, Callable[[str], Contender]]
-) -> tuple[list[Contender], dict[str, str]]:
-    """Peers that take part, and why the others do not.
-
-    Args:
-        settings: tell whether any should.
-        there: whether what they need is installed.
-        makers: by name, what prepares a peer of that name.
-
-    Returns:
-        The contenders, and by name why one is missing.
-    """
-    if not settings.with_peers:
-        return [], {}
-    if not there:
-        return [], dict.fromkeys(makers, "not installed")
-    return [make(name) for name, make in makers.items()], {}

@@ -5,12 +5,10 @@ A timing is the median of bursts; a burst is as many runs as fit a quarter of a 
 
 import ctypes
 import gc
-import json
 import pathlib
 import re
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +17,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-_MEMORY_TIMEOUT = 900  # seconds
+_PAUSE = 0.2  # seconds
+_BURST = 0.25  # seconds
 
 
 class Contender(NamedTuple):
@@ -33,8 +32,8 @@ class Contender(NamedTuple):
             contender's results are right, and returns how far they are off.
         ours: whether it is this library.
         setup: done once for all of the work; timed too.
-        scale: what a run's time (not its setup's) stands for, where it does but a
-            sample of the work.
+        scale: what a run's time (not its setup's) is multiplied by, where it does only
+            a sample of the work.
         note: what a reader of the table must know.
     """
 
@@ -62,7 +61,7 @@ class Timing(NamedTuple):
 
     @property
     def median(self) -> float:
-        """Of the bursts."""
+        """The median of the bursts."""
         return statistics.median(self.seconds)
 
     @property
@@ -71,19 +70,8 @@ class Timing(NamedTuple):
         return max(0.0, self.first - self.median)
 
 
-_PAUSE = 0.2  # seconds
-_BURST = 0.25  # seconds
-
-
 def run_once(contender: Contender) -> tuple[float, Any]:
-    """Runs a contender and waits for its results.
-
-    Args:
-        contender: whom.
-
-    Returns:
-        Seconds for all of the work, and the results.
-    """
+    """Seconds for all of the work, results waited for, and the results."""
     start = time.perf_counter()
     state = jax.block_until_ready(contender.setup())
     ready = time.perf_counter()
@@ -93,17 +81,10 @@ def run_once(contender: Contender) -> tuple[float, Any]:
 
 
 def run_burst(contender: Contender) -> float:
-    """Runs a contender until a quarter of a second has passed.
+    """Median seconds of the runs that fit a quarter of a second.
 
-    What takes long warms caches by itself, so what does not is run again: else its time
-    would be that of whatever ran before it.
-
-    Args:
-        contender: whom.
-
-    Returns:
-        Seconds for all of the work, the median of the runs; where there were several,
-        without the first.
+    A short run is repeated and its first time omitted: that time would depend on whose
+    data the caches hold.
     """
     # The threads of whoever ran before spin for a while, waiting for more to do.
     time.sleep(_PAUSE)
@@ -116,15 +97,7 @@ def run_burst(contender: Contender) -> float:
 def check_then_time(contenders: Sequence[Contender], repeats: int) -> dict[str, Timing]:
     """Checks all contenders, then times them taking turns: A B C A B C.
 
-    Args:
-        contenders: distinct names.
-        repeats: bursts of each after its first run, which is the one checked.
-
-    Returns:
-        Timings by name.
-
-    Raises:
-        ValueError: a contender whose results are wrong.
+    ``repeats`` are bursts of each after its first run, which is the one checked.
     """
     first, agreement = [], []
     for contender in contenders:
@@ -140,29 +113,17 @@ def check_then_time(contenders: Sequence[Contender], repeats: int) -> dict[str, 
 
 
 def peak_bytes(contender: Contender) -> int:
-    """The most memory that one run needs beyond what the process held before.
+    """The most memory that one run of ours needs beyond what the process held before.
 
-    Args:
-        contender: whom, with its inputs in place.
-
-    Returns:
-        Bytes: of the device where it tells (GPUs), which leaves PyTorch's out; else of
-        the process, its programs' compilation among them.
+    Bytes of the device where it reports them (GPUs); else of the process, with the
+    memory of compilation.
     """
     jax.block_until_ready(jnp.ones(8) + 1)
-    torch = sys.modules.get("torch")
-    device_statistics = jax.devices()[0].memory_stats()
-    if device_statistics and contender.ours:
-        # What set the case up may have peaked higher: then this is what the run held.
-        held = device_statistics["bytes_in_use"]
+    device = jax.devices()[0]
+    if statistics_before := device.memory_stats():
         run_once(contender)
-        statistics_after = jax.devices()[0].memory_stats() or {}
-        return statistics_after["peak_bytes_in_use"] - held
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        held = torch.cuda.memory_allocated()
-        run_once(contender)
-        return torch.cuda.max_memory_allocated() - held
+        after = device.memory_stats() or {}
+        return after["peak_bytes_in_use"] - statistics_before["bytes_in_use"]
     held = _forget_peak()
     run_once(contender)
     return _peak_resident() - held
@@ -186,20 +147,3 @@ def _peak_resident() -> int:
         return int(line) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024)
-
-
-def peak_bytes_in_subprocess(arguments: Sequence[str]) -> int | None:
-    """Runs a command that prints ``{"peak_bytes": ...}`` as its last line.
-
-    Args:
-        arguments: the command.
-
-    Returns:
-        Bytes, or None where the command failed.
-    """
-    done = subprocess.run(
-        arguments, capture_output=True, text=True, timeout=_MEMORY_TIMEOUT
-    )
-    if done.returncode:
-        return None
-    return int(json.loads(done.stdout.strip().splitlines()[-1])["peak_bytes"])

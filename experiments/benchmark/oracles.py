@@ -1,28 +1,33 @@
-"""The same work as a researcher would otherwise write it, and an oracle in float64.
+"""What contenders must give, in float64 NumPy, and refusals of anything else.
 
-Here NumPy and scikit-learn, which is imported when it takes part; PyTorch is in
-``in_torch``.
+Correct counts are equal but for examples whose two greatest logits are within 1e-4;
+losses are within 1e-4 (1 + loss) nats.
 """
 
-import importlib.util
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ioca_jax.networks.mlp import Affine
-
+NEAR_TIE = 1e-4  # examples whose two best logits are closer may be counted either way
+_LOSS_TOLERANCE = 1e-4
 _OUTPUTS = {
     "relu": lambda z: np.maximum(z, 0),
     "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
     "tanh": np.tanh,
 }
-NEAR_TIE = 1e-4  # examples whose two best logits are closer may be counted either way
 
 
-def has_sklearn() -> bool:
-    """Whether scikit-learn is installed."""
-    return importlib.util.find_spec("sklearn") is not None
+class Affine(NamedTuple):
+    """A layer's map before the activation, ``x @ kernel + bias``.
+
+    Attributes:
+        kernel: float32 [inputs, outputs].
+        bias: float32 [outputs].
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
 
 
 class CurveInputs(NamedTuple):
@@ -68,14 +73,7 @@ class CurveOracle(NamedTuple):
 
 
 def curve_oracle(inputs: CurveInputs) -> CurveOracle:
-    """Evaluates masks in float64, one at a time.
-
-    Args:
-        inputs: what to evaluate.
-
-    Returns:
-        The figures.
-    """
+    """Evaluates masks of MLPs, one at a time."""
     output = _OUTPUTS[inputs.activation]
     x, y = np.asarray(inputs.x, np.float64), inputs.y
     figures = []
@@ -107,114 +105,25 @@ def score_oracle(logits: np.ndarray, y: np.ndarray) -> CurveOracle:
     )
 
 
-def stack_oracles(figures: Sequence[CurveOracle], shape: tuple[int, ...]):
+def stack_oracles(
+    figures: Sequence[CurveOracle], shape: tuple[int, ...]
+) -> CurveOracle:
     """The figures of masks [*shape]."""
     columns = (np.asarray(column) for column in zip(*figures, strict=True))
     return CurveOracle(*(c.reshape(*shape, *c.shape[1:]) for c in columns))
 
 
-def sklearn_measures(codes: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
-    """All measures, neuron by neuron, by scikit-learn and SciPy.
-
-    Args:
-        codes: int32 [N, H].
-        y: int32 [N].
-
-    Returns:
-        By measure, float64 [H], bits.
-    """
-    from scipy.stats import entropy
-    from sklearn.metrics import mutual_info_score
-    from sklearn.metrics.cluster import contingency_matrix
-
-    rows = []
-    for code in codes.T:
-        counts: Any = contingency_matrix(code, y)
-        of_code = counts.sum(axis=1)
-        divergences = entropy(counts, of_code[:, None], base=2)
-        information = mutual_info_score(None, None, contingency=counts) / np.log(2)
-        rows.append((entropy(of_code, base=2), information, np.max(divergences)))
-    names = ("entropy", "mutual_information", "kl_selectivity")
-    return dict(zip(names, np.asarray(rows).T, strict=True))
-
-
-def sklearn_information(codes: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Mutual information with the class, code by code, by scikit-learn.
-
-    Args:
-        codes: int32 [N, M].
-        y: int32 [N].
-
-    Returns:
-        float64 [M], bits.
-    """
-    from sklearn.metrics import mutual_info_score
-    from sklearn.metrics.cluster import contingency_matrix
-
-    values = []
-    for code in codes.T:
-        counts: Any = contingency_matrix(code, y)
-        values.append(mutual_info_score(None, None, contingency=counts))
-    return np.asarray(values) / np.log(2)
-
-
-def sklearn_pairs(
-    codes: np.ndarray,
-    y: np.ndarray,
-    pairs: np.ndarray,
-    num_codes: int,
-    alone: np.ndarray | None = None,
-) -> np.ndarray:
-    """Co-information of pairs with the class, pair by pair, by scikit-learn.
-
-    Args:
-        codes: int32 [N, H].
-        y: int32 [N].
-        pairs: integers [P, 2], neurons.
-        num_codes: B.
-        alone: float64 [H], each neuron's mutual information with the class; without,
-            those of both neurons are computed for every pair.
-
-    Returns:
-        float64 [P], bits.
-    """
-    first, second = pairs.T
-    joint = sklearn_information(codes[:, first] * num_codes + codes[:, second], y)
-    of_first, of_second = (
-        sklearn_information(codes[:, members], y) if alone is None else alone[members]
-        for members in (first, second)
-    )
-    return of_first + of_second - joint
-
-
 def count_oracle(
     codes: np.ndarray, y: np.ndarray, num_codes: int, num_classes: int
 ) -> np.ndarray:
-    """Joint counts, code column by code column.
-
-    Args:
-        codes: integers [N, M] in [0, B).
-        y: integers [N].
-        num_codes: B.
-        num_classes: C.
-
-    Returns:
-        int64 [M, B, C].
-    """
+    """Joint counts [M, B, C] of codes [N, M], column by column."""
     size = num_codes * num_classes
     tables = [np.bincount(code * num_classes + y, minlength=size) for code in codes.T]
     return np.asarray(tables).reshape(-1, num_codes, num_classes)
 
 
 def bits_oracle(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """All measures of joint counts, in float64, as their formulas stand.
-
-    Args:
-        counts: int64 [M, B, C].
-
-    Returns:
-        By measure, float64 [M], bits.
-    """
+    """Measures [M], bits, of joint counts [M, B, C], by their formulas."""
     joint = counts / counts.sum(axis=(1, 2), keepdims=True)
     of_code = joint.sum(axis=2)
     of_class = joint.sum(axis=1)
@@ -231,15 +140,7 @@ def bits_oracle(counts: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def pair_bits_oracle(counts: np.ndarray, num_codes: int) -> dict[str, np.ndarray]:
-    """Values of pairs from joint counts, in float64, as their formulas stand.
-
-    Args:
-        counts: int64 [P, B*B, C].
-        num_codes: B.
-
-    Returns:
-        By name, float64 [P], bits: what follows from mutual informations, uncorrected.
-    """
+    """Values of pairs [P], bits, of joint counts [P, B*B, C], by their formulas."""
     both = counts.reshape(len(counts), num_codes, num_codes, -1)
     first, second, joint = (
         bits_oracle(table)["mutual_information"]
@@ -253,3 +154,61 @@ def pair_bits_oracle(counts: np.ndarray, num_codes: int) -> dict[str, np.ndarray
         "unique_mmi": first - redundancy,
         "synergy_mmi": redundancy - co_information,
     }
+
+
+def check_curve(
+    name: str, correct: Any, loss: Any, oracle: CurveOracle
+) -> dict[str, float]:
+    """Refuses figures of curves other than the oracle's.
+
+    Takes correct [S, O, P, C] and loss [S, O, P], or correct [S, O, P] and None.
+    Returns the greatest differences: ``examples`` at one point, ``loss`` in nats if
+    given; and ``near_ties``, the most examples at one point that may differ.
+    """
+    correct = np.asarray(correct, np.int64)
+    if loss is None:
+        correct, expected = correct[..., None], oracle.correct.sum(axis=-1)[..., None]
+    else:
+        expected = oracle.correct
+    off = np.abs(correct - expected).sum(axis=-1)
+    # An example that changes sides is one correct answer more or less; nothing else is.
+    wrong = off > oracle.near_ties
+    if wrong.any():
+        point = tuple(int(index[0]) for index in np.nonzero(wrong))
+        raise ValueError(
+            f"{name}: expected the oracle's correct counts but for examples near a "
+            f"tie, got {off[point]} off at (seed, order, checked point) {point}, where "
+            f"{oracle.near_ties[point]} are near a tie"
+        )
+    agreement: dict[str, float] = {
+        "examples": int(off.max()),
+        "near_ties": int(oracle.near_ties.max()),
+    }
+    if loss is None:
+        return agreement
+    difference = np.abs(np.asarray(loss, np.float64) - oracle.loss)
+    # Negated, so that NaN is refused.
+    wrong = ~(difference <= _LOSS_TOLERANCE * (1 + oracle.loss))
+    if wrong.any():
+        raise ValueError(
+            f"{name}: expected losses within {_LOSS_TOLERANCE:g} (1 + loss) of the "
+            f"oracle's, got one {difference[wrong].max():.3g} nats off"
+        )
+    return agreement | {"loss": float(difference.max())}
+
+
+def check_values(
+    name: str, what: str, values: Any, oracle: Any, tolerance: float
+) -> dict[str, float]:
+    """Refuses values further than a tolerance from the oracle's, and NaN.
+
+    ``what`` is the values' name or unit, such as ``bits``; returns the greatest
+    difference by it.
+    """
+    difference = np.max(np.abs(np.asarray(values, np.float64) - np.asarray(oracle)))
+    if not difference <= tolerance:
+        raise ValueError(
+            f"{name}: expected {what} within {tolerance:g} of the oracle's, got a "
+            f"difference of {difference:.3g}"
+        )
+    return {what: float(difference)}
