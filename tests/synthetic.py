@@ -227,34 +227,22 @@ def joint_results(
             ("joint_information", 1.5),
             ("joint_information_miller_madow", 1.4),
             ("joint_information_null", 0.1),
-            ("joint_p_value", 0.05),
         )
     }
     known = {name: array.astype(np.float32) for name, array in known.items()}
-    most = max(group_sizes)
     group = (seeds, scopes, len(group_sizes), groups)
-    member = rng.integers(0, neurons, (*group, most)).astype(np.int32)
-    for index, size in enumerate(group_sizes):
-        member[:, :, index, :, size:] = -1
-    chosen = 4 * len(layers)
     looked = (seeds, len(trajectory_epochs), len(layers))
     arrays = {
         "joint_count": rng.integers(50, 150, (seeds, neurons, 2, 2)).astype(np.int32),
         "pair_value": symmetric(seeds, len(PAIR_VALUES), scale=0.1),
         "pair_p_value": np.abs(symmetric(seeds)) % 1,
-        "chosen_pair": rng.integers(0, neurons, (seeds, chosen, 2)).astype(np.int32),
-        "broja": np.abs(floats(seeds, chosen, 4, scale=0.1)),
         **effects,
         **known,
         "joint_cells": np.where(step <= ends, 40, -1)[None, None].repeat(seeds, 0)
         + np.zeros(order, np.int32),
-        "group_member": member,
         "redundancy_index": floats(*group, scale=0.2, shift=1.3),
         "vulnerability": floats(*group, scale=0.2, shift=0.7),
-        "o_information": floats(*group, scale=0.1),
         "o_information_with_class": floats(*group, scale=0.1),
-        "o_information_p_value": np.abs(floats(*group)) % 1,
-        "o_information_with_class_p_value": np.abs(floats(*group)) % 1,
         "trajectory_score": np.abs(
             floats(seeds, len(trajectory_epochs), sizes["measure"], neurons)
         ),
@@ -264,24 +252,15 @@ def joint_results(
         "layer_entropy": floats(*looked, scale=0.3, shift=9),
         "layer_information": np.full(looked, np.nan, np.float32),
         "layer_information_decoded": floats(*looked, scale=0.3, shift=2),
-        "layer_cells": np.full(looked, 900, np.int32),
         "layer_redundancy_index": floats(*looked, groups, scale=0.2, shift=1.3),
     }
     arrays["joint_cells"] = arrays["joint_cells"].astype(np.int32)
     coordinates = {
         "other": np.arange(neurons),
         "pair_measure": list(PAIR_VALUES),
-        "member_of_pair": ["first", "second"],
-        "part": ["redundancy", "unique_first", "unique_second", "synergy"],
-        "chosen_layer": ("chosen", np.repeat(layers, 4)),
-        "chosen_for": (
-            "chosen",
-            ["redundancy", "redundancy", "synergy", "synergy"] * len(layers),
-        ),
         "side": ["ablated", "left"],
         "group": np.arange(groups),
         "group_size": list(group_sizes),
-        "member": np.arange(most),
         "trajectory_epoch": list(trajectory_epochs),
         "hidden_layer": layers,
     }

@@ -11,18 +11,21 @@ from typing import Any, BinaryIO
 
 import xarray as xr
 
-from ioca_jax.results.variables import VARIABLES
+from ioca_jax.results.variables import VARIABLES, without_gone
 
 RESULTS_FILE = "study.nc"
 ENGINE = "h5netcdf"
 SEALED = "sealed"  # the attribute of a file that must end in a seal
 SCHEMA = "schema_version"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 MARKS = {SEALED: "sha256", SCHEMA: SCHEMA_VERSION}
 """Attributes of every results file that is written."""
 # By version, the reader that makes results of the next one. Files up to version 2 do
 # not name theirs; they have the same fields.
-_READERS: dict[int, Callable[[xr.Dataset], xr.Dataset]] = {2: lambda results: results}
+_READERS: dict[int, Callable[[xr.Dataset], xr.Dataset]] = {
+    2: lambda results: results,
+    3: without_gone,
+}
 # Results that would take more than this share of the free memory are opened lazily.
 _SHARE_OF_MEMORY = 0.25
 _MAGIC = b"ioca_jax"
@@ -216,6 +219,9 @@ def _read_schema(results: xr.Dataset, path: pathlib.Path) -> xr.Dataset:
             f"got version {version}; read it with the version of ioca_jax that wrote "
             "it, or a newer one"
         )
+    opened = results
+    for earlier in range(int(version), SCHEMA_VERSION):
+        results = _READERS[earlier](results)
     unknown = sorted(map(str, results.data_vars.keys() - VARIABLES.keys()))
     if unknown and path.name == RESULTS_FILE:  # other jobs have variables of their own
         raise ValueError(
@@ -223,9 +229,9 @@ def _read_schema(results: xr.Dataset, path: pathlib.Path) -> xr.Dataset:
             f"{unknown[0]}, which it does not have; read it with the version of "
             "ioca_jax that wrote it, or with xarray.open_dataset"
         )
-    for earlier in range(int(version), SCHEMA_VERSION):
-        results = _READERS[earlier](results)
-    results.attrs[SCHEMA] = SCHEMA_VERSION  # a copy would not close the file
+    results.attrs[SCHEMA] = SCHEMA_VERSION
+    if results is not opened:
+        results.set_close(opened.close)
     return results
 
 

@@ -29,8 +29,6 @@ _MEANINGS = {
     (_SCORE, _BY_MEASURE): {
         "score": "measure of a neuron on the validation split; game-theoretic measures "
         "are of the game among the neurons of its layer",
-        "network_score": "game-theoretic measure of the game among all neurons, else "
-        "NaN",
     },
     (_SCORE, "1"): {
         "p_value": "share of permutations of the labels that give the neuron as great "
@@ -79,15 +77,6 @@ _MEANINGS = {
         "pair_p_value": "share of permutations of the labels under which the "
         "co-information of any pair of the network is as far from 0, (b+1)/(m+1)",
     },
-    (("seed", "chosen", "member_of_pair"), "neuron index"): {
-        "chosen_pair": "pairs of a layer of the greatest and of the least "
-        "co-information",
-    },
-    (("seed", "chosen", "part"), "bit"): {
-        "broja": "information of a chosen pair about the class, decomposed after "
-        "Bertschinger et al.; NaN where a layer has no such pair, or no solution was "
-        "found",
-    },
     (("seed", "clamp", *_PAIR), "1"): {
         "pair_effect_accuracy": "accuracy on the test split lost by ablating both "
         "neurons, less the sum of the single losses; positive is redundancy, negative "
@@ -104,17 +93,10 @@ _MEANINGS = {
         "joint_information_null": "the same, plug-in, mean over permutations of the "
         "labels",
     },
-    (_ALONG, "1"): {
-        "joint_p_value": "share of permutations of the labels that give as much joint "
-        "information, (b+1)/(m+1)",
-    },
     (_ALONG, "count"): {
         "joint_cells": "pairs of joint code and class that occur, of which each needs "
         "five examples; past the first point with too few examples, that point's "
         "number, a lower bound; -1 past the scope's end",
-    },
-    ((*_GROUP, "member"), "neuron index"): {
-        "group_member": "neurons of groups drawn at random, -1 past the group's size",
     },
     (_GROUP, "1"): {
         "redundancy_index": "sum of the neurons' information with the class over their "
@@ -122,16 +104,11 @@ _MEANINGS = {
         "vulnerability": "share of a group's information with the class that is lost "
         "without a neuron, summed over its neurons: 0 for copies, 1 where information "
         "adds up, more for synergy",
-        "o_information_p_value": "share of permutations of every neuron's codes, each "
-        "separately, that give an O-information as far from 0, (b+1)/(m+1)",
-        "o_information_with_class_p_value": "share of permutations of the labels that "
-        "give an O-information with the class as far from that without, (b+1)/(m+1)",
     },
     (_GROUP, "bit"): {
-        "o_information": "O-information of a group's neurons among themselves, "
+        "o_information_with_class": "O-information of a group's neurons and the class, "
         "Miller-Madow; positive is redundancy; NaN except for the first groups of "
         "three and more",
-        "o_information_with_class": "the same of the neurons and the class",
     },
     (("seed", "trajectory_epoch", "measure", "neuron"), "bit"): {
         "trajectory_score": "measure of information of a neuron after so many epochs, "
@@ -148,10 +125,6 @@ _MEANINGS = {
         "layer_information_decoded": "information about the class that a naive Bayes "
         "decoder, fitted to the other half of the validation split, recovers from a "
         "layer's codes: a lower bound of the layer's information",
-    },
-    (_OF_LAYER, "count"): {
-        "layer_cells": "pairs of a layer's joint code and class that occur, of which "
-        "each needs five examples",
     },
     ((*_OF_LAYER, "group"), "1"): {
         "layer_redundancy_index": "redundancy index of groups drawn at random in a "
@@ -173,6 +146,21 @@ VARIABLES = {
     for (dims, units), meanings in _MEANINGS.items()
     for name, meaning in meanings.items()
 }
+
+
+# Of version 3: stored, and shown nowhere.
+_GONE = (
+    *("network_score", "broja", "chosen_pair", "joint_p_value", "group_member"),
+    *("o_information", "o_information_p_value", "o_information_with_class_p_value"),
+    "layer_cells",
+)
+_GONE_AXES = ("chosen", "member_of_pair", "part", "member")
+
+
+def without_gone(results: xr.Dataset) -> xr.Dataset:
+    """Results of version 3 with the variables and axes of version 4."""
+    results = results.drop_vars(_GONE, errors="ignore")
+    return results.drop_dims(_GONE_AXES, errors="ignore")
 
 
 def make_results(

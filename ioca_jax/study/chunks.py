@@ -34,6 +34,7 @@ from ioca_jax.results.trees import (
     numbered,
     split_at_slashes,
 )
+from ioca_jax.results.variables import without_gone
 
 _CHUNKS = "chunks"
 # Plain arrays: NetCDF would take ten times as long for a chunk.
@@ -73,7 +74,8 @@ class StoredChunk:
                 variables = nested((n.split("/"), leaf) for n, leaf in leaves.items())
             if self.is_older:
                 variables = split_at_slashes(variables)
-            return Chunk(_labelled(dict(arrays)), variables)
+            # A chunk does not name the version of its fields.
+            return Chunk(without_gone(_labelled(dict(arrays))), variables)
 
     def take(self, rows: np.ndarray) -> Chunk:
         """Reads some of its seeds."""

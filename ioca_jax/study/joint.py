@@ -17,7 +17,6 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from ioca_jax.ablation.pair_effects import pair_effects
-from ioca_jax.measures.decomposition import broja
 from ioca_jax.measures.groups import (
     information_along_order,
     random_groups,
@@ -25,12 +24,7 @@ from ioca_jax.measures.groups import (
     vulnerability,
 )
 from ioca_jax.measures.o_information import o_information
-from ioca_jax.measures.pairs import (
-    EXAMPLES_PER_CELL,
-    pair_information,
-    pair_null,
-    pair_tables,
-)
+from ioca_jax.measures.pairs import EXAMPLES_PER_CELL, pair_information, pair_null
 from ioca_jax.measures.quantization import encode
 from ioca_jax.measures.whole_layers import layer_information
 from ioca_jax.networks.network import Network, slices_of
@@ -51,12 +45,9 @@ PERMUTATIONS_OF_GROUPS = 20
 """The same for groups and orders, of which there are many."""
 _GROUPS = 100
 _GROUP_SIZES = range(2, 6)
-# O-information takes as many joint codes as a group has neurons, for each permutation.
+# O-information takes as many joint codes as a group has neurons.
 _GROUPS_WITH_O_INFORMATION = 20
 _LEAST_FOR_O_INFORMATION = 3  # of two it is 0
-_CHOSEN = ("redundancy", "synergy")
-_CHOSEN_OF_EACH = 2
-_PARTS = ("redundancy", "unique_first", "unique_second", "synergy")
 # Of groups along training: small, so that any quantiser of few codes supports them.
 _SIZE_IN_LAYERS = 3
 _MOST_FLOATS = 2**26  # examples and activations held at once
@@ -126,22 +117,9 @@ def coordinates(network: Network, num_examples: int, num_codes: int) -> dict[str
     return {
         "other": np.arange(network.num_neurons),
         "pair_measure": list(PAIR_VALUES),
-        "member_of_pair": ["first", "second"],
-        "part": list(_PARTS),
-        "chosen_layer": (
-            "chosen",
-            np.repeat(
-                np.arange(len(network.layers)) + 1, len(_CHOSEN) * _CHOSEN_OF_EACH
-            ),
-        ),
-        "chosen_for": (
-            "chosen",
-            np.tile(np.repeat(_CHOSEN, _CHOSEN_OF_EACH), len(network.layers)).tolist(),
-        ),
         "side": ["ablated", "left"],
         "group": np.arange(_GROUPS),
         "group_size": list(sizes),
-        "member": np.arange(max(sizes, default=0)),
     }
 
 
@@ -171,10 +149,8 @@ def measure_interactions(
     keys = jax.vmap(_key_of_groups)(jnp.asarray(seeds, jnp.uint32))
     pairs = _pairs(networks, *validation, key, of_pairs, memory_gb)
     found = jax.tree.map(np.array, pairs)
-    tables = found.pop("tables")
-    found["broja"] = np.stack([_decompose(table) for table in tables])
     found |= _orders(networks, orders, validation, key, of_groups)
-    found |= _groups(networks, list(orders.values()), validation, keys, of_groups)
+    found |= _groups(networks, list(orders.values()), validation, keys)
     return found
 
 
@@ -201,52 +177,12 @@ def _pairs(networks, x, y, key, permutations, memory_gb) -> dict[str, Array]:
             permutations=permutations,
             memory_gb=memory_gb,
         )
-        chosen = _choose_pairs(network, values["co_information_miller_madow"])
-        tables = pair_tables(codes, y, chosen, **sizes)
-        there = (chosen[:, 0] != chosen[:, 1])[:, None, None]
         return {
             "pair_value": jnp.stack([values[name] for name in PAIR_VALUES]),
             "pair_p_value": null["co_information"].p_value_family,
-            "chosen_pair": jnp.where(there[..., 0], chosen, -1),
-            "tables": jnp.where(there, tables, 0),
         }
 
     return networks.map(of_network, x)
-
-
-def _choose_pairs(
-    network: Network, co_information: Float[Array, "H H"]
-) -> Int[Array, "chosen 2"]:
-    """Of each layer the pairs of greatest, then of least co-information.
-
-    Where a layer has too few pairs, a neuron with itself.
-    """
-    chosen = []
-    for where in slices_of(network.layers):
-        width = where.stop - where.start
-        first, second = np.triu_indices(width, 1)
-        of_pair = co_information[where, where][first, second]
-        number = min(_CHOSEN_OF_EACH, len(first))
-        pairs = where.start + np.stack([first, second], axis=1)
-        for signed in (of_pair, -of_pair):
-            best = jnp.asarray(pairs)[jax.lax.top_k(signed, number)[1]]
-            missing = _CHOSEN_OF_EACH - number
-            chosen.append(jnp.pad(best, ((0, missing), (0, 0)), mode="constant"))
-    return jnp.concatenate(chosen).astype(jnp.int32)
-
-
-def _decompose(tables: np.ndarray) -> np.ndarray:
-    """The parts [P, 4] of pairs; NaN for missing pairs, or without a solution."""
-    parts = np.full((len(tables), len(_PARTS)), np.nan, np.float32)
-    for index, table in enumerate(tables):
-        if not table.any():
-            continue
-        try:
-            decomposition = broja(table[None])
-        except ArithmeticError:
-            continue
-        parts[index] = [getattr(decomposition, part)[0] for part in _PARTS]
-    return parts
 
 
 def ablate_pairs(
@@ -278,7 +214,6 @@ def _orders(networks, orders, validation, key, permutations) -> dict[str, np.nda
         "joint_information": "information",
         "joint_information_miller_madow": "information_miller_madow",
         "joint_information_null": "null_information",
-        "joint_p_value": "p_value",
     }
     found: dict[str, np.ndarray] = {
         name: np.full(shape, np.nan, np.float32) for name in fields
@@ -309,21 +244,13 @@ def _along(networks, orders, x, y, key, permutations):
     return networks.map(of_network, x, orders)
 
 
-def _groups(networks, scopes, validation, keys, permutations) -> dict[str, np.ndarray]:
+def _groups(networks, scopes, validation, keys) -> dict[str, np.ndarray]:
     """Groups drawn at random [S, scope, size, group], of the neurons of each scope."""
     num_examples, num_classes = len(validation[1]), networks.network.num_classes
     sizes = group_sizes(num_examples, networks.num_codes, num_classes)
     shape = (len(keys), len(scopes), len(sizes), _GROUPS)
-    blank = np.full(shape, np.nan, np.float32)
-    fields = {
-        "o_information": "of_neurons_miller_madow",
-        "o_information_with_class": "with_class_miller_madow",
-        "o_information_p_value": "p_value_of_neurons",
-        "o_information_with_class_p_value": "p_value_with_class",
-    }
-    ratios = ("redundancy_index", "vulnerability")
-    found = {name: blank.copy() for name in (*ratios, *fields)}
-    member = np.full((*shape, max(sizes, default=0)), -1, np.int32)
+    names = ("redundancy_index", "vulnerability", "o_information_with_class")
+    found = {name: np.full(shape, np.nan, np.float32) for name in names}
     for index, orders in enumerate(scopes):
         # Of one order, sorted: the neurons of the scope.
         neurons = np.sort(np.asarray(orders[0, 0]))
@@ -335,16 +262,9 @@ def _groups(networks, scopes, validation, keys, permutations) -> dict[str, np.nd
             where = (slice(None), index, place)
             # The first of each: a group of three is one of two and another neuron.
             drawn = whole[..., :size]
-            values_of, o_values = _of_groups(
-                *(networks, drawn, *validation, keys), permutations
-            )
-            member[*where, :, :size] = drawn
-            for name, values in zip(ratios, values_of, strict=True):
-                found[name][where] = values
-            for name, field in fields.items() if o_values is not None else ():
-                values = getattr(o_values, field)
+            for name, values in _of_groups(networks, drawn, *validation, keys).items():
                 found[name][*where, : values.shape[1]] = values
-    return found | {"group_member": member}
+    return found
 
 
 @partial(jax.jit, static_argnames="size")
@@ -353,28 +273,24 @@ def _draw_groups(neurons, keys, size) -> Int[Array, "S M size"]:
     return jax.vmap(lambda key: draw(key=key))(keys)
 
 
-@partial(jax.jit, static_argnames=("permutations",))
-def _of_groups(networks, groups, x, y, keys, permutations):
+@jax.jit
+def _of_groups(networks, groups, x, y, keys) -> dict[str, Array]:
     sizes = {
         "num_codes": networks.num_codes,
         "num_classes": networks.network.num_classes,
     }
 
     def of_network(codes, groups, key):
-        o_values = None
+        values = {
+            "redundancy_index": redundancy_index(codes, y, groups, **sizes),
+            "vulnerability": vulnerability(codes, y, groups, **sizes),
+        }
         if groups.shape[1] >= _LEAST_FOR_O_INFORMATION:
-            o_values = o_information(
-                codes,
-                y,
-                groups[:_GROUPS_WITH_O_INFORMATION],
-                **sizes,
-                key=key,
-                permutations=permutations,
-            )
-        ratios = [
-            f(codes, y, groups, **sizes) for f in (redundancy_index, vulnerability)
-        ]
-        return ratios, o_values
+            few = groups[:_GROUPS_WITH_O_INFORMATION]
+            # Its null is not used: one permutation is the least that it takes.
+            found = o_information(codes, y, few, **sizes, key=key, permutations=1)
+            values["o_information_with_class"] = found.with_class_miller_madow
+        return values
 
     return networks.map(of_network, x, groups, keys)
 
@@ -409,7 +325,6 @@ def _of_layers(networks, x, y, keys) -> dict[str, Array]:
             "layer_entropy": whole.entropy,
             "layer_information": whole.information_miller_madow,
             "layer_information_decoded": whole.information_decoded,
-            "layer_cells": whole.cells,
             "layer_redundancy_index": index,
         }
 

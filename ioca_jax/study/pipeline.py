@@ -244,15 +244,12 @@ def _measurements(
     inputs: Inputs, statistics: NeuronStatistics, scores: Scores
 ) -> dict[str, np.ndarray]:
     """Scores, and the counts and means that they come from."""
-    arrays = {
+    return {
         "score": _by_measure(inputs, scores.of_layers),
         "activation_mean": np.array(statistics.activation_mean),
         "joint_count": np.array(statistics.joint_counts),
         "selective_class": np.array(selective_class(statistics.joint_counts)),
     }
-    if scores.of_network:
-        arrays["network_score"] = _by_measure(inputs, scores.of_network)
-    return arrays
 
 
 def _tests_of_measures(

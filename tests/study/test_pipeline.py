@@ -14,6 +14,7 @@ from reference import evaluate, forward
 from sklearn.metrics import mutual_info_score
 
 import ioca_jax as ioca
+from ioca_jax.ablation.greedy import greedy_orders
 from ioca_jax.ablation.singles import single_ablations
 from ioca_jax.measures import scores
 from ioca_jax.networks.training import HISTORY
@@ -321,7 +322,8 @@ def test_single_ablations_and_what_chance_explains(results, networks, data):
 def test_every_measure_flows_through_a_study(clamp, data, monkeypatch):
     """Scores of all kinds are stored, ordered by, and the same as computed alone."""
     other = {"mean": "_zero", "zero": "_mean"}[clamp]
-    measures = tuple(name for name in UNITS if not name.endswith(other))
+    kept = (n for n in UNITS if n == "activation_mean" or not n.endswith(other))
+    measures = tuple(kept)
     config = dataclasses.replace(
         CONFIG,
         measures=measures,
@@ -366,20 +368,16 @@ def test_every_measure_flows_through_a_study(clamp, data, monkeypatch):
         single.alone.loss[0] - single.intact.loss[0],
         atol=2e-6,
     )
-    # Of a game: shares of what ablating the layer, or all, costs.
-    for scope, where, which in (
-        ("layer_1", slice(0, 12), "score"),
-        ("layer_2", slice(12, 21), "score"),
-        ("network", slice(0, 21), "network_score"),
-    ):
+    # Of a game: shares of what ablating the layer costs.
+    for scope, where in (("layer_1", slice(0, 12)), ("layer_2", slice(12, 21))):
         drawn = results["order"].isel(seed=0).sel(scope=scope).values[-2:]
         curve = ioca.ablation_curve(
             model, variables, drawn[:, : where.stop - where.start], values[0], x, y
         )
         total = curve.accuracy[0, 0] - curve.accuracy[0, -1]
-        found = results[which].isel(seed=0).sel(measure=f"shapley_{clamp}")
+        found = results["score"].isel(seed=0).sel(measure=f"shapley_{clamp}")
         np.testing.assert_allclose(found[where].sum(), total, atol=1e-5)
-        places = results[which].isel(seed=0).sel(measure=f"greedy_{clamp}")[where]
+        places = results["score"].isel(seed=0).sel(measure=f"greedy_{clamp}")[where]
         np.testing.assert_array_equal(np.sort(places), np.arange(len(places)))
         ordered = (
             results["order"]
@@ -387,9 +385,15 @@ def test_every_measure_flows_through_a_study(clamp, data, monkeypatch):
             .sel(scope=scope, ordering=f"greedy_{clamp}_ascending")
         )
         order = ordered.values[ordered.values >= 0]
-        whole = results[which].isel(seed=0).sel(measure=f"greedy_{clamp}")
+        whole = results["score"].isel(seed=0).sel(measure=f"greedy_{clamp}")
         assert (np.diff(whole.values[order]) == 1).all()
-    assert np.isnan(results["network_score"].sel(measure="entropy")).all()
+    # Of the whole network, the game among all neurons.
+    keys = jax.random.fold_in(jax.random.key(trained.seeds[0]), 0)[None]
+    order = results["order"].isel(seed=0).sel(scope="network")
+    np.testing.assert_array_equal(
+        order.sel(ordering=f"greedy_{clamp}_ascending"),
+        greedy_orders(model, networks, values, x, y, np.arange(21), keys=keys)[0],
+    )
     # Measured on the first half, by the run's own quantiser.
     half = ioca.measure_neurons(model, variables, x[:250], y[:250])
     variant = results["variant_score"].isel(seed=0).sel(variant="first half")
