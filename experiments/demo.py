@@ -13,8 +13,8 @@ import pandas as pd
 from absl import flags
 
 import ioca_jax as ioca
-from ioca_jax.inference.tables import tabulate
 from ioca_jax.report.findings import clearest_comparisons
+from ioca_jax.report.tables import tabulate
 from ioca_jax.study.events import Event
 
 from . import config_flags

@@ -80,8 +80,8 @@ if TYPE_CHECKING:
     from ioca_jax.inference.claims import judge_claims
     from ioca_jax.inference.hypotheses import form_hypotheses
     from ioca_jax.inference.order_tests import compare_orders
-    from ioca_jax.inference.tables import load_table
     from ioca_jax.report.summary import summarize
+    from ioca_jax.report.tables import load_table
     from ioca_jax.results.files import load_results
     from ioca_jax.study.config import StudyConfig
     from ioca_jax.study.runner import load_networks, merge_runs, run_study
@@ -93,7 +93,7 @@ _LATER = {
     "judge_claims": "inference.claims",
     "form_hypotheses": "inference.hypotheses",
     "compare_orders": "inference.order_tests",
-    "load_table": "inference.tables",
+    "load_table": "report.tables",
     "summarize": "report.summary",
     "load_results": "results.files",
     "StudyConfig": "study.config",

@@ -1,7 +1,7 @@
-"""A run's findings as sentences with numbers."""
+"""Sentences with numbers, made from the rows of a run's tables."""
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from ioca_jax.inference.claims import CLAIMS, VERDICTS
 from ioca_jax.inference.families import ALPHA
 from ioca_jax.inference.interactions import DIRECTIONS
 from ioca_jax.results.selection import (
-    converged,
     intact_accuracy,
     layer_of_scope,
     layer_title,
@@ -21,40 +20,8 @@ from ioca_jax.results.selection import (
 )
 
 _Row = Mapping[Hashable, Any]
-_Rows = list[dict[Hashable, Any]]
+Rows = list[dict[Hashable, Any]]
 _MOST_OF_A_KIND = 4
-
-
-def find(
-    results: xr.Dataset, tables: Mapping[str, pd.DataFrame]
-) -> dict[str, list[str]]:
-    """What a run found, most general first.
-
-    Args:
-        results: a run's results.
-        tables: from ``tabulate``.
-
-    Returns:
-        By heading, sentences: on the test error and the orders that differ most from
-        random order; on single neurons; on the paper's claims; on redundancy and
-        synergy; on training. Headings without any sentence are left out.
-    """
-    kept = converged(results)
-    number = results.sizes["seed"]
-    if not kept.sizes["seed"]:
-        return {"Accuracy": [f"All {number} networks diverged in training."]}
-    found = {}
-    for heading, by_table in _SENTENCES.items():
-        found[heading] = [
-            sentence
-            for name, say in by_table.items()
-            if name in tables and len(tables[name])
-            for sentence in say(tables[name].to_dict("records"))
-        ]
-    if not found["Accuracy"]:
-        found["Accuracy"] = list(_areas(kept))
-    found["Accuracy"].insert(0, _error(results, kept))
-    return {heading: sentences for heading, sentences in found.items() if sentences}
 
 
 def clearest_comparisons(claims: pd.DataFrame, names: Sequence[str]) -> list[str]:
@@ -90,7 +57,8 @@ def scope_name(scope: str) -> str:
     return "the whole network" if whole else layer_title(layer_of_scope(scope))
 
 
-def _error(results: xr.Dataset, kept: xr.Dataset) -> str:
+def error_sentence(results: xr.Dataset, kept: xr.Dataset) -> str:
+    """The test error of the networks that converged."""
     error = 100 * (1 - intact_accuracy(kept))
     number = kept.sizes["seed"]
     if number == 1:
@@ -109,7 +77,7 @@ def _error(results: xr.Dataset, kept: xr.Dataset) -> str:
     )
 
 
-def _orders(rows: _Rows) -> Iterator[str]:
+def order_sentences(rows: Rows) -> Iterator[str]:
     """The orders furthest below and above random order, where a test shows them."""
     of_layers = [row for row in rows if row["scope"] != "network"]
     furthest = max(of_layers, key=lambda row: abs(row["effect"]))
@@ -142,7 +110,7 @@ def _order(row: _Row, does: str, side: str) -> str:
     )
 
 
-def _areas(kept: xr.Dataset) -> Iterator[str]:
+def area_sentences(kept: xr.Dataset) -> Iterator[str]:
     """Areas in the whole network, where there are too few networks for tests."""
     areas = {
         (order_name(*order), str(clamp)): area
@@ -160,7 +128,8 @@ def _areas(kept: xr.Dataset) -> Iterator[str]:
         )
 
 
-def _effects(rows: _Rows) -> Iterator[str]:
+def effect_sentences(rows: Rows) -> Iterator[str]:
+    """The measure that correlates most with the effects of single neurons."""
     known = [row for row in rows if np.isfinite(row["effect"])]
     if known:
         row = max(known, key=lambda row: abs(row["effect"]))
@@ -172,7 +141,8 @@ def _effects(rows: _Rows) -> Iterator[str]:
         )
 
 
-def _neurons(rows: _Rows) -> Iterator[str]:
+def neuron_sentences(rows: Rows) -> Iterator[str]:
+    """Neurons that are dead or always on, by layer."""
     for name, what in (("dead", "dead"), ("always_on", "always on")):
         numbers = [(row["layer"], row.get(name, 0.0)) for row in rows]
         if any(number for _, number in numbers):
@@ -180,7 +150,7 @@ def _neurons(rows: _Rows) -> Iterator[str]:
             yield f"Neurons that are {what}, mean over networks: {', '.join(by_layer)}."
 
 
-def judged_claims(rows: _Rows) -> Iterator[str]:
+def judged_claims(rows: Rows) -> Iterator[str]:
     """For each claim how often it holds, fails and is undecided, of such rows."""
     for name, claim in CLAIMS.items():
         own = [row for row in rows if row["claim"] == name]
@@ -194,7 +164,8 @@ def judged_claims(rows: _Rows) -> Iterator[str]:
             )
 
 
-def _joint(rows: _Rows) -> Iterator[str]:
+def joint_sentences(rows: Rows) -> Iterator[str]:
+    """How many tests of pairs and groups show a direction."""
     found = [row["finding"] for row in rows if row["finding"]]
     if found:
         counts = Counter(found)
@@ -207,14 +178,16 @@ def _joint(rows: _Rows) -> Iterator[str]:
         yield "Pairs and groups are measured, but there are too few networks for tests."
 
 
-def _conclusions(rows: _Rows) -> list[str]:
+def conclusion_sentences(rows: Rows) -> list[str]:
+    """The first conclusions on redundancy and synergy that have a direction."""
     decided = [row["sentence"] for row in rows if row["verdict"] in DIRECTIONS]
     return [
         f"{_capital(text).removesuffix('.')}." for text in decided[:_MOST_OF_A_KIND]
     ]
 
 
-def _trends(rows: _Rows) -> Iterator[str]:
+def trend_sentences(rows: Rows) -> Iterator[str]:
+    """The first changes through training that a test shows."""
     shown = [row for row in rows if row["trend"] in ("grows", "shrinks")]
     shown.sort(key=lambda row: row["layer"] != "all")
     for row in shown[:_MOST_OF_A_KIND]:
@@ -246,13 +219,3 @@ def _interval(row: _Row) -> str:
 
 def _capital(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}"
-
-
-# By heading, the tables that its sentences come from.
-_SENTENCES: dict[str, dict[str, Callable[[_Rows], Iterable[str]]]] = {
-    "Accuracy": {"orders": _orders},
-    "Neurons": {"effects": _effects, "neurons": _neurons},
-    "Claims of the paper": {"claims": judged_claims},
-    "Pairs and groups": {"joint": _joint, "conclusions": _conclusions},
-    "Training": {"trends": _trends},
-}

@@ -13,9 +13,9 @@ import pandas as pd
 import xarray as xr
 
 from ioca_jax.inference.claims import CLAIMS
-from ioca_jax.report.findings import find
 from ioca_jax.report.page_data import curve_data, neuron_data
 from ioca_jax.report.page_tables import Source, make_tables
+from ioca_jax.report.tables import TABLES, find
 from ioca_jax.results.selection import (
     compact,
     converged,
@@ -30,29 +30,6 @@ from ioca_jax.results.selection import (
 PAGE_FILE = "report.html"
 _LARGEST_PICTURE = 600_000  # bytes
 _CLAIMS = {name: claim._asdict() for name, claim in CLAIMS.items()}
-# Drawn as curves, not shown as a table.
-_LEFT_OUT = ("differences",)
-_TITLES = {
-    "neurons": "Neurons that are dead, always on, or significantly informative, mean "
-    "over networks",
-    "variants": "Measures by other quantisers and on parts of the examples",
-    "orders": "Orders compared with random order: normalised area under the accuracy "
-    "curve",
-    "effects": "Correlation of each measure with the increase of the loss when one "
-    "neuron is ablated",
-    "class_damage": "Correlation of selectivity for a class with the accuracy lost in "
-    "that class",
-    "self_repair": "Direct less total effect of ablating one neuron on the loss, mean "
-    "over a layer's neurons; above 0, later layers repair",
-    "hypotheses": "Hypotheses on redundancy and synergy that curves suggest",
-    "claims": "The paper's claims, by comparison",
-    "pairs": "Correlation of pair measures with the effect of ablating the pair",
-    "joint": "Redundancy and synergy in each layer",
-    "verdicts": "Hypotheses tested on pairs and groups, by instrument",
-    "conclusions": "Hypotheses tested on pairs and groups, together",
-    "trajectories": "Measures along training, mean over networks",
-    "trends": "Changes through training",
-}
 
 
 class Chart(NamedTuple):
@@ -119,9 +96,9 @@ def run_page(
     if kept.sizes["seed"]:
         data |= {"curves": curve_data(kept), "neurons": neuron_data(kept)}
     sources = {
-        name: Source(table, _TITLES.get(name, name), f"tables/{name}.csv")
-        for name, table in tables.items()
-        if name not in _LEFT_OUT and len(table)
+        table.name: Source(tables[table.name], table.title, f"tables/{table.name}.csv")
+        for table in TABLES
+        if table.on_page and table.name in tables and len(tables[table.name])
     }
     shown = make_tables({"layers": Source(_layers(results), "Layers"), **sources})
     return (

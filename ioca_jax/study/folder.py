@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import xarray as xr
 
-from ioca_jax.inference.tables import tabulate
 from ioca_jax.report.page import PAGE_FILE, run_page
 from ioca_jax.report.summary import summarize
+from ioca_jax.report.tables import tabulate
 from ioca_jax.results.files import (
     RESULTS_FILE,
     WriteError,

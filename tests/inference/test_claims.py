@@ -19,7 +19,7 @@ from synthetic import (
 
 import ioca_jax as ioca
 from ioca_jax.inference import claims, families, hypotheses, neurons, order_tests
-from ioca_jax.inference.tables import order_tables
+from ioca_jax.report.tables import tabulate
 
 PLANTED = {
     ("network", "mutual_information", "ascending"): -0.1,
@@ -276,11 +276,11 @@ def test_tables_of_a_run_that_has_few_networks():
         6: of_three | {"hypotheses", "claims"},
     }
     for seeds, expected in of_few.items():
-        assert set(order_tables(results.isel(seed=range(seeds)))) == expected
+        assert set(tabulate(results.isel(seed=range(seeds)))) == expected
     without = results.isel(ordering=range(6))
-    assert set(order_tables(without)) == {"neurons"}
+    assert set(tabulate(without)) == {"neurons"}
     none = results.assign(diverged=results["diverged"] | True)
-    assert order_tables(none) == {}
+    assert tabulate(none) == {}
 
 
 @pytest.mark.parametrize(
@@ -477,7 +477,7 @@ def test_the_summary_says_what_the_tables_say():
         np.full((SEEDS, 50, 2, 2), 7, np.int32),
     )
     text = ioca.summarize(results)
-    tables = order_tables(results)
+    tables = tabulate(results)
     for sentence in tables["hypotheses"].query("verdict != 'undecided'")["sentence"]:
         assert f"  {sentence}\n" in text
     judged = tables["claims"].query("claim == '2, lowest first'")["verdict"]

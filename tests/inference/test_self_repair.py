@@ -6,7 +6,7 @@ import pytest
 from synthetic import synthetic_results
 
 from ioca_jax.inference.self_repair import measure_self_repair
-from ioca_jax.report import summary
+from ioca_jax.report import sections
 
 
 @pytest.fixture
@@ -33,7 +33,9 @@ def test_planted_repair_is_found(results):
         single.values.mean() - 0.5, rel=1e-5
     )
     assert max(table["p_corrected"].tolist()) < 0.02
-    assert summary._self_repair(table)[-1].startswith("direct less total above 0")
+    assert sections.self_repair("Repair", table)[-1].startswith(
+        "direct less total above 0"
+    )
 
 
 def test_layers_without_a_way_around_have_no_row(results):

@@ -19,8 +19,8 @@ from synthetic import (
 
 import ioca_jax as ioca
 from ioca_jax.inference import families, interactions, trajectories, verdicts
-from ioca_jax.inference.tables import interaction_tables, tabulate
-from ioca_jax.report import summary as report
+from ioca_jax.report import sections
+from ioca_jax.report.tables import tabulate
 from ioca_jax.study.joint import PAIR_VALUES
 
 CURVES = {
@@ -117,7 +117,7 @@ def test_layers_of_one_neuron_and_of_equal_pairs_have_no_correlation():
     joint = interactions.joint_behaviour(results)
     assert np.isnan(only(joint, layer="2", instrument="co-information")["effect"])
     assert set(joint["finding"]) == {""}  # four networks show nothing
-    silenced = report._pairs(table.assign(effect=np.nan))
+    silenced = sections.pairs("Pairs", table.assign(effect=np.nan))
     assert any("co_information_miller_madow" in line for line in silenced)
 
 
@@ -480,25 +480,28 @@ def test_equal_changes_of_test_errors_are_equal():
 
 def test_tables_of_a_run_that_has_few_networks():
     results = planted()
-    tables = {"hypotheses": hypotheses((1, "highest", "redundant"))}
     trained, direct = {"trajectories", "trends"}, {"pairs", "joint"}
-    for seeds, given, expected in (
-        (2, tables, {"trajectories"}),
-        (3, {}, direct | trained),
-        (5, tables, direct | trained),
-        (6, tables, direct | trained | {"verdicts", "conclusions"}),
+    tested = {"verdicts", "conclusions"}
+
+    def joint_tables(results):
+        return set(tabulate(results)) & (trained | direct | tested)
+
+    for seeds, expected in (
+        (2, {"trajectories"}),
+        (3, direct | trained),
+        (5, direct | trained),
+        (6, direct | trained | tested),
     ):
-        kept = results.isel(seed=range(seeds))
-        assert set(interaction_tables(kept, given)) == expected
+        assert joint_tables(results.isel(seed=range(seeds))) == expected
     alone = results.isel(seed=range(3), trajectory_epoch=[2])
-    assert set(interaction_tables(alone, {})) == direct | {"trajectories"}
-    assert interaction_tables(planted_results(), tables) == {}
+    assert joint_tables(alone) == direct | {"trajectories"}
+    assert joint_tables(planted_results()) == set()
     none = results.assign(diverged=results["diverged"] | True)
-    assert interaction_tables(none, tables) == {}
+    assert tabulate(none) == {}
     # Networks that memorise noise are at chance, and there to be looked at.
     at_chance = results.copy(deep=True)
     at_chance["accuracy"].values[..., 0] = 0.5
-    assert set(interaction_tables(at_chance, tables)) == trained
+    assert set(tabulate(at_chance)) == trained
 
 
 def test_hypotheses_of_curves_are_followed_to_the_summary():

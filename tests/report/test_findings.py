@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from synthetic import synthetic_results
 
-from ioca_jax.report.findings import clearest_comparisons, find
+from ioca_jax.report.findings import clearest_comparisons
+from ioca_jax.report.tables import find
 
 
 def test_the_clearest_comparison_of_each_claim_is_told():

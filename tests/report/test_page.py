@@ -109,8 +109,8 @@ def test_tables_are_whole_and_exact(results):
             "shown": [True, False],
         }
     )
-    page = Page(run_page(results, {"other": table}))
-    found = page.frame("other").to_dict("list")
+    page = Page(run_page(results, {"trajectories": table}))
+    found = page.frame("trajectories").to_dict("list")
     assert [*found] == [*table]
     assert found["layer"] == ["conv,1", '"2"']
     assert float(found["effect"][0]) == pytest.approx(1 / 3, abs=1e-8)

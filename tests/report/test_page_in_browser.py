@@ -14,9 +14,9 @@ import xarray as xr
 from synthetic import planted_joint_results
 from test_page import described
 
-from ioca_jax.inference.tables import tabulate
 from ioca_jax.report.overview import sweep_page
 from ioca_jax.report.page import run_page
+from ioca_jax.report.tables import tabulate
 from ioca_jax.results.selection import mean_curve
 
 webdriver = pytest.importorskip("selenium.webdriver")

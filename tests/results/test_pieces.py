@@ -19,7 +19,7 @@ from synthetic import planted_joint_results, planted_results
 import ioca_jax as ioca
 from ioca_jax.inference.areas import areas_by_order
 from ioca_jax.inference.neurons import count_neurons
-from ioca_jax.inference.tables import tabulate
+from ioca_jax.report.tables import tabulate
 from ioca_jax.results import files, networks, pieces, selection
 
 PLACES = {"versions": "1", "source_revision": "a", "device": "cpu"}

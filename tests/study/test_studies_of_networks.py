@@ -14,8 +14,8 @@ from conftest import random_network
 from synthetic import own_data
 
 import ioca_jax as ioca
-from ioca_jax.inference.tables import tabulate
 from ioca_jax.plots.save import drawable_figures
+from ioca_jax.report.tables import tabulate
 
 CONFIG = ioca.StudyConfig(
     seeds=(5, 2, 8), random_orders=1, permutations=0, quantizer="quantile:2",

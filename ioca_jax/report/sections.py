@@ -1,0 +1,171 @@
+"""Sections of a summary: a table of a run as lines of text under its title."""
+
+import numpy as np
+import pandas as pd
+
+from ioca_jax.inference.claims import VERDICTS, claims_of
+from ioca_jax.inference.interactions import DIRECTIONS
+from ioca_jax.results.selection import layer_title
+
+
+def neurons(title: str, table: pd.DataFrame) -> list[str]:
+    """Dead, always active, and significantly informative neurons by layer."""
+    table = table.drop(columns=list(table.filter(like="selective_for_")))
+    is_tested = table.shape[1] > 4
+    numbers = table.drop(columns="layer").map(lambda number: f"{round(number, 1):g}")
+    table = pd.concat([table["layer"], numbers], axis=1)
+    return section(
+        title,
+        table.rename(columns=lambda name: name.replace("_", " ", 1)),
+        "  (family: above the maximum over neurons in 95 % of permutations of the "
+        "labels; discovered: at a false discovery rate of 5 %)" * is_tested,
+    )
+
+
+def variants(title: str, table: pd.DataFrame) -> list[str]:
+    """Rank correlations of measures with their variants, by layer."""
+    by_layer = table.pivot_table(
+        index=["measure", "variant"], columns="layer", values="spearman", sort=False
+    )
+    text = by_layer.map(lambda rho: f"{rho:.3f}").rename(columns=layer_title)
+    return section(
+        title,
+        text.reset_index(),
+        "  (second half: its correlation with the first half of the examples)",
+    )
+
+
+def effects(title: str, table: pd.DataFrame) -> list[str]:
+    """Kendall's tau-b of each measure with the effects of single neurons."""
+    names = ["layer", "clamp", "measure"]
+    return section(title, _estimates(table, names, "tau", ".3f"))
+
+
+def hypotheses(title: str, table: pd.DataFrame) -> list[str]:
+    """The sentences of what the curves decide."""
+    decided = table.query("verdict != 'undecided'")
+    return [
+        f"{title}: {len(decided)} of {len(table)} decided",
+        *("  " + decided["sentence"]),
+    ]
+
+
+def joint(title: str, table: pd.DataFrame) -> list[str]:
+    """What each instrument shows of a layer."""
+    instrument = (table["instrument"] + " " + table["clamp"]).str.strip()
+    table = table.assign(instrument=instrument)
+    names = ["layer", "instrument", "unit"]
+    text = _estimates(table, names, "mean", ".3g")
+    return section(title, text.assign(verdict=table["finding"]))
+
+
+def pairs(title: str, table: pd.DataFrame) -> list[str]:
+    """Correlations of co-information, and of the best of the other pair measures."""
+    known = table.dropna(subset=["effect"])
+    sizes = {
+        str(measure): effects.abs().mean()
+        for measure, effects in known.groupby("pair_measure", sort=False)["effect"]
+        if "co_information" not in str(measure)
+    }
+    strongest = max(sizes, key=lambda measure: sizes[measure], default="")
+    shown = ["co_information_miller_madow", strongest]
+    table = table.query(f"pair_measure in {shown}")
+    names = ["layer", "clamp", "pair_measure", "effect_in"]
+    return section(
+        title,
+        _estimates(table, names, "rho", ".3f"),
+        "  (co-information, and of the other measures that of strongest correlation)",
+    )
+
+
+def conclusions(title: str, table: pd.DataFrame) -> list[str]:
+    """The sentences of what is suggested, or shown by several instruments."""
+    directions = list(DIRECTIONS)
+    table = table.query(f"suggested != 'undecided' or verdict in {directions}")
+    counts = table["verdict"].value_counts(sort=False)
+    found = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
+    return [
+        f"{title}: {found or 'none decided'}",
+        *("  " + table["sentence"]),
+    ]
+
+
+def trends(title: str, table: pd.DataFrame) -> list[str]:
+    """Changes to the last epoch, as far as they are known."""
+    table = table.dropna(subset=["effect"])
+    ends = table["from_epoch"].astype(str) + " to " + table["to_epoch"].astype(str)
+    quantity = table["quantity"].str.replace("_", " ")
+    table = table.assign(quantity=quantity, epochs=ends)
+    names = ["layer", "quantity", "unit", "epochs"]
+    text = _estimates(table, names, "change", ".3f").drop(columns="corrected p")
+    return section(title, text.assign(trend=table["trend"]))
+
+
+def class_damage(title: str, table: pd.DataFrame) -> list[str]:
+    """Correlations of selectivity for a class with the damage to it."""
+    names = ["layer", "clamp", "quantity"]
+    return section(title, _estimates(table, names, "correlation", ".3f"))
+
+
+def self_repair(title: str, table: pd.DataFrame) -> list[str]:
+    """Direct less total effects, and both."""
+    names = ["layer", "clamp"]
+    text = _estimates(table, names, "direct less total", ".3g")
+    totals = {name: table[name].map("{:.3g}".format) for name in ("total", "direct")}
+    return section(
+        title,
+        text.assign(**totals),
+        "direct less total above 0: later layers repair",
+    )
+
+
+def claims(title: str, table: pd.DataFrame) -> list[str]:
+    """How often each claim holds, and the networks that would decide it."""
+    counts = pd.crosstab(table["claim"], table["verdict"])
+    claims = claims_of(table)
+    counts = counts.reindex(index=[*claims], columns=[*VERDICTS], fill_value=0)
+    undecided = table[table["verdict"] == "undecided"].groupby("claim")
+    needed = undecided["networks_for_power"].median().reindex([*claims])
+    text = counts.assign(
+        networks=[f"{n:.0f}" if np.isfinite(n) else "" for n in needed],
+        text=[claim.text for claim in claims.values()],
+    )
+    return section(
+        f"{title}: number of comparisons (of scope, clamp and measure) by verdict",
+        text.reset_index(),
+        "networks: about how many would decide half of the undecided comparisons",
+    )
+
+
+def _estimates(
+    table: pd.DataFrame, names: list[str], effect: str, digits: str
+) -> pd.DataFrame:
+    """Names, means, intervals and corrected p-values as text, empty without a value."""
+
+    def number(value: float) -> str:
+        return f"{value:+{digits}}" if np.isfinite(value) else ""
+
+    low, high = (table[end].map(number) for end in ("low", "high"))
+    text = table.filter(names).rename(columns=lambda name: name.replace("_", " "))
+    text[effect] = table["effect"].map(number)
+    text["95 % interval"] = (low + " to " + high).where(low != "", "")
+    p_values = table["p_corrected"]
+    text["corrected p"] = [f"{p:.2g}" if np.isfinite(p) else "" for p in p_values]
+    return text
+
+
+def section(title: str, table: pd.DataFrame, note: str = "") -> list[str]:
+    """A title, aligned columns, and a note; a repeated first cell is left blank."""
+    if table.empty:
+        return []
+    text = table.astype(str)
+    first = text.iloc[:, 0]
+    text = text.assign(**{str(first.name): first.mask(first == first.shift(), "")})
+    columns = [text[name].tolist() for name in text]
+    columns = [[name, *cells] for name, cells in zip(text, columns, strict=True)]
+    widths = [max(map(len, column)) for column in columns]
+    lines = [
+        "  ".join(map(str.ljust, row, widths)).rstrip()
+        for row in zip(*columns, strict=True)
+    ]
+    return list(filter(None, [title, *(f"  {line}" for line in lines), note]))

@@ -1,0 +1,332 @@
+"""The tables of a run: each one's name and title, what it needs, how it is told.
+
+The page, the summary, the findings and the CSV files all read this list.
+"""
+
+import os
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+import xarray as xr
+
+from ioca_jax.inference.claims import judge_claims
+from ioca_jax.inference.class_damage import predict_class_damage
+from ioca_jax.inference.comparisons import seeds_needed
+from ioca_jax.inference.families import ALPHA, above_chance, rankings
+from ioca_jax.inference.hypotheses import form_hypotheses
+from ioca_jax.inference.interactions import (
+    INTERACTIONS,
+    LEAST_FOR_INTERVALS,
+    correlate_pairs,
+    joint_behaviour,
+)
+from ioca_jax.inference.neurons import compare_variants, count_neurons
+from ioca_jax.inference.order_tests import (
+    compare_orders,
+    correlate_effects,
+    difference_curves,
+)
+from ioca_jax.inference.self_repair import measure_self_repair
+from ioca_jax.inference.trajectories import trajectory_table, trends_of_training
+from ioca_jax.inference.verdicts import conclude, test_hypotheses
+from ioca_jax.report import findings, sections
+from ioca_jax.results.selection import converged
+
+Tables = Mapping[str, pd.DataFrame]
+_RANDOM, _PAPER, _EPOCHS = "random orders", "the paper's measures", "several epochs"
+_SIGNIFICANT = seeds_needed(ALPHA)
+HEADINGS = (
+    "Accuracy",
+    "Neurons",
+    "Claims of the paper",
+    "Pairs and groups",
+    "Training",
+)
+"""Of the findings, most general first."""
+
+
+class Table(NamedTuple):
+    """One table of a run.
+
+    Attributes:
+        name: of its CSV file too.
+        title: what it shows.
+        make: from a run's results and the tables before it.
+        needs: variables, tables before it, or other things that a run must have.
+        networks: the fewest that it is made for.
+        at_chance: whether networks that are no better than chance count.
+        heading: under which its findings stand.
+        sentences: its findings, from its rows.
+        section: its part of the summary, from title and table.
+        on_page: whether the page shows it as a table, and not only as a chart.
+    """
+
+    name: str
+    title: str
+    make: Callable[[xr.Dataset, Tables], pd.DataFrame]
+    needs: tuple[str, ...] = ()
+    networks: int = 1
+    at_chance: bool = False
+    heading: str = ""
+    sentences: Callable[[findings.Rows], Iterable[str]] | None = None
+    section: Callable[[str, pd.DataFrame], list[str]] | None = None
+    on_page: bool = True
+
+
+TABLES = (
+    Table(
+        "neurons",
+        "Number of neurons that are dead, always on, or significantly informative, "
+        "mean over networks",
+        lambda results, _: count_neurons(results),
+        needs=("joint_count",),
+        heading="Neurons",
+        sentences=findings.neuron_sentences,
+        section=sections.neurons,
+    ),
+    Table(
+        "variants",
+        "Spearman's rho within the layer, of each measure with its variants: other "
+        "quantisers and other examples",
+        lambda results, _: compare_variants(results),
+        needs=("variant_score",),
+        section=sections.variants,
+    ),
+    Table(
+        "orders",
+        "Orders compared with random order: normalised area under the accuracy curve",
+        lambda results, _: compare_orders(results),
+        needs=(_RANDOM,),
+        networks=LEAST_FOR_INTERVALS,
+        heading="Accuracy",
+        sentences=findings.order_sentences,
+    ),
+    Table(
+        "differences",
+        "Accuracy less that of random order, by number of ablated neurons",
+        lambda results, _: difference_curves(results),
+        needs=(_RANDOM,),
+        networks=LEAST_FOR_INTERVALS,
+        on_page=False,
+    ),
+    Table(
+        "effects",
+        "Kendall's tau-b within the layer, of each measure with the increase of the "
+        "test loss when one neuron is ablated",
+        lambda results, _: correlate_effects(results),
+        needs=(_RANDOM,),
+        networks=LEAST_FOR_INTERVALS,
+        heading="Neurons",
+        sentences=findings.effect_sentences,
+        section=sections.effects,
+    ),
+    Table(
+        "class_damage",
+        "Rank correlation of a neuron's selectivity for a class with the accuracy lost "
+        "in that class when it alone is ablated, mean over classes and networks",
+        lambda results, _: predict_class_damage(results),
+        needs=(_RANDOM, "joint_count"),
+        networks=LEAST_FOR_INTERVALS,
+        section=sections.class_damage,
+    ),
+    Table(
+        "self_repair",
+        "Rise of the loss (nats) when one neuron is ablated: in total, and directly, "
+        "with later layers held; means over a layer's neurons and over networks",
+        lambda results, _: measure_self_repair(results),
+        needs=("direct_loss",),
+        networks=LEAST_FOR_INTERVALS,
+        section=sections.self_repair,
+    ),
+    Table(
+        "hypotheses",
+        "Hypotheses on redundancy and synergy that curves suggest",
+        lambda results, _: form_hypotheses(results),
+        needs=(_RANDOM,),
+        networks=seeds_needed(ALPHA, two_sided=False),
+        section=sections.hypotheses,
+    ),
+    Table(
+        "pairs",
+        "Spearman's rho over the pairs of a layer, of each measure with the effect of "
+        "ablating the pair",
+        lambda results, _: correlate_pairs(results),
+        needs=INTERACTIONS,
+        networks=LEAST_FOR_INTERVALS,
+        section=sections.pairs,
+    ),
+    Table(
+        "joint",
+        "Pairs and groups: above 0 redundancy, below 0 synergy; mean over networks",
+        lambda results, _: joint_behaviour(results),
+        needs=INTERACTIONS,
+        networks=LEAST_FOR_INTERVALS,
+        heading="Pairs and groups",
+        sentences=findings.joint_sentences,
+        section=sections.joint,
+    ),
+    Table(
+        "verdicts",
+        "Hypotheses on curves, tested on pairs and groups, by instrument",
+        lambda results, tables: test_hypotheses(results, tables["hypotheses"]),
+        needs=(*INTERACTIONS, "hypotheses"),
+        networks=_SIGNIFICANT,
+    ),
+    Table(
+        "conclusions",
+        "Hypotheses on curves, tested on pairs and groups",
+        lambda _, tables: conclude(tables["verdicts"]),
+        needs=("verdicts",),
+        heading="Pairs and groups",
+        sentences=findings.conclusion_sentences,
+        section=sections.conclusions,
+    ),
+    Table(
+        "trajectories",
+        "Measures along training, mean over networks",
+        lambda results, _: trajectory_table(results),
+        needs=("trajectory_score",),
+        at_chance=True,
+    ),
+    Table(
+        "trends",
+        "Changes through training, mean over networks",
+        lambda results, _: trends_of_training(results),
+        needs=("trajectory_score", _EPOCHS),
+        networks=LEAST_FOR_INTERVALS,
+        at_chance=True,
+        heading="Training",
+        sentences=findings.trend_sentences,
+        section=sections.trends,
+    ),
+    Table(
+        "claims",
+        "The paper's claims",
+        lambda results, _: judge_claims(results),
+        needs=(_RANDOM, _PAPER),
+        networks=_SIGNIFICANT,
+        heading="Claims of the paper",
+        sentences=findings.judged_claims,
+        section=sections.claims,
+    ),
+)
+
+
+def tabulate(results: xr.Dataset) -> dict[str, pd.DataFrame]:
+    """All of ``TABLES`` for which a run has what they need, by name."""
+    trained = converged(results)
+    try:
+        kept = above_chance(results)
+    except ValueError:
+        kept = trained.isel(seed=slice(0))
+    there = {*map(str, results.data_vars), *_properties(kept)}
+    found: dict[str, pd.DataFrame] = {}
+    for table in TABLES:
+        own = trained if table.at_chance else kept
+        if own.sizes["seed"] >= table.networks and there.issuperset(table.needs):
+            made = table.make(own, found)
+            if len(made):
+                found[table.name] = made
+                there.add(table.name)
+    return found
+
+
+def _properties(results: xr.Dataset) -> set[str]:
+    """What a run has beside its variables."""
+    has = {
+        _RANDOM: "random" in results["ranked_by"].values,
+        _PAPER: bool(rankings(results)),
+        _EPOCHS: results.sizes.get("trajectory_epoch", 0) > 1,
+    }
+    return {name for name, there in has.items() if there}
+
+
+def find(results: xr.Dataset, tables: Tables) -> dict[str, list[str]]:
+    """What a run found, most general first.
+
+    Args:
+        results: a run's results.
+        tables: from ``tabulate``.
+
+    Returns:
+        By heading, sentences: on the test error and the orders that differ most from
+        random order; on single neurons; on the paper's claims; on redundancy and
+        synergy; on training. Headings without any sentence are left out.
+    """
+    kept = converged(results)
+    number = results.sizes["seed"]
+    if not kept.sizes["seed"]:
+        return {"Accuracy": [f"All {number} networks diverged in training."]}
+    found: dict[str, list[str]] = {heading: [] for heading in HEADINGS}
+    for table in TABLES:
+        if table.sentences and table.name in tables and len(tables[table.name]):
+            rows = tables[table.name].to_dict("records")
+            found[table.heading] += table.sentences(rows)
+    if not found["Accuracy"]:
+        found["Accuracy"] += findings.area_sentences(kept)
+    found["Accuracy"].insert(0, findings.error_sentence(results, kept))
+    return {heading: told for heading, told in found.items() if told}
+
+
+# Of all tables. A layer may be called 0, null or True: its name is no value.
+_TEXT = {
+    *("claim", "clamp", "direction", "effect_in", "end", "finding", "instrument"),
+    *("layer", "layer_name", "measure", "name", "pair_measure", "quantity"),
+    *("ranked_by", "reason", "scope", "sentence", "setting", "status", "suggested"),
+    *("trend", "unit", "variant", "verdict"),
+}
+_INTEGER = re.compile(r"-?\d+")
+
+
+def load_table(path: str | os.PathLike) -> pd.DataFrame:
+    """Reads a table that a run or a sweep has written as CSV.
+
+    ``pandas.read_csv`` takes a layer called ``0`` for a number, and one called ``NA``
+    or ``null`` for a missing value.
+
+    Args:
+        path: of the file, such as ``tables/orders.csv`` in a run's folder.
+
+    Returns:
+        The table. Columns of names and sentences are text, ``layer`` also where layers
+        are numbered; others are integers, floats (NaN where nothing stands) or
+        booleans.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that is not CSV.
+
+    Example:
+        >>> import ioca_jax as ioca
+        >>> neurons = ioca.load_table("runs/demo/tables/neurons.csv")  # of make demo
+        >>> neurons["layer"].tolist()
+        ['1', '2']
+    """
+    if not pathlib.Path(path).is_file():
+        raise FileNotFoundError(f"expected a table (CSV) at {path}, found none")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except ValueError as error:
+        reason = (str(error).splitlines() or ["?"])[0]
+        raise ValueError(
+            f"{path}: expected a table (CSV), got a file that cannot be read ({reason})"
+        ) from error
+    columns: dict[str, list[str]] = table.to_dict("list")
+    return pd.DataFrame(
+        {n: cells if n in _TEXT else _values(cells) for n, cells in columns.items()}
+    )
+
+
+def _values(cells: list[str]) -> list[Any]:
+    """Cells of one column as integers, booleans or floats; as text if they are not."""
+    if all(map(_INTEGER.fullmatch, cells)):
+        return list(map(int, cells))
+    if all(cell in ("True", "False") for cell in cells):
+        return [cell == "True" for cell in cells]
+    try:
+        return [float(cell or "nan") for cell in cells]
+    except ValueError:
+        return cells
