@@ -1,7 +1,7 @@
-"""Studies the network of Flax's MNIST example, from images to results and figures.
+r"""Studies the network of Flax's MNIST example, from images to results and figures.
 
-    python -m experiments.flax_mnist --dataset=mnist --data_dir=data --num_test=2000 \\
-        --workdir=runs/flax_mnist
+  python -m experiments.flax_mnist --dataset=mnist --data_dir=data --num_test=2000 \
+      --workdir=runs/flax_mnist
 
 The network (``experiments/flax_network.py``) contains nothing of this library. It is
 trained here for each seed with AdamW, then traced and studied like any network of your
@@ -17,6 +17,7 @@ import optax
 from flax import nnx
 
 import ioca_jax as ioca
+from ioca_jax.cli.command import Command
 
 from . import traced_study
 from .flax_network import CNN
@@ -63,5 +64,16 @@ def train_all(config: ioca.StudyConfig, data: ioca.Dataset) -> tuple[Any, Any]:
     return ioca.trace_network(apply, one, data.test.x), variables
 
 
+def main(options: traced_study.Options, config: ioca.StudyConfig) -> None:
+    """Trains the networks of all seeds, and studies them."""
+    traced_study.run(options, config, train_all)
+
+
+COMMAND = Command(
+    main,
+    (traced_study.Options, ioca.StudyConfig),
+    when_interrupted=traced_study.when_interrupted,
+)
+
 if __name__ == "__main__":
-    traced_study.run(train_all)
+    COMMAND.run()

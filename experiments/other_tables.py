@@ -1,4 +1,4 @@
-"""What ``experiments.other_networks`` says of its settings, as tables in Markdown."""
+"""What the jobs say of their settings, as tables in Markdown."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -9,13 +9,30 @@ import xarray as xr
 from ioca_jax.inference import claims, families, interactions
 from ioca_jax.inference.class_damage import predict_class_damage
 from ioca_jax.inference.self_repair import measure_self_repair
+from ioca_jax.report.sections import markdown
 from ioca_jax.results.selection import converged, intact_accuracy
-
-from .markdown import markdown, verdict_counts, verdict_table
 
 Runs = Mapping[str, xr.Dataset]
 _SELECTIONS = ("mrmr", "jmi")
 _PAIRS_BY_CLAMP = ("zero", "mean")
+
+
+def verdict_counts(verdicts: pd.Series) -> str:
+    """Of some comparisons, how many hold / fail / are undecided."""
+    return " / ".join(str((verdicts == v).sum()) for v in claims.VERDICTS)
+
+
+def verdict_table(judged: pd.DataFrame, by: str) -> pd.DataFrame:
+    """A row per claim, a column per value of ``by``: holds / fails / undecided."""
+    cells = judged.pivot_table(
+        index="claim", columns=by, values="verdict", aggfunc=verdict_counts, sort=False
+    )
+    found = claims.claims_of(judged)
+    cells = cells.reindex(index=list(found), columns=judged[by].unique())
+    described = [f"{name}: {claim.text}" for name, claim in found.items()]
+    table = cells.fillna("").reset_index(drop=True)
+    table.insert(0, "claim", described)
+    return table
 
 
 def claims_by_clamp(judged: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,7 @@ r"""Runs the paper's experiments, and holds each of its claims to account.
 
 Networks are trained on MNIST, Fashion-MNIST and CIFAR-10, with ReLU and with sigmoid,
 plain, with an L2 penalty, with dropout and with batch norm: a setting each, a folder
-each, as run_study leaves it. --quick takes 5,000 MNIST digits and smaller networks.
+each, as ioca run leaves it. --quick takes 5,000 MNIST digits and smaller networks.
 What is finished is not run again.
 
 Beside the folders lie, over all settings: claims.csv, each comparison that a claim
@@ -18,6 +18,7 @@ Widths, depths, regularisers and lengths of training are our choice: the paper's
 known to us beyond the network of its first version, 784-100-100-10 with sigmoid.
 """
 
+import dataclasses
 import itertools
 import json
 import pathlib
@@ -29,10 +30,11 @@ from typing import Any
 
 import pandas as pd
 import xarray as xr
-from absl import flags, logging
+from absl import logging
 
 import ioca_jax as ioca
 from ioca_jax import plots
+from ioca_jax.cli.command import Command, option
 from ioca_jax.inference import claims, families, hypotheses
 from ioca_jax.inference.comparisons import independent_test
 from ioca_jax.inference.statistics import false_discovery
@@ -40,28 +42,32 @@ from ioca_jax.plots import save_figure
 from ioca_jax.report.findings import judged_claims
 from ioca_jax.report.page import PAGE_FILE, Chart, Section, embed, overview_page
 from ioca_jax.report.page_tables import Source
+from ioca_jax.report.sections import markdown
 from ioca_jax.results.files import atomic_write
-from ioca_jax.results.selection import converged, intact_accuracy
 from ioca_jax.study import events
 
-from . import config_flags, other_settings
-from .markdown import markdown, verdict_table
+from . import other_networks
+from .other_tables import about_networks, verdict_table
 from .published import published_points
 
-WORKDIR = flags.DEFINE_string("workdir", "runs/paper", "Where everything goes.")
-DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "TensorFlow Datasets' directory; its own default if not given."
-)
-QUICK = flags.DEFINE_boolean(
-    "quick", False, "Small networks on 5,000 MNIST digits: minutes, not hours."
-)
-OTHER_NETWORKS = flags.DEFINE_boolean(
-    "other_networks",
-    False,
-    "Afterwards also the settings of experiments.other_networks, in a folder of that "
-    "name: two hours more.",
-)
-flags.adopt_module_key_flags(config_flags)  # --help lists them
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Flags of the job."""
+
+    workdir: str = option("runs/paper", "Where everything goes.")
+    data_dir: str | None = option(
+        None, "TensorFlow Datasets' directory; its own default if not given."
+    )
+    quick: bool = option(
+        False, "Small networks on 5,000 MNIST digits: minutes, not hours."
+    )
+    other_networks: bool = option(
+        False,
+        "Afterwards also the settings of experiments.other_networks, in a folder of "
+        "that name: two hours more.",
+    )
+
 
 # Ten networks: the least p-value of a sign-flip test is then 2 / 2^10.
 _SEEDS = tuple(range(10))
@@ -149,22 +155,11 @@ def compare_activations(runs: Mapping[str, xr.Dataset]) -> pd.DataFrame:
 
 def _test_errors(runs: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """A row per setting."""
-    return pd.DataFrame(
-        [
-            {
-                "setting": name,
-                "network": results.attrs["network"],
-                "networks": results.sizes["seed"],
-                "test error (%)": f"{error.mean():.2f} ± {error.std(ddof=1):.2f}",
-                "at chance or diverged": results.sizes["seed"]
-                - families.above_chance(results).sizes["seed"],
-                "minutes": f"{seconds['computed'] / 60:.1f}",
-            }
-            for name, results in runs.items()
-            for error in [100 * (1 - intact_accuracy(converged(results)))]
-            for seconds in [json.loads(results.attrs["seconds"])]
-        ]
-    )
+    below = [
+        results.sizes["seed"] - families.above_chance(results).sizes["seed"]
+        for results in runs.values()
+    ]
+    return about_networks(runs).assign(**{"at chance or diverged": below})
 
 
 def _suggested(hypotheses: pd.DataFrame) -> pd.DataFrame:
@@ -300,11 +295,11 @@ def _tables(runs: Mapping[str, xr.Dataset]) -> dict[str, pd.DataFrame]:
     return tables
 
 
-def main() -> None:
+def main(options: Options) -> None:
     """Runs what is not finished, and judges the claims."""
-    folder = pathlib.Path(WORKDIR.value)
-    datasets = _QUICK_DATASETS if QUICK.value else _DATASETS
-    settings = settings_of(datasets, DATA_DIR.value)
+    folder = pathlib.Path(options.workdir)
+    datasets = _QUICK_DATASETS if options.quick else _DATASETS
+    settings = settings_of(datasets, options.data_dir)
     runs = {}
     for number, (name, config) in enumerate(settings.items(), 1):
         logging.info("setting %d of %d: %s", number, len(settings), name)
@@ -326,10 +321,12 @@ def main() -> None:
     text = _report(runs, tables)
     atomic_write(folder / "results.md", lambda part: part.write_text(text, "utf-8"))
     print(text)
-    if OTHER_NETWORKS.value:
-        asked, into = list(other_settings.SETTINGS), folder / "other_networks"
-        print(other_settings.run_settings(asked, DATA_DIR.value, into))
+    if options.other_networks:
+        asked, into = list(other_networks.SETTINGS), folder / "other_networks"
+        print(other_networks.run_settings(asked, options.data_dir, into))
 
+
+COMMAND = Command(main, (Options,))
 
 if __name__ == "__main__":
-    config_flags.run_main(main)
+    COMMAND.run()

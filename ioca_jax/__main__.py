@@ -1,8 +1,7 @@
-"""The command ``ioca``: each subcommand is a job of ``experiments``, with its flags."""
+"""The command ``ioca``: each subcommand is a module of ``ioca_jax.cli``."""
 
-import importlib.util
+import importlib
 import os
-import runpy
 import sys
 
 JOBS = {
@@ -12,12 +11,11 @@ JOBS = {
     "merge": "join the runs of shards (run --shard) into one",
     "prune": "prune a run's networks by each of its measures, and train again",
     "report": "write the page, tables, figures and summary of finished runs again",
-    "benchmark": "time the library on this machine",
 }
 
 
 def main() -> None:
-    """Runs the job that the first argument names, as ``python -m`` would."""
+    """Runs the command that the first argument names."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("--help", "-h", "help"):
         print("usage: ioca COMMAND [--flag=value ...]\n")
@@ -33,13 +31,9 @@ def main() -> None:
         known = ", ".join(JOBS)
         sys.exit(f"error: expected {known}, got {name!r}{nearest([name], JOBS)}")
     else:
-        # Inside the package in a wheel, beside it in a checkout.
-        inside = importlib.util.find_spec("ioca_jax.experiments")
-        package = "ioca_jax.experiments" if inside else "experiments"
-        module = "run_study" if name == "run" else name
         sys.path.insert(0, os.getcwd())  # as for python -m: --network may be there
         sys.argv = [f"ioca {name}", *arguments]
-        runpy.run_module(f"{package}.{module}", run_name="__main__", alter_sys=True)
+        importlib.import_module(f"ioca_jax.cli.{name}").COMMAND.run()
 
 
 if __name__ == "__main__":

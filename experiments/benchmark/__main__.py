@@ -27,13 +27,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-from absl import flags
 from tqdm import tqdm
 
+from ioca_jax.cli.command import Command, option
 from ioca_jax.results.files import atomic_write
 from ioca_jax.study.metadata import source_revision, versions
 
-from .. import config_flags
 from . import timing
 from .cases import CASES
 from .inputs import DEFAULT, PRESETS, Case, Settings
@@ -50,33 +49,29 @@ _HEADER = (
 )
 
 
-def _field(default: Any, help_text: str) -> Any:
-    return dataclasses.field(default=default, metadata={"help": help_text})
-
-
 @dataclasses.dataclass(frozen=True)
 class BenchmarkConfig:
     """What to measure; the flags are its fields."""
 
-    cases: tuple[str, ...] = _field(tuple(CASES), f"Out of {', '.join(CASES)}.")
-    preset: str = _field("standard", f"Sizes: {', '.join(PRESETS)}.")
-    repeats: int | None = _field(
+    cases: tuple[str, ...] = option(tuple(CASES), f"Out of {', '.join(CASES)}.")
+    preset: str = option("standard", f"Sizes: {', '.join(PRESETS)}.")
+    repeats: int | None = option(
         None, "Timed rounds of each; the preset's if not given."
     )
-    dataset: str = _field(
+    dataset: str = option(
         "synthetic", "synthetic, or as in run_study; test examples repeat as needed."
     )
-    data_dir: str | None = _field(None, "As in run_study.")
-    activation: str = _field("relu", "relu, sigmoid or tanh.")
-    memory_gb: float = _field(1.0, "Memory budget of this library's engines, in GB.")
-    peers: bool = _field(True, "Run the peers too.")
-    measure_memory: str = _field(
+    data_dir: str | None = option(None, "As in run_study.")
+    activation: str = option("relu", "relu, sigmoid or tanh.")
+    memory_gb: float = option(1.0, "Memory budget of this library's engines, in GB.")
+    peers: bool = option(True, "Run the peers too.")
+    measure_memory: str = option(
         "none",
         "none, or ours: the peak memory of this library, of each contender in a "
         "process of its own.",
     )
-    output: str = _field("runs/benchmark.json", "The JSON file to write.")
-    memory_of: str | None = _field(
+    output: str = option("runs/benchmark.json", "The JSON file to write.")
+    memory_of: str | None = option(
         None, "case:who. Only prints the peak memory of that one (--measure_memory)."
     )
 
@@ -224,13 +219,8 @@ def _print_peak(config: BenchmarkConfig) -> None:
     print(timing.peak_bytes(ours[who]))
 
 
-config_flags.define(BenchmarkConfig)
-flags.adopt_module_key_flags(config_flags)  # --help lists them
-
-
-def main() -> None:
+def main(config: BenchmarkConfig) -> None:
     """Measures what the flags ask for."""
-    config = config_flags.parse(BenchmarkConfig)
     # PyTorch needs memory on the same GPU, and so do the processes for memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if config.memory_of is not None:
@@ -252,5 +242,7 @@ def main() -> None:
     print(f"\nWritten to {path}")
 
 
+COMMAND = Command(main, (BenchmarkConfig,))
+
 if __name__ == "__main__":
-    config_flags.run_main(main)
+    COMMAND.run()

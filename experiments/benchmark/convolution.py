@@ -12,8 +12,8 @@ import numpy as np
 from flax import nnx, traverse_util
 
 import ioca_jax as ioca
+from experiments.flax_network import CNN
 
-from ..flax_network import CNN
 from . import in_torch
 from .curves import Points, Prepared
 from .inputs import DEFAULT, Case, Settings, examples

@@ -62,7 +62,7 @@ def _name_rows(axes: Axes, names: Sequence[str]) -> None:
 def pruning_curves(results: xr.Dataset) -> Figure:
     """Accuracy of pruned networks against their remaining parameters.
 
-    ``results`` are those of ``experiments.prune``. A row of panels per clamp, a column
+    ``results`` are those of ``ioca prune``. A row of panels per clamp, a column
     per stage; a line per measure with a band of ± one standard deviation, random
     pruning, and the mean of the intact networks.
     """

@@ -169,3 +169,10 @@ def section(title: str, table: pd.DataFrame, note: str = "") -> list[str]:
         for row in zip(*columns, strict=True)
     ]
     return list(filter(None, [title, *(f"  {line}" for line in lines), note]))
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table with its columns' names, in Markdown's syntax."""
+    lines = [table.columns.tolist(), ["---"] * len(table.columns)]
+    lines += table.astype(str).values.tolist()
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -24,12 +24,10 @@ from experiments.benchmark import (
 # Runs the benchmark in this process, then tells which of the barred modules came in.
 SCRIPT = """
 import sys
-from absl import app
 sys.argv = ["benchmark", *sys.argv[1:]]
 from experiments.benchmark import __main__ as benchmark_ablation
-from experiments import config_flags
 try:
-    config_flags.run_main(benchmark_ablation.main)
+    benchmark_ablation.COMMAND.run()
 finally:
     barred = ("tensorflow_datasets", "tensorflow", "mlxtend", "orbax", "array_record")
     print("imported:", [name for name in barred if name in sys.modules])

@@ -8,7 +8,7 @@ import pytest
 from synthetic import THREE, planted_joint_results, synthetic_results
 
 import ioca_jax as ioca
-from experiments import other_settings, other_tables
+from experiments import other_networks, other_tables
 from ioca_jax.inference import claims
 from ioca_jax.inference.interactions import CO_INFORMATION
 
@@ -35,12 +35,12 @@ def runs():
 
 
 def test_settings_are_ones_that_a_study_takes():
-    assert other_settings._COMMON["clamps"] == CLAMPS
-    for name, fields in other_settings.SETTINGS.items():
-        config = ioca.StudyConfig(**other_settings._COMMON | fields)
+    assert other_networks._COMMON["clamps"] == CLAMPS
+    for name, fields in other_networks.SETTINGS.items():
+        config = ioca.StudyConfig(**other_networks._COMMON | fields)
         assert name.startswith(config.dataset)
         assert len(config.seeds) >= 8
-        of_library = other_settings.kind_of(name) != "transformer"
+        of_library = other_networks.kind_of(name) != "transformer"
         assert not of_library or (config.architecture == "cnn") == ("cnn" in name)
         assert config.batch_norm == name.endswith("batch_norm")
 
@@ -54,7 +54,7 @@ def test_the_job_writes_what_it_says(runs, tmp_path, monkeypatch):
         return runs[workdir.name]
 
     monkeypatch.setattr(ioca, "run_study", run_study)
-    text = other_settings.run_settings(ASKED, "data", tmp_path)
+    text = other_networks.run_settings(ASKED, "data", tmp_path)
     assert asked == ASKED
     written = {path.name for path in tmp_path.iterdir()}
     assert written == {"claims.csv", "orders.csv", "results.md"}
@@ -119,20 +119,20 @@ def test_direct_effects_are_told_by_layer_and_clamp():
 
 def test_an_unknown_setting_is_refused(tmp_path):
     with pytest.raises(ValueError, match="expected some of mnist_dense.*mnist_dance"):
-        other_settings.run_settings(["mnist_dance"], None, tmp_path)
+        other_networks.run_settings(["mnist_dance"], None, tmp_path)
 
 
 def test_results_of_another_training_are_refused(tmp_path, monkeypatch):
     name = "mnist_transformer"
     config = ioca.StudyConfig(
-        data_dir="data", **other_settings._COMMON | other_settings.SETTINGS[name]
+        data_dir="data", **other_networks._COMMON | other_networks.SETTINGS[name]
     )
     stored = dataclasses.asdict(config)
     results = results_of(name)
     monkeypatch.setattr(ioca, "load_results", lambda folder: results)
     (tmp_path / "study.nc").write_text("")
     results.attrs["configuration"] = json.dumps(stored)
-    assert other_settings.run_setting(name, "data", tmp_path) is results
+    assert other_networks.run_setting(name, "data", tmp_path) is results
     results.attrs["configuration"] = json.dumps(stored | {"epochs": 7})
     with pytest.raises(ValueError, match="with epochs=7, not 3; choose another"):
-        other_settings.run_setting(name, "data", tmp_path)
+        other_networks.run_setting(name, "data", tmp_path)

@@ -7,14 +7,14 @@ import pytest
 from absl import flags
 
 import ioca_jax as ioca
-from experiments import config_flags
+from ioca_jax.cli import command
 
 
 def parsed(*arguments: str) -> ioca.StudyConfig:
     values = flags.FlagValues()
-    config_flags.define(ioca.StudyConfig, values)
+    command.define(ioca.StudyConfig, values)
     values(["job", *arguments])
-    return config_flags.parse(ioca.StudyConfig, values)
+    return command.parse(ioca.StudyConfig, values)
 
 
 @pytest.mark.parametrize(
@@ -85,18 +85,18 @@ def test_a_configurations_flags_give_the_configuration(seeds):
 )
 def test_a_list_is_given_once(arguments, lists, advice):
     values = flags.FlagValues()
-    config_flags.define(ioca.StudyConfig, values)
+    command.define(ioca.StudyConfig, values)
     with pytest.raises(flags.IllegalFlagValueError) as error:
-        config_flags.check_lists_given_once(["job", *arguments], values)
+        command.check_lists_given_once(["job", *arguments], values)
     assert str(error.value) == f"{lists}; give {advice}"
 
 
 def test_other_flags_and_lists_of_a_file_are_replaced():
     values = flags.FlagValues()
-    config_flags.define(ioca.StudyConfig, values)
+    command.define(ioca.StudyConfig, values)
     flags.DEFINE_multi_string("grid", [], "", flag_values=values)
     arguments = ("--epochs=1", "--epochs=2", "--grid=a", "--grid=b", "--flagfile=f")
-    config_flags.check_lists_given_once(
+    command.check_lists_given_once(
         ["job", *arguments, "--hidden=4", "other", "--", "--hidden=5"], values
     )
 

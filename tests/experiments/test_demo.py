@@ -1,16 +1,9 @@
 """The demonstration: its phases."""
 
-import command_line
-import pytest
+from ioca_jax.cli import demo
 
 
-@pytest.fixture
-def demo():
-    with command_line.loaded("experiments.demo") as module:
-        yield module
-
-
-def test_phases_are_told_once(demo, capsys):
+def test_phases_are_told_once(capsys):
     chunk = {"seeds": 8, "chunk": 1, "epochs": 20}
     demo.explain({"event": "start", "finished": 0, **chunk})
     for number in (1, 2):
@@ -23,5 +16,5 @@ def test_phases_are_told_once(demo, capsys):
     assert "   4 of 8 networks done." in lines
 
 
-def test_eight_networks_can_decide(demo):
+def test_eight_networks_can_decide():
     assert demo.CONFIG.seeds == tuple(range(8))

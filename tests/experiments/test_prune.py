@@ -14,7 +14,9 @@ from reference import forward
 
 import ioca_jax as ioca
 from ioca_jax.ablation.pruning import num_parameters, prune
+from ioca_jax.cli import prune as prune_job
 from ioca_jax.results.files import write_results
+from ioca_jax.study import pruned as pruned_study
 
 CONFIG = ioca.StudyConfig(
     seeds=(3, 0),
@@ -49,18 +51,19 @@ def stopped(study):
     """A folder with the results of five combinations, and what they compiled."""
     folder, written = study.parent / "stopped", []
     where = (f"--study={study}", f"--workdir={folder}")
-    with command_line.loaded("experiments.prune", *FLAGS, *where) as prune_job:
-        write = prune_job._write
+    write = prune_job._write
 
-        def write_and_stop(results, path):
-            write(results, path)
-            written.append(path)
-            if len(written) == 5:
-                raise Killed
+    def write_and_stop(results, path):
+        write(results, path)
+        written.append(path)
+        if len(written) == 5:
+            raise Killed
 
-        prune_job._write = write_and_stop
+    options = command_line.parsed("experiments.prune", *FLAGS, *where)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prune_job, "_write", write_and_stop)
         with compilations() as compiled, pytest.raises(Killed):
-            prune_job.main()
+            prune_job.main(*options)
     assert not (folder / "pruning.nc").exists()
     return folder, compiled
 
@@ -224,9 +227,13 @@ def test_a_finished_folder_is_reported_and_wrong_input_gets_one_line(
         (f"--study={failed}", new): (
             "study: expected a study with a network that converged, got 2 that diverged"
         ),
-        (of, "--keep=0.5,0", new): f"{shares} as 0.5,0.25, got '0.5,0'",
-        (of, "--keep=half", new): f"{shares} as 0.5,0.25, got 'half'",
-        (of, "--keep=0.5,.5", new): f"{shares} as 0.5,0.25, got '0.5,.5'",
+        (of, "--keep=0.5,0", new): f"{shares} as 0.5,0.25, got '0.5,0.0'",
+        (
+            of,
+            "--keep=half",
+            new,
+        ): "keep: expected shares of a layer such as 0.5,0.25, got 'half'",
+        (of, "--keep=0.5,.5", new): f"{shares} as 0.5,0.25, got '0.5,0.5'",
         (of, "--measures=entropy,depth", new): (
             "measures: expected one or more of entropy, mutual_information, each once, "
             "got 'entropy,depth'"
@@ -249,7 +256,7 @@ def test_a_finished_folder_is_reported_and_wrong_input_gets_one_line(
         assert done.stderr.count("\n") == 1
     done = processes.run("-m", "experiments.prune", of, "--keep=2", new)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"error: {shares} as 0.5,0.25, got '2'\n"
+    assert done.stderr == f"error: {shares} as 0.5,0.25, got '2.0'\n"
     assert not (tmp_path / "new").exists()
 
 
@@ -259,12 +266,10 @@ def test_shares_are_rounded_up_and_diverged_networks_left_out(study, tmp_path):
     shutil.copytree(study, folder)
     results = ioca.load_results(study)
     write_results(results.assign(diverged=("seed", [True, False])), folder / "study.nc")
-    with command_line.loaded(
-        "experiments.prune", f"--study={folder}", *FLAGS
-    ) as prune_job:
-        study_left = prune_job.read_study(folder)
-        pruning = prune_job.read_flags(study_left)
-        empty = prune_job.empty_results(study_left, pruning)
+    study_left = pruned_study.read_study(folder)
+    (options,) = command_line.parsed("experiments.prune", *FLAGS)
+    pruning = options.pruning(study_left)
+    empty = pruned_study.empty_results(study_left, pruning)
     wide = ioca.MLP(hidden=(30, 100, 7), num_classes=2)
     sizes = [list(pruning.sizes(s, wide)) for s in (0.1, 0.29, 0.501, 1e-3, 1.0)]
     assert empty["seed"].values.tolist() == [0]

@@ -1,7 +1,6 @@
 """The paper's settings, and what is said over all of them, from planted results."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -99,13 +98,11 @@ def test_the_job_writes_what_it_says(runs, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         reproduce_paper, "_DATASETS", {"mnist": {}, "cifar10": {"epochs": 3}}
     )
-    others = reproduce_paper.other_settings
+    others = reproduce_paper.other_networks
     monkeypatch.setattr(others, "run_settings", lambda *told: f"others: {told}")
-    told = {"WORKDIR": str(tmp_path), "DATA_DIR": "data", "QUICK": False}
-    told["OTHER_NETWORKS"] = True
-    for name, value in told.items():
-        monkeypatch.setattr(reproduce_paper, name, SimpleNamespace(value=value))
-    reproduce_paper.main()
+    reproduce_paper.main(
+        reproduce_paper.Options(str(tmp_path), "data", other_networks=True)
+    )
     assert list(asked) == SETTINGS
     assert asked["cifar10_relu_plain"].epochs == 3
     names = {path.name for path in tmp_path.iterdir()}

@@ -9,8 +9,8 @@ import processes
 import pytest
 
 import ioca_jax as ioca
-from experiments import config_flags
 from ioca_jax import plots
+from ioca_jax.cli import command
 
 SMALL = ["--seeds=0:2", "--hidden=6,5", "--epochs=1", "--random_orders=1"]
 
@@ -52,10 +52,10 @@ def test_help_names_every_field():
     assert "uniform:B or quantile:B" in text
     assert "--epochs: Passes over the training split. (default: 10)" in text
     groups = re.findall(r"^(\w.*):$", done.stdout, re.MULTILINE)
-    assert groups[groups.index("This job") :] == ["This job", *config_flags.GROUPS]
-    assert {*map(str.lower, config_flags.GROUPS)} >= {"data", "network", "inference"}
+    assert groups[groups.index("This job") :] == ["This job", *command.GROUPS]
+    assert {*map(str.lower, command.GROUPS)} >= {"data", "network", "inference"}
     fields = {field.name for field in dataclasses.fields(ioca.StudyConfig)}
-    assert fields <= set(" ".join(config_flags.GROUPS.values()).split())
+    assert fields <= set(" ".join(command.GROUPS.values()).split())
 
 
 def test_a_dry_run_says_what_would_run_and_leaves_nothing(folder, tmp_path):

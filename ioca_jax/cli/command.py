@@ -1,7 +1,7 @@
-"""absl flags out of a configuration's fields, and answers to wrong input in one line.
+"""A command: absl flags out of dataclasses, and answers to wrong input in one line.
 
-A field's name, default and help text stand once, in the dataclass; ``define`` makes a
-flag of each, ``parse`` makes the dataclass of the flags. ``run_main`` is the entry
+A field's name, default and help text stand once, in a dataclass; ``define`` makes a
+flag of each, ``parse`` makes the dataclass of the flags. ``Command.run`` is the entry
 point of every job: what the user got wrong comes back as one line on stderr and exit
 code 2, with the traceback at ``--verbosity=1``.
 """
@@ -19,34 +19,48 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import jax
-from absl import app, flags, logging
+from absl import flags, logging
 
-import ioca_jax as ioca
-from ioca_jax import devices as parallel
+from ioca_jax import devices
 
 Config = TypeVar("Config")
 
-CACHE = flags.DEFINE_string(
-    "compilation_cache",
-    "~/.cache/ioca_jax",
-    "Where programs that took long to compile are kept for later runs; empty keeps "
-    "none. JAX_COMPILATION_CACHE_DIR goes before it.",
-)
 
-NUM_DEVICES = flags.DEFINE_integer(
-    "num_devices",
-    None,
-    "Devices to work on: all if not given; on a CPU, where devices are "
-    "virtual, one for each core.",
-)
-DETERMINISTIC = flags.DEFINE_boolean(
-    "deterministic",
-    False,
-    "Have XLA use only operations on GPUs that give the same bits every time; slower. "
-    "On a CPU they do so anyway.",
-)
+def option(default: Any, help_text: str) -> Any:
+    """A field of a dataclass that becomes a flag.
 
-# What --help puts together; every other flag is the job's own.
+    Args:
+        default: the field's value where the flag is not given.
+        help_text: what ``--help`` shows.
+
+    Returns:
+        The field.
+    """
+    return dataclasses.field(default=default, metadata={"help": help_text})
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What every command takes: devices, and where programs are kept."""
+
+    num_devices: int | None = option(
+        None,
+        "Devices to work on: all if not given; on a CPU, where devices are virtual, "
+        "one for each core.",
+    )
+    compilation_cache: str = option(
+        "~/.cache/ioca_jax",
+        "Where programs that took long to compile are kept for later runs; empty keeps "
+        "none. JAX_COMPILATION_CACHE_DIR goes before it.",
+    )
+    deterministic: bool = option(
+        False,
+        "Have XLA use only operations on GPUs that give the same bits every time; "
+        "slower. On a CPU they do so anyway.",
+    )
+
+
+# What --help puts together; every other flag is the command's own.
 GROUPS = {
     "Data": "dataset data_dir num_validation num_test split_seed label_noise",
     "Network": "network architecture channels hidden activation dropout_rate "
@@ -66,13 +80,11 @@ _GONE: dict[str, str] = dict.fromkeys(
 )
 
 USER_ERRORS = (ValueError, OSError, ImportError)
+_LONGEST_RANGE = 10**6
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM came."""
-
-
-_LONGEST_RANGE = 10**6
 
 
 class IntegersParser(flags.ArgumentParser):
@@ -162,10 +174,14 @@ _DEFINE: dict[str, Callable[..., Any]] = {
     "tuple[str, ...]": _define_list(NamesParser()),
 }
 # Fields whose type alone does not say how they are read.
-_DEFINE_BY_NAME = {"seeds": _define_list(SeedsParser())}
+_DEFINE_BY_NAME = {
+    "seeds": _define_list(SeedsParser()),
+    "grid": flags.DEFINE_multi_string,
+    "settings": flags.DEFINE_multi_string,
+}
 
 
-def define(config_class: type, flag_values: flags.FlagValues = flags.FLAGS) -> None:
+def define(config_class: type, flag_values: flags.FlagValues) -> None:
     """Defines a flag for every field of a configuration."""
     for field in dataclasses.fields(config_class):
         kind = getattr(field.type, "__name__", "")  # of a plain type such as int
@@ -180,16 +196,14 @@ def define(config_class: type, flag_values: flags.FlagValues = flags.FLAGS) -> N
         )
 
 
-def parse(
-    config_class: type[Config], flag_values: flags.FlagValues = flags.FLAGS
-) -> Config:
+def parse(config_class: type[Config], flag_values: flags.FlagValues) -> Config:
     """Makes a configuration from the flags' values."""
     names = [field.name for field in dataclasses.fields(config_class)]  # pyright: ignore[reportArgumentType]
     return config_class(**{name: flag_values[name].value for name in names})
 
 
 def check_lists_given_once(
-    arguments: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS
+    arguments: Sequence[str], flag_values: flags.FlagValues
 ) -> None:
     """Refuses a list that a command line gives twice: the first would be forgotten.
 
@@ -215,61 +229,62 @@ def check_lists_given_once(
             )
 
 
-def describe_flags() -> str:
-    """The job's flags in groups, with help texts and defaults."""
-    left = {
-        flag.name: flag for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])
-    }
-    grouped = {name: names.split() for name, names in GROUPS.items()}
-    known = {name for names in grouped.values() for name in names}
-    own = [name for name in left if name not in known]
-    lines = []
-    for group, names in {"This job": own, **grouped}.items():
-        found = [left[name] for name in names if name in left]
-        lines += [f"\n{group}:"] if found else []
-        for flag in found:
-            default = str(flag.default_as_str or "").strip("'")
-            shown = f"--{'[no]' * flag.boolean}{flag.name}: {flag.help}"
-            shown += f" (default: {default})" if default else ""
-            lines += textwrap.wrap(
-                shown,
-                88,
-                initial_indent="  ",
-                subsequent_indent="      ",
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-    return "\n".join(lines)
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A job with flags.
 
-
-def _print_help() -> None:
-    print((sys.modules["__main__"].__doc__ or "").strip())
-    print(describe_flags())
-    print(
-        "\n--flagfile=FILE reads flags from a file; --verbosity=1 shows tracebacks; "
-        "JAX_LOG_COMPILES=1\nin the environment logs what is compiled and for how long."
-    )
-
-
-def run_main(
-    main: Callable[..., None],
-    *,
-    takes_paths: bool = False,
-    when_interrupted: Callable[[], str] = lambda: "interrupted",
-) -> None:
-    """Parses the flags and runs a job, which reads them; wrong input gets one line.
-
-    With ``takes_paths`` the job is called with the arguments that are not flags.
-    ``when_interrupted`` gives the line to end with after Ctrl-C or SIGTERM.
+    Attributes:
+        main: does the job; it takes a configuration of each class, and behind them the
+            arguments that are not flags if ``takes_paths``. Its module's docstring is
+            the help text.
+        configs: dataclasses whose fields are the flags.
+        takes_paths: whether there are arguments that are not flags.
+        when_interrupted: takes what ``main`` does, and returns the line to end with
+            after Ctrl-C or SIGTERM.
     """
 
-    def parse_flags(arguments: Sequence[str]) -> list[str]:
+    main: Callable[..., None]
+    configs: tuple[type, ...]
+    takes_paths: bool = False
+    when_interrupted: Callable[..., str] = lambda *_: "interrupted"
+
+    def flag_values(self) -> flags.FlagValues:
+        """The command's flags, not parsed yet."""
+        values = flags.FlagValues()
+        values["verbosity"] = flags.FLAGS["verbosity"]
+        for config_class in (*self.configs, Machine):
+            define(config_class, values)
+        return values
+
+    def run(self) -> None:
+        """Does the job that the process's arguments describe."""
+        values = self.flag_values()
+        left = self._parse_flags(values, sys.argv)
+        logging.use_absl_handler()
+        signal.signal(signal.SIGTERM, _terminate)
+        arguments: list[Any] = []
+        try:
+            arguments += [parse(config_class, values) for config_class in self.configs]
+            arguments += [left] if self.takes_paths else []
+            with _prepared_jax(parse(Machine, values)):
+                self.main(*arguments)
+        except USER_ERRORS as error:
+            logging.debug("traceback of the error below", exc_info=True)
+            _stop(" ".join(str(error).split()))
+        except KeyboardInterrupt as interrupt:
+            code = 143 if isinstance(interrupt, Terminated) else 130
+            _stop(self.when_interrupted(*arguments), code)
+
+    def _parse_flags(
+        self, values: flags.FlagValues, arguments: Sequence[str]
+    ) -> list[str]:
+        """Reads the flags; returns the arguments that are none."""
         if {"--help", "-h", "-help"} & set(arguments[1:]):
-            _print_help()
+            print(self.describe())
             sys.exit(0)
         try:
-            left = flags.FLAGS(arguments)
-            check_lists_given_once(arguments)
+            left = values(arguments)[1:]
+            check_lists_given_once(arguments, values)
         except flags.UnrecognizedFlagError as error:
             gone = _GONE.get(error.flagname)
             _stop(f"{error.flagname}: {gone}" if gone else _readable(str(error)))
@@ -277,26 +292,46 @@ def run_main(
             _stop(_readable(str(error)))
         except (OSError, UnicodeDecodeError) as error:
             _stop(f"flagfile: expected a text file with a flag a line, got {error}")
-        if len(left) > 1 and not takes_paths:
-            _stop(f"expected flags only (--name=value), got {left[1]!r}")
-        if flags.FLAGS["verbosity"].using_default_value:
-            flags.FLAGS.verbosity = logging.WARNING  # absl would make it INFO
+        if left and not self.takes_paths:
+            _stop(f"expected flags only (--name=value), got {left[0]!r}")
+        flags.FLAGS.mark_as_parsed()  # absl's logging asks it
+        if values["verbosity"].using_default_value:
+            logging.set_verbosity(logging.WARNING)  # absl's own is INFO
         return left
 
-    def guarded(arguments: Sequence[str]) -> None:
-        logging.use_absl_handler()
-        signal.signal(signal.SIGTERM, _terminate)
-        try:
-            with _prepared_jax():
-                main(*([arguments[1:]] if takes_paths else []))
-        except USER_ERRORS as error:
-            logging.debug("traceback of the error below", exc_info=True)
-            _stop(" ".join(str(error).split()))
-        except KeyboardInterrupt as interrupt:
-            code = 143 if isinstance(interrupt, Terminated) else 130
-            _stop(when_interrupted(), code)
-
-    app.run(guarded, flags_parser=parse_flags)
+    def describe(self) -> str:
+        """The help text: what the job does, and its flags in groups."""
+        values = self.flag_values()
+        names = [
+            field.name
+            for config_class in (*self.configs, Machine)
+            for field in dataclasses.fields(config_class)
+        ]
+        grouped = {group: wanted.split() for group, wanted in GROUPS.items()}
+        known = {name for wanted in grouped.values() for name in wanted}
+        own = [name for name in names if name not in known]
+        lines = [(sys.modules[self.main.__module__].__doc__ or "").strip()]
+        for group, wanted in {"This job": own, **grouped}.items():
+            found = [values[name] for name in wanted if name in names]
+            lines += [f"\n{group}:"] if found else []
+            for flag in found:
+                default = str(flag.default_as_str or "").strip("'")
+                shown = f"--{'[no]' * flag.boolean}{flag.name}: {flag.help}"
+                shown += f" (default: {default})" if default else ""
+                lines += textwrap.wrap(
+                    shown,
+                    88,
+                    initial_indent="  ",
+                    subsequent_indent="      ",
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+        lines.append(
+            "\n--flagfile=FILE reads flags from a file; --verbosity=1 shows "
+            "tracebacks; JAX_LOG_COMPILES=1\nin the environment logs what is compiled "
+            "and for how long."
+        )
+        return "\n".join(lines)
 
 
 def _readable(message: str) -> str:
@@ -319,22 +354,22 @@ def _terminate(number: int, frame: types.FrameType | None) -> None:
 
 
 @contextlib.contextmanager
-def _prepared_jax() -> Iterator[None]:
+def _prepared_jax(machine: Machine) -> Iterator[None]:
     """Applies the flags that must take effect before JAX runs anything."""
-    if DETERMINISTIC.value:
+    if machine.deterministic:
         given = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{given} --xla_gpu_deterministic_ops=true".strip()
-    if CACHE.value and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        directory = os.path.expanduser(CACHE.value)
+    if machine.compilation_cache and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        directory = os.path.expanduser(machine.compilation_cache)
         jax.config.update("jax_compilation_cache_dir", directory)
-    if NUM_DEVICES.value is None:
-        ioca.use_all_cores()
-    elif NUM_DEVICES.value > 0:
-        jax.config.update("jax_num_cpu_devices", NUM_DEVICES.value)
-    chosen = NUM_DEVICES.value
-    with (
-        contextlib.nullcontext() if chosen is None else parallel.limited_devices(chosen)
-    ):
+    chosen = machine.num_devices
+    if chosen is None:
+        devices.use_all_cores()
+        yield
+        return
+    if chosen > 0:
+        jax.config.update("jax_num_cpu_devices", chosen)
+    with devices.limited_devices(chosen):
         yield
 
 

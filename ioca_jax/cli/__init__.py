@@ -1,0 +1,1 @@
+"""The command line: flags of configurations, and a module for each command."""

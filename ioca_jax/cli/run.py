@@ -1,0 +1,166 @@
+r"""Trains networks, measures their neurons, ablates them in every order, and reports.
+
+The main job. For example, the paper's experiment on 5,000 real MNIST digits:
+
+  ioca run --dataset=mnist5k --seeds=0:8 --hidden=100,100 \
+      --activation=relu --epochs=20 --workdir=runs/demo
+
+The run's folder then holds study.nc (everything, labelled; ioca_jax.load_results reads
+it), report.html (everything on one page), networks/, figures/, tables/, summary.txt
+(what is printed), events.jsonl, and flags.txt, which replays the run:
+--flagfile=runs/demo/flags.txt --workdir=runs/again. A folder that holds this run's
+results is reported, not computed again; where it holds a part of them, the run goes on.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import ioca_jax as ioca
+from ioca_jax.cli.command import Command, option
+from ioca_jax.study import events, folder, given, resources, runner, trackers
+
+_TRACKERS = ("wandb", "mlflow", "tensorboard")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """Flags of a run beside its configuration's."""
+
+    workdir: str = option("runs/study", "The run's folder.")
+    shard: str = option(
+        "0/1",
+        "i/n: run every n-th seed from the i-th on (from 0), in a workdir of its own; "
+        "ioca merge joins the n.",
+    )
+    seeds_at_once: int | None = option(
+        None,
+        "Seeds in a chunk, the most that an interruption costs; some for each device "
+        "if not given.",
+    )
+    tensorboard: bool = option(False, "Short for --tracker=tensorboard.")
+    tracker: str | None = option(
+        None,
+        f"Log losses and errors there too: {', '.join(_TRACKERS)}. It logs in the "
+        "run's folder, unless WANDB_MODE or MLFLOW_TRACKING_URI in the environment "
+        "names a server.",
+    )
+    figures: bool = option(
+        True,
+        "Draw figures, seconds a run; the same command draws them later where the run "
+        "is finished.",
+    )
+    dry_run: bool = option(
+        False,
+        "Say what would run, how large it is and, by order of magnitude, how long it "
+        "takes; leave nothing behind.",
+    )
+    variables_digest: str | None = option(
+        None,
+        "Digest of the networks that --network must give; a run's flags.txt has it.",
+    )
+
+    def __post_init__(self):
+        """Checks the tracker."""
+        if self.tracker not in (None, *_TRACKERS):
+            raise ValueError(
+                f"tracker: expected one of {', '.join(_TRACKERS)}, got {self.tracker!r}"
+            )
+
+    def listeners(self, config: ioca.StudyConfig) -> list[events.Listener]:
+        """Whom the run tells of its progress."""
+        chosen = "tensorboard" if self.tensorboard else None
+        names = filter(None, dict.fromkeys((chosen, self.tracker)))
+        settings = dataclasses.asdict(config)
+        made = (trackers.make_tracker(name, self.workdir, settings) for name in names)
+        return [events.progress_bar(), events.log_lines(), *made]
+
+
+def load_inputs(config: ioca.StudyConfig) -> tuple[ioca.StudyConfig, Any, ioca.Dataset]:
+    """A configuration's dataset, and its networks where they are not trained.
+
+    Args:
+        config: what to run.
+
+    Returns:
+        The configuration as its networks have it, these networks or None, and the
+        dataset.
+    """
+    network, variables, data = None, None, None
+    if config.network:
+        network, variables, data = given.import_networks(config.network)
+    config, theirs = given.accept_networks(config, network, variables)
+    return config, theirs, data or ioca.load_dataset(**config.data_arguments())
+
+
+def describe(config: ioca.StudyConfig, options: RunOptions) -> str:
+    """What a run would do and take; refuses one that cannot run.
+
+    Args:
+        config: what to run.
+        options: where, which shard, and how many seeds at once.
+
+    Returns:
+        Lines of text.
+    """
+    path, shard = pathlib.Path(options.workdir), ioca.Shard.parse(options.shard)
+    config, theirs, data = load_inputs(config)
+    if folder.RunFolder(path, config, shard, theirs and theirs.digest).is_finished():
+        return f"{path} is finished; the same command reports it"
+    seeds = len(shard.seeds(config))
+    model, needs, finished, memory, disk = runner.plan_run(
+        config, data, theirs, seeds, path, seeds_at_once=options.seeds_at_once
+    )
+    sizes = ", ".join(
+        f"{len(getattr(data, name).y):,} {name}"
+        for name in ("train", "validation", "test")
+    )
+    done = "trained already" if theirs else f"{config.epochs} epochs each"
+    seconds = needs.seconds(seeds - finished)
+    return (
+        f"Data: {data.name}, {sizes} examples of shape {list(data.train.x.shape[1:])}, "
+        f"{data.num_classes} classes\n"
+        f"Networks: {seeds}, {finished} of them finished, {done}, {model.num_neurons} "
+        f"neurons in {len(model.layers)} layers\n"
+        f"Orders: of {', '.join(config.measures)}, both ways, and "
+        f"{config.random_orders} at random, in {len(model.layers) + 1} scopes, "
+        f"clamped to {', '.join(config.clamps)}\n"
+        f"Takes at least {resources.size(memory)} of memory and {resources.size(disk)} "
+        f"of disk, and about {events.duration(seconds)} without compiling, by order of "
+        "magnitude"
+    )
+
+
+def main(options: RunOptions, config: ioca.StudyConfig) -> None:
+    """Runs the study that the flags describe, and prints its summary."""
+    if options.variables_digest is not None:
+        given.check_digest(config, options.variables_digest)
+    if options.dry_run:
+        print(describe(config, options))
+        return
+    path = pathlib.Path(options.workdir)
+    ioca.run_study(
+        config,
+        path,
+        shard=ioca.Shard.parse(options.shard),
+        seeds_at_once=options.seeds_at_once,
+        draw=options.figures,
+        listeners=options.listeners(config),
+    )
+    summary = path / "summary.txt"
+    print(summary.read_text("utf-8") if summary.is_file() else "", end="")
+    if not folder.can_write(path):
+        print(f"\n{path} is finished and cannot be written: nothing is changed")
+    else:
+        drawn = " figures," if options.figures else ""
+        print(
+            f"\nWritten to {options.workdir}: report.html, study.nc, networks,{drawn} "
+            "tables, summary.txt, events.jsonl, flags.txt"
+        )
+
+
+COMMAND = Command(
+    main,
+    (RunOptions, ioca.StudyConfig),
+    when_interrupted=lambda options, _: runner.how_to_go_on(options.workdir),
+)

@@ -1,0 +1,397 @@
+r"""Runs a study for every combination of settings, and compares the runs.
+
+For example, four runs on 5,000 real MNIST digits, each with two networks:
+
+  ioca sweep --dataset=mnist5k --seeds=0:2 --epochs=5 \
+      --grid=activation=relu,sigmoid --grid="hidden=100,100;50" --workdir=runs/sweep
+
+Every flag of a study is a setting of all runs, but for those that --grid varies. A run
+is named by what varies, and its folder, workdir/NAME, is as ioca run leaves it. Beside
+the folders lie runs.csv and runs.parquet, a row per run, written anew after every run,
+and at the end runs.png, runs.pdf and report.html. What is finished already is not run
+again. A run that fails is noted in the table and the others go on; the exit code is
+then 1. --dry_run says what would run and about how long it would take.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import pathlib
+import re
+import shlex
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+import xarray as xr
+from absl import flags
+from tqdm import tqdm
+
+import ioca_jax as ioca
+from ioca_jax.checks import import_extra
+from ioca_jax.cli.command import USER_ERRORS, Command, define, option
+from ioca_jax.cli.run import load_inputs
+from ioca_jax.inference.areas import areas_by_order
+from ioca_jax.plots import compare_runs, save_figure
+from ioca_jax.report.overview import sweep_page
+from ioca_jax.report.page import PAGE_FILE
+from ioca_jax.results.files import atomic_write
+from ioca_jax.results.selection import converged, intact_accuracy
+from ioca_jax.study.chunks import locked
+from ioca_jax.study.events import duration
+from ioca_jax.study.folder import RunFolder, check_places, explained, writable
+from ioca_jax.study.runner import plan_run
+
+_WRITTEN = ("runs.csv", "runs.parquet", "runs.png", "runs.pdf", PAGE_FILE)
+_FIELDS = {field.name: field for field in dataclasses.fields(ioca.StudyConfig)}
+_LONGEST_NAME = 120  # file systems take 255 bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepOptions:
+    """Flags of a sweep beside those of its runs."""
+
+    workdir: str = option("runs/sweep", "Where the runs' folders go.")
+    grid: tuple[str, ...] = option(
+        (),
+        "A setting to vary, repeated for each: field=value1,value2 with the name of a "
+        "study's flag; the values of flags that are lists are separated by semicolons: "
+        '"hidden=100,100;50".',
+    )
+    grid_file: str | None = option(
+        None,
+        "A text file with one such field=values a line; what follows a # is a comment.",
+    )
+    dry_run: bool = option(
+        False,
+        "Say what would run and, by order of magnitude, how long it would take; leave "
+        "nothing behind.",
+    )
+    figures: bool = option(
+        True,
+        "Draw each run's figures, seconds a run; that of all runs is drawn anyway.",
+    )
+
+    def grid_lines(self) -> list[str]:
+        """The lines of ``--grid`` and of the file."""
+        lines = list(self.grid)
+        if self.grid_file is not None:
+            try:
+                text = pathlib.Path(self.grid_file).read_text("utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise ValueError(
+                    f"grid_file: expected a text file, got {self.grid_file!r} "
+                    f"({getattr(error, 'strerror', None) or error})"
+                ) from error
+            uncommented = (re.sub(r"(^|\s)#.*", "", line) for line in text.splitlines())
+            lines += filter(str.strip, uncommented)
+        return lines
+
+
+class Run(NamedTuple):
+    """One combination of settings; its name, made of them, is that of its folder."""
+
+    name: str
+    folder: pathlib.Path
+    settings: dict[str, Any]
+    config: ioca.StudyConfig
+
+    @property
+    def dataset(self) -> tuple[tuple[str, Any], ...]:
+        """What ``load_dataset`` takes, by name."""
+        return tuple(self.config.data_arguments().items())
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the folder holds this run, computed and reported."""
+        try:
+            finished = RunFolder(self.folder, self.config).is_finished()
+        except (ValueError, OSError):
+            return False
+        return finished and (self.folder / "summary.txt").is_file()  # the last file
+
+
+def read_grid(lines: Iterable[str]) -> dict[str, list[Any]]:
+    """Reads lines ``field=value1,value2`` (semicolons between lists) as values."""
+    known = flags.FlagValues()
+    define(ioca.StudyConfig, known)
+    grid: dict[str, list[Any]] = {}
+    for line in lines:
+        name, equals, text = (part.strip() for part in line.partition("="))
+        if not equals:
+            raise ValueError(f"grid: expected field=value1,value2, got {line!r}")
+        if name not in _FIELDS:
+            raise ValueError(
+                f"grid: expected a field out of {', '.join(_FIELDS)}, got {name!r}"
+            )
+        if name in grid:
+            raise ValueError(f"grid: expected every field once, got {name} twice")
+        grid[name] = _read_values(name, text, known[name].parser)
+    if not grid:
+        raise ValueError(
+            "grid: expected --grid=field=value1,value2 or a --grid_file with such "
+            "lines, got none"
+        )
+    return grid
+
+
+def _read_values(name: str, text: str, parser: flags.ArgumentParser) -> list[Any]:
+    separator = ";" if isinstance(_FIELDS[name].default, tuple) else ","
+    values = []
+    for part in (part.strip() for part in text.split(separator)):
+        if not part:
+            raise ValueError(
+                f"grid: expected one or more values of {name}, separated by "
+                f"{separator!r}, got {text!r}"
+            )
+        try:
+            value = parser.parse(part)
+        except (ValueError, TypeError):
+            kind = parser.syntactic_help or "true or false"
+            raise ValueError(
+                f"grid: expected values of {name} that are each {kind}, got {part!r}"
+            ) from None
+        if value in values:
+            raise ValueError(
+                f"grid: expected every value of {name} once, got {_shown(value)} twice"
+            )
+        values.append(value)
+    return values
+
+
+def plan(
+    base: ioca.StudyConfig, grid: Mapping[str, Sequence[Any]], workdir: pathlib.Path
+) -> list[Run]:
+    """Every combination, checked; runs on one dataset follow each other.
+
+    Among the runs on a dataset, those that share programs follow each other.
+    """
+    runs: dict[str, Run] = {}
+    configs = set()
+    for values in itertools.product(*grid.values()):
+        settings = dict(zip(grid, values, strict=True))
+        name = _name(settings)
+        try:
+            config = dataclasses.replace(base, **settings)
+        except ValueError as error:
+            raise ValueError(
+                f"grid: expected settings of a study, got {name} ({error})"
+            ) from error
+        if name in runs or config in configs:
+            raise ValueError(f"grid: expected runs that differ, got {name} twice")
+        configs.add(config)
+        runs[name] = Run(name, workdir / name, settings, config)
+    alike = _grouped(runs.values(), lambda run: _program(run.config))
+    return _grouped(alike, lambda run: run.dataset)
+
+
+def _program(config: ioca.StudyConfig) -> Any:
+    """What runs that share programs have in common."""
+    seeds = tuple(range(len(config.seeds)))
+    return dataclasses.replace(
+        config, seeds=seeds, epochs=1, trajectory_epochs=(), l2=0.0, learning_rate=1e-3
+    )
+
+
+def _grouped(runs: Iterable[Run], key: Callable[[Run], Any]) -> list[Run]:
+    """Runs of the same key together, otherwise in order."""
+    groups: dict[Any, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(key(run), []).append(run)
+    return list(itertools.chain.from_iterable(groups.values()))
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _name(settings: Mapping[str, Any]) -> str:
+    parts = (
+        f"{name}={_shown(value).replace(',', '-')}" for name, value in settings.items()
+    )
+    name = re.sub(r"[^\w.=,+-]+", "-", ",".join(parts), flags=re.ASCII)
+    if len(name) > _LONGEST_NAME:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+        name = f"{name[: _LONGEST_NAME - 13]}-{digest}"
+    return name
+
+
+@functools.lru_cache(maxsize=1)
+def _load(dataset: tuple[tuple[str, Any], ...]) -> ioca.Dataset:
+    """The dataset of runs that follow each other, loaded once."""
+    return ioca.load_dataset(**dict(dataset))
+
+
+def sweep(runs: Sequence[Run], workdir: pathlib.Path, draw: bool) -> pd.DataFrame:
+    """Runs what is not finished, one after another; writes the table after each."""
+    rows, table = [], pd.DataFrame()
+    unfinished = sum(not run.is_finished for run in runs)
+    if unfinished and len({run.dataset for run in runs}) == 1:
+        _load(runs[0].dataset)  # outside of any run: without it none can be
+    with tqdm(
+        total=unfinished, desc="runs", unit="run", smoothing=0, disable=None
+    ) as bar:
+        for run in runs:
+            bar.set_postfix_str(run.name)
+            rows.append(_run_one(run, draw))
+            table = pd.DataFrame(rows)
+            table = table.astype({"networks": "Int64", "diverged": "Int64"})
+            _write_table(table, workdir)
+            if bar.disable:
+                print(_line(rows[-1]), flush=True)
+            bar.update(rows[-1]["status"] != "skipped")
+    return table
+
+
+def _run_one(run: Run, draw: bool) -> dict[str, Any]:
+    """The run's row of the table."""
+    shown = {
+        name: _shown(value) if isinstance(value, tuple) else value
+        for name, value in run.settings.items()
+    }
+    start = time.perf_counter()
+    try:
+        skipped = run.is_finished
+        if skipped:
+            results = ioca.load_results(run.folder)
+        else:
+            data = _load(run.dataset)
+            results = ioca.run_study(run.config, run.folder, data=data, draw=draw)
+        found = _found(results)
+    except Exception as error:  # whatever stops one run must not stop the others
+        seconds = round(time.perf_counter() - start, 3)
+        row = {"status": "failed", "reason": _reason(error), "seconds": seconds}
+        return {"name": run.name} | shown | row | _NOTHING
+    row = {"status": "skipped" if skipped else "finished", "reason": ""}
+    return {"name": run.name} | shown | row | found
+
+
+_NOTHING = {
+    "networks": None,
+    "diverged": None,
+    "test_error_mean": float("nan"),
+    "test_error_sd": float("nan"),
+}
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if not isinstance(error, USER_ERRORS):
+        text = f"{type(error).__name__}: {text}"
+    return textwrap.shorten(text, 300) or type(error).__name__
+
+
+def _found(results: xr.Dataset) -> dict[str, Any]:
+    """The columns of a run's results."""
+    kept = converged(results)
+    networks = results.sizes["seed"]
+    row = {
+        "seconds": json.loads(results.attrs["seconds"])["computed"],
+        **_NOTHING,
+        "networks": networks,
+        "diverged": networks - kept.sizes["seed"],
+    }
+    if not kept.sizes["seed"]:
+        return row
+    errors = pd.Series(100 * (1 - intact_accuracy(kept)))
+    row |= {"test_error_mean": errors.mean(), "test_error_sd": errors.std()}
+    for (scope, *order), areas in areas_by_order(kept).items():
+        for clamp, area in zip(kept["clamp"].values, areas.mean(axis=0), strict=True):
+            row[".".join(["area", scope, clamp, *order])] = area
+    return row
+
+
+def _write_table(table: pd.DataFrame, workdir: pathlib.Path) -> None:
+    atomic_write(workdir / "runs.csv", lambda part: table.to_csv(part, index=False))
+    atomic_write(
+        workdir / "runs.parquet",
+        lambda part: table.to_parquet(part, engine="pyarrow", index=False),
+    )
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    told = f"{row['name']}: {row['status']}, {row['seconds']:.1f} s"
+    if row["status"] == "failed":
+        return f"{told}: {row['reason']}"
+    if row["diverged"]:
+        told += f", {row['diverged']} of {row['networks']} networks diverged"
+    if row["diverged"] < row["networks"]:
+        told += f", test error {row['test_error_mean']:.2f} %"
+    return told
+
+
+def dry_run(runs: Sequence[Run]) -> bool:
+    """Prints what would run and about how long; returns whether some would fail."""
+    total, fails = 0.0, False
+    for run in runs:
+        try:
+            if RunFolder(run.folder, run.config).is_finished():
+                print(f"{run.name}: finished already", flush=True)
+                continue
+            theirs, seeds = None, len(run.config.seeds)
+            if run.config.network:
+                _, theirs, data = load_inputs(run.config)
+            else:
+                data = _load(run.dataset)
+            found = plan_run(run.config, data, theirs, seeds, run.folder)
+        except Exception as error:
+            print(f"{run.name}: would fail: {_reason(error)}", flush=True)
+            fails = True
+            continue
+        seconds = found.needs.seconds(seeds - found.finished)
+        print(f"{run.name}: would run, about {duration(seconds)}", flush=True)
+        total += seconds
+    print(f"About {duration(total)} in all without compiling, by order of magnitude")
+    return fails
+
+
+def report(table: pd.DataFrame, workdir: pathlib.Path) -> list[str]:
+    """Draws and writes what is made from the table; returns the names of all files."""
+    written = ["runs.csv", "runs.parquet"]
+    if table["test_error_mean"].notna().to_numpy().any():
+        paths = save_figure(compare_runs(table), workdir / "runs")
+        written += [path.name for path in paths]
+    command = shlex.join(["ioca", "sweep", *sys.argv[1:]])
+    page = sweep_page(table, workdir, command)
+    atomic_write(workdir / PAGE_FILE, lambda part: part.write_text(page, "utf-8"))
+    return [*written, PAGE_FILE]
+
+
+def main(options: SweepOptions, base: ioca.StudyConfig) -> None:
+    """Runs what the flags describe, or says what would run."""
+    import_extra("pyarrow", "sweep", "runs.parquet")
+    workdir = pathlib.Path(options.workdir)
+    runs = plan(base, read_grid(options.grid_lines()), workdir)
+    if options.dry_run:
+        sys.exit(int(dry_run(runs)))
+    safe = f"the runs in {workdir} are whole", "goes on from them"
+    with explained(workdir, safe), contextlib.ExitStack() as stack:
+        check_places(workdir, files=_WRITTEN)
+        with writable(workdir):
+            stack.enter_context(locked(workdir))
+        table = sweep(runs, workdir, options.figures)
+        written = report(table, workdir)
+    count = table["status"].value_counts()
+    told = (f"{count.get(s, 0)} {s}" for s in ("finished", "skipped", "failed"))
+    print(f"{', '.join(told)}. Written to {workdir}: {', '.join(written)}")
+    failed = table[table["status"] == "failed"]
+    for name, reason in zip(failed["name"], failed["reason"], strict=True):
+        print(f"failed: {name}: {reason}", file=sys.stderr)
+    if len(failed):
+        sys.exit(1)
+
+
+COMMAND = Command(
+    main,
+    (SweepOptions, ioca.StudyConfig),
+    when_interrupted=lambda options, _: (
+        "interrupted: the same command goes on from what is finished in "
+        f"{options.workdir}"
+    ),
+)
