@@ -27,15 +27,7 @@ Config = TypeVar("Config")
 
 
 def option(default: Any, help_text: str) -> Any:
-    """A field of a dataclass that becomes a flag.
-
-    Args:
-        default: the field's value where the flag is not given.
-        help_text: what ``--help`` shows.
-
-    Returns:
-        The field.
-    """
+    """A field of a dataclass that becomes a flag."""
     return dataclasses.field(default=default, metadata={"help": help_text})
 
 

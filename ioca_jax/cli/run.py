@@ -77,14 +77,9 @@ class RunOptions:
 
 
 def load_inputs(config: ioca.StudyConfig) -> tuple[ioca.StudyConfig, Any, ioca.Dataset]:
-    """A configuration's dataset, and its networks where they are not trained.
+    """The configuration as its networks have it, these or None, and its dataset.
 
-    Args:
-        config: what to run.
-
-    Returns:
-        The configuration as its networks have it, these networks or None, and the
-        dataset.
+    Networks that the study trains are None.
     """
     network, variables, data = None, None, None
     if config.network:
@@ -94,15 +89,7 @@ def load_inputs(config: ioca.StudyConfig) -> tuple[ioca.StudyConfig, Any, ioca.D
 
 
 def describe(config: ioca.StudyConfig, options: RunOptions) -> str:
-    """What a run would do and take; refuses one that cannot run.
-
-    Args:
-        config: what to run.
-        options: where, which shard, and how many seeds at once.
-
-    Returns:
-        Lines of text.
-    """
+    """What a run would do and take, as text; refuses one that cannot run."""
     path, shard = pathlib.Path(options.workdir), ioca.Shard.parse(options.shard)
     config, theirs, data = load_inputs(config)
     if folder.RunFolder(path, config, shard, theirs and theirs.digest).is_finished():

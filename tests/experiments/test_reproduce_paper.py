@@ -9,7 +9,6 @@ from synthetic import planted_results, with_accuracy
 
 import ioca_jax as ioca
 from experiments import reproduce_paper
-from experiments.published import published_points
 from ioca_jax.inference import claims
 
 SETTINGS = [
@@ -76,7 +75,7 @@ def test_published_points_are_beside_ours():
     straight = results.isel(step=[0] * 101).assign_coords(step=np.arange(101))
     line = np.broadcast_to(0.9 - 0.005 * np.arange(101), straight["accuracy"].shape)
     straight = with_accuracy(straight, line)
-    table = published_points(straight)
+    table = reproduce_paper.published_points(straight)
     assert len(table) == 8 * 5
     of_layer = table.query("scope == 'layer_2' and clamp == 'mean' and step == 60")
     row = of_layer.query("ranked_by == 'random'").iloc[0]
