@@ -5,18 +5,30 @@ from functools import partial
 
 from .convolution import cnn_curve
 from .counting import measures_case, pairs_case
-from .curves import deep_curve, network_curve, study_curves
+from .curves import curve_case
 from .inputs import Case, Settings
 from .training import training_case
 
+_ENGINES = ("rank_one", "prefix_sums", "incremental", "traced", "masks")
+
+
+def study_curves(settings: Settings, *, several: bool) -> Case:
+    """A study's curves, many orders of each network."""
+    preset = settings.preset
+    return curve_case(
+        settings,
+        num_seeds=preset.num_seeds if several else 1,
+        num_orders=preset.num_orders,
+        peers=() if several else ("torch_loop",),
+    )
+
+
 CASES: dict[str, Callable[[Settings], Case]] = {
-    "network_curve": partial(network_curve, "network"),
-    "last_layer_curve": partial(network_curve, "last_layer"),
-    "study_one_network": partial(study_curves, 1),
-    "study_eight_networks": lambda settings: study_curves(
-        settings.preset.num_seeds, settings
-    ),
-    "deep_curve": deep_curve,
+    "network_curve": partial(curve_case, engines=_ENGINES),
+    "last_layer_curve": partial(curve_case, scope="last_layer", engines=_ENGINES),
+    "study_one_network": partial(study_curves, several=False),
+    "study_eight_networks": partial(study_curves, several=True),
+    "deep_curve": partial(curve_case, deep=True, engines=("masks",)),
     "cnn_curve": partial(cnn_curve, "network"),
     "cnn_last_layer_curve": partial(cnn_curve, "last_layer"),
     "measures": measures_case,

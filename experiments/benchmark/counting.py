@@ -2,7 +2,6 @@
 
 import importlib.util
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -113,8 +112,7 @@ def measures_case(settings: Settings) -> Case:
 def pairs_case(settings: Settings) -> Case:
     """All informational values of all pairs, from their activations.
 
-    scikit-learn computes co-information alone: with three mutual informations for each
-    pair, and with those of the neurons once.
+    scikit-learn computes co-information alone, of three mutual informations a pair.
     """
     neurons = _draw(settings)
     codes, labels = neurons.codes, neurons.labels
@@ -140,34 +138,26 @@ def pairs_case(settings: Settings) -> Case:
         upper = {key: np.asarray(values[key])[first, second] for key in oracle}
         return _check_bits(DEFAULT, upper, oracle)
 
-    def co_information(alone):
-        of_first, of_second = (
-            [sklearn_information(member, labels) for member in members]
-            if alone is None
-            else (alone[first[sample]], alone[second[sample]])
+    def co_information(_):
+        of_first, of_second, of_both = (
+            sklearn_information(codes, labels)
+            for codes in (*members, members[0] * _NUM_CODES + members[1])
         )
-        both = sklearn_information(members[0] * _NUM_CODES + members[1], labels)
-        return of_first + of_second - both
+        return of_first + of_second - of_both
 
-    def in_sklearn(name, setup):
+    def in_sklearn():
         expected = oracle["co_information"][sample]
         return Contender(
-            name,
+            "sklearn",
             co_information,
-            lambda bits: check_values(name, "bits", bits, expected, _BITS_TOLERANCE),
-            setup=setup,
+            lambda bits: check_values(
+                "sklearn", "bits", bits, expected, _BITS_TOLERANCE
+            ),
             scale=len(first) / len(sample),
             note=f"{len(sample)} of {len(first)} pairs, time scaled",
         )
 
-    setups = {
-        "sklearn": lambda: None,
-        "sklearn_hoisted": lambda: sklearn_information(codes, labels),
-    }
-    peers, left_out = settings.peers(
-        has_sklearn(),
-        {name: partial(in_sklearn, name, setup) for name, setup in setups.items()},
-    )
+    peers, left_out = settings.peers(has_sklearn(), {"sklearn": in_sklearn})
     return Case(
         f"{len(PAIR_MEASURES)} values of {len(first)} pairs, {num_examples} examples",
         num_examples * len(first),

@@ -5,7 +5,7 @@ table says so.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -112,36 +112,8 @@ class Points:
 
     def _check(self, name: str, points: np.ndarray, results: Any) -> dict[str, float]:
         at = np.searchsorted(points, self.checked)
-        correct, loss = (
-            None if array is None else np.asarray(array)[:, :, at] for array in results
-        )
+        correct, loss = (np.asarray(array)[:, :, at] for array in results)
         return check_curve(name, correct, loss, self.oracle)
-
-
-@dataclasses.dataclass(frozen=True)
-class CurveWork:
-    """Ablation curves to compute, in random orders, clamped to means.
-
-    Attributes:
-        hidden: widths.
-        num_examples: N.
-        num_inputs: D of synthetic images.
-        scope: ``network`` or ``last_layer``.
-        num_seeds: S.
-        num_orders: random orders for each network.
-        engines: what of this library is timed beside the default: engines, and
-            ``traced``, the default of the same network as a plain function.
-        peers: PyTorch's ways.
-    """
-
-    hidden: tuple[int, ...]
-    num_examples: int
-    num_inputs: int
-    scope: str = "network"
-    num_seeds: int = 1
-    num_orders: int = 1
-    engines: tuple[str, ...] = ()
-    peers: tuple[str, ...] = in_torch.TORCH_CURVES
 
 
 class _Arrays(NamedTuple):
@@ -154,13 +126,21 @@ class _Arrays(NamedTuple):
     data: Examples
 
 
-def _draw(work: CurveWork, settings: Settings) -> _Arrays:
-    data = examples(settings, work.num_examples, work.num_inputs)
-    model = ioca.MLP(work.hidden, data.num_classes, settings.activation)
-    variables = random_networks(model, data.x, work.num_seeds)
-    lowest = len(work.hidden) - 1 if work.scope == "last_layer" else 0
+def _draw(
+    settings: Settings, deep: bool, scope: str, num_seeds: int, num_orders: int
+) -> _Arrays:
+    preset = settings.preset
+    hidden, *sizes = (
+        (preset.deep_hidden, preset.deep_examples, preset.deep_inputs)
+        if deep
+        else (preset.hidden, preset.num_examples, preset.num_inputs)
+    )
+    data = examples(settings, *sizes)
+    model = ioca.MLP(hidden, data.num_classes, settings.activation)
+    variables = random_networks(model, data.x, num_seeds)
+    lowest = len(hidden) - 1 if scope == "last_layer" else 0
     neurons = np.flatnonzero(np.asarray(model.layer_of_neuron) >= lowest)
-    keys = jax.random.split(jax.random.key(2), (work.num_seeds, work.num_orders))
+    keys = jax.random.split(jax.random.key(2), (num_seeds, num_orders))
     draw = partial(ioca.random_order, jnp.asarray(neurons))
     orders = jax.vmap(jax.vmap(lambda key: draw(key=key)))(keys)
     some = data.x[:_EXAMPLES_FOR_MEANS]
@@ -170,9 +150,22 @@ def _draw(work: CurveWork, settings: Settings) -> _Arrays:
     return _Arrays(model, variables, orders, means, data)
 
 
-def curve_case(work: CurveWork, settings: Settings) -> Case:
-    """Ablation curves: the default, engines beside it, and PyTorch in several ways."""
-    arrays = _draw(work, settings)
+def curve_case(
+    settings: Settings,
+    *,
+    deep: bool = False,
+    scope: str = "network",
+    num_seeds: int = 1,
+    num_orders: int = 1,
+    engines: Sequence[str] = (),
+    peers: Sequence[str] = in_torch.TORCH_CURVES,
+) -> Case:
+    """Ablation curves in random orders, clamped to means.
+
+    ``engines`` are timed beside the default; ``traced`` is the default engine of the
+    same network written as a plain function.
+    """
+    arrays = _draw(settings, deep, scope, num_seeds, num_orders)
     model, data, preset = arrays.model, arrays.data, settings.preset
     inputs = CurveInputs(
         affine_maps(arrays.variables),
@@ -216,20 +209,19 @@ def curve_case(work: CurveWork, settings: Settings) -> Case:
             lambda masks: in_torch.torch_curve(kind, inputs._replace(masks=masks)),
         )
 
-    peers, left_out = settings.peers(
-        in_torch.has_torch(), {kind: partial(in_pytorch, kind) for kind in work.peers}
+    others, left_out = settings.peers(
+        in_torch.has_torch(), {kind: partial(in_pytorch, kind) for kind in peers}
     )
-    engine, num_curves = default_engine(model), work.num_seeds * work.num_orders
-    widths = "-".join(map(str, (data.x.shape[1], *work.hidden, data.num_classes)))
+    engine, num_examples = default_engine(model), len(data.y)
+    widths = "-".join(map(str, (data.x.shape[1], *model.hidden, data.num_classes)))
     return Case(
-        f"{work.scope} curve, {widths} {settings.activation}, {work.num_examples} "
-        f"examples, {points.number} points, {work.num_seeds} networks, "
-        f"{work.num_orders} orders of each",
-        work.num_examples * points.number * num_curves,
+        f"{scope} curve, {widths} {settings.activation}, {num_examples} examples, "
+        f"{points.number} points, {num_seeds} networks, {num_orders} orders of each",
+        num_examples * points.number * num_seeds * num_orders,
         (
             points.whole(DEFAULT, partial(with_engine, engine), engine),
-            *(ours(name) for name in work.engines if name != engine),
-            *peers,
+            *(ours(name) for name in engines if name != engine),
+            *others,
         ),
         left_out,
     )
@@ -287,31 +279,3 @@ def _traced(arrays: _Arrays, settings: Settings) -> Callable[[], Any]:
         return curve.correct[None], curve.loss[None]
 
     return run
-
-
-def network_curve(scope: str, settings: Settings) -> Case:
-    """One curve, in every way."""
-    preset = settings.preset
-    sizes = (preset.hidden, preset.num_examples, preset.num_inputs)
-    engines = ("rank_one", "prefix_sums", "incremental", "traced", "masks")
-    return curve_case(CurveWork(*sizes, scope, engines=engines), settings)
-
-
-def study_curves(num_seeds: int, settings: Settings) -> Case:
-    """A study's curves, many orders of each network."""
-    preset = settings.preset
-    sizes = (preset.hidden, preset.num_examples, preset.num_inputs)
-    work = CurveWork(
-        *sizes,
-        num_seeds=num_seeds,
-        num_orders=preset.num_orders,
-        peers=("torch_lean",) if num_seeds == 1 else (),
-    )
-    return curve_case(work, settings)
-
-
-def deep_curve(settings: Settings) -> Case:
-    """One curve of a wide and deep network."""
-    preset = settings.preset
-    sizes = (preset.deep_hidden, preset.deep_examples, preset.deep_inputs)
-    return curve_case(CurveWork(*sizes, engines=("masks",)), settings)

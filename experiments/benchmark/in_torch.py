@@ -14,9 +14,8 @@ import ioca_jax as ioca
 
 from .oracles import Affine, CurveInputs
 
-# Forward hooks and a full pass for each mask; the layers that no mask ablates once; and
-# the least that one would write, multiplications by masks and correct examples alone.
-TORCH_CURVES = ("torch_loop", "torch_hoisted", "torch_lean")
+# Forward hooks and a full pass for each mask; and the layers that no mask ablates once.
+TORCH_CURVES = ("torch_loop", "torch_hoisted")
 
 
 def has_torch() -> bool:
@@ -120,18 +119,6 @@ class _Curves(Scorer):
                 raw = self.linear(raw, *maps[index + 1])
             yield self.score(raw)
 
-    def lean(self, seed: int, state: None) -> Iterator[Any]:
-        """A forward pass for each mask, by multiplications; correct examples alone."""
-        del state
-        maps, clamp = self.networks[seed], self.put(self.inputs.clamps[seed])
-        for mask in self.masks[seed].float():
-            keeps = self.inputs.layers_of(mask)
-            constants = self.inputs.layers_of(clamp * (1 - mask))
-            h = self.x
-            for affine, keep, constant in zip(maps[:-1], keeps, constants, strict=True):
-                h = self.activate(self.linear(h, *affine)) * keep + constant
-            yield (self.linear(h, *maps[-1]).argmax(dim=1) == self.y).sum()
-
 
 def add_hook(torch: Any, module: Any, current: dict, index: int, clamp: Any) -> None:
     """Makes a module's output ``clamp`` where ``current["keeps"][index]`` is False."""
@@ -145,18 +132,16 @@ def add_hook(torch: Any, module: Any, current: dict, index: int, clamp: Any) -> 
 
 def torch_curve(
     kind: str, inputs: CurveInputs
-) -> tuple[Callable[[], Any], Callable[[Any], tuple[np.ndarray, np.ndarray | None]]]:
+) -> tuple[Callable[[], Any], Callable[[Any], tuple[np.ndarray, np.ndarray]]]:
     """Prepares PyTorch's evaluation, one of ``TORCH_CURVES``.
 
     Returns the set-up to do once, and the run: it takes the set-up's result and returns
-    correct [S, O, P, C] and loss [S, O, P]; ``torch_lean`` correct [S, O, P], and None.
-    The tensors are on the device already.
+    correct [S, O, P, C] and loss [S, O, P]. The tensors are on the device already.
     """
     work = _Curves(inputs)
     prepare, evaluate = {
         "torch_loop": (work.hooked, work.loop),
         "torch_hoisted": (work.intact, work.hoisted),
-        "torch_lean": (lambda seed: None, work.lean),
     }[kind]
 
     def setup():
@@ -168,10 +153,6 @@ def torch_curve(
 
     def run(states):
         scores = (s for seed, state in enumerate(states) for s in evaluate(seed, state))
-        if kind == "torch_lean":
-            with work.torch.inference_mode():
-                right = work.torch.stack(list(scores)).cpu().numpy()
-            return right.reshape(inputs.masks.shape[:-1]), None
         return work.collect(scores, inputs.masks.shape[:-1])
 
     return setup, run

@@ -146,31 +146,18 @@ def pair_bits_oracle(counts: np.ndarray, num_codes: int) -> dict[str, np.ndarray
         bits_oracle(table)["mutual_information"]
         for table in (both.sum(axis=2), both.sum(axis=1), counts)
     )
-    redundancy, co_information = np.minimum(first, second), first + second - joint
-    return {
-        "joint_information": joint,
-        "co_information": co_information,
-        "redundancy_mmi": redundancy,
-        "unique_mmi": first - redundancy,
-        "synergy_mmi": redundancy - co_information,
-    }
+    return {"joint_information": joint, "co_information": first + second - joint}
 
 
 def check_curve(
     name: str, correct: Any, loss: Any, oracle: CurveOracle
 ) -> dict[str, float]:
-    """Refuses figures of curves other than the oracle's.
+    """Refuses correct [S, O, P, C] and loss [S, O, P] other than the oracle's.
 
-    Takes correct [S, O, P, C] and loss [S, O, P], or correct [S, O, P] and None.
-    Returns the greatest differences: ``examples`` at one point, ``loss`` in nats if
-    given; and ``near_ties``, the most examples at one point that may differ.
+    Returns the greatest differences: ``examples`` at one point, and ``loss`` in nats;
+    and ``near_ties``, the most examples at one point that may differ.
     """
-    correct = np.asarray(correct, np.int64)
-    if loss is None:
-        correct, expected = correct[..., None], oracle.correct.sum(axis=-1)[..., None]
-    else:
-        expected = oracle.correct
-    off = np.abs(correct - expected).sum(axis=-1)
+    off = np.abs(np.asarray(correct, np.int64) - oracle.correct).sum(axis=-1)
     # An example that changes sides is one correct answer more or less; nothing else is.
     wrong = off > oracle.near_ties
     if wrong.any():
@@ -180,12 +167,6 @@ def check_curve(
             f"tie, got {off[point]} off at (seed, order, checked point) {point}, where "
             f"{oracle.near_ties[point]} are near a tie"
         )
-    agreement: dict[str, float] = {
-        "examples": int(off.max()),
-        "near_ties": int(oracle.near_ties.max()),
-    }
-    if loss is None:
-        return agreement
     difference = np.abs(np.asarray(loss, np.float64) - oracle.loss)
     # Negated, so that NaN is refused.
     wrong = ~(difference <= _LOSS_TOLERANCE * (1 + oracle.loss))
@@ -194,7 +175,11 @@ def check_curve(
             f"{name}: expected losses within {_LOSS_TOLERANCE:g} (1 + loss) of the "
             f"oracle's, got one {difference[wrong].max():.3g} nats off"
         )
-    return agreement | {"loss": float(difference.max())}
+    return {
+        "examples": int(off.max()),
+        "near_ties": int(oracle.near_ties.max()),
+        "loss": float(difference.max()),
+    }
 
 
 def check_values(

@@ -198,9 +198,6 @@ def test_the_oracle_of_bits_is_right():
     bits = oracles.pair_bits_oracle(pairs, 2)
     assert bits["joint_information"].tolist() == [1, 1]
     assert bits["co_information"].tolist() == [1, -1]
-    assert bits["redundancy_mmi"].tolist() == [1, 0]
-    assert bits["unique_mmi"].tolist() == [0, 0]
-    assert bits["synergy_mmi"].tolist() == [0, 1]
 
 
 def test_the_cnns_oracle_is_flaxs_network():
