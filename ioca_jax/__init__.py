@@ -67,6 +67,7 @@ from ioca_jax.measures.quantization import (
     quantize,
     quantizer_edges,
 )
+from ioca_jax.measures.scores import Measurement, Score
 from ioca_jax.networks.cnn import CNN
 from ioca_jax.networks.imports import from_sklearn, from_torch
 from ioca_jax.networks.mlp import MLP
@@ -113,10 +114,12 @@ __all__ = [
     "Dataset",
     "Evaluation",
     "Layer",
+    "Measurement",
     "Network",
     "NeuronStatistics",
     "Quantile",
     "Resampled",
+    "Score",
     "Shard",
     "Split",
     "StudyConfig",

@@ -45,6 +45,24 @@ def import_extra(module: str, extra: str, needed_by: str) -> Any:
         ) from None
 
 
+def import_named(field: str, name: str) -> Any:
+    """Imports what ``package.module:function`` names; one line if it cannot be."""
+    module, _, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (Exception, SystemExit) as error:  # of the caller's own module
+        raise ValueError(
+            f"{field}: expected package.module:function, got {name!r}, which cannot be "
+            f"imported ({described(error)}); --verbosity=1 shows where"
+        ) from error
+
+
+def described(error: BaseException) -> str:
+    """The type of an error, and its text if it has one, in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def is_known(array: Any) -> bool:
     """Whether an array's values can be read.
 

@@ -97,6 +97,15 @@ def test_the_guides_examples_run(section, beginning, tmp_path, monkeypatch):
     exec(compile(example, GUIDE, "exec"), beginning)
 
 
+def test_the_guide_of_scores_runs(capsys):
+    namespace: dict = {}
+    for example in blocks("python", ["docs/guides/scores.md"]):
+        exec(compile(example, "docs/guides/scores.md", "exec"), namespace)
+    on = [int(number) for number in re.findall(r"\d+", capsys.readouterr().out)]
+    assert len(on) == 14
+    assert set(on) <= {0, *range(18, 22)}
+
+
 def test_the_jobs_and_flags_that_are_named_exist():
     found = set()
     for _, dash_m, module, *arguments in commands("python"):

@@ -13,12 +13,19 @@ from jaxtyping import Array, Float, Int, Num
 from ioca_jax.batching import IGNORE_LABEL, fold_examples
 from ioca_jax.checks import as_tuple, check_no_nan, is_known
 from ioca_jax.measures.counts import joint_counts
-from ioca_jax.measures.information import MEASURES, PAPER_MEASURES
+from ioca_jax.measures.information import PAPER_MEASURES
 from ioca_jax.measures.quantization import (
     Quantizer,
     encode,
     parse_quantizer,
     quantizer_edges,
+)
+from ioca_jax.measures.scores import (
+    Measurement,
+    Score,
+    check_finite_scores,
+    compute_scores,
+    parse_score,
 )
 from ioca_jax.networks.inputs import check_inputs
 from ioca_jax.networks.layered import LayeredNetwork, check_variables
@@ -32,7 +39,7 @@ class NeuronStatistics(NamedTuple):
     """Measures of every hidden neuron of one network on the measuring split.
 
     Attributes:
-        scores: by measure, float32 [H], bits.
+        scores: by measure, float32 [H]; information in bits.
         activation_mean: float32 [H], the mean clamp.
         joint_counts: int32 [H, B, C].
         edges: float32 [H, B-1], the quantiser's.
@@ -80,7 +87,7 @@ def measure_neurons(
     y: Int[ArrayLike, " N"],
     *,
     quantizer: str | Quantizer = "threshold",
-    measures: Sequence[str] = tuple(PAPER_MEASURES),
+    measures: Sequence[str | Score] = tuple(PAPER_MEASURES),
 ) -> NeuronStatistics:
     """Measures every hidden neuron, streaming over examples.
 
@@ -93,7 +100,8 @@ def measure_neurons(
         quantizer: as in ``quantize``; ``threshold`` alone as in ``settled_quantizer``,
             at 0.5 if all neurons are sigmoids, else at 0. ``Threshold`` and ``Uniform``
             hold a chunk of activations, all others those of all examples, [N, H].
-        measures: names out of ``information.MEASURES``.
+        measures: names of scores that need no ablation, ``package.module:function``, or
+            ``Score`` objects.
 
     Returns:
         Scores, means, counts and edges.
@@ -101,9 +109,10 @@ def measure_neurons(
     Raises:
         ValueError: activations that are NaN or infinite (while JAX traces, the scores
             of such neurons are NaN), an unusable quantiser, ``threshold`` alone where
-            all outputs of a layer are on one side of it, a measure that is not of joint
-            counts, labels that are not one class for each example, or variables of
-            another network.
+            all outputs of a layer are on one side of it, an unknown measure or two of
+            one name, a score of your own that is not a finite number for each neuron,
+            labels that are not one class for each example, or variables of another
+            network.
 
     Example:
         >>> import jax, jax.numpy as jnp, ioca_jax as ioca
@@ -114,22 +123,21 @@ def measure_neurons(
         >>> {name: score.shape for name, score in measured.scores.items()}
         {'entropy': (5,), 'mutual_information': (5,), 'kl_selectivity': (5,)}
     """
-    unknown = [name for name in as_tuple("measures", measures) if name not in MEASURES]
-    if unknown:
-        raise ValueError(
-            f"measures: expected names out of {', '.join(MEASURES)}, got "
-            f"{unknown[0]!r}; run_study computes other scores"
-        )
+    wanted = tuple(map(parse_score, as_tuple("measures", measures)))
+    names = [score.name for score in wanted]
+    if len(set(names)) < len(names):
+        raise ValueError(f"measures: expected each name once, got {','.join(names)}")
     check_inputs(model, x, y)
     x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
     check_variables("variables", variables, model, num_inputs=x[0].size)
     quantizer = settled_quantizer(quantizer, model.layers)
-    found = _measure(model, quantizer, tuple(measures), variables, x, y)
+    found = _measure(model, quantizer, wanted, variables, x, y)
     check_finite_activations(model, found.activation_mean)
     check_no_nan("edges", found.edges, "look at the quantizer")
     if quantizer == "threshold":
         _check_both_sides(model, found)
-    scores = {name: found.scores[name] for name in measures}  # jit sorts the names
+    scores = {name: found.scores[name] for name in names}  # jit sorts the names
+    check_finite_scores(scores)
     return found._replace(scores=scores)
 
 
@@ -216,8 +224,8 @@ def _measure(model, quantizer, measures, variables, x, y) -> NeuronStatistics:
         x=outputs if is_held else x,
     )
     mean = total / len(y)
+    measurement = Measurement(model, variables, x, y, mean, counts, edges)
+    found = compute_scores(measures, measurement)
     is_finite = jnp.isfinite(mean)  # NaN and infinite ones have codes, but no meaning
-    scores = {
-        name: jnp.where(is_finite, MEASURES[name](counts), jnp.nan) for name in measures
-    }
+    scores = {n: jnp.where(is_finite, score, jnp.nan) for n, score in found.items()}
     return NeuronStatistics(scores, mean, counts, edges)

@@ -1,16 +1,19 @@
-"""Published scores of a neuron that need no ablation.
+"""Scores: numbers by which neurons are ordered, computed without ablation.
 
-Class selectivity (A. Morcos et al., arXiv 1803.06959), norms of incoming and outgoing
-weights, mean and variance of the output, and the first-order Taylor criterion (P.
-Molchanov et al., arXiv 1611.06440). All take any network; weight norms need an ``MLP``,
-whose batch norm is folded into its weights. A score that depends on the clamp carries
-its name: ``taylor_zero``.
+A ``Score`` is a name, a unit and a function of a ``Measurement``, which holds what may
+be known of a network: its variables and the measuring split, never the one that curves
+are evaluated on. The table ``SCORES`` has the measures of ``information``, class
+selectivity (A. Morcos et al., arXiv 1803.06959), mean and variance of the output, norms
+of incoming and outgoing weights, and the first-order Taylor criterion (P. Molchanov et
+al., arXiv 1611.06440); users write others. All take any network; weight norms need an
+``MLP``, whose batch norm is folded into its weights. A score that depends on the clamp
+carries its name: ``taylor_zero``.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +23,35 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
 
 from ioca_jax.batching import IGNORE_LABEL, fold_examples, number_that_fits
-from ioca_jax.checks import check_classes
+from ioca_jax.checks import (
+    check_classes,
+    described,
+    import_named,
+    is_known,
+    is_real,
+)
+from ioca_jax.measures.information import MEASURES
+from ioca_jax.measures.quantization import encode
 from ioca_jax.networks.inputs import check_inputs
 from ioca_jax.networks.mlp import check_mlp, folded_layers
 from ioca_jax.networks.network import Layer, Network, StagedNetwork, slices_of
 
 _EXAMPLES_AT_ONCE = 1000
+
+
+def _fold(
+    network: Network, step: Callable, carry: Any, x: ArrayLike, y: ArrayLike
+) -> Any:
+    """Folds over chunks of examples."""
+    check_inputs(network, x, y)
+    x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
+    return fold_examples(step, carry, x, y, chunk_size=_chunk_size(network))
+
+
+def _chunk_size(network: Network) -> int:
+    """Examples whose activations fit in about 1 GB."""
+    floats = 4 * sum(math.prod(layer.shape) for layer in network.layers)
+    return number_that_fits(1.0, floats, _EXAMPLES_AT_ONCE)
 
 
 def class_selectivity(
@@ -161,50 +187,223 @@ def _sum_positions(layer: Layer, values: Array) -> Float[Array, "N n"]:
     return values.reshape(shape).sum(axis=(1, 3))
 
 
-class Score(NamedTuple):
-    """A score that needs no ablation.
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """A network and the measuring split: all that a score is computed from.
 
-    ``function`` takes a network, its variables, its mean outputs [H], examples and
-    classes; it returns float32 [H].
+    Attributes:
+        network: what it computes.
+        variables: its variables.
+        x: [N, ...] examples of the measuring split.
+        y: int32 [N] classes.
+        activation_mean: float32 [H], over the examples.
+        joint_counts: int32 [H, B, C] of codes and classes.
+        edges: float32 [H, B-1], the quantiser's.
+
+    Example:
+        >>> import ioca_jax as ioca
+        >>> def share_of_highest_code(measured: ioca.Measurement):
+        ...     return (measured.codes == measured.edges.shape[1]).mean(axis=0)
+        >>> ioca.Score("share_of_highest_code", "1", share_of_highest_code).unit
+        '1'
     """
 
+    network: Network
+    variables: Any
+    x: Num[Array, "N *features"]
+    y: Int[Array, " N"]
+    activation_mean: Float[Array, " H"]
+    joint_counts: Int[Array, "H B C"]
+    edges: Float[Array, "H edges"]
+
+    @property
+    def activations(self) -> Float[Array, "N H"]:
+        """Outputs of all neurons for all examples; computed at each use."""
+
+        def add(found, x_chunk, rows):
+            _, outputs = self.network.apply(self.variables, x_chunk)
+            rows = jnp.where(rows == IGNORE_LABEL, len(found), rows)  # dropped
+            return found.at[rows].set(outputs, mode="drop")
+
+        start = jnp.zeros((len(self.y), self.network.num_neurons))
+        rows, size = jnp.arange(len(self.y)), _chunk_size(self.network)
+        return fold_examples(add, start, self.x, rows, chunk_size=size)
+
+    @property
+    def codes(self) -> Int[Array, "N H"]:
+        """Codes of all activations by the quantiser; computed at each use."""
+        return encode(self.activations, self.edges)
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """A number for each neuron, by which neurons are ordered.
+
+    Any real numbers will do: orders ascend and descend by them, and ``prune`` keeps the
+    neurons of the highest.
+
+    Attributes:
+        name: letters, digits and underscores; the score's label in results.
+        unit: of its values, such as ``bit``, ``nat``, or ``1`` for none.
+        compute: a function of a ``Measurement`` to float32 [H], in ``jax.numpy``.
+
+    Raises:
+        ValueError: a name with other characters, or ``random``.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, ioca_jax as ioca
+        >>> model = ioca.MLP(hidden=(3, 2), num_classes=2)
+        >>> x, y = jax.random.normal(jax.random.key(0), (40, 4)), jnp.arange(40) % 2
+        >>> variables = model.init(jax.random.key(1), x)
+        >>> peak = ioca.Score("peak", "1", lambda found: found.activations.max(axis=0))
+        >>> measures = ("entropy", peak)
+        >>> measured = ioca.measure_neurons(model, variables, x, y, measures=measures)
+        >>> measured.scores["peak"].shape
+        (5,)
+    """
+
+    name: str
     unit: str
-    function: Callable[..., Float[Array, " H"]]
+    compute: Callable[[Measurement], Any]
+
+    def __post_init__(self):
+        """Checks the name."""
+        if not self.name.isidentifier() or self.name == "random":
+            raise ValueError(
+                "name: expected letters, digits and underscores, and not 'random', got "
+                f"{self.name!r}"
+            )
 
 
-SCORES = {
-    "class_selectivity": Score(
+def _of_counts(measure: Callable[[Array], Array]) -> Callable[[Measurement], Array]:
+    return lambda found: measure(found.joint_counts)
+
+
+_SCORES = (
+    *(Score(name, "bit", _of_counts(measure)) for name, measure in MEASURES.items()),
+    Score(
+        "class_selectivity",
         "1",
-        lambda network, variables, mean, x, y: class_selectivity(
-            network, variables, x, y
+        lambda m: class_selectivity(m.network, m.variables, m.x, m.y),
+    ),
+    Score("activation_mean", "1", lambda m: m.activation_mean),
+    Score(
+        "activation_variance",
+        "1",
+        lambda m: activation_variance(
+            m.network, m.variables, m.activation_mean, m.x, m.y
         ),
     ),
-    "activation_mean": Score("1", lambda network, variables, mean, x, y: mean),
-    "activation_variance": Score("1", activation_variance),
-    "incoming_weight_norm": Score(
+    Score(
+        "incoming_weight_norm",
         "1",
-        lambda network, variables, mean, x, y: incoming_weight_norm(network, variables),
+        lambda m: incoming_weight_norm(m.network, m.variables),
     ),
-    "outgoing_weight_norm": Score(
+    Score(
+        "outgoing_weight_norm",
         "1",
-        lambda network, variables, mean, x, y: outgoing_weight_norm(network, variables),
+        lambda m: outgoing_weight_norm(m.network, m.variables),
     ),
-    "taylor_zero": Score(
+    Score(
+        "taylor_zero",
         "nat",
-        lambda network, variables, mean, x, y: taylor(
-            network, variables, jnp.zeros_like(mean), x, y
+        lambda m: taylor(
+            m.network, m.variables, jnp.zeros_like(m.activation_mean), m.x, m.y
         ),
     ),
-    "taylor_mean": Score("nat", taylor),
-}
+    Score(
+        "taylor_mean",
+        "nat",
+        lambda m: taylor(m.network, m.variables, m.activation_mean, m.x, m.y),
+    ),
+)
+SCORES = {score.name: score for score in _SCORES}
+"""Everything that neurons can be ranked by without ablation, by name."""
 
 
-def _fold(
-    network: Network, step: Callable, carry: Any, x: ArrayLike, y: ArrayLike
-) -> Any:
-    """Folds over chunks of examples whose activations fit in about 1 GB."""
-    check_inputs(network, x, y)
-    x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
-    floats = 4 * sum(math.prod(layer.shape) for layer in network.layers)
-    size = number_that_fits(1.0, floats, _EXAMPLES_AT_ONCE)
-    return fold_examples(step, carry, x, y, chunk_size=size)
+def parse_score(measure: str | Score) -> Score:
+    """The score that a text names; a score as it is.
+
+    A text is a name out of ``SCORES``, or ``package.module:function``: a ``Score`` of
+    the user's, or a function ``compute``, whose name is the score's and whose unit is
+    ``1``.
+    """
+    if isinstance(measure, str) and ":" in measure:
+        found = import_named("measures", measure)
+        if not isinstance(found, Score) and not callable(found):
+            raise ValueError(
+                f"measures: expected a function or a Score at {measure}, got {found!r}"
+            )
+        if not isinstance(found, Score):
+            found = Score(measure.rpartition(":")[2], "1", found)
+    else:
+        found = SCORES.get(measure) if isinstance(measure, str) else measure
+    if not isinstance(found, Score):
+        raise ValueError(
+            f"measures: expected names out of {', '.join(SCORES)}, "
+            f"package.module:function, or a Score, got {measure!r}; run_study computes "
+            "scores by ablation"
+        )
+    if SCORES.get(found.name, found) != found:
+        raise ValueError(another_name(found.name))
+    return found
+
+
+def another_name(name: str) -> str:
+    """The error of a user's score with the name of a built-in one."""
+    return (
+        f"measures: expected another name than {name}, which is built in, for a score "
+        "of your own"
+    )
+
+
+def compute_scores(
+    scores: Sequence[Score], measurement: Measurement
+) -> dict[str, Float[Array, " H"]]:
+    """Scores by name; one line refuses what a user's function must not return."""
+    return {
+        score.name: score.compute(measurement)
+        if score.name in SCORES
+        else _compute_users(score, measurement)
+        for score in scores
+    }
+
+
+def _compute_users(score: Score, measurement: Measurement) -> Float[Array, " H"]:
+    number = measurement.network.num_neurons
+    expected = (
+        f"measures: expected {score.name} to return float32 [{number}], a number for "
+        "each neuron"
+    )
+    try:
+        found = jnp.asarray(score.compute(measurement))
+    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
+        raise ValueError(
+            f"measures: expected {score.name} to be written in jax.numpy, as it is "
+            f"traced, got {type(error).__name__}; call what needs NumPy by "
+            "jax.pure_callback"
+        ) from error
+    except Exception as error:  # of the caller's own function
+        raise ValueError(
+            f"{expected}, got {described(error)}; --verbosity=1 shows where"
+        ) from error
+    if found.shape != (number,) or not is_real(found):
+        raise ValueError(f"{expected}, got {found.dtype} of shape {list(found.shape)}")
+    return found.astype(jnp.float32)
+
+
+def check_finite_scores(
+    scores: Mapping[str, Float[ArrayLike, "... H"]], whose: str = ""
+) -> None:
+    """Refuses scores that are NaN or infinite; ``whose`` ends the first sentence.
+
+    Nothing is checked while JAX traces.
+    """
+    for name, values in scores.items():
+        wrong = ~np.isfinite(np.asarray(values)) if is_known(values) else np.zeros(1)
+        if wrong.any():
+            raise ValueError(
+                f"measures: expected finite numbers from {name}, got NaN or infinite "
+                f"ones for {int(wrong.sum())} of {wrong.size} neurons{whose}; neurons "
+                "cannot be ordered by them"
+            )

@@ -14,11 +14,11 @@ from ioca_jax.checks import (
     nearest,
 )
 from ioca_jax.data import Dataset, check_label_noise
-from ioca_jax.measures.information import MEASURES, PAPER_MEASURES
+from ioca_jax.measures.information import PAPER_MEASURES
 from ioca_jax.measures.neurons import settled_quantizer
 from ioca_jax.measures.pairs import check_pairs
 from ioca_jax.measures.quantization import parse_quantizer
-from ioca_jax.measures.scores import SCORES
+from ioca_jax.measures.scores import SCORES, Score, another_name, parse_score
 from ioca_jax.measures.selection import SELECTIONS
 from ioca_jax.networks.cnn import CNN
 from ioca_jax.networks.mlp import MLP
@@ -33,8 +33,7 @@ CLAMPS = (
     *("resample", "resample_neuron", "resample_class"),
 )
 UNITS = (
-    dict.fromkeys(MEASURES, "bit")
-    | {name: score.unit for name, score in SCORES.items()}
+    {name: score.unit for name, score in SCORES.items()}
     | {
         f"{name}_{clamp}": unit
         for name, unit in ABLATION_SCORES.items()
@@ -42,24 +41,13 @@ UNITS = (
     }
     | dict.fromkeys(SELECTIONS, "rank")
 )
-"""Everything that neurons can be ranked by, with the unit of its values."""
+"""What neurons can be ranked by, with the unit of its values, beside users' scores."""
 OF_NETWORKS = (
     *("hidden", "activation", "dropout_rate", "batch_norm", "matmul_precision"),
 )
 """Fields that built-in networks of all kinds have."""
-_NEED_MLP = ("incoming_weight_norm", "outgoing_weight_norm")
 _CHANNELS = (32, 64)
 _LEAST_PERMUTATIONS = 19  # the least p-value is then 0.05
-
-
-def check_measures(measures: Sequence[str], network: str) -> None:
-    """Refuses measures that only an ``MLP`` has, of another kind of network."""
-    affine = [name for name in measures if name in _NEED_MLP]
-    if affine:
-        raise ValueError(
-            "measures: expected none that need affine layers in a row, as MLP has, "
-            f"got {','.join(affine)} with a {network}"
-        )
 
 
 def _field(default: Any, help_text: str) -> Any:
@@ -148,7 +136,10 @@ class StudyConfig:
         "where neurons are channels or repeat over tokens.",
     )
     measures: tuple[str, ...] = _field(
-        tuple(PAPER_MEASURES), f"What neurons are ranked by: {', '.join(UNITS)}."
+        tuple(PAPER_MEASURES),
+        f"What neurons are ranked by: {', '.join(UNITS)}; "
+        "or a score of your own: package.module:function, a function of an "
+        "ioca_jax.Measurement or an ioca_jax.Score.",
     )
     clamps: tuple[str, ...] = _field(
         CLAMPS_OF_SCORES,
@@ -201,7 +192,8 @@ class StudyConfig:
         for name, known in (("measures", tuple(UNITS)), ("clamps", CLAMPS)):
             given = as_tuple(name, getattr(self, name))
             object.__setattr__(self, name, given)
-            unknown = [value for value in given if value not in known]
+            own = [v for v in given if name == "measures" and ":" in str(v)]
+            unknown = [value for value in given if value not in (*known, *own)]
             if unknown or not given or len(set(given)) < len(given):
                 raise ValueError(
                     f"{name}: expected one or more of {', '.join(known)}, each once, "
@@ -250,8 +242,6 @@ class StudyConfig:
         is_cnn = self.architecture == "cnn"
         channels = as_tuple("channels", self.channels) or _CHANNELS
         object.__setattr__(self, "channels", channels if is_cnn else ())
-        if is_cnn:
-            check_measures(self.measures, "CNN")
         smallest = 2 ** len(self.channels)
         network = self.model(num_classes=2, example_shape=(smallest, smallest))
         object.__setattr__(self, "hidden", network.hidden)
@@ -282,6 +272,24 @@ class StudyConfig:
         """The fields that concern training."""
         names = [field.name for field in dataclasses.fields(TrainConfig)]
         return TrainConfig(**{name: getattr(self, name) for name in names})
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """The measures that need no ablation; those of the user's own are imported."""
+        named = (name for name in self.measures if name in SCORES or ":" in name)
+        scores = tuple(map(parse_score, named))
+        for name in {score.name for score in scores} & (UNITS.keys() - SCORES.keys()):
+            raise ValueError(another_name(name))
+        return scores
+
+    @property
+    def units(self) -> dict[str, str]:
+        """The unit of each measure, by its name in the results."""
+        units = {}
+        for name in self.measures:
+            score = parse_score(name) if ":" in name else None
+            units |= {score.name: score.unit} if score else {name: UNITS[name]}
+        return units
 
     @property
     def num_codes(self) -> int:

@@ -7,7 +7,6 @@ distinguish data and networks from others of the same name and shape.
 import dataclasses
 import functools
 import hashlib
-import importlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ioca_jax.checks import described, import_named
 from ioca_jax.data import Dataset
 from ioca_jax.measures.neurons import (
     measure_neurons,
@@ -30,7 +30,7 @@ from ioca_jax.networks.training import Trained
 from ioca_jax.results.trees import names_of, nested
 from ioca_jax.sources import can_load
 from ioca_jax.study.chunks import storable
-from ioca_jax.study.config import OF_NETWORKS, StudyConfig, check_measures
+from ioca_jax.study.config import OF_NETWORKS, StudyConfig
 from ioca_jax.study.trial import check_copies, check_networks, fingerprint_of
 
 _EXAMPLES_TRIED = 1000
@@ -64,20 +64,13 @@ def import_networks(name: str) -> tuple[Any, Any, Dataset | None]:
     It returns ``(network, variables)`` or ``(network, variables, dataset)``; leaves of
     the variables begin with S.
     """
-    module, _, function = name.partition(":")
-    try:
-        make = getattr(importlib.import_module(module), function)
-    except (Exception, SystemExit) as error:  # of the caller's own module
-        raise ValueError(
-            f"network: expected package.module:function, got {name!r}, which cannot be "
-            f"imported ({_described(error)}); --verbosity=1 shows where"
-        ) from error
+    make = import_named("network", name)
     try:
         made = make()
     except (Exception, SystemExit) as error:  # of the caller's own function
         raise ValueError(
             f"network: expected {name} to return (network, variables), got "
-            f"{_described(error)}; --verbosity=1 shows where"
+            f"{described(error)}; --verbosity=1 shows where"
         ) from error
     if not isinstance(made, tuple) or len(made) not in (2, 3):
         raise ValueError(
@@ -91,12 +84,6 @@ def import_networks(name: str) -> tuple[Any, Any, Dataset | None]:
             f"{type(data).__name__}; ioca_jax.Dataset.from_arrays makes one"
         )
     return network, variables, data
-
-
-def _described(error: BaseException) -> str:
-    """The type of an error, and its text if it has one, in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def check_digest(config: StudyConfig, digest: str) -> None:
@@ -212,7 +199,6 @@ def accept_networks(
         fields["channels"] = network.channels if is_cnn else ()
         given = GivenNetworks(network, as_float32, digest_of(as_float32))
         return dataclasses.replace(config, **fields), given
-    check_measures(config.measures, type(network).__name__)
     if "network" in {layer.name for layer in network.layers}:
         raise ValueError(
             "network: expected layers with other names than 'network', the scope of "

@@ -14,7 +14,7 @@ from ioca_jax.measures.quantization import parse_quantizer
 from ioca_jax.networks.layered import LayeredNetwork
 from ioca_jax.networks.network import Network
 from ioca_jax.study import joint
-from ioca_jax.study.config import UNITS, StudyConfig
+from ioca_jax.study.config import StudyConfig
 from ioca_jax.study.inputs import Inputs
 from ioca_jax.study.metadata import source_revision, versions
 from ioca_jax.study.orders import orderings_of_study
@@ -61,8 +61,8 @@ def coordinates(inputs: Inputs) -> dict[str, Any]:
     orderings = orderings_of_study(config)
     labels: dict[str, Any] = {
         "seed": np.array(inputs.trained.seeds, np.int64),
-        "measure": list(config.measures),
-        "unit": ("measure", [UNITS[name] for name in config.measures]),
+        "measure": list(config.units),
+        "unit": ("measure", list(config.units.values())),
         "neuron": np.arange(network.num_neurons),
         "layer": (
             "neuron",

@@ -1,5 +1,6 @@
 """The orders that a study ablates in: scopes, measures and directions, random draws."""
 
+import zlib
 from functools import partial
 from typing import NamedTuple
 
@@ -38,7 +39,7 @@ def orderings_of_study(config: StudyConfig) -> list[Ordering]:
     """Two orders for each measure, then the random ones."""
     ranked = [
         Ordering(measure, direction, 0)
-        for measure in config.measures
+        for measure in config.units
         for direction in DIRECTIONS
     ]
     drawn = [Ordering("random", "random", d) for d in range(config.random_orders)]
@@ -64,7 +65,11 @@ def _key_of_scope(seed: Array, scope_index: int) -> Array:
 
 
 def _key_of_ties(key: Array, measure: str, direction: str) -> Array:
-    key = jax.random.fold_in(key, 1 + list(UNITS).index(measure))
+    known = list(UNITS)
+    of_name = zlib.crc32(measure.encode())  # of the user's: the same in any run
+    key = jax.random.fold_in(
+        key, 1 + known.index(measure) if measure in known else of_name
+    )
     return jax.random.fold_in(key, DIRECTIONS.index(direction))
 
 

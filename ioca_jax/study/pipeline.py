@@ -5,7 +5,7 @@ order of every scope under every clamp. ``runner`` trains them and stores what i
 computed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,7 @@ from ioca_jax.measures.neurons import (
     check_finite_activations,
     measure_neurons,
 )
+from ioca_jax.measures.scores import Score, check_finite_scores
 from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import Trained
 from ioca_jax.results.variables import make_results
@@ -62,7 +63,9 @@ def study_networks(
     scope when its curves are done.
     """
     inputs = Inputs.of(config, network, data, trained)
-    statistics = _measure(inputs, inputs.validation, config.quantizer)
+    statistics = _measure(
+        inputs, inputs.validation, config.quantizer, measures=config.scores
+    )
     constants = constant_clamps(inputs, statistics.activation_mean)
     ablated = ablated_networks(inputs, constants)
     drawn = {
@@ -102,21 +105,27 @@ def study_networks(
 
 
 def _measure(
-    inputs: Inputs, split: Examples, quantizer: str, variables: Any = None
+    inputs: Inputs,
+    split: Examples,
+    quantizer: str,
+    variables: Any = None,
+    measures: Sequence[str | Score] | None = None,
 ) -> NeuronStatistics:
-    """``measure_neurons`` of every network, [S, ...]; of other variables if given."""
+    """``measure_neurons`` of every network, [S, ...], or of other variables.
+
+    ``measures`` are those of information if not given.
+    """
     if variables is None:
         variables = inputs.trained.variables
-    found = _measure_all(
-        inputs.network, variables, split, quantizer, inputs.information_measures
-    )
-    means = np.asarray(found.activation_mean)
+    if measures is None:
+        measures = inputs.information_measures
+    found = _measure_all(inputs.network, variables, split, quantizer, tuple(measures))
+    means, scores = jax.device_get((found.activation_mean, found.scores))
     trained = inputs.trained
-    for seed, mean, diverged in zip(
-        trained.seeds, means, trained.diverged, strict=True
-    ):
-        if not diverged:
-            check_finite_activations(inputs.network, mean, f" for seed {seed}")
+    for place in np.flatnonzero(~trained.diverged):
+        whose = f" for seed {trained.seeds[place]}"
+        check_finite_activations(inputs.network, means[place], whose)
+        check_finite_scores({n: score[place] for n, score in scores.items()}, whose)
     return found
 
 
@@ -306,7 +315,7 @@ def _by_measure(inputs: Inputs, values: Mapping[str, ArrayLike]) -> np.ndarray:
     """Values [S, measure, H]; NaN for measures that have none."""
     shape = (len(inputs.trained.seeds), inputs.network.num_neurons)
     blank = np.full(shape, np.nan, np.float32)
-    rows = [np.asarray(values.get(name, blank)) for name in inputs.config.measures]
+    rows = [np.asarray(values.get(name, blank)) for name in inputs.config.units]
     return np.stack(rows, axis=1)
 
 

@@ -81,12 +81,7 @@ def count_needs(
     num_train, *shape = data.train.x.shape
     num_validation = len(data.validation.y)
     example = jax.ShapeDtypeStruct((1, *shape), data.train.x.dtype)
-    if given:
-        variables = jax.eval_shape(
-            lambda leaves: jax.tree.map(lambda leaf: leaf[0], leaves), given.variables
-        )
-    else:
-        variables = jax.eval_shape(network.init, jax.random.key(0), example)
+    variables = shapes_of_variables(network, data, given)
     weights = sum(leaf.size for leaf in jax.tree.leaves(variables))
     forward, above = _operations_of_example(network, variables, example)
     training, of_training = 0, 0.0
@@ -108,6 +103,18 @@ def count_needs(
         + of_permutations
         + _operations_of_curves(config, network, above, len(data.test.y)),
     )
+
+
+def shapes_of_variables(
+    network: Any, data: Dataset, given: GivenNetworks | None
+) -> Any:
+    """Shapes of the variables of one network."""
+    if given:
+        return jax.eval_shape(
+            lambda leaves: jax.tree.map(lambda leaf: leaf[0], leaves), given.variables
+        )
+    example = jax.ShapeDtypeStruct((1, *data.train.x.shape[1:]), data.train.x.dtype)
+    return jax.eval_shape(network.init, jax.random.key(0), example)
 
 
 def _chunk_size(

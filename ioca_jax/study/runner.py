@@ -56,7 +56,14 @@ from ioca_jax.study.given import (
 )
 from ioca_jax.study.metadata import Stopwatch
 from ioca_jax.study.pipeline import study_networks
-from ioca_jax.study.resources import Needs, check_depth, check_fits, count_needs
+from ioca_jax.study.resources import (
+    Needs,
+    check_depth,
+    check_fits,
+    count_needs,
+    shapes_of_variables,
+)
+from ioca_jax.study.scores import check_scores
 from ioca_jax.study.shard import Shard
 
 
@@ -173,6 +180,7 @@ def plan_run(
     """
     _check_seeds_at_once(seeds_at_once)
     network = _fitting_network(config, data, given)
+    check_scores(config, network, shapes_of_variables(network, data, given), data)
     needs = count_needs(config, network, data, given, seeds_at_once)
     finished = count_finished(path)
     taken = check_fits(needs, num_seeds, path, finished)

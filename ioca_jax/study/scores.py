@@ -6,7 +6,7 @@ test split, on which curves are read.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +15,13 @@ from jaxtyping import Array, Float, Int
 from ioca_jax.ablation.curves import ablation_curves
 from ioca_jax.ablation.greedy import greedy_orders
 from ioca_jax.ablation.singles import shapley_values, single_ablations
+from ioca_jax.data import Dataset
 from ioca_jax.devices import place_examples
-from ioca_jax.measures.neurons import NeuronStatistics
-from ioca_jax.measures.scores import SCORES
+from ioca_jax.measures.information import MEASURES
+from ioca_jax.measures.neurons import NeuronStatistics, measure_neurons
 from ioca_jax.measures.selection import SELECTIONS, selection_scores
-from ioca_jax.study.config import CLAMPS_OF_SCORES
+from ioca_jax.networks.network import Network
+from ioca_jax.study.config import CLAMPS_OF_SCORES, StudyConfig
 from ioca_jax.study.inputs import Examples, Inputs
 from ioca_jax.study.joint import Quantised
 
@@ -57,14 +59,6 @@ def score_neurons(
     """All measures of the configuration; clamps are by name, orders by scope."""
     config = inputs.config
     of_layers, of_network = dict(statistics.scores), {}
-    names = tuple(name for name in config.measures if name in SCORES)
-    of_layers |= _scores_without_ablation(
-        inputs.network,
-        inputs.trained.variables,
-        statistics.activation_mean,
-        inputs.validation,
-        names,
-    )
     examples = Examples(*place_examples(*inputs.validation))
     for name in config.measures:
         if name in SELECTIONS:
@@ -81,18 +75,21 @@ def score_neurons(
     return Scores(of_layers, of_network)
 
 
-@partial(jax.jit, static_argnames=("network", "names"))
-def _scores_without_ablation(network, variables, means, split, names):
-    """By name, float32 [S, H], one network after another."""
+def check_scores(
+    config: StudyConfig, network: Network, variables: Any, data: Dataset
+) -> None:
+    """Refuses scores that a network does not have, or that return no score.
 
-    def of_network(one):
-        variables, mean = one
-        return {
-            name: SCORES[name].function(network, variables, mean, *split)
-            for name in names
-        }
-
-    return jax.lax.map(of_network, (variables, means))
+    Nothing is computed but the shapes; ``variables`` are of one network, or shapes.
+    """
+    if any(score.name not in MEASURES for score in config.scores):
+        measure = partial(
+            measure_neurons,
+            network,
+            quantizer=config.quantizer,
+            measures=config.scores,
+        )
+        jax.eval_shape(measure, variables, *data.validation)
 
 
 def _selection(

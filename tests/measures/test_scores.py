@@ -1,5 +1,6 @@
 """Published scores against NumPy loops, closed forms and finite differences."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 from conftest import random_examples, random_network
 from reference import evaluate, forward
 
+import ioca_jax as ioca
 from ioca_jax.measures import scores
 
 # float32 outputs and a mean of tens of them, against float64.
@@ -170,3 +172,65 @@ def test_taylor_is_exact_where_the_loss_is_nearly_linear():
         )  # fmt: skip
         expected = np.abs(ablated - intact).mean()
         np.testing.assert_allclose(found[index], expected, rtol=5e-3, atol=1e-8)
+
+
+def test_scores_are_measured_beside_information(network):
+    model, variables = network
+    x, y = random_examples()
+    peak = ioca.Score("peak", "1", lambda found: found.activations.max(axis=0))
+    measures = ("taylor_mean", peak, "entropy", "activation_variance")
+    measured = ioca.measure_neurons(model, variables, x, y, measures=measures)
+    assert list(measured.scores) == [
+        *("taylor_mean", "peak", "entropy", "activation_variance")
+    ]
+    _, outputs = forward(model, variables, x)
+    np.testing.assert_allclose(measured.scores["peak"], outputs.max(axis=0), **CLOSE)
+    variances = measured.scores["activation_variance"]
+    np.testing.assert_allclose(variances, outputs.var(axis=0), **CLOSE)
+    mean = measured.activation_mean
+    np.testing.assert_allclose(
+        measured.scores["taylor_mean"],
+        scores.taylor(model, variables, mean, x, y),
+        **CLOSE,
+    )
+
+
+def test_a_score_is_handed_the_measuring_split_in_chunks(monkeypatch):
+    monkeypatch.setattr(scores, "_EXAMPLES_AT_ONCE", 20)  # 53 are not a multiple
+    model, variables = random_network()
+    x, y = random_examples()
+    found = []
+    measured = ioca.measure_neurons(
+        model,
+        variables,
+        x,
+        y,
+        quantizer="uniform:3",
+        measures=[ioca.Score("kept", "1", lambda m: found.append(m) or m.edges[:, 0])],
+    )
+    (handed,) = found
+    handed = dataclasses.replace(
+        handed,
+        variables=variables,
+        x=jnp.asarray(x),
+        y=jnp.asarray(y),
+        activation_mean=measured.activation_mean,
+        joint_counts=measured.joint_counts,
+        edges=measured.edges,
+    )
+    _, outputs = forward(model, variables, x)
+    np.testing.assert_allclose(handed.activations, outputs, **CLOSE)
+    codes = (outputs[..., None] > np.asarray(measured.edges)).sum(axis=-1)
+    np.testing.assert_array_equal(handed.codes, codes)
+    counts = [(codes == code).sum(axis=0) for code in range(3)]
+    np.testing.assert_array_equal(measured.joint_counts.sum(axis=-1).T, counts)
+
+
+@pytest.mark.parametrize("name", ["", "random", "my score", "a,b", "module:peak"])
+def test_names_of_scores_are_identifiers(name):
+    with pytest.raises(ValueError, match="^name: ") as error:
+        ioca.Score(name, "1", lambda measured: measured.activation_mean)
+    assert str(error.value) == (
+        "name: expected letters, digits and underscores, and not 'random', got "
+        f"{name!r}"
+    )

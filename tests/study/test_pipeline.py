@@ -582,10 +582,14 @@ def test_whole_numbers_of_a_float_field_are_floats():
     assert "--l2=0.0" in whole.flags()
 
 
-def test_a_score_that_is_not_of_counts_is_refused_in_measuring():
+def test_a_score_by_ablation_is_refused_in_measuring():
     model = ioca.MLP(hidden=(3,), num_classes=2)
-    with pytest.raises(ValueError, match="^measures: expected names out of"):
-        ioca.measure_neurons(model, {}, *random_examples(), measures=["taylor_zero"])
+    with pytest.raises(ValueError, match="^measures: expected names out of") as error:
+        ioca.measure_neurons(model, {}, *random_examples(), measures=["greedy_zero"])
+    assert str(error.value).endswith(
+        "taylor_mean, package.module:function, or a Score, got 'greedy_zero'; "
+        "run_study computes scores by ablation"
+    )
 
 
 def test_folders_that_cannot_be(tmp_path):

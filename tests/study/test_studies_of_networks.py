@@ -278,8 +278,10 @@ def test_a_cnn_is_trained_and_its_folder_loads(data, tmp_path):
     )  # fmt: skip
     np.testing.assert_array_equal(again["correct"], results["correct"])
     assert ioca.load_networks(tmp_path / "given")[0] == network
-    with pytest.raises(ValueError, match="^measures: .* incoming_weight_norm with a C"):
-        dataclasses.replace(config, measures=("incoming_weight_norm",))
+    affine = dataclasses.replace(config, measures=("incoming_weight_norm",))
+    with pytest.raises(ValueError, match="^incoming_weight_norm: needs affine layers"):
+        ioca.run_study(affine, tmp_path / "affine", data=data)
+    assert not (tmp_path / "affine").exists()
     with pytest.raises(ValueError, match="^architecture: expected images .* shape .12"):
         ioca.run_study(config, tmp_path / "flat", data=own_data())
 
@@ -296,8 +298,8 @@ def with_nan(variables):
         (
             {"measures": ("entropy", "incoming_weight_norm")},
             lambda variables: variables,
-            "measures: expected none that need affine layers in a row, as MLP has, got "
-            "incoming_weight_norm with a TracedNetwork",
+            "incoming_weight_norm: needs affine layers in a row, as MLP has; this "
+            "network is a TracedNetwork",
         ),
         (
             {"trajectory_epochs": (0,)},
