@@ -14,7 +14,7 @@ import ioca_jax as ioca
 MODULES = [
     importlib.import_module(info.name)
     for info in pkgutil.walk_packages(ioca.__path__, "ioca_jax.")
-    if not info.name.endswith("__main__") and ".experiments" not in info.name
+    if not info.name.endswith("__main__")
 ]
 EXAMPLES = {
     test.name: test

@@ -25,7 +25,7 @@ import shlex
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -168,10 +168,7 @@ def _read_values(name: str, text: str, parser: flags.ArgumentParser) -> list[Any
 def plan(
     base: ioca.StudyConfig, grid: Mapping[str, Sequence[Any]], workdir: pathlib.Path
 ) -> list[Run]:
-    """Every combination, checked; runs on one dataset follow each other.
-
-    Among the runs on a dataset, those that share programs follow each other.
-    """
+    """Every combination, checked; runs on one dataset follow each other."""
     runs: dict[str, Run] = {}
     configs = set()
     for values in itertools.product(*grid.values()):
@@ -187,24 +184,8 @@ def plan(
             raise ValueError(f"grid: expected runs that differ, got {name} twice")
         configs.add(config)
         runs[name] = Run(name, workdir / name, settings, config)
-    alike = _grouped(runs.values(), lambda run: _program(run.config))
-    return _grouped(alike, lambda run: run.dataset)
-
-
-def _program(config: ioca.StudyConfig) -> Any:
-    """What runs that share programs have in common."""
-    seeds = tuple(range(len(config.seeds)))
-    return dataclasses.replace(
-        config, seeds=seeds, epochs=1, trajectory_epochs=(), l2=0.0, learning_rate=1e-3
-    )
-
-
-def _grouped(runs: Iterable[Run], key: Callable[[Run], Any]) -> list[Run]:
-    """Runs of the same key together, otherwise in order."""
-    groups: dict[Any, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(key(run), []).append(run)
-    return list(itertools.chain.from_iterable(groups.values()))
+    datasets = list(dict.fromkeys(run.dataset for run in runs.values()))
+    return sorted(runs.values(), key=lambda run: datasets.index(run.dataset))
 
 
 def _shown(value: Any) -> str:

@@ -231,12 +231,12 @@ def test_names_and_order_and_every_refusal():
             "top/activation=sigmoid,l2=0.0",
             "top/activation=sigmoid,l2=0.0001",
         ],
-        # Runs on the same data together, and among them those of the same shape.
+        # Runs on the same data together, otherwise in order.
         ("l2=0,1", "hidden=5,4;3", "split_seed=0,1"): [
             f"top/l2={l2},hidden={hidden},split_seed={split}"
             for split in (0, 1)
-            for hidden in ("5-4", "3")
             for l2 in ("0.0", "1.0")
+            for hidden in ("5-4", "3")
         ],
         ("quantizer=uniform:8", "dataset=../a b.npz"): [
             "top/quantizer=uniform-8,dataset=..-a-b.npz"
