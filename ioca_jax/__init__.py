@@ -11,7 +11,7 @@ Packages, each of which imports only those above it:
 ==============  ========================================================
 ``data``        examples and labels in three splits
 ``sources``     MNIST digits, TensorFlow Datasets, ``.npz`` files
-``networks``    the network protocol, ``MLP``, ``CNN``, tracing, training
+``networks``    networks found by tracing, ``MLP``, ``CNN``, training
 ``measures``    quantisers, counts, information, scores, pairs, groups
 ``ablation``    orders, ablation curves, effects of neurons, pruning
 ``results``     the labelled results of a study and their files
@@ -45,10 +45,10 @@ from typing import TYPE_CHECKING, Any
 
 from ioca_jax.ablation.clamps import optimal_clamp
 from ioca_jax.ablation.curves import ablation_curve, ablation_curves, evaluate_masks
-from ioca_jax.ablation.donors import Resampled, resample
 from ioca_jax.ablation.evaluation import Evaluation
 from ioca_jax.ablation.orderings import cumulative_masks, order_neurons, random_order
 from ioca_jax.ablation.pruning import prune
+from ioca_jax.ablation.replacement import Resampled, resample
 from ioca_jax.data import Dataset, Split
 from ioca_jax.devices import place_examples, use_all_cores
 from ioca_jax.measures.counts import joint_counts
@@ -68,11 +68,10 @@ from ioca_jax.measures.quantization import (
     quantizer_edges,
 )
 from ioca_jax.measures.scores import Measurement, Score
-from ioca_jax.networks.cnn import CNN
 from ioca_jax.networks.imports import from_sklearn, from_torch
-from ioca_jax.networks.mlp import MLP
-from ioca_jax.networks.network import Ablation, Layer, Network
-from ioca_jax.networks.traced import trace_network
+from ioca_jax.networks.layers import Ablation, Layer
+from ioca_jax.networks.models import CNN, MLP
+from ioca_jax.networks.network import Network, trace_network
 from ioca_jax.networks.training import TrainConfig, Trained, train
 from ioca_jax.sources import load_dataset
 

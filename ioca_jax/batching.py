@@ -7,11 +7,11 @@ examples is made and nothing recompiles.
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Num
+from jaxtyping import Array, Int
 
 Carry = TypeVar("Carry")
 
@@ -19,17 +19,18 @@ IGNORE_LABEL = -1  # the label of an example that an earlier chunk has accounted
 
 
 def fold_examples(
-    step: Callable[[Carry, Num[Array, "n *shape"], Int[Array, " n"]], Carry],
+    step: Callable[[Carry, Any, Int[Array, " n"]], Carry],
     carry: Carry,
-    x: Num[Array, "N *shape"],
+    x: Any,
     y: Int[Array, " N"],
     *,
     chunk_size: int,
 ) -> Carry:
     """Folds a function over chunks of at most ``chunk_size`` examples.
 
-    ``step`` takes the carry, a chunk's examples and its labels, and must leave out
-    examples whose label is ``IGNORE_LABEL``.
+    ``x`` is an array of examples [N, ...], or a pytree of such. ``step`` takes the
+    carry, a chunk's examples and its labels, and must leave out examples whose label is
+    ``IGNORE_LABEL``.
     """
     num_examples = len(y)
     chunks = -(-num_examples // chunk_size)
@@ -38,8 +39,9 @@ def fold_examples(
     def body(carry: Carry, index: Array) -> tuple[Carry, None]:
         first_new = index * size
         start = jnp.minimum(first_new, num_examples - size)
-        x_chunk = jax.lax.dynamic_slice_in_dim(x, start, size)
-        y_chunk = jax.lax.dynamic_slice_in_dim(y, start, size)
+        x_chunk, y_chunk = jax.tree.map(
+            lambda array: jax.lax.dynamic_slice_in_dim(array, start, size), (x, y)
+        )
         is_new = start + jnp.arange(size) >= first_new
         return step(carry, x_chunk, jnp.where(is_new, y_chunk, IGNORE_LABEL)), None
 

@@ -184,14 +184,28 @@ def check_keep(keep: ArrayLike, num_neurons: int, *, name: str = "keep") -> None
 
 
 def check_clamp(
-    clamp: ArrayLike, num_neurons: int, *, kept: ArrayLike | None = None
+    clamp: ArrayLike,
+    num_neurons: int,
+    *,
+    num_outputs: int | None = None,
+    kept: ArrayLike | None = None,
 ) -> None:
-    """Refuses clamps that are not numbers [..., H], finite where no neuron is kept."""
+    """Refuses clamps that are not numbers, finite where no neuron is kept.
+
+    One number, [..., H], or [..., P] with P numbers that all neurons output.
+    """
     array = as_array("clamp", clamp)
-    if not is_real(array) or array.shape[-1:] != (num_neurons,):
+    sizes = dict.fromkeys(filter(None, (num_neurons, num_outputs)))
+    if not is_real(array) or (array.ndim and array.shape[-1] not in sizes):
+        got = f"{array.dtype} of shape {list(array.shape)}"
+        if array.dtype.kind in "US":
+            got = (
+                f"{clamp!r}; the means are measure_neurons(...).clamp, zeros are 0, "
+                "and resample gives the outputs for other examples"
+            )
         raise ValueError(
-            f"clamp: expected float32 [..., {num_neurons}], a value for each hidden "
-            f"neuron, got {array.dtype} of shape {list(array.shape)}"
+            f"clamp: expected one number, or float32 [..., {num_neurons}], a value for "
+            f"each hidden neuron, got {got}"
         )
     if kept is not None and is_known(kept) and is_known(array):
         array = np.where(kept, 0, array)

@@ -160,46 +160,47 @@ def _padding(x: ArrayLike, missing: int) -> list[tuple[int, int]]:
     return [(0, missing), *[(0, 0)] * (jnp.ndim(x) - 1)]
 
 
-def _split_over_devices(x: Array, y: Array) -> tuple[Array, Array]:
+def _split_over_devices(x: Any, y: Array) -> tuple[Any, Array]:
     """A share on every device, filled up by examples labelled ``IGNORE_LABEL``."""
     missing = -len(y) % device_mesh().size
     if missing:
-        x = jnp.pad(x, _padding(x, missing))
+        x = jax.tree.map(lambda leaf: jnp.pad(leaf, _padding(leaf, missing)), x)
         y = jnp.pad(y, (0, missing), constant_values=IGNORE_LABEL)
-    return place_examples(x, y)
+    return jax.device_put((x, y), NamedSharding(device_mesh(), P(AXIS)))
 
 
 # Smaller shares of the examples cost more than a second core gains.
 _FEWEST_IN_A_SHARE = 256
 
 
-def shares_at_once(x: Num[Array, "N *shape"]) -> int:
+def shares_at_once(y: Int[Array, " N"]) -> int:
     """Into how many shares ``sum_over_examples`` splits examples.
 
     One for each device; where a CPU is one device that nobody asked for, one for each
     of its cores.
     """
     shares = device_mesh().size
-    if jax.default_backend() != "cpu" or isinstance(x, Tracer):
+    if jax.default_backend() != "cpu" or isinstance(y, Tracer):
         return shares
     if shares == 1 and _limit.get() is None and not _cpu_devices_are_chosen():
         shares = len(os.sched_getaffinity(0))
-    return max(1, min(shares, len(x) // _FEWEST_IN_A_SHARE))
+    return max(1, min(shares, len(y) // _FEWEST_IN_A_SHARE))
 
 
 def sum_over_examples(
     function: Callable[..., Any],
     engine: Any,
     arrays: Any,
-    x: Num[Array, "N *shape"],
+    x: Any,
     y: Int[Array, " N"],
 ) -> Any:
     """Applies a function to shares of the examples and adds up.
 
-    The function takes the engine, arrays, examples and labels, and returns a pytree of
-    sums over the examples whose label is not ``IGNORE_LABEL``. Equal engines share a
-    compilation. Shares are worked on at once (``shares_at_once``). While tracing, the
-    function is applied as it is: the caller decides what runs where.
+    The function takes the engine, arrays, examples (an array [N, ...], or a pytree of
+    such) and labels, and returns a pytree of sums over the examples whose label is not
+    ``IGNORE_LABEL``. Equal engines share a compilation. Shares are worked on at once
+    (``shares_at_once``). While tracing, the function is applied as it is: the caller
+    decides what runs where.
     """
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((arrays, x, y))):
         return function(engine, arrays, x, y)
@@ -228,16 +229,17 @@ def _sum_in_threads(function, engine, arrays, x, y):
 
     Threads on one device are twice as fast as ``shard_map`` over virtual devices.
     """
-    mesh, shares = device_mesh(), shares_at_once(x)
-    images, labels = np.asarray(x), np.asarray(y)
+    mesh, shares = device_mesh(), shares_at_once(y)
+    images, labels = jax.tree.map(np.asarray, x), np.asarray(y)
     size = -(-len(labels) // shares)
 
-    def share(index: int) -> tuple[np.ndarray, np.ndarray]:
+    def share(index: int) -> tuple[Any, np.ndarray]:
         first_new = min(index * size, len(labels))
         start = min(first_new, len(labels) - size)
         own = labels[start : start + size].copy()
         own[: first_new - start] = IGNORE_LABEL
-        return images[start : start + size], own  # a view: XLA seldom copies it
+        # Views: XLA seldom copies them.
+        return jax.tree.map(lambda leaf: leaf[start : start + size], images), own
 
     arrays, examples = jax.device_put(
         (jax.tree.map(_whole_bytes, arrays), [share(index) for index in range(shares)]),

@@ -205,12 +205,14 @@ def with_nan(array):
         ),
         (
             lambda: checks.check_clamp(MASKS, 3),
-            "clamp: expected float32 [..., 3], a value for each hidden neuron, got "
+            "clamp: expected one number, or float32 [..., 3], a value for each "
+            "hidden neuron, got "
             "bool of shape [2, 3]",
         ),
         (
             lambda: checks.check_clamp(CLAMP[:2], 3),
-            "clamp: expected float32 [..., 3], a value for each hidden neuron, got "
+            "clamp: expected one number, or float32 [..., 3], a value for each "
+            "hidden neuron, got "
             "float32 of shape [2]",
         ),
         (

@@ -6,7 +6,8 @@ Taking terms out would leave their rounding behind, and an infinite output would
 NaN.
 """
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,21 +15,16 @@ from jaxtyping import Array
 
 from ioca_jax.ablation.evaluation import score_logits, zero_scores
 from ioca_jax.batching import fold_examples, number_that_fits
-from ioca_jax.networks.mlp import (
-    MLP,
-    Affine,
-    activate,
-    folded_layers,
-    multiply,
-    pre_activations,
-)
+from ioca_jax.networks.chain import Affine, AffineChain
+from ioca_jax.networks.layers import one_per_neuron
+from ioca_jax.networks.network import Network
 
 
 class Chunk(NamedTuple):
     """What all curves of some examples begin from; arrays are feature-major.
 
     Attributes:
-        affine: the network's maps.
+        maps: by layer, those into the layers above the lowest and to the logits.
         outputs: float32 [v, n], of the lowest ablated layer.
         total: float32 [w, n], its product with the kernel above, without the bias.
         size: float32 [n], at least the sum of the absolute terms of any of its rows.
@@ -36,7 +32,7 @@ class Chunk(NamedTuple):
         y: int32 [n] labels.
     """
 
-    affine: tuple[Affine, ...]
+    maps: dict[int, Affine]
     outputs: Array
     total: Array
     size: Array
@@ -45,86 +41,80 @@ class Chunk(NamedTuple):
 
 
 class ExamplesAtOnce(NamedTuple):
-    """Examples whose images are looked at together, and of these those ablated so."""
+    """Examples run together up to the lowest layer, and of these those ablated so."""
 
-    images: int
+    below: int
     ablated: int
 
 
-@runtime_checkable
-class CurveEngine(Protocol):
-    """Computes curves of one network whose layers are affine maps."""
+class Curves(NamedTuple):
+    """What an engine for chains computes curves of.
 
-    @property
-    def model(self) -> MLP:
-        """The network."""
-        ...
-
-    @property
-    def sizes(self) -> ExamplesAtOnce:
-        """Examples at once."""
-        ...
-
-    def curve(self, chunk: Chunk, order: Array, clamp: Array) -> tuple[Array, Array]:
-        """One order [K]: correct [K, C] and summed losses [K], points 1 to K."""
-        ...
-
-
-def sum_curves(engine: CurveEngine, lowest: int, arrays, x, y):
-    """Sums over examples, one network after another, each with orders of its own.
-
-    Images are many inputs, so a copy of a chunk of them costs more than its outputs do:
-    as many as the budget allows go through the lower layers at once.
+    Attributes:
+        network: the networks' shape.
+        chain: the network from the lowest ablated layer on.
+        curve: of a chunk of examples, an order [K] and a clamp [H]: correct [K, C] and
+            summed losses [K] at points 1 to K.
+        sizes: examples at once.
     """
-    model, sizes = engine.model, engine.sizes
 
-    def of_network(network):
-        variables, orders, clamps = network
-        affine = folded_layers(model, variables)
+    network: Network
+    chain: AffineChain
+    curve: Callable[[Chunk, Array, Array], tuple[Array, Array]]
+    sizes: ExamplesAtOnce
 
-        def images(carry, x_chunk, y_chunk):
-            outputs = x_chunk  # example-major: images are read as they lie
-            for kernel, bias in affine[: lowest + 1]:
-                outputs = activate(model, multiply(model, outputs, kernel) + bias)
+    def sums(self, arrays, x, y):
+        """Sums over examples, one network after another, each with its own orders.
+
+        Images are many inputs, so a copy of a chunk of them costs more than its outputs
+        do: as many as the budget allows go through the lower layers at once.
+        """
+        images, _ = x  # a chain does not take donors
+        return jax.lax.map(lambda one: self._of_network(one, images, y), arrays)
+
+    def _of_network(self, network, images, y):
+        variables, orders, replacement = network
+        maps, lowest = self.chain.maps(variables), self.chain.lowest
+        clamps = one_per_neuron(self.network.layers, replacement.values)
+
+        def run_below(carry, x_chunk, y_chunk):
+            outputs = self.network.prefix(variables, x_chunk, lowest).outputs
             # Or the product would be laid out for the transpose below: slower.
             outputs = jax.lax.optimization_barrier(outputs)
-            return fold_examples(
-                ablated, carry, outputs, y_chunk, chunk_size=sizes.ablated
-            )
+            size = self.sizes.ablated
+            return fold_examples(ablated, carry, outputs, y_chunk, chunk_size=size)
 
         def ablated(carry, outputs, y_chunk):
-            chunk = _chunk(model, lowest, affine, outputs.T, y_chunk)
-            sums = _score_chunk(engine, chunk, orders, clamps)
+            chunk = _chunk(self.chain, maps, outputs.T, y_chunk)
+            sums = self._score_chunk(chunk, orders, clamps)
             return jax.tree.map(jnp.add, carry, sums)
 
-        zeros = zero_scores(model.num_classes, len(orders), orders.shape[1] + 1)
-        return fold_examples(images, zeros, x, y, chunk_size=sizes.images)
+        zeros = zero_scores(self.chain.num_classes, len(orders), orders.shape[1] + 1)
+        return fold_examples(run_below, zeros, images, y, chunk_size=self.sizes.below)
 
-    return jax.lax.map(of_network, arrays)
+    def _score_chunk(self, chunk: Chunk, orders: Array, clamps: Array):
+        """Scores [M, K+1, ...] of a chunk: intact, then the order's points."""
 
+        def curve(order_and_clamp):
+            return jax.tree.map(
+                lambda first, others: jnp.concatenate([first[None], others]),
+                chunk.intact,
+                self.curve(chunk, *order_and_clamp),
+            )
 
-def _score_chunk(engine: CurveEngine, chunk: Chunk, orders: Array, clamps: Array):
-    """Scores [M, K+1, ...] of a chunk of examples: intact, then the order's points."""
-
-    def curve(order_and_clamp):
-        return jax.tree.map(
-            lambda first, others: jnp.concatenate([first[None], others]),
-            chunk.intact,
-            engine.curve(chunk, *order_and_clamp),
-        )
-
-    return jax.lax.map(curve, (orders, clamps))
+        return jax.lax.map(curve, (orders, clamps))
 
 
-def _chunk(model: MLP, lowest: int, affine, outputs: Array, y: Array) -> Chunk:
+def _chunk(chain: AffineChain, maps: dict[int, Affine], outputs: Array, y: Array):
     """Runs the intact network from the lowest ablated layer's outputs on."""
-    kernel, bias = affine[lowest + 1]
-    total = multiply(model, kernel.T, outputs)
-    z = total + bias[:, None]
-    for layer in affine[lowest + 2 :]:
-        z = pre_activations(model, layer, activate(model, z))
-    size = jnp.abs(kernel).max(axis=1) @ jnp.abs(outputs)
-    return Chunk(affine, outputs, total, size, score_logits(z, y), y)
+    first = maps[chain.lowest + 1]
+    total = chain.multiply(first.kernel.T, outputs)
+    z = total + first.bias[:, None]
+    for layer in range(chain.lowest + 1, chain.num_layers):
+        outputs_of_layer = chain.activate(layer, maps[layer].parameters, z)
+        z = chain.pre_activations(maps[layer + 1], outputs_of_layer)
+    size = jnp.abs(first.kernel).max(axis=1) @ jnp.abs(outputs)
+    return Chunk(maps, outputs, total, size, score_logits(z, y), y)
 
 
 # The terms taken from a sum may be as large as this share of all its terms: of the 24
@@ -133,14 +123,14 @@ _MOST_TAKEN = 15 / 16
 
 
 def sum_over_others(
-    model: MLP, kernel: Array, chunk: Chunk, rows: Array, within: Array
+    chain: AffineChain, kernel: Array, chunk: Chunk, rows: Array, within: Array
 ) -> Array:
     """What the lowest layer's other neurons give the layer above, [w, n].
 
     Few ablated neurons are taken from the total, unless that loses too many digits.
 
     Args:
-        model: the network's shape.
+        chain: the network.
         kernel: [v, w] of the layer above.
         chunk: the examples; its ``total`` goes with the kernel.
         rows: int32 [K], the rows of the neurons ablated.
@@ -152,7 +142,7 @@ def sum_over_others(
     others = jnp.ones(width, bool).at[rows].set(False, mode="drop")
 
     def product():
-        return multiply(model, kernel.T, jnp.where(others[:, None], chunk.outputs, 0))
+        return chain.multiply(kernel.T, jnp.where(others[:, None], chunk.outputs, 0))
 
     if 4 * len(rows) > width:
         zeros = jnp.zeros_like(chunk.total)
@@ -161,15 +151,15 @@ def sum_over_others(
         array.at[rows].get(mode="fill", fill_value=0)
         for array in (kernel, chunk.outputs)
     ]
-    rest = chunk.total - multiply(model, taken[0].T, taken[1])
+    rest = chunk.total - chain.multiply(taken[0].T, taken[1])
     size = jnp.abs(taken[0]).max(axis=1) @ jnp.abs(taken[1])
     keeps_digits = (size <= _MOST_TAKEN * chunk.size) & jnp.isfinite(chunk.size)
     return jax.lax.cond(keeps_digits.all(), lambda: rest, product)
 
 
-def rows_of(model: MLP, order: Array, layer: int) -> tuple[Array, Array]:
+def rows_of(chain: AffineChain, order: Array, layer: int) -> tuple[Array, Array]:
     """Where an order's neurons lie in a layer, [K], and whether they do; 0 if not."""
-    where = model.layer_slices[layer]
+    where = chain.layer_slices[layer]
     within = (order >= where.start) & (order < where.stop)
     return jnp.where(within, order - where.start, 0), within
 
@@ -180,9 +170,6 @@ def steps_of_neurons(order: Array, num_neurons: int) -> Array:
     return jnp.full(num_neurons, len(order)).at[order].set(steps, unique_indices=True)
 
 
-def inputs_at_once(
-    model: MLP, lowest: int, num_examples: int, num_inputs: int, memory_gb: float
-) -> int:
-    """A copy of the image, and two of the lower layers' outputs."""
-    lower = 2 * sum(model.hidden[: lowest + 1])
-    return number_that_fits(memory_gb, num_inputs + lower, num_examples)
+def examples_below(network: Network, x: Array, memory_gb: float) -> int:
+    """Examples that run up to a layer at once; each holds a few of its widest value."""
+    return number_that_fits(memory_gb, x[0].size + 2 * network.widest, len(x))

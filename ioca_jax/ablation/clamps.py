@@ -10,30 +10,32 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from ioca_jax.ablation.budget import widest_value
-from ioca_jax.batching import number_that_fits
-from ioca_jax.checks import check_clamp, check_memory
-from ioca_jax.measures.scores import activation_variance
-from ioca_jax.networks.inputs import check_inputs
-from ioca_jax.networks.network import Ablation, Network
+from ioca_jax.ablation.replacement import constants_of
+from ioca_jax.batching import IGNORE_LABEL, fold_examples, number_that_fits
+from ioca_jax.checks import check_memory
+from ioca_jax.networks.inputs import checked_network
+from ioca_jax.networks.layers import Ablation
+from ioca_jax.networks.models import Model
+from ioca_jax.networks.network import Network
 
 _LEAST_EXAMPLES = 100
 _STEPS = 200
 _BATCH = 256
+_EXAMPLES_AT_ONCE = 1000
 _LEARNING_RATE = 0.1  # in standard deviations of a neuron's output
 
 
 def optimal_clamp(
-    network: Network,
+    network: Network | Model,
     variables: Any,
-    means: Float[ArrayLike, " H"],
+    means: Float[ArrayLike, " P"],
     x: Num[ArrayLike, "N *features"],
     y: Int[ArrayLike, " N"],
     key: Array,
     *,
     jointly: bool = True,
     memory_gb: float = 1.0,
-) -> Float[Array, " H"]:
+) -> Float[Array, " P"]:
     """Fits the constants that minimise the expected loss of an ablated network.
 
     ``argmin_c E_S E_{x,y} loss(f with neurons S output c_S, y)``. Jointly, S is a
@@ -46,7 +48,8 @@ def optimal_clamp(
     Args:
         network: the network.
         variables: the variables of one network (``vmap`` for several).
-        means: float32 [H], each neuron's mean output over the examples.
+        means: float32 [H] or [P], the mean of each number that a neuron outputs, over
+            the examples: ``measure_neurons(...).clamp``.
         x: [N, ...] examples of the measuring split, at least 100.
         y: int32 [N] classes.
         key: decides the examples and subsets of each step.
@@ -54,7 +57,7 @@ def optimal_clamp(
         memory_gb: bounds what is held at once beside the arguments, about.
 
     Returns:
-        float32 [H], in units of the neurons' outputs.
+        float32 [P], in units of the neurons' outputs.
 
     Raises:
         ValueError: fewer than 100 examples, or arrays that do not fit the network.
@@ -64,23 +67,23 @@ def optimal_clamp(
         >>> model = ioca.MLP(hidden=(3, 2), num_classes=2)
         >>> x, y = jax.random.normal(jax.random.key(0), (200, 4)), jnp.arange(200) % 2
         >>> variables = model.init(jax.random.key(1), x)
-        >>> means = ioca.measure_neurons(model, variables, x, y).activation_mean
+        >>> means = ioca.measure_neurons(model, variables, x, y).clamp
         >>> ioca.optimal_clamp(model, variables, means, x, y, jax.random.key(2)).shape
         (5,)
 
     Source: M. Li and L. Janson, "Optimal ablation", arXiv 2409.09951, who fit constants
     for one subset at a time.
     """
-    check_inputs(network, x, y)
-    check_clamp(means, network.num_neurons)
-    x, y, means = jnp.asarray(x), jnp.asarray(y, jnp.int32), jnp.asarray(means)
+    network = checked_network(network, x, y)
+    means = constants_of(network, means)
+    x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
     if len(y) < _LEAST_EXAMPLES:
         raise ValueError(
             f"x: expected at least {_LEAST_EXAMPLES} examples to fit constants to, got "
             f"{len(y)}"
         )
     sizes = [math.prod(layer.shape) for layer in network.layers]
-    held = 4 * (sum(sizes) + widest_value(network, 0) + x[0].size)
+    held = 4 * (sum(sizes) + network.widest + x[0].size)
     check_memory(memory_gb)
     at_once = number_that_fits(memory_gb, held, _BATCH)
     return _fit(network, jointly, at_once, variables, means, x, y, key)
@@ -88,7 +91,7 @@ def optimal_clamp(
 
 @partial(jax.jit, static_argnames=("network", "jointly", "at_once"))
 def _fit(network, jointly, at_once, variables, means, x, y, key):
-    scale = jnp.sqrt(activation_variance(network, variables, means, x=x, y=y))
+    scale = _deviations(network, variables, means, x, y)
     optimizer = optax.adam(optax.cosine_decay_schedule(_LEARNING_RATE, _STEPS))
 
     def loss(moved, example):
@@ -123,6 +126,21 @@ def _fit(network, jointly, at_once, variables, means, x, y, key):
     (moved, _), _ = jax.lax.scan(step, carry, jax.random.split(fit_key, _STEPS))
     is_better = final_loss(moved) < final_loss(start)
     return jnp.where(is_better, means + scale * moved, means)
+
+
+def _deviations(network, variables, means, x, y) -> Float[Array, " P"]:
+    """Standard deviations over examples of the numbers that neurons output."""
+
+    def add(total, x_chunk, y_chunk):
+        _, outputs = network.activations(variables, x_chunk)
+        weights = (y_chunk != IGNORE_LABEL).astype(outputs.dtype)
+        squares = jnp.square(outputs - means)
+        return total + jnp.matmul(weights, squares, precision="highest")
+
+    floats = 4 * sum(math.prod(layer.shape) for layer in network.layers)
+    size = number_that_fits(1.0, floats, _EXAMPLES_AT_ONCE)
+    total = fold_examples(add, jnp.zeros_like(means), x, y, chunk_size=size)
+    return jnp.sqrt(total / len(y))
 
 
 def _random_masks(network: Network, jointly: bool, key: Array) -> Bool[Array, "n H"]:

@@ -1,11 +1,12 @@
 """Ablation curves: accuracy and loss while neurons are ablated one after another.
 
 Four engines give the same figures: ``rank_one`` (CPUs) and ``prefix_sums``
-(accelerators), which compute a curve of an MLP from one forward pass; ``incremental``,
-which recomputes only what lies above a neuron, in any network that runs in parts; and
-``masks``, the reference that runs any network once for each mask. All stream over
-chunks of examples, bound their memory by a budget, and spread the examples over this
-host's devices, or over the cores where a CPU is one device: nothing need be set.
+(accelerators), which compute a curve from one forward pass where the network is a chain
+of affine maps from the lowest ablated layer on (``Network.chain``); ``incremental``,
+which recomputes only what lies above a neuron, in any network; and ``masks``, the
+reference that runs a network once for each mask. All stream over chunks of examples,
+bound their memory by a budget, and spread the examples over this host's devices, or
+over the cores where a CPU is one device: nothing need be set.
 
 A prediction is the first greatest logit. Equal logits are decided alike by every engine
 and for every budget where they are equal exactly, as where all outputs of a layer are
@@ -13,15 +14,14 @@ and for every budget where they are equal exactly, as where all outputs of a lay
 way.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Int, Num
 
 from ioca_jax.ablation.budget import device_budget
 from ioca_jax.ablation.evaluation import Evaluation, make_evaluation
@@ -30,19 +30,19 @@ from ioca_jax.ablation.masks import MasksEngine, masks_engine
 from ioca_jax.ablation.orderings import checked_neurons
 from ioca_jax.ablation.prefix_sums import prefix_sums_engine
 from ioca_jax.ablation.rank_one import rank_one_engine
-from ioca_jax.checks import check_clamp, check_keep, is_known
+from ioca_jax.ablation.replacement import Constants, Resampled, constants_of
+from ioca_jax.checks import check_keep, is_known
 from ioca_jax.devices import sum_over_examples
-from ioca_jax.networks.inputs import check_converged, check_inputs
-from ioca_jax.networks.layered import check_variables
-from ioca_jax.networks.mlp import MLP
-from ioca_jax.networks.network import Network, StagedNetwork
+from ioca_jax.networks.inputs import check_converged, checked_network
+from ioca_jax.networks.models import Model
+from ioca_jax.networks.network import Network
 
 
 def evaluate_masks(
-    model: Network,
+    model: Network | Model,
     variables: Any,
     masks: Bool[ArrayLike, "*masks H"],
-    clamp: Float[ArrayLike, "*clamps H"],
+    clamp: Any,
     x: Num[ArrayLike, "N *features"],
     y: Int[ArrayLike, " N"],
     *,
@@ -54,8 +54,9 @@ def evaluate_masks(
         model: the network, ``MLP`` or any that ``trace_network`` found.
         variables: the variables of one network (``vmap`` for several).
         masks: bool [..., H]; True keeps a neuron, False ablates it.
-        clamp: float32 [H], or [..., H] broadcast against ``masks``: the constant output
-            of ablated neurons.
+        clamp: what ablated neurons output: one number; float32 [..., H], or [..., P]
+            with one for each number that a neuron outputs, broadcast against ``masks``;
+            by layers' names such arrays of each layer; or what ``resample`` returns.
         x: float32 [N, ...] examples.
         y: int32 [N] classes.
         memory_gb: bounds what is held at once beside the arguments, about.
@@ -78,45 +79,49 @@ def evaluate_masks(
         >>> alone.accuracy.shape, alone.correct.shape
         ((5,), (5, 2))
     """
-    x, y = _checked_examples(model, x, y)
-    memory_gb = device_budget(memory_gb, x)
-    check_keep(masks, model.num_neurons, name="masks")
-    check_clamp(clamp, model.num_neurons)
-    check_variables("variables", variables, model, num_inputs=_num_inputs(x))
+    network = checked_network(model, x, y)
+    x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
+    memory_gb = device_budget(memory_gb, y)
+    check_keep(masks, network.num_neurons, name="masks")
+    network.check_variables(variables)
     check_converged(variables)
-    clamp = jnp.asarray(clamp, jnp.float32)
-    shape = _broadcast_shapes("masks", jnp.shape(masks), clamp.shape)
-    flat_masks, flat_clamps = (
-        jnp.broadcast_to(jnp.asarray(array), shape).reshape(-1, shape[-1])
-        for array in (masks, clamp)
+    masks_shape = jnp.shape(masks)[:-1]
+    if isinstance(clamp, Resampled):
+        shape, row, replacement = masks_shape, _rows(clamp, y), clamp.without_rows()
+    else:
+        clamps = constants_of(network, clamp)
+        shape = _broadcast_shapes("masks", masks_shape, clamps.shape[:-1])
+        row, replacement = None, Constants(_flat(clamps, shape))
+    engine = masks_engine(
+        network, _lowest_ablated_layer(network, masks), len(y), memory_gb
     )
-    lowest = _lowest_ablated_layer(model, masks)
-    engine = masks_engine(model, lowest, len(y), memory_gb)
-    arrays = (variables, flat_masks, flat_clamps)
-    sums = sum_over_examples(MasksEngine.masks, engine, arrays, x, y)
-    return make_evaluation(sums, shape[:-1], len(y))
+    arrays = (variables, _flat(jnp.asarray(masks), shape), replacement)
+    sums = sum_over_examples(MasksEngine.masks, engine, arrays, (x, row), y)
+    return make_evaluation(sums, shape, len(y))
 
 
 ENGINES = ("rank_one", "prefix_sums", "incremental", "masks")
 
 
-def default_engine(model: Network | None = None) -> str:
+def default_engine(
+    network: Network, lowest: int = 0, *, takes_constants: bool = True
+) -> str:
     """The engine that ``ablation_curve`` takes unless told otherwise.
 
-    Of an ``MLP`` (or None) ``rank_one`` on a CPU, where it was measured to be the
-    fastest at every size, and ``prefix_sums`` elsewhere, where a loop of small steps is
-    launch-bound; ``incremental`` of other networks that run in parts.
+    Of a chain from the lowest ablated layer on, under constants, ``rank_one`` on a CPU,
+    where it was measured to be the fastest at every size, and ``prefix_sums``
+    elsewhere, where a loop of small steps is launch-bound; else ``incremental``.
     """
-    if model is None or isinstance(model, MLP):
-        return "rank_one" if jax.default_backend() == "cpu" else "prefix_sums"
-    return "incremental" if isinstance(model, StagedNetwork) else "masks"
+    if not takes_constants or network.chain(lowest) is None:
+        return "incremental"
+    return "rank_one" if jax.default_backend() == "cpu" else "prefix_sums"
 
 
 def ablation_curve(
-    model: Network,
+    model: Network | Model,
     variables: Any,
     order: Int[ArrayLike, "*orders K"],
-    clamp: Float[ArrayLike, "*clamps H"],
+    clamp: Any,
     x: Num[ArrayLike, "N *features"],
     y: Int[ArrayLike, " N"],
     *,
@@ -132,14 +137,14 @@ def ablation_curve(
         model: the network, ``MLP`` or any that ``trace_network`` found.
         variables: the variables of one network (``ablation_curves`` takes several).
         order: int32 [K], or [..., K] for several curves, neuron indices.
-        clamp: float32 [H], or [..., H] broadcast against ``order``: the constant output
-            of ablated neurons.
+        clamp: as in ``evaluate_masks``, broadcast against ``order``.
         x: float32 [N, ...] examples.
         y: int32 [N] classes.
         layers: the layers, counted from 0, that the orders touch. None looks at the
             orders; while they are traced, it takes all layers, which costs time.
-        engine: one of ``ENGINES``: ``rank_one`` and ``prefix_sums`` for an ``MLP``,
-            ``incremental``, or ``masks``, the slow reference. None takes the fastest.
+        engine: one of ``ENGINES``: ``rank_one`` and ``prefix_sums`` for dense layers in
+            a row, ``incremental``, or ``masks``, the slow reference. None takes the
+            fastest.
         memory_gb: bounds what is held at once beside the arguments, about.
 
     Returns:
@@ -161,17 +166,20 @@ def ablation_curve(
         >>> curve.accuracy.shape  # after 0, 1, 2 and 3 ablated neurons
         (4,)
     """
-    check_variables("variables", variables, model, num_inputs=_num_inputs(x))
+    network = checked_network(model, x, y)
+    network.check_variables(variables)
     check_converged(variables)
-    check_clamp(clamp, model.num_neurons)
-    shape = _broadcast_shapes("order", jnp.shape(order), jnp.shape(clamp))
-    order, clamp = (
-        _with_axes(array, 1 + len(shape) - jnp.ndim(array)) for array in (order, clamp)
-    )
+    if isinstance(clamp, Resampled):
+        shape, clamp = jnp.shape(order), clamp.for_one_network()
+    else:
+        clamp = constants_of(network, clamp)
+        leading = _broadcast_shapes("order", jnp.shape(order)[:-1], clamp.shape[:-1])
+        shape = (*leading, 1)
+        clamp = _with_axes(clamp, 1 + len(shape) - clamp.ndim)
     evaluation = ablation_curves(
-        model,
+        network,
         jax.tree.map(_with_axes, variables),
-        order,
+        _with_axes(order, 1 + len(shape) - jnp.ndim(order)),
         clamp,
         x,
         y,
@@ -183,10 +191,10 @@ def ablation_curve(
 
 
 def ablation_curves(
-    model: Network,
+    model: Network | Model,
     variables: Any,
     order: Int[ArrayLike, "S *orders K"],
-    clamp: Float[ArrayLike, "S *clamps H"],
+    clamp: Any,
     x: Num[ArrayLike, "N *features"],
     y: Int[ArrayLike, " N"],
     *,
@@ -201,8 +209,10 @@ def ablation_curves(
         variables: the networks' variables; leaves begin with S.
         order: int32 [S, ..., K] neuron indices; [S, K] is one order for each network,
             under all its clamps.
-        clamp: float32 [S, ..., H]; [S, H] is one clamp for each network, for all its
-            orders. Otherwise the axes between are those of ``order``, each equal or 1.
+        clamp: float32 [S, ..., H] or [S, ..., P]; [S, H] is one clamp for each network,
+            for all its orders. Otherwise the axes between are those of ``order``, each
+            equal or 1. One number, or what ``resample`` returns, with an axis S before
+            ``donors`` and ``shift``, are for all networks.
         x: float32 [N, ...] examples.
         y: int32 [N] classes.
         layers: as in ``ablation_curve``.
@@ -226,69 +236,93 @@ def ablation_curves(
         >>> curves.accuracy.shape
         (3, 3)
     """
-    engine = default_engine(model) if engine is None else engine
+    network = checked_network(model, x, y)
+    x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
+    memory_gb = device_budget(memory_gb, y)
+    is_known_order = is_known(order)
+    order = checked_neurons(order, network.num_neurons)
+    if not order.size:
+        raise ValueError(
+            f"order: expected one or more neurons, got shape {list(order.shape)}; "
+            "evaluate_masks takes masks that keep all"
+        )
+    layers, num_steps = _checked_layers(layers, network, order), order.shape[-1]
+    orders, row, replacement, shape = _of_networks(network, order, clamp, y)
+    network.check_variables(variables, len(orders))
+    takes_constants = row is None
+    name = _checked_engine(engine, network, layers[0], takes_constants)
+    run: Any
+    if name == "masks":
+        run = masks_engine(network, layers[0], len(x), memory_gb)
+    elif name == "incremental":
+        sizes = (network, variables, layers, x, num_steps, memory_gb)
+        run = incremental_engine(*sizes, takes_constants=takes_constants)
+    else:
+        chain: Any = network.chain(layers[0])
+        run = (
+            rank_one_engine(network, chain, layers, x, memory_gb)
+            if name == "rank_one"
+            else prefix_sums_engine(network, chain, x, num_steps, memory_gb)
+        )
+    arrays = (variables, orders, replacement)
+    sums = sum_over_examples(type(run).orders, run, arrays, (x, row), y)
+    if not is_known_order:
+        sums = _without_numbers(sums, ~_are_orders(network, layers, orders))
+    return make_evaluation(sums, (*shape, num_steps + 1), len(y))
+
+
+def _checked_engine(
+    engine: str | None, network: Network, lowest: int, takes_constants: bool
+) -> str:
+    """The name of an engine that can compute the curves."""
+    if engine is None:
+        return default_engine(network, lowest, takes_constants=takes_constants)
     if engine not in ENGINES:
         gone = "; kernel was removed in version 3: use prefix_sums"
         raise ValueError(
             f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}"
             f"{gone if engine == 'kernel' else ''}"
         )
-    x, y = _checked_examples(model, x, y)
-    memory_gb = device_budget(memory_gb, x)
-    is_known_order = is_known(order)
-    order = checked_neurons(order, model.num_neurons)
-    if not order.size:
-        raise ValueError(
-            f"order: expected one or more neurons, got shape {list(order.shape)}; "
-            "evaluate_masks takes masks that keep all"
-        )
-    layers = _checked_layers(layers, model, order)
-    check_clamp(clamp, model.num_neurons)
-    orders, clamps, shape = _of_networks(order, jnp.asarray(clamp, jnp.float32))
-    num_inputs, num_steps = _num_inputs(x), order.shape[-1]
-    check_variables("variables", variables, model, shape[0], num_inputs)
-    function, run = _engine(engine, model, variables, layers, x, num_steps, memory_gb)
-    sums = sum_over_examples(function, run, (variables, orders, clamps), x, y)
-    if not is_known_order:
-        sums = _without_numbers(sums, ~_are_orders(model, layers, orders))
-    return make_evaluation(sums, (*shape, num_steps + 1), len(y))
-
-
-def _engine(
-    name: str,
-    model: Network,
-    variables: Any,
-    layers: tuple[int, ...],
-    x: Array,
-    num_steps: int,
-    memory_gb: float,
-) -> tuple[Callable[..., Any], Any]:
-    """An engine's function of orders, and the engine with its chunks."""
-    if name == "masks":
-        engine = masks_engine(model, layers[0], len(x), memory_gb)
-    elif name == "incremental":
-        if not isinstance(model, StagedNetwork):
+    if engine in ("rank_one", "prefix_sums"):
+        reason = "constant clamps" if not takes_constants else None
+        if network.chain(lowest) is None:
+            reason = f"dense layers in a row from {network.layers[lowest].name} on"
+        if reason:
             raise ValueError(
-                "engine: expected masks, got incremental, which needs a network that "
-                "runs in parts, as MLP and those of trace_network do; this network is "
-                f"a {type(model).__name__}"
+                f"engine: expected incremental or masks, got {engine}, which needs "
+                f"{reason}"
             )
-        engine = incremental_engine(model, variables, layers, x, num_steps, memory_gb)
-    elif not isinstance(model, MLP):
+    return engine
+
+
+def _rows(clamp: Resampled, y: Array) -> Array:
+    """The rows of the examples' donors."""
+    row: Any = clamp.row
+    if jnp.shape(row) != y.shape:
         raise ValueError(
-            f"engine: expected incremental or masks, got {name}, which needs affine "
-            f"layers in a row, as MLP has; this network is a {type(model).__name__}"
+            f"clamp: expected a donor for each of {len(y)} examples, got "
+            f"{jnp.shape(row)[0]}; call resample with these examples"
         )
-    elif name == "rank_one":
-        engine = rank_one_engine(model, layers, len(x), x.shape[1], memory_gb)
-    else:
-        sizes = (len(x), x.shape[1], num_steps)
-        engine = prefix_sums_engine(model, layers[0], *sizes, memory_gb)
-    return type(engine).orders, engine
+    return row
 
 
-def _of_networks(order: Array, clamp: Array) -> tuple[Array, Array, tuple[int, ...]]:
-    """Orders [S, M, K] and clamps [S, M, H], and the axes before K, H as given."""
+def _flat(array: Array, shape: tuple[int, ...]) -> Array:
+    """An array with the leading axes ``shape``, as one axis."""
+    size = array.shape[-1]
+    return jnp.broadcast_to(array, (*shape, size)).reshape(-1, size)
+
+
+def _of_networks(
+    network: Network, order: Array, clamp: Any, y: Array
+) -> tuple[Array, Array | None, Any, tuple[int, ...]]:
+    """Orders [S, M, K], donors' rows, replacements, and the axes before K as given."""
+    number, num_steps = len(order), order.shape[-1]
+    if isinstance(clamp, Resampled):
+        orders = order.reshape(number, -1, num_steps)
+        return orders, _rows(clamp, y), clamp.without_rows(), order.shape[:-1]
+    is_number = np.shape(clamp) == ()
+    clamp = constants_of(network, clamp)
+    clamp = jnp.broadcast_to(clamp, (number, len(clamp))) if is_number else clamp
     between = [array.shape[1:-1] for array in (order, clamp)]
     fits = order.ndim > 1 and clamp.ndim > 1 and len(order) == len(clamp)
     fits &= not all(between) or len(between[0]) == len(between[1])
@@ -305,14 +339,12 @@ def _of_networks(order: Array, clamp: Array) -> tuple[Array, Array, tuple[int, .
         array.reshape(len(array), *[1] * (rank - array.ndim), *array.shape[1:])
         for array in (order, clamp)
     )
-    shape = jnp.broadcast_shapes(order.shape[:-1], clamp.shape[:-1])
+    shape = np.broadcast_shapes(order.shape[:-1], clamp.shape[:-1])
     orders, clamps = (
-        jnp.broadcast_to(array, (*shape, array.shape[-1])).reshape(
-            len(array), -1, array.shape[-1]
-        )
+        _flat(array, shape).reshape(number, -1, array.shape[-1])
         for array in (order, clamp)
     )
-    return orders, clamps, shape
+    return orders, None, Constants(clamps), shape
 
 
 def _are_orders(
@@ -373,22 +405,6 @@ def _checked_layers(
     return given
 
 
-def _checked_examples(
-    model: Network, x: ArrayLike, y: ArrayLike
-) -> tuple[Array, Array]:
-    """Examples and labels int32 [N]."""
-    check_inputs(model, x, y)
-    x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
-    if isinstance(model, MLP):
-        x = x.astype(jnp.float32).reshape(len(x), -1)
-    return x, y
-
-
-def _num_inputs(x: ArrayLike) -> int:
-    """D, the values of an example."""
-    return math.prod(jnp.shape(x)[1:])
-
-
 def _with_axes(array: ArrayLike, number: int = 1) -> Any:
     """The same behind new axes of length 1."""
     known = array if isinstance(array, jax.Array) else np.asarray(array)
@@ -398,11 +414,11 @@ def _with_axes(array: ArrayLike, number: int = 1) -> Any:
 def _broadcast_shapes(
     name: str, shape: tuple[int, ...], clamp: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """The shape that clamps take for all masks or orders, [..., H]."""
+    """The axes before the last of all masks or orders under all clamps."""
     try:
-        return (*jnp.broadcast_shapes(shape[:-1], clamp[:-1]), *clamp[-1:])
+        return np.broadcast_shapes(shape, clamp)
     except ValueError as error:
         raise ValueError(
-            f"clamp: expected [..., H] that is broadcast against {name}, got shapes "
-            f"{list(clamp)} and {list(shape)}"
+            f"clamp: expected [..., H] that is broadcast against {name}, got leading "
+            f"axes {list(clamp)} and {list(shape)}"
         ) from error

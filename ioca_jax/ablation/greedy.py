@@ -15,17 +15,14 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from ioca_jax.ablation.evaluation import right_and_losses, score_logits
-from ioca_jax.ablation.masks import fit_budget, staged
+from ioca_jax.ablation.masks import fit_budget
 from ioca_jax.ablation.orderings import random_order
+from ioca_jax.ablation.replacement import constants_of
 from ioca_jax.batching import fold_examples
-from ioca_jax.networks.inputs import check_inputs
-from ioca_jax.networks.mlp import (
-    MLP,
-    activate,
-    folded_layers,
-    pre_activations,
-)
-from ioca_jax.networks.network import Ablation, Network, slices_of
+from ioca_jax.networks.inputs import checked_network
+from ioca_jax.networks.layers import Ablation, one_per_neuron, slices_of
+from ioca_jax.networks.models import Model
+from ioca_jax.networks.network import Network
 
 _CANDIDATES_AT_ONCE = 8
 
@@ -33,7 +30,8 @@ _CANDIDATES_AT_ONCE = 8
 @partial(jax.jit, static_argnames=("network", "neurons", "memory_gb"))
 def _greedy(network, variables, clamp, x, y, keys, neurons, memory_gb):
     """The greedy orders [S, K] of all networks."""
-    losses_of = _losses_of_mlp if isinstance(network, MLP) else _losses
+    is_chain = network.chain(_layers_of(network, neurons)[0]) is not None
+    losses_of = _losses_of_chain if is_chain else _losses
 
     def of_network(arrays):
         variables, clamp, key = arrays
@@ -58,7 +56,7 @@ def _greedy_order(losses: Callable, neurons, num_neurons: int, key: Array) -> Ar
 
 
 def greedy_orders(
-    network: Network,
+    network: Network | Model,
     variables: Any,
     clamp: Float[ArrayLike, "S H"],
     x: Num[ArrayLike, "N *features"],
@@ -74,9 +72,9 @@ def greedy_orders(
     evaluations of part of the network. Give it some hundreds of examples. ``neurons``
     must not be traced; ``keys`` [S] break ties at random.
     """
-    check_inputs(network, x, y)
+    network = checked_network(network, x, y)
     chosen = tuple(np.asarray(neurons).tolist())
-    clamp, x, y = jnp.asarray(clamp), jnp.asarray(x), jnp.asarray(y, jnp.int32)
+    clamp, x, y = constants_of(network, clamp), jnp.asarray(x), jnp.asarray(y, "int32")
     return _greedy(network, variables, clamp, x, y, keys, chosen, memory_gb)
 
 
@@ -106,8 +104,7 @@ def _losses_of_kept(
 def _losses(network, variables, clamp, x, y, neurons, memory_gb) -> Callable:
     """Of any network: a function of the kept neurons [H] to losses [H] without each."""
     slices, layers = slices_of(network.layers), _layers_of(network, neurons)
-    at_once = fit_budget(network, layers[0], len(y), memory_gb)
-    network = staged(network)
+    at_once = fit_budget(network, len(y), memory_gb)
 
     def of_kept(kept):
         def chunk(total, x_chunk, y_chunk):
@@ -135,46 +132,50 @@ def _losses(network, variables, clamp, x, y, neurons, memory_gb) -> Callable:
     return of_kept
 
 
-def _losses_of_mlp(model, variables, clamp, x, y, neurons, memory_gb) -> Callable:
+def _losses_of_chain(network, variables, clamp, x, y, neurons, memory_gb) -> Callable:
     """As ``_losses``, by rank-one updates; arrays are feature-major, [width, n]."""
     del memory_gb
-    affine, slices = folded_layers(model, variables), model.layer_slices
-    layers, last = _layers_of(model, neurons), model.num_layers - 1
-    lowest = layers[0]
-    raw = x.reshape(len(x), -1).T
-    for layer in affine[: lowest + 1]:
-        raw = activate(model, pre_activations(model, layer, raw))
+    layers = _layers_of(network, neurons)
+    lowest, last = layers[0], len(network.layers) - 1
+    chain, slices = network.chain(lowest), slices_of(network.layers)
+    maps, clamp = chain.maps(variables), one_per_neuron(network.layers, clamp)
+    raw = network.prefix(variables, x, lowest).outputs.T
 
     @jax.vmap
     def losses(logits: Float[Array, "C n"]) -> Float[Array, ""]:
         return right_and_losses(logits, y)[1].sum()
 
+    def activated(layer, z):
+        return chain.activate(layer, maps[layer].parameters, z)
+
     def above(layer, outputs, kept):
-        """A layer's outputs [..., width, n] to the next layer's pre-activations."""
+        """A layer's outputs [width, n] to the next layer's pre-activations."""
         where = slices[layer]
         outputs = jnp.where(kept[where, None], outputs, clamp[where, None])
-        return pre_activations(model, affine[layer + 1], outputs)
+        return chain.pre_activations(maps[layer + 1], outputs)
 
     def without_each(kept, layer, outputs, inputs, rows):
         """Losses [b] without each of some neurons; ``inputs`` of the next layer."""
         change = clamp[slices[layer]][rows][:, None] - outputs[rows]
-        weights = affine[layer + 1].kernel[rows]
+        weights = maps[layer + 1].kernel[rows]
         inputs = inputs + weights[:, :, None] * change[:, None, :]
         for upper in range(layer + 1, last + 1):
-            inputs = above(upper, activate(model, inputs), kept)
+            outputs_above = jax.vmap(partial(activated, upper))(inputs)
+            inputs = jax.vmap(partial(above, upper, kept=kept))(outputs_above)
         return losses(inputs)
 
     def of_kept(kept):
-        costs, outputs = jnp.zeros(model.num_neurons), raw
+        costs, outputs = jnp.zeros(network.num_neurons), raw
         for layer in range(lowest, layers[-1] + 1):
             where = slices[layer]
             inputs = above(layer, outputs, kept)
             if layer in layers:
                 of_rows = partial(without_each, kept, layer, outputs, inputs)
-                size = min(_CANDIDATES_AT_ONCE, model.hidden[layer])
+                size = min(_CANDIDATES_AT_ONCE, chain.widths[layer])
                 found = _losses_of_kept(kept[where], size, of_rows)
                 costs = costs.at[where].set(found)
-            outputs = activate(model, inputs)
+            if layer < layers[-1]:
+                outputs = activated(layer + 1, inputs)
         return costs
 
     return of_kept

@@ -17,15 +17,10 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ioca_jax.ablation.affine import steps_of_neurons
-from ioca_jax.ablation.budget import widest_value
 from ioca_jax.ablation.evaluation import score_logits, zero_scores
 from ioca_jax.batching import fold_examples, number_that_fits
-from ioca_jax.networks.network import (
-    Ablation,
-    StagedNetwork,
-    Values,
-    slices_of,
-)
+from ioca_jax.networks.layers import Ablation, Values, slices_of, split_by_layer
+from ioca_jax.networks.network import Network
 
 
 class _Curve(NamedTuple):
@@ -35,14 +30,14 @@ class _Curve(NamedTuple):
         variables: of one network.
         steps: int32 [H], the step that ablates each neuron; K where none does.
         layer_of_point: int32 [K+1], the layer of the neuron that a point ablates.
-        clamp: float32 [H].
+        clamp: of an ablation.
         y: int32 [n].
     """
 
     variables: Any
     steps: Array
     layer_of_point: Array
-    clamp: Array
+    clamp: Any
     y: Array
 
     def ablation(self, point: Array) -> Ablation:
@@ -53,7 +48,7 @@ class _Curve(NamedTuple):
 class IncrementalEngine:
     """Curves of orders that touch ``layers`` only, ``examples`` at once."""
 
-    network: StagedNetwork
+    network: Network
     layers: tuple[int, ...]
     examples: int
 
@@ -61,20 +56,22 @@ class IncrementalEngine:
         """Correct [S, M, K+1, C] and summed losses [S, M, K+1] for orders [S, M, K]."""
         return _sum_chunks(self, arrays, x, y)
 
-    def score_chunk(self, variables, orders, clamps, x, y):
+    def score_chunk(self, variables, orders, replacement, x, y):
         """Scores [M, K+1, ...] of one network and one chunk of examples."""
         network, layers = self.network, jnp.asarray(self.network.layer_of_neuron)
-        values = network.prefix(variables, x, self.layers[0])
+        (images, row), (lowest, *_) = x, self.layers
+        values = network.prefix(variables, images, lowest)
+        replacement = replacement.of_examples(row)
 
-        def curve(order_and_clamp):
-            order, clamp = order_and_clamp
+        def curve(index):
+            order, clamp = orders[index], replacement.at(index)
             steps = steps_of_neurons(order, network.num_neurons)
             of_point = jnp.pad(layers[order], (1, 0))
             one = _Curve(variables, steps, of_point, clamp, y)
             zeros = zero_scores(network.num_classes, len(of_point))
             return self._run(one, 0, values, jnp.int32(0), zeros)[1]
 
-        return jax.lax.map(curve, (orders, clamps))
+        return jax.lax.map(curve, jnp.arange(len(orders)))
 
     def _run(self, curve: _Curve, level: int, values: Values, start: Array, scores):
         """Points from ``start`` on, while steps are in this level's layer or above.
@@ -115,7 +112,7 @@ class AffineEngine:
     from one forward pass and one backward pass for each class.
     """
 
-    network: StagedNetwork
+    network: Network
     layer: int
     examples: int
 
@@ -123,16 +120,19 @@ class AffineEngine:
         """Correct [S, M, K+1, C] and summed losses [S, M, K+1] for orders [S, M, K]."""
         return _sum_chunks(self, arrays, x, y)
 
-    def score_chunk(self, variables, orders, clamps, x, y):
+    def score_chunk(self, variables, orders, replacement, x, y):
         """Scores [M, K+1, ...] of one network and one chunk of examples."""
-        first = slices_of(self.network.layers)[self.layer].start
-        terms = self._terms(variables, x)
+        network, layer = self.network, self.network.layers[self.layer]
+        first = slices_of(network.layers)[self.layer].start
+        terms = self._terms(variables, x[0])
 
-        def curve(order_and_clamp):
-            order, clamp = order_and_clamp
-            return _score_prefix_sums(terms, order - first, clamp[order], y)
+        def curve(index):
+            clamps = split_by_layer(network.layers, replacement.at(index))[layer.name]
+            clamped = terms.slopes * clamps.reshape(*terms.slopes.shape[:2], 1, 1)
+            clamped, rows = clamped.sum(axis=1), orders[index] - first
+            return _score_prefix_sums(terms, rows, clamped[rows], y)
 
-        return jax.lax.map(curve, (orders, clamps))
+        return jax.lax.map(curve, jnp.arange(len(orders)))
 
     def _terms(self, variables: Any, x: Array) -> "_Terms":
         network, layer = self.network, self.network.layers[self.layer]
@@ -142,30 +142,33 @@ class AffineEngine:
             changed = dataclasses.replace(values, outputs=outputs)
             return network.above(variables, self.layer, changed)[0]
 
-        def of_neurons(outputs):
+        def over_positions(outputs):
             shape = (len(x), math.prod(layer.positions), layer.num_neurons, -1)
-            return outputs.reshape(shape).sum(axis=(1, 3)).T
+            return jnp.moveaxis(outputs.reshape(shape).sum(axis=1), 0, -1)
 
         def of_class(index):
             one = jnp.zeros_like(constant).at[:, index].set(1)
             (slopes,) = pull_back(one)
-            return of_neurons(slopes * values.outputs), of_neurons(slopes)
+            kept = over_positions(slopes * values.outputs).sum(axis=1)
+            return kept, over_positions(slopes)
 
         zeros = jnp.zeros_like(values.outputs)
         constant, pull_back = jax.vjp(logits, zeros)
-        terms = jax.lax.map(of_class, jnp.arange(network.num_classes))
-        return _Terms(constant.T, *(term.swapaxes(0, 1) for term in terms))
+        kept, slopes = jax.lax.map(of_class, jnp.arange(network.num_classes))
+        return _Terms(constant.T, kept.swapaxes(0, 1), jnp.moveaxis(slopes, 0, 2))
 
 
 def _sum_chunks(engine: IncrementalEngine | AffineEngine, arrays, x, y):
     """Scores of all examples, one network after another."""
 
     def of_network(arrays):
-        variables, orders, clamps = arrays
+        variables, orders, replacement = arrays
         num_orders, num_steps = orders.shape
+        replacement = replacement.of_network(engine.network, variables)
 
         def chunk(carry, x_chunk, y_chunk):
-            scores = engine.score_chunk(variables, orders, clamps, x_chunk, y_chunk)
+            arguments = variables, orders, replacement, x_chunk, y_chunk
+            scores = engine.score_chunk(*arguments)
             return jax.tree.map(jnp.add, carry, scores)
 
         zeros = zero_scores(engine.network.num_classes, num_orders, num_steps + 1)
@@ -177,7 +180,7 @@ def _sum_chunks(engine: IncrementalEngine | AffineEngine, arrays, x, y):
 class _Terms(NamedTuple):
     """Logits by neuron: ``constant`` + sum of ``kept`` or of clamp times ``slopes``.
 
-    ``constant`` is [C, n], the others are [w, C, n].
+    ``constant`` is [C, n], ``kept`` [w, C, n], and ``slopes`` [w, vector, C, n].
     """
 
     constant: Array
@@ -185,33 +188,32 @@ class _Terms(NamedTuple):
     slopes: Array
 
 
-def _score_prefix_sums(terms: _Terms, rows: Array, clamp: Array, y: Array):
+def _score_prefix_sums(terms: _Terms, rows: Array, clamped: Array, y: Array):
     """Scores [K+1, ...] of a curve that clamps neurons [K] one after another.
 
-    What kept neurons add is summed from the end: nothing is subtracted, and a large
-    output leaves no rounding behind.
+    Clamped, they add [K, C, n]. What kept neurons add is summed from the end: nothing
+    is subtracted, and a large output leaves no rounding behind.
     """
 
-    def ablate(clamped, step):
-        row, value = step
-        return clamped + value * terms.slopes[row], clamped
+    def ablate(before, own):
+        return before + own, before
 
     def restore(kept, step):
-        row, clamped = step
+        row, before = step
         kept = kept + terms.kept[row]
-        return kept, score_logits(kept + clamped, y)
+        return kept, score_logits(kept + before, y)
 
     none = jnp.zeros_like(terms.constant)
-    everything, clamped = jax.lax.scan(ablate, none, (rows, clamp))
+    everything, before = jax.lax.scan(ablate, none, clamped)
     others = jnp.ones(len(terms.kept), bool).at[rows].set(False)
     kept = terms.constant + jnp.where(others[:, None, None], terms.kept, 0).sum(axis=0)
-    _, scores = jax.lax.scan(restore, kept, (rows, clamped), reverse=True)
+    _, scores = jax.lax.scan(restore, kept, (rows, before), reverse=True)
     last = score_logits(kept + everything, y)
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), scores, last)
 
 
 def _floats_held(
-    network: StagedNetwork, variables: Any, layers: tuple[int, ...], x: Array
+    network: Network, variables: Any, layers: tuple[int, ...], x: Array
 ) -> list[int]:
     """Numbers in one example's values at each layer."""
 
@@ -233,23 +235,26 @@ _MOST_EXAMPLES = 256  # more at once are no faster, measured on two CPU cores
 
 
 def incremental_engine(
-    network: StagedNetwork,
+    network: Network,
     variables: Any,
     layers: tuple[int, ...],
     x: Array,
     num_steps: int,
     memory_gb: float,
+    *,
+    takes_constants: bool,
 ) -> IncrementalEngine | AffineEngine:
     """The engine with as many examples at once as fit into the budget.
 
     An example holds its values at every layer of ``layers``, and what is computed from
     one to the next, for which four times the largest is allowed. Leaves of
-    ``variables`` begin with S.
+    ``variables`` begin with S. Replacements are constants, or outputs for donors.
     """
     held = _floats_held(network, variables, layers, x[:2])
-    floats = sum(held) + 4 * max(*held, widest_value(network, layers[0]))
+    floats = sum(held) + 4 * max(*held, network.widest)
     most = min(len(x), _MOST_EXAMPLES)
-    if len(layers) == 1 and network.is_affine_above(layers[0]):
+    is_affine = len(layers) == 1 and network.is_affine_above(layers[0])
+    if is_affine and takes_constants:
         floats += network.num_classes * (4 * num_steps + 2 * held[0])
         examples = number_that_fits(memory_gb, floats, most)
         return AffineEngine(network, layers[0], examples)

@@ -5,7 +5,7 @@ What lies below the first layer that a mask touches is computed once, not once p
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -13,42 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from ioca_jax.ablation.budget import FLOATS_PER_STEP, widest_value
+from ioca_jax.ablation.budget import FLOATS_PER_STEP
 from ioca_jax.ablation.evaluation import score_logits, zero_scores
 from ioca_jax.batching import fold_examples, number_that_fits
-from ioca_jax.networks.network import Ablation, Layer, Network, StagedNetwork, Values
-
-
-@dataclasses.dataclass(frozen=True)
-class _Unstaged:
-    """Any network, run from its examples every time."""
-
-    network: Network
-
-    @property
-    def layers(self) -> tuple[Layer, ...]:
-        return self.network.layers
-
-    @property
-    def num_classes(self) -> int:
-        return self.network.num_classes
-
-    def prefix(self, variables: Any, x: Array, layer: int) -> Values:
-        del variables, layer
-        return Values(x, (), len(x))
-
-    def advance(self, variables: Any, layer: int, values: Values, ablation: Ablation):
-        del variables, layer, ablation
-        return values
-
-    def above(self, variables: Any, layer: int, values: Values, ablation: Ablation):
-        del layer
-        return self.network.apply(variables, values.outputs, ablation)
-
-
-def staged(network: Network) -> Any:
-    """A network with ``prefix`` and ``above``, which then takes all of an ablation."""
-    return network if isinstance(network, StagedNetwork) else _Unstaged(network)
+from ioca_jax.networks.layers import Ablation, split_by_layer
+from ioca_jax.networks.network import Network
 
 
 class AtOnce(NamedTuple):
@@ -58,16 +27,14 @@ class AtOnce(NamedTuple):
     ablations: int
 
 
-def fit_budget(
-    network: Network, lowest: int, num_examples: int, memory_gb: float
-) -> AtOnce:
-    """Chunks of examples and ablations, for ablations of no layer below ``lowest``.
+def fit_budget(network: Network, num_examples: int, memory_gb: float) -> AtOnce:
+    """Chunks of examples and ablations.
 
     A chunk of examples holds all its activations once; each ablation and example then
-    hold two copies of the widest layer above, and of the logits.
+    hold two copies of the widest value, and of the logits.
     """
     sizes = [math.prod(layer.shape) for layer in network.layers]
-    widest = widest_value(network, lowest)
+    widest = network.widest
     above = 2 * (widest + network.num_classes)
     most = min(num_examples, 1000)
     examples = number_that_fits(
@@ -87,78 +54,109 @@ def without(neurons: Int[Array, " k"], num_neurons: int) -> Bool[Array, " H"]:
 class MasksEngine:
     """Runs a network once for each ablation.
 
+    Replacements are ``Constants`` or ``Resampled``; examples come with their donors'
+    rows, None for constants.
+
     Attributes:
         network: the networks' shape.
         lowest: no ablation touches a layer below it.
         at_once: sizes of chunks.
+        holds_later: layers above the ``lowest`` output what they do without ablation.
     """
 
     network: Network
     lowest: int
     at_once: AtOnce
+    holds_later: bool = False
 
     def masks(self, arrays, x, y):
-        """Correct [M, C] and summed losses [M] for masks and clamps [M, H]."""
-        variables, masks, clamps = arrays
+        """Correct [M, C] and summed losses [M] for masks [M, H]."""
+        variables, masks, replacement = arrays
 
-        def ablation_of(index):
-            return Ablation(masks[index], clamps[index])
+        def keep_of(index):
+            return masks[index]
 
-        return self._sums(variables, ablation_of, masks.shape[:1], x, y)
+        return self._sums(variables, keep_of, replacement, masks.shape[:1], x, y)
 
     def orders(self, arrays, x, y):
         """Correct [S, M, K+1, C] and summed losses [S, M, K+1] for orders [S, M, K]."""
         return jax.lax.map(lambda network: self._orders(network, x, y), arrays)
 
     def _orders(self, network, x, y):
-        variables, orders, clamps = network
+        variables, orders, replacement = network
         num_orders, num_steps = orders.shape
         num_neurons = self.network.num_neurons
 
-        def ablation_of(index, point):
+        def keep_of(index, point):
             within = jnp.arange(num_steps) < point
             ablated = jnp.where(within, orders[index], num_neurons)
-            return Ablation(without(ablated, num_neurons), clamps[index])
+            return without(ablated, num_neurons)
 
-        return self._sums(variables, ablation_of, (num_orders, num_steps + 1), x, y)
+        shape = num_orders, num_steps + 1
+        return self._sums(variables, keep_of, replacement, shape, x, y)
 
     def singles(self, arrays, x, y):
         """Each neuron of layer ``lowest`` alone, after no neuron.
 
-        Correct [S, A, 1+w, C] and summed losses [S, A, 1+w] for clamps [S, A, H].
+        Correct [S, A, 1+w, C] and summed losses [S, A, 1+w] under A replacements, or
+        one, of donors.
         """
         return jax.lax.map(lambda network: self._singles(network, x, y), arrays)
 
     def _singles(self, network, x, y):
-        variables, clamps = network
+        variables, replacement = network
         num_neurons = self.network.num_neurons
         (neurons,) = np.nonzero(self.network.layer_of_neuron == self.lowest)
         ablated = jnp.array([[num_neurons], *neurons[:, None]])
 
-        def ablation_of(index, neuron):
-            return Ablation(without(ablated[neuron], num_neurons), clamps[index])
+        def keep_of(index, neuron):
+            del index
+            return without(ablated[neuron], num_neurons)
 
-        return self._sums(variables, ablation_of, (len(clamps), len(ablated)), x, y)
+        shape = replacement.number, len(ablated)
+        return self._sums(variables, keep_of, replacement, shape, x, y)
 
-    def _score_chunk(self, variables, ablation_of, indices: Array, x, y):
-        network, lowest = staged(self.network), self.lowest
-        values = network.prefix(variables, x, lowest)
+    def _ablation(self, keep: Array, clamp: Any, intact: Any) -> Ablation:
+        """An ablation, with layers above the lowest held if that is asked for."""
+        if intact is None:
+            return Ablation(keep, clamp)
+        layers, later = self.network.layers, self.network.layers[self.lowest + 1 :]
+        if not isinstance(clamp, Mapping):
+            clamp = split_by_layer(layers, clamp)
+        held = {layer.name: jnp.zeros(layer.num_neurons, bool) for layer in later}
+        return Ablation(
+            {**split_by_layer(layers, keep), **held},
+            {**clamp, **{name: intact[name] for name in held}},
+        )
+
+    def _score_chunk(self, variables, keep_of, replacement, indices, x, y):
+        network, lowest = self.network, self.lowest
+        images, row = x
+        values = network.prefix(variables, images, lowest)
+        intact = network.outputs(variables, images)[1] if self.holds_later else None
+        replacement = replacement.of_examples(row)
 
         def one_ablation(index):
-            logits, _ = network.above(variables, lowest, values, ablation_of(*index))
+            keep, clamp = keep_of(*index), replacement.at(index[0])
+            ablation = self._ablation(keep, clamp, intact)
+            logits, _ = network.above(variables, lowest, values, ablation)
             return score_logits(logits.T, y)
 
         return jax.lax.map(
             one_ablation, tuple(indices), batch_size=self.at_once.ablations
         )
 
-    def _sums(self, variables, ablation_of: Callable[..., Ablation], shape, x, y):
-        """Scores of one network, of the ablation of each index into a shape."""
+    def _sums(self, variables, keep_of, replacement, shape, x, y):
+        """Scores of one network, of the ablation of each index into a shape.
+
+        The first axis of the shape is that of the replacements.
+        """
         indices = jnp.indices(shape).reshape(len(shape), -1)
+        replacement = replacement.of_network(self.network, variables)
 
         def chunk(carry, x_chunk, y_chunk):
             scores = self._score_chunk(
-                variables, ablation_of, indices, x_chunk, y_chunk
+                variables, keep_of, replacement, indices, x_chunk, y_chunk
             )
             return jax.tree.map(jnp.add, carry, scores)
 
@@ -168,8 +166,13 @@ class MasksEngine:
 
 
 def masks_engine(
-    network: Network, lowest: int, num_examples: int, memory_gb: float
+    network: Network,
+    lowest: int,
+    num_examples: int,
+    memory_gb: float,
+    *,
+    holds_later: bool = False,
 ) -> MasksEngine:
     """The engine with chunks that keep to the budget."""
-    at_once = fit_budget(network, lowest, num_examples, memory_gb)
-    return MasksEngine(network, lowest, at_once)
+    at_once = fit_budget(network, num_examples, memory_gb)
+    return MasksEngine(network, lowest, at_once, holds_later)

@@ -19,19 +19,13 @@ from jaxtyping import Array, Float, Int, Num
 
 from ioca_jax.ablation.budget import FLOATS_PER_STEP, device_budget
 from ioca_jax.ablation.evaluation import right_and_losses
-from ioca_jax.ablation.masks import staged
+from ioca_jax.ablation.replacement import Constants, Resampled, constants_of
 from ioca_jax.batching import IGNORE_LABEL, fold_examples, number_that_fits
-from ioca_jax.checks import check_clamp
 from ioca_jax.devices import sum_over_examples
-from ioca_jax.networks.inputs import check_inputs
-from ioca_jax.networks.mlp import (
-    MLP,
-    activate,
-    folded_layers,
-    multiply,
-    pre_activations,
-)
-from ioca_jax.networks.network import Ablation, Network, slices_of
+from ioca_jax.networks.inputs import checked_network
+from ioca_jax.networks.layers import Ablation, one_per_neuron, slices_of
+from ioca_jax.networks.models import Model
+from ioca_jax.networks.network import Network
 
 
 class PairEffects(NamedTuple):
@@ -55,9 +49,9 @@ class PairEffects(NamedTuple):
 
 
 def pair_effects(
-    network: Network,
+    network: Network | Model,
     variables: Any,
-    clamp: Float[ArrayLike, "S *clamps H"],
+    clamp: Any,
     x: Num[ArrayLike, "N *features"],
     y: Int[ArrayLike, " N"],
     layer: int,
@@ -66,31 +60,40 @@ def pair_effects(
 ) -> PairEffects:
     """Ablates every pair of neurons of a layer (counted from 0), of many networks.
 
-    Leaves of ``variables`` begin with S. What lies below the layer is computed once. In
-    an MLP two ablations change the next layer's pre-activations by two rank-one terms;
-    in other networks the layers above are run for each pair. Losses are subtracted
-    example by example before they are summed: the differences are far smaller than the
-    losses. Results are symmetric, with NaN on the diagonal.
+    Leaves of ``variables`` begin with S. The clamp is float32 [S, ..., H] or [S, ...,
+    P], or what ``resample`` returns, with an axis S before ``donors`` and ``shift``:
+    results are then [S, 1, ...]. What lies below the layer is computed once. In a chain
+    of affine maps two ablations of constants change the next layer's pre-activations by
+    two rank-one terms; otherwise the layers above are run for each pair. Losses are
+    subtracted example by example before they are summed: the differences are far
+    smaller than the losses. Results are symmetric, with NaN on the diagonal.
     """
+    network = checked_network(network, x, y)
     if not 0 <= layer < len(network.layers):
         raise ValueError(
             f"layer: expected a hidden layer from 0 to {len(network.layers) - 1}, got "
             f"{layer}"
         )
-    check_inputs(network, x, y)
-    check_clamp(clamp, network.num_neurons)
-    if np.ndim(clamp) < 2:
-        raise ValueError(
-            f"clamp: expected float32 [S, ..., {network.num_neurons}], a value for each"
-            f" hidden neuron of each network, got shape {list(np.shape(clamp))}"
-        )
     x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
-    clamp = jnp.asarray(clamp, jnp.float32)
-    examples = _examples_at_once(network, layer, x, device_budget(memory_gb, x))
-    clamps = clamp.reshape(len(clamp), -1, clamp.shape[-1])
-    engine = _PairEngine(network, layer, examples)
-    sums = sum_over_examples(_PairEngine.sums, engine, (variables, clamps), x, y)
-    return _effects(sums, clamp.shape[:-1], len(y))
+    if isinstance(clamp, Resampled):
+        shape, row = (len(clamp.donors), 1), clamp.row
+        replacement = clamp.without_rows()
+    else:
+        clamps, row = constants_of(network, clamp), None
+        if np.ndim(clamp) < 2:
+            raise ValueError(
+                f"clamp: expected float32 [S, ..., {network.num_neurons}], a value for "
+                "each hidden neuron of each network, got shape "
+                f"{list(np.shape(clamp))}"
+            )
+        shape = clamps.shape[:-1]
+        replacement = Constants(clamps.reshape(len(clamps), -1, clamps.shape[-1]))
+    examples = _examples_at_once(network, layer, x, device_budget(memory_gb, y))
+    is_chain = row is None and network.chain(layer) is not None
+    engine = _PairEngine(network, layer, examples, is_chain)
+    arrays = (variables, replacement)
+    sums = sum_over_examples(_PairEngine.sums, engine, arrays, (x, row), y)
+    return _effects(sums, shape, len(y))
 
 
 def _examples_at_once(network: Network, layer: int, x: Array, memory_gb: float) -> int:
@@ -140,36 +143,38 @@ def _effects(sums: _PairSums, leading: tuple[int, ...], num_examples: int):
 
 @dataclasses.dataclass(frozen=True)
 class _PairEngine:
-    """Sums over examples for all pairs of a layer, of networks and clamps."""
+    """Sums over examples for all pairs of a layer, of networks and replacements."""
 
     network: Network
     layer: int
     examples: int
+    is_chain: bool
 
     def sums(self, arrays, x, y) -> _PairSums:
-        """Sums [S, A, ...] of variables [S, ...] and clamps [S, A, H]."""
+        """Sums [S, A, ...] of variables [S, ...] and A replacements."""
 
         def of_network(network):
-            variables, clamps = network
-            of_clamp = partial(self._of_clamp, self._ablate_of(variables), x, y)
-            return jax.lax.map(of_clamp, clamps)
+            variables, replacement = network
+            number = replacement.number
+            replacement = replacement.of_network(self.network, variables)
+            if self.is_chain:
+                chain: Any = self.network.chain(self.layer)
+                variables = variables, chain.maps(variables)
+            of_clamp = partial(self._of_clamp, variables, replacement, x, y)
+            return jax.lax.map(of_clamp, jnp.arange(number))
 
         return jax.lax.map(of_network, arrays)
 
-    def _ablate_of(self, variables: Any) -> Callable[..., "_Ablated"]:
-        """A function of clamp and examples: how ablations of them are computed."""
-        if isinstance(self.network, MLP):
-            layers = folded_layers(self.network, variables)
-            return partial(_rank_one, self.network, layers, self.layer)
-        return partial(_run_above, self.network, variables, self.layer)
-
-    def _of_clamp(self, ablate_of, x, y, clamp) -> _PairSums:
-        """Sums of one network and one clamp [H]."""
+    def _of_clamp(self, variables, replacement, x, y, index) -> _PairSums:
+        """Sums of one network and one replacement."""
         width = self.network.layers[self.layer].num_neurons
+        ablate = _rank_one if self.is_chain else _run_above
 
         def add_chunk(sums, x_chunk, y_chunk):
-            found = _sum_chunk(ablate_of(clamp, x_chunk), width, y_chunk)
-            return jax.tree.map(jnp.add, sums, found)
+            images, row = x_chunk
+            clamp = replacement.of_examples(row).at(index)
+            ablated = ablate(self.network, variables, self.layer, clamp, images)
+            return jax.tree.map(jnp.add, sums, _sum_chunk(ablated, width, y_chunk))
 
         zeros = _PairSums(
             jnp.zeros((width, width), jnp.int32),
@@ -193,36 +198,38 @@ class _Ablated(NamedTuple):
     logits: Callable[[Array], Array]
 
 
-def _rank_one(model: MLP, layers, layer: int, clamp, x) -> _Ablated:
+def _rank_one(network: Network, variables, layer: int, clamp, x) -> _Ablated:
     """States are the next layer's pre-activations [w, n]."""
-    outputs = x.reshape(len(x), -1)
-    for kernel, bias in layers[: layer + 1]:
-        outputs = activate(model, multiply(model, outputs, kernel) + bias)
+    (variables, maps), chain = variables, network.chain(layer)
+    assert chain is not None
+    outputs = network.prefix(variables, x, layer).outputs
     outputs = jax.lax.optimization_barrier(outputs).T
-    change = clamp[model.layer_slices[layer]][:, None] - outputs
-    kernel = layers[layer + 1].kernel
+    where = chain.layer_slices[layer]
+    clamp = one_per_neuron(network.layers, clamp)[where]
+    change, kernel = clamp[:, None] - outputs, maps[layer + 1].kernel
 
     def ablate(inputs, neuron):
         return inputs + kernel[neuron][:, None] * change[neuron]
 
-    def logits(inputs):
-        for upper in layers[layer + 2 :]:
-            inputs = pre_activations(model, upper, activate(model, inputs))
-        return inputs
+    def logits(z):
+        for upper in range(layer + 1, chain.num_layers):
+            outputs = chain.activate(upper, maps[upper].parameters, z)
+            z = chain.pre_activations(maps[upper + 1], outputs)
+        return z
 
-    return _Ablated(pre_activations(model, layers[layer + 1], outputs), ablate, logits)
+    return _Ablated(chain.pre_activations(maps[layer + 1], outputs), ablate, logits)
 
 
 def _run_above(network: Network, variables, layer: int, clamp, x) -> _Ablated:
     """States are masks, bool [H], of the neurons kept."""
-    start, parts = slices_of(network.layers)[layer].start, staged(network)
-    values = parts.prefix(variables, x, layer)
+    start = slices_of(network.layers)[layer].start
+    values = network.prefix(variables, x, layer)
 
     def ablate(keep, neuron):
         return keep.at[start + neuron].set(False)
 
     def logits(keep):
-        return parts.above(variables, layer, values, Ablation(keep, clamp))[0].T
+        return network.above(variables, layer, values, Ablation(keep, clamp))[0].T
 
     return _Ablated(jnp.ones(network.num_neurons, bool), ablate, logits)
 

@@ -5,7 +5,6 @@ block of points are summed by one product.
 """
 
 import dataclasses
-import itertools
 from functools import partial
 from typing import NamedTuple
 
@@ -15,20 +14,17 @@ from jaxtyping import Array
 
 from ioca_jax.ablation.affine import (
     Chunk,
+    Curves,
     ExamplesAtOnce,
-    inputs_at_once,
+    examples_below,
     rows_of,
     steps_of_neurons,
-    sum_curves,
     sum_over_others,
 )
 from ioca_jax.ablation.evaluation import score_logits
 from ioca_jax.batching import number_that_fits
-from ioca_jax.networks.mlp import (
-    MLP,
-    activate,
-    multiply,
-)
+from ioca_jax.networks.chain import AffineChain
+from ioca_jax.networks.network import Network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,21 +35,23 @@ class PrefixSumsEngine:
     rank-one terms, as one product; what lies above is computed for all of them.
     """
 
-    model: MLP
-    lowest: int
+    network: Network
+    chain: AffineChain
     sizes: ExamplesAtOnce
     steps_at_once: int
 
     def orders(self, arrays, x, y):
         """Correct [S, M, K+1, C] and summed losses [S, M, K+1]."""
-        return sum_curves(self, self.lowest, arrays, x, y)
+        curves = Curves(self.network, self.chain, self.curve, self.sizes)
+        return curves.sums(arrays, x, y)
 
     def curve(self, chunk: Chunk, order: Array, clamp: Array):
         """One order [K]: correct [K, C] and summed losses [K], points 1 to K."""
-        num_steps, (rows, within) = len(order), rows_of(self.model, order, self.lowest)
+        chain, lowest, num_steps = self.chain, self.chain.lowest, len(order)
+        rows, within = rows_of(chain, order, lowest)
         size = min(self.steps_at_once, num_steps)
-        kernel = chunk.affine[self.lowest + 1].kernel
-        others = sum_over_others(self.model, kernel, chunk, rows, within)
+        kernel = chunk.maps[lowest + 1].kernel
+        others = sum_over_others(chain, kernel, chunk, rows, within)
         # From the last point, K, down to 1: the neuron that each restores. The last
         # restores none, nor do those below 1 that fill up the last block.
         filled = (1, -num_steps % size)
@@ -61,8 +59,8 @@ class PrefixSumsEngine:
         restored = (
             jnp.pad(array[:0:-1], filled).reshape(-1, size) for array in (rows, within)
         )
-        steps = steps_of_neurons(order, self.model.num_neurons)
-        above = _layers_above(self.model, self.lowest, chunk, steps, clamp)
+        steps = steps_of_neurons(order, chain.num_neurons)
+        above = _layers_above(chain, chunk, steps, clamp)
         block = partial(self._block, chunk, clamp, steps, above)
         blocks = (points.reshape(-1, size), *restored)
         _, scores = jax.lax.scan(block, others, blocks)
@@ -73,16 +71,16 @@ class PrefixSumsEngine:
 
     def _block(self, chunk: Chunk, clamp: Array, steps: Array, above, before, block):
         """The sum [w, n] after a block of points, and their scores."""
-        model, (points, rows, within) = self.model, block
-        kernel, bias = chunk.affine[self.lowest + 1]
+        chain, (points, rows, within) = self.chain, block
+        kernel, bias, _ = chunk.maps[chain.lowest + 1]
         outputs = jnp.where(within[:, None], chunk.outputs[rows], 0)
-        sums = _sums(model, before, kernel[rows], outputs)  # [w, t, n]
-        own = model.layer_slices[self.lowest]
+        sums = _sums(chain, before, kernel[rows], outputs)  # [w, t, n]
+        own = chain.layer_slices[chain.lowest]
         clamped = jnp.where(steps[own, None] >= points, 0, clamp[own, None])
-        constant = multiply(model, kernel.T, clamped) + bias[:, None]
+        constant = chain.multiply(kernel.T, clamped) + bias[:, None]
         z = sums + constant[:, :, None]
-        layer = partial(_layer, model, points)
-        for alike in above:
+        for index, alike in above:
+            layer = partial(_layer, chain, index, points)
             if len(alike.bias) == 1:
                 z, _ = layer(z, jax.tree.map(lambda array: array[0], alike))
             else:  # as a loop, whose one product is compiled once
@@ -95,41 +93,50 @@ class _Layers(NamedTuple):
 
     steps: Array
     clamp: Array
+    parameters: tuple[Array, ...]
     kernel: Array
     bias: Array
 
 
 def _layers_above(
-    model: MLP, lowest: int, chunk: Chunk, steps: Array, clamp: Array
-) -> list[_Layers]:
-    """The layers above the lowest, those of one shape together."""
-    layers = [
-        _Layers(steps[own], clamp[own], *affine)
-        for own, affine in zip(
-            model.layer_slices[lowest + 1 :], chunk.affine[lowest + 2 :], strict=True
-        )
-    ]
+    chain: AffineChain, chunk: Chunk, steps: Array, clamp: Array
+) -> list[tuple[int, _Layers]]:
+    """The layers above the lowest, those of one kind together, each with its first."""
+    groups: list[tuple[int, list[_Layers]]] = []
+    for index in range(chain.lowest + 1, chain.num_layers):
+        own, affine = chain.layer_slices[index], chunk.maps[index + 1]
+        parameters = chunk.maps[index].parameters
+        layer = _Layers(steps[own], clamp[own], parameters, affine.kernel, affine.bias)
+        first, others = groups[-1] if groups else (index, [])
+        is_alike = others and others[0].kernel.shape == layer.kernel.shape
+        if is_alike and chain.is_alike(first, index):
+            others.append(layer)
+        else:
+            groups.append((index, [layer]))
     return [
-        jax.tree.map(lambda *arrays: jnp.stack(arrays), *alike)
-        for _, alike in itertools.groupby(layers, lambda layer: layer.kernel.shape)
+        (first, jax.tree.map(lambda *arrays: jnp.stack(arrays), *alike))
+        for first, alike in groups
     ]
 
 
-def _layer(model: MLP, points: Array, z: Array, layer: _Layers) -> tuple[Array, None]:
+def _layer(
+    chain: AffineChain, index: int, points: Array, z: Array, layer: _Layers
+) -> tuple[Array, None]:
     """From one layer's pre-activations [v, t, n] to the next layer's."""
     kept = layer.steps[:, None] >= points
     clamp = layer.clamp[:, None, None]
-    outputs = jnp.where(kept[:, :, None], activate(model, z), clamp)
-    flat = multiply(model, layer.kernel.T, outputs.reshape(len(z), -1))
+    outputs = chain.activate(index, layer.parameters, z)
+    outputs = jnp.where(kept[:, :, None], outputs, clamp)
+    flat = chain.multiply(layer.kernel.T, outputs.reshape(len(z), -1))
     return flat.reshape(-1, *z.shape[1:]) + layer.bias[:, None, None], None
 
 
-def _sums(model: MLP, before: Array, kernel: Array, outputs: Array) -> Array:
+def _sums(chain: AffineChain, before: Array, kernel: Array, outputs: Array) -> Array:
     """Sums [w, t, n] after each of t neurons, of kernel rows [t, w], is restored."""
 
     def together():
         terms = jnp.einsum("ts,sw->wts", jnp.tri(len(kernel)), kernel)
-        return before[:, None] + multiply(model, terms, outputs)
+        return before[:, None] + chain.multiply(terms, outputs)
 
     def one_by_one():
         def restore(total, neuron):
@@ -149,18 +156,18 @@ _POINTS_AT_ONCE = 32
 
 
 def prefix_sums_engine(
-    model: MLP,
-    lowest: int,
-    num_examples: int,
-    num_inputs: int,
+    network: Network,
+    chain: AffineChain,
+    x: Array,
     num_steps: int,
     memory_gb: float,
 ) -> PrefixSumsEngine:
     """A point of an ablated example holds three copies of the widest layer above."""
-    above = (*model.hidden[lowest + 1 :], model.num_classes)
-    images = inputs_at_once(model, lowest, num_examples, num_inputs, memory_gb / 2)
-    at_a_point = 3 * (max(above) + model.num_classes)
-    ablated = number_that_fits(memory_gb / 2, 2 * at_a_point, images)
+    above = (*chain.widths[chain.lowest + 1 :], chain.num_classes)
+    below = examples_below(network, x, memory_gb / 2)
+    at_a_point = 3 * (max(above) + chain.num_classes)
+    ablated = number_that_fits(memory_gb / 2, 2 * at_a_point, below)
     most = min(num_steps + 1, _POINTS_AT_ONCE)
     points = number_that_fits(memory_gb / 2, at_a_point * ablated, most)
-    return PrefixSumsEngine(model, lowest, ExamplesAtOnce(images, ablated), points)
+    sizes = ExamplesAtOnce(below, ablated)
+    return PrefixSumsEngine(network, chain, sizes, points)

@@ -28,8 +28,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ioca_jax.ablation.orderings import order_neurons
 from ioca_jax.checks import check_clamp
-from ioca_jax.networks.layered import check_variables
-from ioca_jax.networks.mlp import MLP
+from ioca_jax.networks.models import MLP, as_network
 
 
 def prune(
@@ -66,7 +65,7 @@ def prune(
         >>> smaller.hidden
         (2, 2)
     """
-    check_variables("variables", variables, model)
+    _check_variables(model, variables)
     keep = _known(keep)
     for name, array in (("keep", keep), ("clamp", clamp)):
         _check_shape(name, array, (model.num_neurons,))
@@ -107,7 +106,7 @@ def prune_networks(
     for name, array in (("keep", keep), ("clamp", clamp)):
         _check_shape(name, array, (num_networks or "S", model.num_neurons))
     check_clamp(clamp, model.num_neurons, kept=keep)
-    check_variables("variables", variables, model, num_networks)
+    _check_variables(model, variables, num_networks)
     sizes = _common_sizes(model, keep)
     kept = tuple(  # the neurons kept of each layer, in their order
         np.argsort(~keep[:, where], axis=1, kind="stable")[:, :size].astype(np.int32)
@@ -223,6 +222,12 @@ def _first_of_every_layer(model, scores, sizes, keys):
         return jnp.concatenate(keep)
 
     return jax.vmap(of_network)(scores, keys)
+
+
+def _check_variables(model: MLP, variables: Any, number: int | None = None) -> None:
+    kernel = variables["params"]["dense_0"]["kernel"]
+    x = jax.ShapeDtypeStruct((1, jnp.shape(kernel)[-2]), jnp.float32)
+    as_network(model, x).check_variables(variables, number)
 
 
 def _known(keep: ArrayLike) -> np.ndarray:

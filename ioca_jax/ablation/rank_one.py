@@ -22,45 +22,44 @@ from jaxtyping import Array
 
 from ioca_jax.ablation.affine import (
     Chunk,
+    Curves,
     ExamplesAtOnce,
-    inputs_at_once,
+    examples_below,
     rows_of,
     steps_of_neurons,
-    sum_curves,
     sum_over_others,
 )
 from ioca_jax.ablation.budget import FLOATS_PER_STEP
 from ioca_jax.ablation.evaluation import quick_exp, score_logits, zero_scores
 from ioca_jax.batching import number_that_fits
-from ioca_jax.networks.mlp import (
-    MLP,
-    activate,
-    multiply,
-)
+from ioca_jax.networks.chain import AffineChain
+from ioca_jax.networks.network import Network
 
 
 @dataclasses.dataclass(frozen=True)
 class RankOneEngine:
     """Sums over examples for orders [S, M, K] that touch ``layers`` only."""
 
-    model: MLP
+    network: Network
+    chain: AffineChain
     layers: tuple[int, ...]
     sizes: ExamplesAtOnce
 
     def orders(self, arrays, x, y):
         """Correct [S, M, K+1, C] and summed losses [S, M, K+1]."""
-        return sum_curves(self, self.layers[0], arrays, x, y)
+        curves = Curves(self.network, self.chain, self.curve, self.sizes)
+        return curves.sums(arrays, x, y)
 
     def curve(self, chunk: Chunk, order: Array, clamp: Array):
         """One order [K]: correct [K, C] and summed losses [K], points 1 to K."""
-        model = self.model
-        curve, total = _curve(model, self.layers, chunk, order, clamp)
+        chain = self.chain
+        curve, total = _curve(chain, self.layers, chunk, order, clamp)
         state = _last_point(curve, chunk._replace(total=total))
-        logits = state.pre_activations(model.num_layers)
-        scores = zero_scores(model.num_classes, len(order))
+        logits = state.pre_activations(chain.num_layers)
+        scores = zero_scores(chain.num_classes, len(order))
         scores = _record(curve, state.point, logits, scores)
         carry = _restore_in_last(curve, state, scores)
-        if self.layers[0] < model.num_layers - 1:
+        if self.layers[0] < chain.num_layers - 1:
             carry = jax.lax.while_loop(
                 lambda carry: carry[0].point > 1,
                 lambda carry: _restore_below(curve, *carry),
@@ -77,9 +76,10 @@ class _Curve(NamedTuple):
     leading block of each kernel.
 
     Attributes:
-        model: the network's shape.
+        chain: the network from the lowest of the layers on.
         layers: those that the order touches.
-        kernels: float32 [v, w], of all maps.
+        kernels: by layer, float32 [v, w], of the maps into it.
+        parameters: by layer, float32 [w] each, of its activation.
         constants: by layer, float32 [K+1, w]: the bias and what the ablated neurons
             below give, at every point.
         outputs: float32 [v, n], of the lowest layer.
@@ -91,15 +91,22 @@ class _Curve(NamedTuple):
         y: int32 [n] labels.
     """
 
-    model: MLP
+    chain: AffineChain
     layers: tuple[int, ...]
-    kernels: tuple[Array, ...]
+    kernels: dict[int, Array]
+    parameters: dict[int, tuple[Array, ...]]
     constants: dict[int, Array]
     outputs: Array
     order: Array
     steps: Array
     anew: dict[int, Array]
     y: Array
+
+    def activated(self, state: "_State", layer: int, rows: Any) -> Array:
+        """The outputs of some neurons of a layer, [rows, n], or of one, [n]."""
+        parameters = [array[rows] for array in self.parameters[layer]]
+        z = state.pre_activations(layer, rows)
+        return self.chain.activate(layer, parameters, z)
 
 
 class _State(NamedTuple):
@@ -127,13 +134,20 @@ class _State(NamedTuple):
 
 
 def _curve(
-    model: MLP, layers: tuple[int, ...], chunk: Chunk, order: Array, clamp: Array
+    chain: AffineChain,
+    layers: tuple[int, ...],
+    chunk: Chunk,
+    order: Array,
+    clamp: Array,
 ) -> tuple[_Curve, Array]:
     """Numbers the neurons; also returns the chunk's total in these numbers."""
-    lowest, kernels, biases = layers[0], *map(list, zip(*chunk.affine, strict=True))
-    steps, total = steps_of_neurons(order, model.num_neurons), chunk.total
+    lowest, total = layers[0], chunk.total
+    steps = steps_of_neurons(order, chain.num_neurons)
+    kernels = {layer: affine.kernel for layer, affine in chunk.maps.items()}
+    biases = {layer: affine.bias for layer, affine in chunk.maps.items()}
+    parameters = {layer: affine.parameters for layer, affine in chunk.maps.items()}
     old_of_new = []
-    for layer, where in enumerate(model.layer_slices):
+    for layer, where in enumerate(chain.layer_slices):
         if layer <= lowest:
             old_of_new.append(jnp.arange(where.start, where.stop))
             continue
@@ -142,23 +156,25 @@ def _curve(
         kernels[layer] = kernels[layer][:, first]
         kernels[layer + 1] = kernels[layer + 1][first]
         biases[layer] = biases[layer][first]
+        parameters[layer] = tuple(array[first] for array in parameters[layer])
         if layer == lowest + 1:
             total = total[first]
     old_of_new = jnp.concatenate(old_of_new)
     clamps, order = clamp[order], jnp.argsort(old_of_new)[order]
     points = jnp.arange(len(order))
     constants, anew = {}, {}
-    for layer in range(lowest, model.num_layers):
-        below = jnp.where(order < model.layer_slices[layer].start, points, 0)
+    for layer in range(lowest, chain.num_layers):
+        below = jnp.where(order < chain.layer_slices[layer].start, points, 0)
         anew[layer + 1] = jnp.pad(jax.lax.cummax(below), (1, 0))
-        rows, within = rows_of(model, order, layer)
+        rows, within = rows_of(chain, order, layer)
         terms = jnp.where(within, clamps, 0)[:, None] * kernels[layer + 1][rows]
         clamped = jnp.pad(jnp.cumsum(terms, axis=0), ((1, 0), (0, 0)))
         constants[layer + 1] = biases[layer + 1] + clamped
     curve = _Curve(
-        model,
+        chain,
         layers,
-        tuple(kernels),
+        kernels,
+        parameters,
         constants,
         chunk.outputs,
         order,
@@ -171,9 +187,9 @@ def _curve(
 
 def _last_point(curve: _Curve, chunk: Chunk) -> _State:
     """Where all neurons of the order are ablated."""
-    model, lowest, point = curve.model, curve.layers[0], jnp.int32(len(curve.order))
-    kernel, rows = curve.kernels[lowest + 1], rows_of(model, curve.order, lowest)
-    others = sum_over_others(model, kernel, chunk, *rows)
+    chain, lowest, point = curve.chain, curve.layers[0], jnp.int32(len(curve.order))
+    kernel, rows = curve.kernels[lowest + 1], rows_of(chain, curve.order, lowest)
+    others = sum_over_others(chain, kernel, chunk, *rows)
     state = _State(point, _constants_at(curve, point), {lowest + 1: others})
     return _with_layers_above(curve, lowest + 1, state)
 
@@ -185,7 +201,7 @@ def _constants_at(curve: _Curve, point: Array) -> dict[int, Array]:
 def _with_layers_above(curve: _Curve, changed: int, state: _State) -> _State:
     """Computes all layers above one that changed."""
     from_kept = dict(state.from_kept)
-    for layer in range(changed, curve.model.num_layers):
+    for layer in range(changed, curve.chain.num_layers):
         from_kept[layer + 1] = _from_kept(curve, state, layer)
         state = state._replace(from_kept=from_kept)
     return state
@@ -193,29 +209,29 @@ def _with_layers_above(curve: _Curve, changed: int, state: _State) -> _State:
 
 def _from_kept(curve: _Curve, state: _State, layer: int) -> Array:
     """What a layer's kept neurons give the next layer, [w, n]."""
-    model, slices = curve.model, curve.model.layer_slices
+    chain, slices = curve.chain, curve.chain.layer_slices
     kept = curve.steps >= state.point
 
     def outputs(rows: int) -> Array:
         """Of this layer's first neurons, 0 where they are ablated."""
-        raw = activate(model, state.pre_activations(layer, slice(rows)))
+        raw = curve.activated(state, layer, slice(rows))
         return jnp.where(kept[slices[layer]][:rows, None], raw, 0)
 
-    is_last = layer == model.num_layers - 1
+    is_last = layer == chain.num_layers - 1
     # The sums are read until they are computed anew, by then for more neurons.
     restored = curve.steps > curve.anew[layer + 1][state.point]
-    needed = model.num_classes if is_last else jnp.sum(restored[slices[layer + 1]])
+    needed = chain.num_classes if is_last else jnp.sum(restored[slices[layer + 1]])
     num_kept = jnp.sum(kept[slices[layer]])
-    return _kept_product(model, curve.kernels[layer + 1], outputs, num_kept, needed)
+    return _kept_product(chain, curve.kernels[layer + 1], outputs, num_kept, needed)
 
 
 def _from_neuron(curve: _Curve, state: _State, layer: int, neuron: Array) -> Array:
     """What a neuron gives the next layer, [w, n]: a matrix of rank one."""
-    row = neuron - curve.model.layer_slices[layer].start
+    row = neuron - curve.chain.layer_slices[layer].start
     outputs = (
         curve.outputs[row]
         if layer == curve.layers[0]
-        else activate(curve.model, state.pre_activations(layer, row))
+        else curve.activated(state, layer, row)
     )
     return curve.kernels[layer + 1][row][:, None] * outputs
 
@@ -225,10 +241,10 @@ def _restore_in_last(curve: _Curve, state: _State, scores) -> tuple[_State, Any]
 
     Takes and returns the scores of this point and those after it.
     """
-    last = curve.model.num_layers - 1
+    last = curve.chain.num_layers - 1
     if last not in curve.layers:
         return state, scores
-    _, in_last = rows_of(curve.model, curve.order, last)
+    _, in_last = rows_of(curve.chain, curve.order, last)
 
     class Top(NamedTuple):  # what such a step changes; it would copy the rest
         point: Array
@@ -252,10 +268,10 @@ def _restore_in_last(curve: _Curve, state: _State, scores) -> tuple[_State, Any]
 
 def _restore_below(curve: _Curve, state: _State, scores) -> tuple[_State, Any]:
     """Restores a neuron below the last layer, and then those in the last."""
-    lower = [layer for layer in curve.layers if layer < curve.model.num_layers - 1]
+    lower = [layer for layer in curve.layers if layer < curve.chain.num_layers - 1]
     point = state.point - 1
     neuron = curve.order[point]
-    layer = jnp.asarray(curve.model.layer_of_neuron)[neuron]
+    layer = jnp.asarray(curve.chain.layer_of_neuron)[neuron]
     # The neuron's own layer has the same constants at both points.
     state = _State(point, _constants_at(curve, point), state.from_kept)
     state = jax.lax.switch(
@@ -264,7 +280,7 @@ def _restore_below(curve: _Curve, state: _State, scores) -> tuple[_State, Any]:
         state,
         neuron,
     )
-    logits = state.pre_activations(curve.model.num_layers)
+    logits = state.pre_activations(curve.chain.num_layers)
     return _restore_in_last(curve, state, _record(curve, point, logits, scores))
 
 
@@ -284,11 +300,13 @@ def _record(curve: _Curve, point: Array, logits: Array, scores) -> tuple[Array, 
     )
 
 
-def _kept_product(model: MLP, kernel: Array, inputs, num_inputs, num_outputs) -> Array:
+def _kept_product(
+    chain: AffineChain, kernel: Array, inputs, num_inputs, num_outputs
+) -> Array:
     """A product of which only some inputs are not 0 and some outputs matter.
 
     Args:
-        model: the network's shape.
+        chain: the network.
         kernel: [v, w].
         inputs: a function of a number of rows: the first of the inputs [v, n].
         num_inputs: the inputs from here on are 0.
@@ -303,13 +321,13 @@ def _kept_product(model: MLP, kernel: Array, inputs, num_inputs, num_outputs) ->
     def product(stop):
         outer = inputs(stop)
         if columns == w:
-            return multiply(model, kernel[:stop].T, outer)
+            return chain.multiply(kernel[:stop].T, outer)
 
         def block(index, outputs):
             start = jnp.minimum(index * columns, w - columns)
             some = jax.lax.dynamic_slice_in_dim(kernel[:stop], start, columns, axis=1)
             return jax.lax.dynamic_update_slice_in_dim(
-                outputs, multiply(model, some.T, outer), start, axis=0
+                outputs, chain.multiply(some.T, outer), start, axis=0
             )
 
         zeros = jnp.zeros((w, outer.shape[1]))
@@ -332,15 +350,16 @@ def _block(width: int) -> int:
 
 
 def rank_one_engine(
-    model: MLP,
+    network: Network,
+    chain: AffineChain,
     layers: tuple[int, ...],
-    num_examples: int,
-    num_inputs: int,
+    x: Array,
     memory_gb: float,
 ) -> RankOneEngine:
     """An ablated example holds three copies of all above the lowest layer."""
-    above = (*model.hidden[layers[0] :], model.num_classes)
-    images = inputs_at_once(model, layers[0], num_examples, num_inputs, memory_gb / 2)
-    most = min(images, max(256, FLOATS_PER_STEP // max(above)))
+    above = (*chain.widths[layers[0] :], chain.num_classes)
+    below = examples_below(network, x, memory_gb / 2)
+    most = min(below, max(256, FLOATS_PER_STEP // max(above)))
     ablated = number_that_fits(memory_gb / 2, 3 * sum(above), most)
-    return RankOneEngine(model, layers, ExamplesAtOnce(images, ablated))
+    sizes = ExamplesAtOnce(below, ablated)
+    return RankOneEngine(network, chain, layers, sizes)

@@ -4,7 +4,7 @@ The loss that ablating one neuron alone costs, and the Shapley value estimated f
 random orders (A. Ghorbani and J. Zou, "Neuron Shapley", arXiv 2002.09815).
 """
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,10 +17,11 @@ from ioca_jax.ablation.budget import device_budget
 from ioca_jax.ablation.curves import ablation_curves
 from ioca_jax.ablation.evaluation import Evaluation, make_evaluation
 from ioca_jax.ablation.masks import MasksEngine, masks_engine
-from ioca_jax.checks import check_clamp, is_known
+from ioca_jax.ablation.replacement import Constants, Resampled, constants_of
+from ioca_jax.checks import is_known
 from ioca_jax.devices import sum_over_examples
-from ioca_jax.networks.inputs import check_inputs
-from ioca_jax.networks.mlp import MLP
+from ioca_jax.networks.inputs import checked_network
+from ioca_jax.networks.models import Model
 from ioca_jax.networks.network import Network
 
 # Scores by ablation, under each clamp, and their units.
@@ -35,38 +36,40 @@ class SingleAblations(NamedTuple):
 
 
 def single_ablations(
-    network: Network,
+    network: Network | Model,
     variables: Any,
-    clamp: Float[ArrayLike, "S *clamps H"],
+    clamp: Any,
     x: Num[ArrayLike, "N *features"],
     y: Int[ArrayLike, " N"],
     *,
+    direct: bool = False,
     memory_gb: float = 1.0,
 ) -> SingleAblations:
-    """Evaluates many networks with each neuron ablated alone; ``variables`` has S."""
-    evaluate = _singles_of_mlp if isinstance(network, MLP) else _singles
-    return evaluate_singles(
-        *(network, variables, clamp, x, y), memory_gb=memory_gb, evaluate=evaluate
-    )
+    """Evaluates many networks with each neuron ablated alone.
 
+    Args:
+        network: the networks' shape.
+        variables: leaves begin with S.
+        clamp: float32 [S, ..., H] or [S, ..., P]; or what ``resample`` returns, with an
+            axis S before ``donors`` and ``shift``: results are then [S, 1, ...].
+        x: [N, ...] examples.
+        y: int32 [N] classes.
+        direct: all later layers output what they do without any ablation, so that a
+            neuron acts on the logits along residual streams alone. Where later layers
+            make up for it, the total effect is less than the direct one: self-repair
+            (T. McGrath et al., "The Hydra Effect", arXiv 2307.15771).
+        memory_gb: bounds what is held beside examples and networks.
 
-def evaluate_singles(
-    network: Network,
-    variables: Any,
-    clamp: Float[ArrayLike, "S *clamps H"],
-    x: Num[ArrayLike, "N *features"],
-    y: Int[ArrayLike, " N"],
-    *,
-    memory_gb: float,
-    evaluate: Callable[..., SingleAblations] | None = None,
-) -> SingleAblations:
-    """``single_ablations``, a layer at a time; by runs of any network if not given."""
-    clamp, evaluate = jnp.asarray(clamp, jnp.float32), evaluate or _singles
-    parts = [
-        evaluate(network, variables, clamp, x, y, layer, memory_gb)
-        for layer in range(len(network.layers))
-    ]
-    axis = clamp.ndim - 1
+    Returns:
+        Of each neuron ablated alone, and of the intact network.
+    """
+    network = checked_network(network, x, y)
+    x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
+    if not isinstance(clamp, Resampled):
+        clamp = constants_of(network, clamp)
+    evaluate = partial(_of_layer, network, variables, clamp, x, y, direct, memory_gb)
+    parts = [evaluate(layer) for layer in range(len(network.layers))]
+    axis = parts[0].alone.loss.ndim - 1
     alone = jax.tree.map(
         lambda *leaves: jnp.concatenate(leaves, axis=axis),
         *(part.alone for part in parts),
@@ -74,13 +77,38 @@ def evaluate_singles(
     return SingleAblations(alone, parts[0].intact)
 
 
-def _singles_of_mlp(model, variables, clamp, x, y, layer, memory_gb) -> SingleAblations:
+def _of_layer(
+    network, variables, clamp, x, y, direct, memory_gb, layer
+) -> SingleAblations:
+    is_constant = not isinstance(clamp, Resampled)
+    if is_constant and not direct and network.chain(layer) is not None:
+        return _as_curves(network, variables, clamp, x, y, layer, memory_gb)
+    if isinstance(clamp, Resampled):
+        shape, row = (len(clamp.donors), 1), clamp.row
+        replacement = clamp.without_rows()
+    else:
+        shape, row = clamp.shape[:-1], None
+        replacement = Constants(clamp.reshape(len(clamp), -1, clamp.shape[-1]))
+    budget = device_budget(memory_gb, y)
+    engine = masks_engine(network, layer, len(y), budget, holds_later=direct)
+    arrays = (variables, replacement)
+    sums = sum_over_examples(MasksEngine.singles, engine, arrays, (x, row), y)
+    width = network.layers[layer].num_neurons
+    found = make_evaluation(sums, (*shape, 1 + width), len(y))
+    return SingleAblations(
+        Evaluation(found.correct[..., 1:, :], found.loss[..., 1:], len(y)),
+        Evaluation(found.correct[..., 0, :], found.loss[..., 0], len(y)),
+    )
+
+
+def _as_curves(network, variables, clamp, x, y, layer, memory_gb) -> SingleAblations:
     """Each neuron of a layer is a curve of one step."""
-    neurons = np.flatnonzero(model.layer_of_neuron == layer).astype(np.int32)[:, None]
+    neurons = np.flatnonzero(network.layer_of_neuron == layer)
+    neurons = neurons.astype(np.int32)[:, None]
     num_seeds, *clamps, _ = clamp.shape
     orders = np.broadcast_to(neurons, (num_seeds, *[1] * len(clamps), *neurons.shape))
     curves = ablation_curves(
-        model,
+        network,
         variables,
         orders,
         clamp[..., None, :],
@@ -89,25 +117,9 @@ def _singles_of_mlp(model, variables, clamp, x, y, layer, memory_gb) -> SingleAb
         layers=(layer,),
         memory_gb=memory_gb,
     )
-    number = curves.num_examples
     return SingleAblations(
-        Evaluation(curves.correct[..., 1, :], curves.loss[..., 1], number),
-        Evaluation(curves.correct[..., 0, 0, :], curves.loss[..., 0, 0], number),
-    )
-
-
-def _singles(network, variables, clamp, x, y, layer, memory_gb) -> SingleAblations:
-    check_inputs(network, x, y)
-    check_clamp(clamp, network.num_neurons)
-    x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
-    clamps = clamp.reshape(len(clamp), -1, clamp.shape[-1])
-    engine = masks_engine(network, layer, len(y), device_budget(memory_gb, x))
-    sums = sum_over_examples(MasksEngine.singles, engine, (variables, clamps), x, y)
-    width = network.layers[layer].num_neurons
-    found = make_evaluation(sums, (*clamp.shape[:-1], 1 + width), len(y))
-    return SingleAblations(
-        Evaluation(found.correct[..., 1:, :], found.loss[..., 1:], len(y)),
-        Evaluation(found.correct[..., 0, :], found.loss[..., 0], len(y)),
+        Evaluation(curves.correct[..., 1, :], curves.loss[..., 1], len(y)),
+        Evaluation(curves.correct[..., 0, 0, :], curves.loss[..., 0, 0], len(y)),
     )
 
 

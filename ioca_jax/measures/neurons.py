@@ -27,9 +27,10 @@ from ioca_jax.measures.scores import (
     compute_scores,
     parse_score,
 )
-from ioca_jax.networks.inputs import check_inputs
-from ioca_jax.networks.layered import LayeredNetwork, check_variables
-from ioca_jax.networks.network import Layer, Network, slices_of
+from ioca_jax.networks.inputs import checked_network
+from ioca_jax.networks.layers import Layer, slices_of
+from ioca_jax.networks.models import Model
+from ioca_jax.networks.network import Network
 
 # Examples measured at a time. Fixed, so that clamp means do not depend on a budget.
 _EXAMPLES_MEASURED_AT_ONCE = 1000
@@ -40,7 +41,11 @@ class NeuronStatistics(NamedTuple):
 
     Attributes:
         scores: by measure, float32 [H]; information in bits.
-        activation_mean: float32 [H], the mean clamp.
+        activation_mean: float32 [H], the mean of what is measured.
+        clamp: float32 [P], the mean of each number that a neuron outputs, over
+            examples and positions: what to clamp it to. It differs from
+            ``activation_mean`` for neurons that are vectors, and where positions are
+            pooled by anything but their mean.
         joint_counts: int32 [H, B, C].
         edges: float32 [H, B-1], the quantiser's.
 
@@ -56,6 +61,7 @@ class NeuronStatistics(NamedTuple):
 
     scores: dict[str, Float[Array, " H"]]
     activation_mean: Float[Array, " H"]
+    clamp: Float[Array, " P"]
     joint_counts: Int[Array, "H B C"]
     edges: Float[Array, "H edges"]
 
@@ -77,11 +83,11 @@ def threshold_activation(network: Network) -> str:
 
     Neurons of networks without a known one are active above 0, as with ReLU.
     """
-    return getattr(network, "activation", None) or "relu"
+    return network.activation or "relu"
 
 
 def measure_neurons(
-    model: Network,
+    model: Network | Model,
     variables: Any,
     x: Num[ArrayLike, "N *features"],
     y: Int[ArrayLike, " N"],
@@ -127,15 +133,15 @@ def measure_neurons(
     names = [score.name for score in wanted]
     if len(set(names)) < len(names):
         raise ValueError(f"measures: expected each name once, got {','.join(names)}")
-    check_inputs(model, x, y)
+    network = checked_network(model, x, y)
+    network.check_variables(variables)
     x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
-    check_variables("variables", variables, model, num_inputs=x[0].size)
-    quantizer = settled_quantizer(quantizer, model.layers)
-    found = _measure(model, quantizer, wanted, variables, x, y)
-    check_finite_activations(model, found.activation_mean)
+    quantizer = settled_quantizer(quantizer, network.layers)
+    found = _measure(network, quantizer, wanted, variables, x, y)
+    check_finite_activations(network, found.activation_mean)
     check_no_nan("edges", found.edges, "look at the quantizer")
     if quantizer == "threshold":
-        _check_both_sides(model, found)
+        _check_both_sides(network, found)
     scores = {name: found.scores[name] for name in names}  # jit sorts the names
     check_finite_scores(scores)
     return found._replace(scores=scores)
@@ -169,7 +175,7 @@ def _check_both_sides(network: Network, found: NeuronStatistics) -> None:
     The built-in networks have the thresholds of the paper. Nothing is checked while JAX
     traces.
     """
-    if isinstance(network, LayeredNetwork) or not is_known(found.edges):
+    if network.model is not None or not is_known(found.edges):
         return
     threshold = found.edges[:, 0]
     above = found.joint_counts[:, 0].sum(axis=-1) == 0
@@ -192,18 +198,20 @@ def _measure(model, quantizer, measures, variables, x, y) -> NeuronStatistics:
     fold = partial(fold_examples, y=y, chunk_size=_EXAMPLES_MEASURED_AT_ONCE)
 
     def summarise(carry, x_chunk, y_chunk):
-        total, low, high = carry
-        _, outputs = model.apply(variables, x_chunk)
+        total, clamp, low, high = carry
+        outputs, numbers = model.activations(variables, x_chunk)
         weights = (y_chunk != IGNORE_LABEL).astype(outputs.dtype)
         return (
             total + jnp.matmul(weights, outputs, precision="highest"),
+            clamp + jnp.matmul(weights, numbers, precision="highest"),
             jnp.minimum(low, outputs.min(axis=0)),
             jnp.maximum(high, outputs.max(axis=0)),
         )
 
     start = jnp.full(model.num_neurons, jnp.inf)
-    first = (jnp.zeros(model.num_neurons), start, -start)
-    total, low, high = fold(summarise, first, x=x)
+    zeros = jnp.zeros(model.num_neurons), jnp.zeros(model.num_outputs)
+    first = (*zeros, start, -start)
+    total, clamp, low, high = fold(summarise, first, x=x)
     is_held = not getattr(spec, "of_range", False)
     if is_held:
         # Once: made again, they may round to the other side of an edge.
@@ -223,9 +231,9 @@ def _measure(model, quantizer, measures, variables, x, y) -> NeuronStatistics:
         jnp.zeros((model.num_neurons, spec.num_codes, model.num_classes), jnp.int32),
         x=outputs if is_held else x,
     )
-    mean = total / len(y)
-    measurement = Measurement(model, variables, x, y, mean, counts, edges)
+    mean, clamp = total / len(y), clamp / len(y)
+    measurement = Measurement(model, variables, x, y, mean, clamp, counts, edges)
     found = compute_scores(measures, measurement)
     is_finite = jnp.isfinite(mean)  # NaN and infinite ones have codes, but no meaning
     scores = {n: jnp.where(is_finite, score, jnp.nan) for n, score in found.items()}
-    return NeuronStatistics(scores, mean, counts, edges)
+    return NeuronStatistics(scores, mean, clamp, counts, edges)

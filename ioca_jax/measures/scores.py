@@ -5,9 +5,9 @@ be known of a network: its variables and the measuring split, never the one that
 are evaluated on. The table ``SCORES`` has the measures of ``information``, class
 selectivity (A. Morcos et al., arXiv 1803.06959), mean and variance of the output, norms
 of incoming and outgoing weights, and the first-order Taylor criterion (P. Molchanov et
-al., arXiv 1611.06440); users write others. All take any network; weight norms need an
-``MLP``, whose batch norm is folded into its weights. A score that depends on the clamp
-carries its name: ``taylor_zero``.
+al., arXiv 1611.06440); users write others. All take any network; weight norms need
+dense layers in a row, and batch norm is folded into the weights. A score that depends
+on the clamp carries its name: ``taylor_zero``.
 """
 
 import dataclasses
@@ -32,9 +32,10 @@ from ioca_jax.checks import (
 )
 from ioca_jax.measures.information import MEASURES
 from ioca_jax.measures.quantization import encode
-from ioca_jax.networks.inputs import check_inputs
-from ioca_jax.networks.mlp import check_mlp, folded_layers
-from ioca_jax.networks.network import Layer, Network, StagedNetwork, slices_of
+from ioca_jax.networks.chain import AffineChain
+from ioca_jax.networks.inputs import checked_network
+from ioca_jax.networks.layers import Layer, split_by_layer
+from ioca_jax.networks.network import Network
 
 _EXAMPLES_AT_ONCE = 1000
 
@@ -43,7 +44,7 @@ def _fold(
     network: Network, step: Callable, carry: Any, x: ArrayLike, y: ArrayLike
 ) -> Any:
     """Folds over chunks of examples."""
-    check_inputs(network, x, y)
+    network = checked_network(network, x, y)
     x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
     return fold_examples(step, carry, x, y, chunk_size=_chunk_size(network))
 
@@ -108,23 +109,34 @@ def activation_variance(
 
 
 def incoming_weight_norm(network: Network, variables: Any) -> Float[Array, " H"]:
-    """Euclidean norm of the weights into each neuron of an ``MLP``."""
-    layers = folded_layers(check_mlp("incoming_weight_norm", network), variables)
-    kernels = [layer.kernel for layer in layers[:-1]]
+    """Euclidean norm of the weights into each neuron of dense layers in a row."""
+    maps = _chain(network, -1).maps(variables)
+    kernels = [maps[layer].kernel for layer in range(len(network.layers))]
     return jnp.concatenate([jnp.linalg.norm(kernel, axis=0) for kernel in kernels])
 
 
 def outgoing_weight_norm(network: Network, variables: Any) -> Float[Array, " H"]:
-    """Euclidean norm of the weights out of each neuron of an ``MLP``."""
-    layers = folded_layers(check_mlp("outgoing_weight_norm", network), variables)
-    kernels = [layer.kernel for layer in layers[1:]]
+    """Euclidean norm of the weights out of each neuron of dense layers in a row."""
+    maps = _chain(network, 0).maps(variables)
+    kernels = [maps[layer + 1].kernel for layer in range(len(network.layers))]
     return jnp.concatenate([jnp.linalg.norm(kernel, axis=1) for kernel in kernels])
+
+
+def _chain(network: Network, lowest: int) -> AffineChain:
+    chain = network.chain(lowest)
+    if chain is None:
+        raise ValueError(
+            "weight norms: expected dense layers in a row, affine up to their "
+            f"activations, from the {'inputs' if lowest < 0 else 'first layer'} to the "
+            f"logits, got {', '.join(layer.name for layer in network.layers)}"
+        )
+    return chain
 
 
 def taylor(
     network: Network,
     variables: Any,
-    clamp: Float[ArrayLike, " H"],
+    clamp: Float[ArrayLike, " P"],
     x: Num[ArrayLike, "N *features"],
     y: Int[ArrayLike, " N"],
 ) -> Float[Array, " H"]:
@@ -134,40 +146,26 @@ def taylor(
     which its output t moves to the clamp c. Source: P. Molchanov et al., arXiv
     1611.06440, equation 8.
     """
-    if not isinstance(network, StagedNetwork):
-        raise ValueError(
-            "taylor: needs gradients at the layers, as MLP and networks of "
-            f"trace_network have; this network is a {type(network).__name__}"
-        )
-    clamp = jnp.asarray(clamp)
     layers = network.layers
-    clamps = [
-        _at_positions(layer, clamp[where])
-        for layer, where in zip(layers, slices_of(layers), strict=True)
-    ]
+    clamps = split_by_layer(layers, clamp)
 
     def losses(shifts, x_chunk, y_chunk):
-        values, outputs = network.prefix(variables, x_chunk, 0), []
-        for index, shift in enumerate(shifts):
-            if index:
-                values = network.advance(variables, index - 1, values)
-            outputs.append(values.outputs)
-            shifted = values.outputs + shift.astype(values.outputs.dtype)
-            values = dataclasses.replace(values, outputs=shifted)
-        logits, _ = network.above(variables, len(layers) - 1, values)
+        logits, outputs = network.outputs(variables, x_chunk, shift=shifts)
         each = optax.softmax_cross_entropy_with_integer_labels(logits, y_chunk)
         return each.sum(), outputs
 
     def add(total, x_chunk, y_chunk):
-        shifts = [jnp.zeros((len(y_chunk), *layer.shape)) for layer in layers]
+        shapes = {layer.name: (len(y_chunk), *layer.shape) for layer in layers}
+        shifts = {name: jnp.zeros(shape) for name, shape in shapes.items()}
         labels = jnp.maximum(y_chunk, 0)
         gradients, outputs = jax.grad(losses, has_aux=True)(shifts, x_chunk, labels)
-        changes = [
-            jnp.abs(_sum_positions(layer, gradient * (constant - output)))
-            for layer, gradient, constant, output in zip(
-                layers, gradients, clamps, outputs, strict=True
-            )
-        ]
+
+        def change_of(layer: Layer) -> Array:
+            constant = _at_positions(layer, clamps[layer.name])
+            moved = constant - outputs[layer.name]
+            return jnp.abs(_sum_positions(layer, gradients[layer.name] * moved))
+
+        changes = [change_of(layer) for layer in layers]
         counted = (y_chunk != IGNORE_LABEL)[:, None]
         change = jnp.where(counted, jnp.concatenate(changes, axis=1), 0)
         return total + change.sum(axis=0)
@@ -175,10 +173,11 @@ def taylor(
     return _fold(network, add, jnp.zeros(network.num_neurons), x, y) / np.shape(y)[0]
 
 
-def _at_positions(layer: Layer, values: Float[Array, " n"]) -> Array:
-    """A value per neuron, broadcast against ``layer.shape``."""
+def _at_positions(layer: Layer, values: Array) -> Array:
+    """Values [n] or [n, *vector], broadcast against ``layer.shape``."""
     positions, vector = (1,) * len(layer.positions), (1,) * len(layer.vector)
-    return values.reshape(*positions, -1, *vector)
+    shape = values.shape if values.ndim > 1 else (*values.shape, *vector)
+    return values.reshape(*positions, *shape)
 
 
 def _sum_positions(layer: Layer, values: Array) -> Float[Array, "N n"]:
@@ -197,6 +196,7 @@ class Measurement:
         x: [N, ...] examples of the measuring split.
         y: int32 [N] classes.
         activation_mean: float32 [H], over the examples.
+        clamp: float32 [P], the mean of each number that a neuron outputs.
         joint_counts: int32 [H, B, C] of codes and classes.
         edges: float32 [H, B-1], the quantiser's.
 
@@ -213,6 +213,7 @@ class Measurement:
     x: Num[Array, "N *features"]
     y: Int[Array, " N"]
     activation_mean: Float[Array, " H"]
+    clamp: Float[Array, " P"]
     joint_counts: Int[Array, "H B C"]
     edges: Float[Array, "H edges"]
 
@@ -307,14 +308,12 @@ _SCORES = (
     Score(
         "taylor_zero",
         "nat",
-        lambda m: taylor(
-            m.network, m.variables, jnp.zeros_like(m.activation_mean), m.x, m.y
-        ),
+        lambda m: taylor(m.network, m.variables, jnp.zeros_like(m.clamp), m.x, m.y),
     ),
     Score(
         "taylor_mean",
         "nat",
-        lambda m: taylor(m.network, m.variables, m.activation_mean, m.x, m.y),
+        lambda m: taylor(m.network, m.variables, m.clamp, m.x, m.y),
     ),
 )
 SCORES = {score.name: score for score in _SCORES}

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ioca_jax.networks.network import Layer
+from ioca_jax.networks.layers import Layer
 
 ROLES = ("example", "position", "neuron", "vector")
 
@@ -89,7 +89,8 @@ class Site(NamedTuple):
         Args:
             value: of any number of examples.
             keep: bool [num_neurons].
-            clamp: [num_neurons], [num_neurons, *vector] or ``layer.shape``.
+            clamp: [], [num_neurons], [num_neurons, *vector], ``layer.shape`` or
+                [N, *layer.shape].
 
         Returns:
             An array like ``value``.
@@ -100,12 +101,17 @@ class Site(NamedTuple):
 
     def _spread(self, array: Array) -> Array:
         """An array of the layer, broadcast against the view."""
-        positions, vector = self.layer.positions, self.layer.vector
-        if array.shape != self.layer.shape:
+        layer, examples = self.layer, 1
+        positions, neurons, vector = map(self.sizes, ("position", "neuron", "vector"))
+        if array.ndim > len(layer.shape):
+            examples = len(array)
+        elif array.shape != layer.shape:
             positions = (1,) * len(positions)
-        if array.ndim == 1:
+        if array.ndim == 0:
+            neurons = (1,) * len(neurons)
+        if array.ndim < 2 and array.shape != layer.shape:
             vector = (1,) * len(vector)
-        shape = (1, *positions, *self.sizes("neuron"), *vector)
+        shape = (examples, *positions, *neurons, *vector)
         return array.reshape(shape).transpose(np.argsort(self.order))
 
 

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ioca_jax.networks.layered import BATCH_NORM_EPSILON
-from ioca_jax.networks.mlp import MLP
+from ioca_jax.networks.models import BATCH_NORM_EPSILON, MLP
 
 _INSTEAD = (
     "; write the network as a JAX function of (variables, x) and use trace_network"

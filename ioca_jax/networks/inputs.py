@@ -8,23 +8,27 @@ from jax.typing import ArrayLike
 
 from ioca_jax.checks import as_array, check_examples, check_no_nan, is_known
 from ioca_jax.data import LARGEST_UNSCALED
-from ioca_jax.networks.layered import LayeredNetwork
+from ioca_jax.networks.models import Model, as_network
 from ioca_jax.networks.network import Network
 
 
-def check_inputs(network: Network, x: ArrayLike, y: ArrayLike) -> None:
-    """Refuses what ``check_examples`` does, and pixels of networks trained on shares.
+def checked_network(model: Network | Model, x: ArrayLike, y: ArrayLike) -> Network:
+    """The network of a model, for examples and labels that fit it.
 
-    Networks of this library are trained on a ``Dataset``, which divides 8-bit pixels by
+    Refuses what ``check_examples`` does, and pixels of networks trained on shares:
+    networks of this library are trained on a ``Dataset``, which divides 8-bit pixels by
     255; what other networks take is theirs to say.
     """
-    check_examples(x, y, network.num_classes)
+    if isinstance(model, (Network, Model)):
+        check_examples(x, y, model.num_classes)
+    network = as_network(model, as_array("x", x))
     check_scaled(network, "x", x)
+    return network
 
 
 def check_scaled(network: Network, name: str, x: ArrayLike) -> None:
     """Refuses 8-bit pixels of a built-in network, if their values are known."""
-    if not isinstance(network, LayeredNetwork) or not is_known(x):
+    if network.model is None or not is_known(x):
         return
     given = as_array(name, x)
     if not jnp.issubdtype(given.dtype, jnp.integer) or not given.size:

@@ -35,7 +35,7 @@ MARKS = frozenset([
 _LINEAR = RESHAPING | PAIRED | MARKS | {
     "add", "add_any", "concatenate", "conj", "cumsum", "imag", "neg", "pad", "real",
     "reduce_sum", "reduce_window_sum", "rev", "slice", "split", "stack",
-    "stop_gradient", "sub",
+    "sub",
 }
 # fmt: on
 

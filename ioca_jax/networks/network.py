@@ -1,143 +1,340 @@
-"""What every part of the library asks of a network, and what a layer is.
+"""Any JAX function from variables and examples to logits, as a network.
 
-A network is a pure function of its variables, some examples and an optional ablation;
-it returns its logits and one number per example and neuron. Neurons of all layers lie
-on one flat axis ``H``, first layer first. Anything with the attributes of ``Network``
-is one: nothing is inherited.
+``trace_network`` finds the layers in the function's jaxpr (``sites``), whatever library
+the function is written with and without a change to it. Running the network means
+running the same equations, with each layer's value replaced where neurons are ablated.
 
-``StagedNetwork`` is for engines that run many ablations of one network: what lies below
-an ablated layer is computed once, what lies above it once per ablation.
+Limits: layers inside a ``while``, a ``cond`` or a ``scan`` that does not run over
+stacked weights are not reached; ``print(network)`` lists them. A function with a
+derivative of its own that holds products is differentiated as it is computed.
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from ioca_jax.checks import check_clamp, check_keep
+from ioca_jax.networks.axes import Axes, Site
+from ioca_jax.networks.chain import AffineChain, find_chain
+from ioca_jax.networks.exclusions import grouped
+from ioca_jax.networks.jaxprs import Program, evaluate, is_affine, named_leaves
+from ioca_jax.networks.layers import (
+    POOLS,
+    Ablation,
+    Layer,
+    Values,
+    count_neurons,
+    mean_over_positions,
+    neuron_layers,
+    neuron_outputs,
+    pool_activations,
+    slices_of,
+    split_by_layer,
+)
+from ioca_jax.networks.sites import Found, choose_sites, find_sites
+from ioca_jax.networks.traceable import (
+    check_equations,
+    check_figures,
+    check_same_equations,
+    checked_arguments,
+    some_examples,
+    trace_logits,
+    uses_count,
+)
+from ioca_jax.networks.units import share_inputs
+from ioca_jax.networks.walks import comes_of_sigmoid, place_examples
+
+_SIZES = (2, 3)  # numbers of examples that a function is first traced with
 
 
-class Ablation(NamedTuple):
-    """Which neurons to leave alone, and what the others output instead.
+def trace_network(
+    apply: Callable[..., Any],
+    variables: Any,
+    x: ArrayLike,
+    layers: str | Sequence[str] | None = None,
+    pool: str = "mean",
+) -> "Network":
+    """Finds the layers of a JAX function and makes it a network.
 
-    Attributes:
-        keep: bool [H]; False ablates. For traced networks also a mapping from layers'
-            names to arrays [num_neurons]; layers left out are not ablated.
-        clamp: float32 [H]; the constant output of an ablated neuron. Values at kept
-            neurons are not used. For traced networks also a mapping from layers' names
-            to arrays: [num_neurons], ``[num_neurons, *vector]`` or ``Layer.shape``.
+    Args:
+        apply: a function ``apply(variables, x) -> logits [N, C]``, at inference: no
+            dropout, running statistics in batch norm.
+        variables: pytree of arrays, the variables of one network.
+        x: [N, ...] some examples. Their values are not used but to see, on the first
+            of them, that examples do not influence each other.
+        layers: names or glob patterns of what to measure and ablate: layers as
+            ``print(network)`` lists them, ``NAME:input`` for a layer's input (attention
+            heads are the input of the output projection), names given by
+            ``jax.ad_checkpoint.checkpoint_name``. None takes all layers.
+        pool: how a neuron's activations at several positions become one number:
+            ``mean``, ``max``, ``share_active`` or ``last``.
+
+    Returns:
+        The network.
+
+    Raises:
+        ValueError: a function that is not one of variables and examples, returns
+            anything but logits [N, C] of two classes or more (probabilities, one
+            logit), is in training mode, or has no layers; names that match nothing.
 
     Example:
         >>> import jax, jax.numpy as jnp, ioca_jax as ioca
-        >>> model = ioca.MLP(hidden=(3, 2), num_classes=2)
-        >>> x, y = jax.random.normal(jax.random.key(0), (40, 4)), jnp.arange(40) % 2
-        >>> variables = model.init(jax.random.key(1), x)
-        >>> ablation = ioca.Ablation(keep=jnp.arange(5) > 0, clamp=jnp.full(5, 0.5))
-        >>> logits, activations = model.apply(variables, x, ablation)
-        >>> float(activations[0, 0])
-        0.5
+        >>> def apply(variables, x):
+        ...     return jax.nn.gelu(x @ variables["first"]) @ variables["second"]
+        >>> variables = {"first": jnp.ones((4, 3)), "second": jnp.ones((3, 2))}
+        >>> network = ioca.trace_network(apply, variables, jnp.ones((5, 4)))
+        >>> [(layer.name, layer.num_neurons) for layer in network.layers]
+        [('first', 3)]
+        >>> logits, activations = network.apply(variables, jnp.ones((5, 4)))
+        >>> logits.shape, activations.shape
+        ((5, 2), (5, 3))
     """
+    if pool not in POOLS:
+        raise ValueError(f"pool: expected one of {', '.join(POOLS)}, got {pool!r}")
+    shapes, example = checked_arguments(apply, variables, x)
+    patterns = [layers] if isinstance(layers, str) else layers
+    first, found = _trace(apply, shapes, example)
+    network = _make(apply, shapes, example, first, found, patterns, pool)
+    unassigned = _try_examples(network, variables, x)
+    if not unassigned:
+        return network
+    found = found.without(unassigned)
+    return _make(apply, shapes, example, first, found, patterns, pool)
 
-    keep: Bool[ArrayLike, " H"] | Mapping[str, ArrayLike]
-    clamp: Float[ArrayLike, " H"] | Mapping[str, ArrayLike]
+
+def trace_model(
+    model: Any,
+    apply: Callable[..., Any],
+    variables: Any,
+    example: jax.ShapeDtypeStruct,
+) -> "Network":
+    """Traces a network of this library, whose layers are known beforehand.
+
+    Args:
+        model: has ``layers``.
+        apply: a function of variables and examples that returns logits.
+        variables: shapes and types.
+        example: shape and type of examples; their number is not used.
+
+    Returns:
+        The network, with the model's own layers.
+    """
+    first, found = _trace(apply, variables, example)
+    pairs = zip(found.layers, model.layers, strict=True)
+    layers = [site._replace(layer=layer) for site, layer in pairs]
+    found = found._replace(layers=layers, unreachable=[])
+    network = _make(apply, variables, example, first, found, None, "mean")
+    return dataclasses.replace(network, model=model)
 
 
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """Neurons that are measured and ablated together.
+def _trace(
+    apply: Callable[..., Any], variables: Any, example: jax.ShapeDtypeStruct
+) -> tuple[Program, Found]:
+    """The program for the first number of examples, and what can be ablated in it."""
+    first, second = (trace_logits(apply, variables, example, size) for size in _SIZES)
+    check_same_equations(first, second, _SIZES)
+    check_equations(first)
+    return first, find_sites(place_examples(first, second, _SIZES))
+
+
+def _make(
+    apply: Callable[..., Any],
+    variables: Any,
+    example: jax.ShapeDtypeStruct,
+    first: Program,
+    found: Found,
+    patterns: Sequence[str] | None,
+    pool: str,
+) -> "Network":
+    sites = choose_sites(found, patterns)
+    return Network(
+        layers=tuple(site.layer for site in sites),
+        num_classes=first.values[first.output].shape[1],
+        pool=pool,
+        unreachable=tuple(found.unreachable),
+        model=None,
+        _function=apply,
+        _sites=tuple(sites),
+        _variables=variables,
+        _example=example,
+        _programs={_SIZES[0]: share_inputs(first, found.shared)},
+        _shared=found.shared,
+        _axes=found.axes,
+        _chains={},
+    )
+
+
+def _try_examples(network: "Network", variables: Any, x: ArrayLike) -> list[str]:
+    """Layers whose activations of an example depend on others; logits may not."""
+    examples = some_examples(x, network.widest)
+    first, other = (network._program(size) for size in (_SIZES[0], len(examples)))
+    counts = (*_SIZES, len(examples) // 2) if uses_count(first, other) else ()
+    run, parts = network.apply, network.layer_slices
+    own = check_figures(run, variables, examples, parts, counts)
+    pairs = zip(network.layers, own, strict=True)
+    return [layer.name for layer, is_own in pairs if not is_own]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Network:
+    """A network found by tracing; made by ``trace_network``.
+
+    It is equal to itself alone and hashes by identity: whether two functions compute
+    the same cannot be decided. So keep one network rather than tracing it again; every
+    new one is compiled anew.
 
     Attributes:
-        name: unique in the network.
-        num_neurons: how many neurons it has.
-        kind: ``dense``, ``conv``, ``heads``, ``input`` (of a layer) or ``named`` (by
-            ``jax.ad_checkpoint.checkpoint_name``).
-        positions: the axes along which a neuron repeats, pixels or tokens; ``()`` if a
-            neuron is one number per example.
-        vector: the axes of a neuron that is a vector, as an attention head is.
-
-    Example:
-        >>> import ioca_jax as ioca
-        >>> ioca.Layer("conv", 8, kind="conv", positions=(14, 14)).shape
-        (14, 14, 8)
+        layers: in the order in which the network runs.
+        num_classes: C.
+        pool: how positions become one number.
+        unreachable: products and variables that are part of no layer and why, a line
+            each; ``print`` puts those of one reason on one line.
+        model: the ``MLP`` or ``CNN`` that was traced; None for other functions.
     """
 
-    name: str
-    num_neurons: int
-    kind: str = "dense"
-    positions: tuple[int, ...] = ()
-    vector: tuple[int, ...] = ()
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one example's activations: positions, then neurons, then the vector."""
-        return (*self.positions, self.num_neurons, *self.vector)
-
-
-@runtime_checkable
-class Network(Protocol):
-    """What measures and ablations need of a network.
-
-    Networks are static arguments under ``jit``, so they hash.
-
-    Example:
-        >>> import ioca_jax as ioca
-        >>> model = ioca.MLP(hidden=(3, 2), num_classes=2)
-        >>> isinstance(model, ioca.Network), model.num_neurons
-        (True, 5)
-    """
-
-    @property
-    def layers(self) -> tuple[Layer, ...]:
-        """The hidden layers, first layer first."""
-        ...
+    layers: tuple[Layer, ...]
+    num_classes: int
+    pool: str
+    unreachable: tuple[str, ...]
+    model: Any
+    _function: Callable
+    _sites: tuple[Site, ...]
+    _variables: Any
+    _example: jax.ShapeDtypeStruct
+    _programs: dict[int, Program]
+    _shared: dict[int, int]
+    _axes: Mapping[int, Axes]
+    _chains: dict[int, AffineChain | None]
 
     @property
     def num_neurons(self) -> int:
         """H, the number of neurons in all layers."""
-        ...
+        return count_neurons(self.layers)
+
+    @property
+    def num_outputs(self) -> int:
+        """P, the numbers that all neurons output: a head outputs a vector."""
+        return len(neuron_outputs(self.layers))
 
     @property
     def layer_of_neuron(self) -> np.ndarray:
         """int32 [H]: the layer of each neuron, counted from 0."""
-        ...
+        return neuron_layers(self.layers)
 
     @property
-    def num_classes(self) -> int:
-        """C, the number of logits."""
-        ...
+    def layer_slices(self) -> tuple[slice, ...]:
+        """Where each layer lies on the neuron axis."""
+        return slices_of(self.layers)
+
+    @property
+    def activation(self) -> str | None:
+        """A model's own; else ``sigmoid`` if all layers' values come out of one.
+
+        None: not known.
+        """
+        if self.model is not None:
+            return self.model.activation
+        program = self._programs[_SIZES[0]]
+        is_sigmoid = all(comes_of_sigmoid(program, site.number) for site in self._sites)
+        return "sigmoid" if is_sigmoid else None
+
+    @property
+    def widest(self) -> int:
+        """The numbers in one example's largest value, of all that are computed."""
+        program, size = self._programs[_SIZES[0]], _SIZES[0]
+        computed = [n for equation in program.equations for n in equation.outputs]
+        return max(math.prod(program.values[n].shape) for n in computed) // size
+
+    def __str__(self):
+        """A table of the layers, and what is none."""
+        import pandas as pd  # half a second, for this text alone
+
+        rows = [
+            (
+                layer.name,
+                layer.kind,
+                " x ".join(map(str, layer.shape)),
+                layer.num_neurons,
+            )
+            for layer in self.layers
+        ]
+        names = ["layer", "kind", "activation shape", "neurons"]
+        table = pd.DataFrame(rows, columns=pd.Index(names))
+        lines = [
+            table.to_string(index=False),
+            f"{self.num_neurons} neurons, {self.num_classes} classes; "
+            f"positions pooled by {self.pool}",
+        ]
+        if self.unreachable:
+            notes = grouped(self.unreachable)
+            lines += ["Not among the layers:", *(f"  {note}" for note in notes)]
+        return "\n".join(lines)
 
     def apply(
         self, variables: Any, x: ArrayLike, ablation: Ablation | None = None
     ) -> tuple[Float[Array, "N C"], Float[Array, "N H"]]:
-        """Logits, and one number per example and neuron."""
-        ...
+        """Runs the network.
 
+        Args:
+            variables: of the structure and shapes that it was traced with.
+            x: [N, ...] examples.
+            ablation: neurons to clamp, at all of their positions.
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Values:
-    """All that the network above a layer depends on, for some examples.
+        Returns:
+            Logits [N, C] in the network's own type, and activations [N, H], pooled, as
+            the next layer receives them.
 
-    Attributes:
-        outputs: [N, *layer.shape], the layer's own outputs before any ablation of it.
-        rest: values that pass by the layer, such as a residual stream.
-        num_examples: N.
-    """
+        Raises:
+            ValueError: variables, examples or an ablation of other shapes.
+        """
+        logits, outputs = self.outputs(variables, x, ablation)
+        return logits, self._pooled(outputs)
 
-    outputs: Array
-    rest: tuple[Array, ...]
-    num_examples: int = dataclasses.field(metadata={"static": True})
+    def activations(
+        self, variables: Any, x: ArrayLike
+    ) -> tuple[Float[Array, "N H"], Float[Array, "N P"]]:
+        """What is measured of each neuron, and what clamps replace.
 
+        Args:
+            variables: as in ``apply``.
+            x: as in ``apply``.
 
-@runtime_checkable
-class StagedNetwork(Network, Protocol):
-    """A network that can be stopped at a layer and resumed from there."""
+        Returns:
+            Activations [N, H], pooled, and each number that a neuron outputs as its
+            mean over positions, [N, P].
+        """
+        _, outputs = self.outputs(variables, x)
+        means = [mean_over_positions(lay, outputs[lay.name]) for lay in self.layers]
+        return self._pooled(outputs), _side_by_side(means)
+
+    def outputs(
+        self,
+        variables: Any,
+        x: ArrayLike,
+        ablation: Ablation | None = None,
+        shift: Mapping[str, ArrayLike] | None = None,
+    ) -> tuple[Float[Array, "N C"], dict[str, Array]]:
+        """Runs the network; activations are not pooled.
+
+        Args:
+            variables: as in ``apply``.
+            x: as in ``apply``.
+            ablation: as in ``apply``.
+            shift: by name [N, *layer.shape], added to a layer's activations before the
+                ablation. Gradients with respect to zeros here are those with respect to
+                the activations.
+
+        Returns:
+            Logits [N, C], and by name each layer's activations [N, *layer.shape].
+        """
+        known, num_examples = self._inputs(variables, x)
+        return self._finish(known, num_examples, 0, ablation, shift)
 
     def prefix(
         self,
@@ -146,8 +343,19 @@ class StagedNetwork(Network, Protocol):
         layer: int,
         ablation: Ablation | None = None,
     ) -> Values:
-        """Runs up to a layer; of the ablation, only layers below it count."""
-        ...
+        """All that the network from a layer upwards depends on.
+
+        Args:
+            variables: as in ``apply``.
+            x: as in ``apply``.
+            layer: counted from 0.
+            ablation: as in ``apply``; neurons of this layer and above are not ablated.
+
+        Returns:
+            Values for ``advance`` and ``above``.
+        """
+        known, num_examples = self._inputs(variables, x)
+        return self._stop(known, num_examples, 0, layer, ablation)
 
     def advance(
         self,
@@ -156,8 +364,19 @@ class StagedNetwork(Network, Protocol):
         values: Values,
         ablation: Ablation | None = None,
     ) -> Values:
-        """Runs from one layer to the next; of the ablation, only that layer counts."""
-        ...
+        """Runs from one layer to the next.
+
+        Args:
+            variables: as in ``apply``.
+            layer: counted from 0, not the last.
+            values: of ``layer``.
+            ablation: as in ``apply``; only neurons of ``layer`` are ablated.
+
+        Returns:
+            Values of the next layer.
+        """
+        known = self._resume(variables, layer, values)
+        return self._stop(known, values.num_examples, layer, layer + 1, ablation)
 
     def above(
         self,
@@ -166,96 +385,285 @@ class StagedNetwork(Network, Protocol):
         values: Values,
         ablation: Ablation | None = None,
     ) -> tuple[Float[Array, "N C"], Float[Array, "N upper"]]:
-        """Runs from a layer to the logits; returns activations from that layer on."""
-        ...
+        """Runs from a layer to the logits.
+
+        Under ``vmap`` over ablations, what is in ``values`` is computed once.
+
+        Args:
+            variables: as in ``apply``.
+            layer: counted from 0.
+            values: of ``layer``.
+            ablation: as in ``apply``; neurons of layers below are not ablated.
+
+        Returns:
+            Logits [N, C], and the activations of the neurons from ``layer`` on.
+        """
+        known = self._resume(variables, layer, values)
+        logits, outputs = self._finish(known, values.num_examples, layer, ablation)
+        return logits, self._pooled(outputs)
 
     def is_affine_above(self, layer: int) -> bool:
-        """Whether the logits are an affine function of the layer's outputs."""
-        ...
+        """Whether the logits are an affine function of a layer's outputs.
 
+        Args:
+            layer: counted from 0.
 
-def check_ablation(ablation: Ablation, num_neurons: int) -> None:
-    """Refuses what is not an ablation of a network.
+        Returns:
+            True if no equation between the layer and the logits is anything else, and
+            none rounds to fewer than 32 bits.
+        """
+        return is_affine(self._programs[_SIZES[0]], self._sites[layer].number)
 
-    Args:
-        ablation: of one network; NaN may stand where a neuron is kept.
-        num_neurons: H.
+    def chain(self, lowest: int) -> AffineChain | None:
+        """The network from a layer on as affine maps with activations between them.
 
-    Raises:
-        ValueError: ``keep`` is not bool [H], or the clamp not float32 [H].
-    """
-    keep: Any = ablation.keep
-    clamp: Any = ablation.clamp
-    check_keep(keep, num_neurons)
-    check_clamp(clamp, num_neurons, kept=keep)
-    for name, array in (("keep", keep), ("clamp", clamp)):
-        if jnp.ndim(array) > 1:
+        Args:
+            lowest: counted from 0; -1 for the inputs.
+
+        Returns:
+            The chain, the same object at every call; None where the network is none
+            from there on.
+        """
+        if lowest not in self._chains:
+            program = self._programs[_SIZES[0]]
+            known = self._variable_values
+            found = find_chain(program, self._sites, self._axes, lowest, known)
+            self._chains[lowest] = found
+        return self._chains[lowest]
+
+    def _program(self, num_examples: int) -> Program:
+        """The equations for a number of examples; one example is computed as two."""
+        num_examples = max(num_examples, 2)
+        if num_examples not in self._programs:
+            function, example = self._function, self._example
+            program = trace_logits(function, self._variables, example, num_examples)
+            program = share_inputs(program, self._shared)
+            sizes = _SIZES[0], num_examples
+            check_same_equations(self._programs[_SIZES[0]], program, sizes)
+            self._programs[num_examples] = program
+        return self._programs[num_examples]
+
+    def _inputs(self, variables: Any, x: ArrayLike) -> tuple[dict[int, Any], int]:
+        """Variables, constants and examples, by number; and how many examples."""
+        x = jnp.asarray(x)
+        wanted, sizes = self._example.dtype, self._example.shape[1:]
+        if x.dtype != wanted or x.shape[1:] != sizes or not x.size:
+            expected = ", ".join(["N >= 1", *map(str, sizes)])
+            is_cast = jnp.issubdtype(wanted, jnp.integer) and x.dtype == jnp.float32
+            remedy = "; trace with float32 and cast in apply: x.astype(jnp.int32)"
             raise ValueError(
-                f"{name}: expected shape [{num_neurons}], got {list(jnp.shape(array))};"
-                " vmap over ablations, or evaluate_masks, takes many"
+                f"x: expected {wanted} [{expected}], as traced, got {x.dtype} "
+                f"{list(x.shape)}{remedy if is_cast else ''}"
             )
+        program = self._program(len(x))
+        known = self._variable_values(variables, program)
+        known[program.x] = _two_or_more(x)
+        return known, len(x)
+
+    def check_variables(
+        self, variables: Any, num_networks: int | None = None, what: str = "variables"
+    ) -> None:
+        """Refuses variables of other names, shapes or types than it was traced with.
+
+        Args:
+            variables: of one network.
+            num_networks: S, if leaves begin with S.
+            what: what the variables are called in the error.
+
+        Raises:
+            ValueError: the first difference.
+        """
+        leading = () if num_networks is None else (num_networks,)
+        given = {name: _shape_of(leaf) for name, leaf in named_leaves(variables)}
+        expected = {
+            name: (str(leaf.dtype), (*leading, *leaf.shape))
+            for name, leaf in named_leaves(self._variables)
+        }
+        if [*given.items()] == [*expected.items()]:
+            return
+        names = expected.keys() | given.keys()
+        name = min(names, key=lambda n: (given.get(n) == expected.get(n), n))
+        wanted, got = (
+            f"{of[name][0]} {[*of[name][1]]}" if name in of else "no such variable"
+            for of in (expected, given)
+        )
+        number = "one network" if num_networks is None else f"{num_networks} networks"
+        raise ValueError(
+            f"{what}: expected those of {number}, with {name} {wanted}, as traced, got "
+            f"{got}"
+        )
+
+    def _variable_values(self, variables: Any, program: Program) -> dict[int, Any]:
+        """Variables and constants, by number."""
+        self.check_variables(variables)
+        leaves = [jnp.asarray(leaf) for _, leaf in named_leaves(variables)]
+        return program.constants | dict(enumerate(leaves))
+
+    def _cut(self, layer: int) -> list[int]:
+        """Numbers of what the network from a layer upwards depends on, its own first.
+
+        Equations move that depend on an output of this layer or one above; the rest of
+        what they use is here. That includes layers above that do not depend on this
+        one (of queries, keys and values, none depends on another).
+        """
+        program = self._programs[_SIZES[0]]
+        own = self._sites[layer].number
+        sources = {site.number for site in self._sites[layer:]}
+        moving, used = set(), {own, program.output}
+        for equation in program.equations:
+            if not sources.isdisjoint(equation.numbers):
+                sources |= set(equation.outputs)
+                moving |= set(equation.outputs)
+                used |= set(equation.numbers)
+        still = [n for n in sorted(used - moving) if program.values[n].on_x]
+        return [own, *(number for number in still if number != own)]
+
+    def _resume(self, variables: Any, layer: int, values: Values) -> dict[int, Any]:
+        """What a layer's values stand for, by number."""
+        program = self._program(values.num_examples)
+        site, (own, *rest) = self._sites[layer], self._cut(layer)
+        outputs = _two_or_more(values.outputs)
+        known = self._variable_values(variables, program)
+        known[own] = site.from_canonical(outputs, program.values[own].shape)
+        return known | dict(zip(rest, values.rest, strict=True))
+
+    def _stop(
+        self,
+        known: dict[int, Any],
+        num_examples: int,
+        start: int,
+        layer: int,
+        ablation: Ablation | None,
+    ) -> Values:
+        """Runs to a layer; layers from ``start`` up to it are ablated."""
+        own, *rest = self._cut(layer)
+        self._run(known, num_examples, [own, *rest], self._sites[start:layer], ablation)
+        outputs = self._sites[layer].canonical(known[own])[:num_examples]
+        return Values(outputs, tuple(known[number] for number in rest), num_examples)
+
+    def _finish(
+        self,
+        known: dict[int, Any],
+        num_examples: int,
+        start: int,
+        ablation: Ablation | None,
+        shift: Mapping[str, ArrayLike] | None = None,
+    ) -> tuple[Array, dict[str, Array]]:
+        """Runs to the logits; layers from ``start`` on are ablated and returned."""
+        output, sites = self._programs[_SIZES[0]].output, self._sites[start:]
+        wanted = [output, *(site.number for site in sites)]
+        self._run(known, num_examples, wanted, sites, ablation, shift)
+        return known[output][:num_examples], {
+            site.layer.name: site.canonical(known[site.number])[:num_examples]
+            for site in sites
+        }
+
+    def _run(
+        self,
+        known: dict[int, Any],
+        num_examples: int,
+        wanted: Sequence[int],
+        sites: Sequence[Site],
+        ablation: Ablation | None,
+        shift: Mapping[str, ArrayLike] | None = None,
+    ) -> None:
+        """Adds the wanted values to the known ones, with some sites ablated."""
+        parts = {} if ablation is None else _by_layer(self.layers, ablation)
+        site_of = {site.number: site for site in sites}
+
+        def replace(number: int, value: Any) -> Any:
+            if number not in site_of:
+                return value
+            site = site_of[number]
+            if shift and site.layer.name in shift:
+                added = _two_or_more(jnp.asarray(shift[site.layer.name], value.dtype))
+                value += site.from_canonical(added, value.shape)
+            if site.layer.name in parts:
+                value = site.ablate(value, *parts[site.layer.name])
+            return value
+
+        schedule = self._program(num_examples).schedule(wanted, known)
+        for number in site_of.keys() & known.keys():
+            known[number] = replace(number, known[number])
+        evaluate(schedule, known, replace)
+
+    def _pooled(self, outputs: Mapping[str, Array]) -> Float[Array, "N n"]:
+        pooled = [
+            pool_activations(layer, outputs[layer.name], self.pool)
+            for layer in self.layers
+            if layer.name in outputs
+        ]
+        return _side_by_side(pooled)
 
 
-def count_neurons(layers: Sequence[Layer]) -> int:
-    """H, the number of neurons in all layers."""
-    return sum(layer.num_neurons for layer in layers)
+def _side_by_side(arrays: Sequence[Array]) -> Array:
+    """Arrays [N, n] of all layers as one, in the widest of their types."""
+    dtype = jnp.result_type(*arrays)
+    return jnp.concatenate([array.astype(dtype) for array in arrays], axis=1)
 
 
-def neuron_layers(layers: Sequence[Layer]) -> np.ndarray:
-    """int32 [H]: the layer of each neuron, counted from 0."""
-    widths = [layer.num_neurons for layer in layers]
-    return np.repeat(np.arange(len(layers), dtype=np.int32), widths)
+def _shape_of(leaf: Any) -> tuple[str, tuple[int, ...]]:
+    """The type that JAX gives an array, and its shape."""
+    return str(jax.dtypes.canonicalize_dtype(jnp.result_type(leaf))), np.shape(leaf)
 
 
-def slices_of(layers: Sequence[Layer]) -> tuple[slice, ...]:
-    """Where each layer lies on the neuron axis."""
-    ends = np.cumsum([layer.num_neurons for layer in layers]).tolist()
-    return tuple(
-        slice(end - layer.num_neurons, end)
-        for end, layer in zip(ends, layers, strict=True)
-    )
+def _two_or_more(array: Array) -> Array:
+    """Arrays of one example repeat it: axes of size 1 would lose their roles."""
+    return jnp.concatenate([array, array]) if len(array) == 1 else array
 
 
-def split_by_layer(layers: Sequence[Layer], values: ArrayLike) -> dict[str, Array]:
-    """A flat array as one array per layer, by the layers' names.
-
-    Args:
-        layers: the network's layers.
-        values: [..., H].
-
-    Returns:
-        Arrays [..., num_neurons].
-    """
-    values = jnp.asarray(values)
-    return {
-        layer.name: values[..., where]
-        for layer, where in zip(layers, slices_of(layers), strict=True)
-    }
+def _by_layer(
+    layers: Sequence[Layer], ablation: Ablation
+) -> dict[str, tuple[Array, Array]]:
+    """An ablation's ``keep`` and ``clamp`` of each layer that may be ablated."""
+    sizes = [count_neurons(layers), len(neuron_outputs(layers))]
+    keep = _named_arrays("keep", layers, ablation.keep, sizes[:1])
+    clamp = _named_arrays("clamp", layers, ablation.clamp, sizes)
+    for layer in layers:
+        if layer.name in keep:
+            _check_layer(layer, keep[layer.name], clamp.get(layer.name))
+    return {name: (keep[name], clamp[name]) for name in keep}
 
 
-POOLS = ("mean", "max", "share_active", "last")
+def _check_layer(layer: Layer, keep: Array, clamp: Array | None) -> None:
+    """Refuses what is no ablation of a layer."""
+    if clamp is None:
+        raise ValueError(f"clamp: lacks {layer.name}, which keep ablates")
+    if keep.shape != (layer.num_neurons,):
+        raise ValueError(
+            f"keep: expected [{layer.num_neurons}] for {layer.name}, got "
+            f"{list(keep.shape)}"
+        )
+    if keep.dtype != bool:
+        raise ValueError(f"keep: expected bool, got {keep.dtype}; True keeps")
+    shapes = {(layer.num_neurons,), (layer.num_neurons, *layer.vector), layer.shape}
+    if clamp.ndim and clamp.shape not in shapes and clamp.shape[1:] != layer.shape:
+        expected = " or ".join(str(list(shape)) for shape in sorted(shapes, key=len))
+        raise ValueError(
+            f"clamp: expected one number, {expected} for {layer.name}, or "
+            f"{['N', *layer.shape]} with one for each example, got {list(clamp.shape)}"
+        )
 
 
-def pool_activations(layer: Layer, outputs: Array, pool: str) -> Float[Array, "N n"]:
-    """One number per example and neuron.
-
-    Args:
-        layer: the layer.
-        outputs: [N, *layer.shape].
-        pool: ``mean`` and ``max`` over positions and vector, ``share_active``, the
-            share of them that is positive, or ``last``, the mean over the vector at the
-            last position.
-
-    Returns:
-        float32 [N, num_neurons] (float64 if the outputs are).
-    """
-    outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
-    shape = (len(outputs), math.prod(layer.positions), layer.num_neurons, -1)
-    outputs = outputs.reshape(shape)
-    if pool == "max":
-        return outputs.max(axis=(1, 3))
-    if pool == "share_active":
-        outputs = (outputs > 0).astype(outputs.dtype)
-    if pool == "last":
-        outputs = outputs[:, -1:]
-    return outputs.mean(axis=(1, 3))
+def _named_arrays(
+    what: str,
+    layers: Sequence[Layer],
+    given: ArrayLike | Mapping[str, ArrayLike],
+    sizes: Sequence[int],
+) -> dict[str, Array]:
+    """Arrays by layer, from such, from a flat array of a known size, or one number."""
+    names = [layer.name for layer in layers]
+    if isinstance(given, Mapping):
+        for name in given:
+            if name not in names:
+                known = ", ".join(names)
+                raise ValueError(f"{what}: no layer {name!r}; layers: {known}")
+        return {name: jnp.asarray(array) for name, array in given.items()}
+    if what == "clamp" and np.shape(given) == ():
+        return dict.fromkeys(names, jnp.asarray(given))
+    if np.shape(given) not in [(size,) for size in sizes]:
+        raise ValueError(
+            f"{what}: expected [{sizes[0]}], a number per neuron, got "
+            f"{list(np.shape(given))}"
+        )
+    return split_by_layer(layers, given)

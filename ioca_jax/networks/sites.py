@@ -62,12 +62,14 @@ class Found(NamedTuple):
         others: sites taken if named: inputs of layers, named values.
         unreachable: what is no site and why, a line each.
         shared: copies of inputs that the sites take for one, by number.
+        axes: of the values of all layers, by number.
     """
 
     layers: list[Site]
     others: list[Site]
     unreachable: list[str]
     shared: dict[int, int]
+    axes: dict[int, Axes]
 
     def without(self, names: Collection[str]) -> "Found":
         """Without sites whose rows turned out not to be the examples'."""
@@ -76,7 +78,9 @@ class Found(NamedTuple):
             for sites in (self.layers, self.others)
         )
         notes = [f"{name}: {UNASSIGNED}" for name in names]
-        return Found(layers, others, notes + self.unreachable, self.shared)
+        return self._replace(
+            layers=layers, others=others, unreachable=notes + self.unreachable
+        )
 
 
 def find_sites(traces: Traces) -> Found:
@@ -121,7 +125,7 @@ def find_sites(traces: Traces) -> Found:
     ]
     own = [values_of(program, unit) for unit in units]
     notes += held_arrays(program) + variables_elsewhere(program, own)
-    return Found(layers, others, notes, shared)
+    return Found(layers, others, notes, shared, followed)
 
 
 def _reason(program: Program, unit: Unit, site: Site) -> str:

@@ -35,9 +35,7 @@ from ioca_jax.devices import (
     replicated,
     spread_examples,
 )
-from ioca_jax.networks.cnn import CNN
-from ioca_jax.networks.layered import check_variables, variable_shapes
-from ioca_jax.networks.mlp import MLP
+from ioca_jax.networks.models import CNN, MLP, as_network
 
 OPTIMIZERS = {
     "adam": optax.adam,
@@ -204,8 +202,8 @@ def train(
     check_fit(model, data, config)
     kept = check_epochs("keep_epochs", keep_epochs, config.epochs)
     if initial is not None:
-        num_inputs = math.prod(data.train.x.shape[1:])
-        check_variables("initial", initial, model, len(numbers), num_inputs)
+        network = as_network(model, data.train.x)
+        network.check_variables(initial, len(numbers), "initial")
     chunk = min(len(numbers), seeds_that_fit(model, data, config, memory_gb, len(kept)))
     mesh = device_mesh()
     chunk = -(-chunk // mesh.size) * mesh.size  # the same number on every device
@@ -299,9 +297,8 @@ def bytes_per_seed(
 ) -> int:
     """Estimates the bytes that the training of one network holds at once."""
     num_train, *shape = data.train.x.shape
-    num_inputs = math.prod(shape)
-    shapes = variable_shapes(model, num_inputs)  # pyright: ignore[reportArgumentType]
-    weights = sum(map(math.prod, shapes.values()))
+    variables = jax.eval_shape(model.init, jax.random.key(0), data.train.x[:1])
+    weights = sum(leaf.size for leaf in jax.tree.leaves(variables))
     # Weights, two moments, gradient, update, and one being written.
     copies = 6 + num_snapshots
     outputs = sum(math.prod(layer.shape) for layer in model.layers)

@@ -4,6 +4,7 @@ Constants are computed, and donors drawn, on the measuring split; networks are a
 on the test split.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,13 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ioca_jax.ablation.clamps import optimal_clamp
-from ioca_jax.ablation.donors import (
-    ResampledNetwork,
-    check_donors,
-    draw_donors,
-    number_donors,
-    pool_size,
-)
+from ioca_jax.ablation.replacement import Resampled, resample
 from ioca_jax.networks.network import Network
 from ioca_jax.study.config import CLAMPS
 from ioca_jax.study.inputs import Examples, Inputs
@@ -35,20 +30,27 @@ class Ablated(NamedTuple):
         names: of the clamps, A of them.
         network: the networks' shape.
         variables: leaves begin with S.
-        clamps: float32 [S, A, H]; not used where there are donors.
+        clamp: constants float32 [S, A, P], or the outputs for donors.
         test: the examples to ablate the networks on.
     """
 
     names: tuple[str, ...]
     network: Network
     variables: Any
-    clamps: Float[Array, "S A H"]
+    clamp: Float[Array, "S A P"] | Resampled
     test: Examples
+
+    @property
+    def clamp_of_orders(self) -> Any:
+        """The clamp with an axis for the orders."""
+        if isinstance(self.clamp, Resampled):
+            return self.clamp
+        return self.clamp[:, :, None]
 
 
 def constant_clamps(
-    inputs: Inputs, means: Float[Array, "S H"]
-) -> dict[str, Float[Array, "S H"]]:
+    inputs: Inputs, means: Float[Array, "S P"]
+) -> dict[str, Float[Array, "S P"]]:
     """By name, ``zero``, ``mean`` and those fitted constants that are asked for."""
     # A curve cannot be computed with NaN; those of diverged networks are blanked later.
     finite = jnp.where(inputs.trained.diverged[:, None], 0, means)
@@ -83,7 +85,7 @@ def _fit_all(network, variables, means, split, keys, jointly, memory_gb):
 
 
 def ablated_networks(
-    inputs: Inputs, constants: dict[str, Float[Array, "S H"]]
+    inputs: Inputs, constants: dict[str, Float[Array, "S P"]]
 ) -> list[Ablated]:
     """The study's networks under its clamps: one item for all constants together."""
     of_config = inputs.config.clamps
@@ -98,23 +100,15 @@ def ablated_networks(
 
 def _resampled(inputs: Inputs, name: str) -> Ablated:
     """The networks with donors, one pool for each network."""
-    (x, y), network = inputs.test, inputs.network
-    by_class, donors = name == "resample_class", inputs.validation.x
-    labels = inputs.validation.y if by_class else None
-    own = y if by_class else None
-    staged = check_donors(network, x, donors, own, labels)
-    size = pool_size(len(donors), network.num_classes, by_class=by_class)
-    turn = size if name == "resample_neuron" else 0
-    draw = jax.vmap(partial(draw_donors, network, donors, labels, size))
-    pools = draw(_keys(inputs, name))
-    num_networks = len(inputs.trained.seeds)
-    return Ablated(
-        (name,),
-        ResampledNetwork(staged, x.shape[1:], turn),
-        {"network": inputs.trained.variables, **pools},
-        jnp.zeros((num_networks, 1, network.num_neurons)),
-        Examples(number_donors(x, own, size), y),
+    (x, y), network, split = inputs.test, inputs.network, inputs.validation
+    labels = {"y": y, "donor_labels": split.y} if name == "resample_class" else {}
+    draw = partial(
+        resample, network, x, split.x, per_neuron=name == "resample_neuron", **labels
     )
+    keys = _keys(inputs, name)
+    pools = jax.vmap(lambda key: draw(key).without_rows())(keys)
+    clamp = dataclasses.replace(pools, row=draw(keys[0]).row)
+    return Ablated((name,), network, inputs.trained.variables, clamp, inputs.test)
 
 
 def _keys(inputs: Inputs, name: str) -> Array:

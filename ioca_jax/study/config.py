@@ -20,8 +20,7 @@ from ioca_jax.measures.pairs import check_pairs
 from ioca_jax.measures.quantization import parse_quantizer
 from ioca_jax.measures.scores import SCORES, Score, another_name, parse_score
 from ioca_jax.measures.selection import SELECTIONS
-from ioca_jax.networks.cnn import CNN
-from ioca_jax.networks.mlp import MLP
+from ioca_jax.networks.models import CNN, MLP, Model
 from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import TrainConfig, check_epochs, checked_seeds
 from ioca_jax.study import joint
@@ -307,7 +306,7 @@ class StudyConfig:
             "label_noise": self.label_noise,
         }
 
-    def check_interactions(self, network: Network, data: Dataset) -> None:
+    def check_interactions(self, network: Network | Model, data: Dataset) -> None:
         """Refuses pairs that the data cannot support, before any training."""
         if self.interactions or set(SELECTIONS) & set(self.measures):
             check_pairs(

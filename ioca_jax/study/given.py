@@ -7,7 +7,6 @@ distinguish data and networks from others of the same name and shape.
 import dataclasses
 import functools
 import hashlib
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,9 +21,7 @@ from ioca_jax.measures.neurons import (
     settled_quantizer,
     threshold_activation,
 )
-from ioca_jax.networks.cnn import CNN
-from ioca_jax.networks.layered import LayeredNetwork, check_variables
-from ioca_jax.networks.mlp import MLP
+from ioca_jax.networks.models import CNN, Model, as_network
 from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import Trained
 from ioca_jax.results.trees import names_of, nested
@@ -112,7 +109,7 @@ class GivenNetworks:
         digest: of the variables and, for traced networks, of the layers.
     """
 
-    network: Network
+    network: Network | Model
     variables: Any
     digest: str
 
@@ -122,7 +119,8 @@ class GivenNetworks:
         Networks are tried on some validation examples, the quantiser on the first one.
         """
         self._check_shapes(data, len(seeds))
-        check_networks(self.network, self.variables, seeds, data)
+        network = as_network(self.network, data.train.x)
+        check_networks(network, self.variables, seeds, data)
         if quantizer == "threshold" and not self.is_built_in:
             one = jax.tree.map(lambda leaf: leaf[0], self.variables)
             x, y = (array[:_EXAMPLES_TRIED] for array in data.validation)
@@ -131,7 +129,7 @@ class GivenNetworks:
     @property
     def is_built_in(self) -> bool:
         """Whether variables and configuration say all that the networks compute."""
-        return isinstance(self.network, LayeredNetwork)
+        return isinstance(self.network, Model)
 
     def digests(
         self, data: Dataset | None, num_networks: int
@@ -140,7 +138,8 @@ class GivenNetworks:
         if self.is_built_in or data is None:
             return self.digest, None
         self._check_shapes(data, num_networks)
-        return self.digest, fingerprint_of(self.network, self.variables, data)
+        network = as_network(self.network, data.train.x)
+        return self.digest, fingerprint_of(network, self.variables, data)
 
     def _check_shapes(self, data: Dataset, num_networks: int) -> None:
         num_classes = self.network.num_classes
@@ -150,12 +149,10 @@ class GivenNetworks:
                 f"got {num_classes}"
             )
         x = data.train.x
-        num_inputs = math.prod(x.shape[1:])
-        check_variables(
-            "variables", self.variables, self.network, num_networks, num_inputs
-        )
+        network = as_network(self.network, x)
+        network.check_variables(self.variables, num_networks)
         one = jax.tree.map(lambda leaf: leaf[0], self.variables)
-        jax.eval_shape(self.network.apply, one, x[:1])  # other networks check here
+        jax.eval_shape(network.apply, one, x[:1])  # refuses examples of other shapes
 
     def take(self, all_seeds: Sequence[int], seeds: Sequence[int]) -> Trained:
         """The networks of some seeds, without a history.
@@ -178,7 +175,7 @@ def accept_networks(
     """
     if network is None and variables is None:
         return config, None
-    if not isinstance(network, Network) or variables is None:
+    if not isinstance(network, (Network, Model)) or variables is None:
         raise ValueError(
             "network, variables: expected a network (MLP, CNN, or of trace_network) "
             "and the variables of trained ones, or neither, got "
@@ -191,7 +188,7 @@ def accept_networks(
         )
     _check_leaves(variables, len(config.seeds))
     check_copies(variables, config.seeds)
-    if isinstance(network, (MLP, CNN)):
+    if isinstance(network, Model):
         as_float32 = jax.tree.map(lambda a: np.asarray(a, np.float32), variables)
         fields = {name: getattr(network, name) for name in OF_NETWORKS}
         is_cnn = isinstance(network, CNN)
@@ -213,7 +210,7 @@ def accept_networks(
         "quantizer": settled_quantizer(config.quantizer, network.layers),
     }
     layers = [(layer.name, layer.shape) for layer in network.layers]
-    digest = digest_of(variables, f"{layers} {getattr(network, 'pool', '')}")
+    digest = digest_of(variables, f"{layers} {network.pool}")
     return dataclasses.replace(config, **fields), GivenNetworks(
         network, variables, digest
     )

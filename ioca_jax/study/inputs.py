@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, UInt32
 from ioca_jax.data import Dataset
 from ioca_jax.devices import place_examples
 from ioca_jax.measures.information import MEASURES
+from ioca_jax.networks.models import Model, as_network
 from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import Trained
 from ioca_jax.study.config import StudyConfig
@@ -36,10 +37,17 @@ class Inputs:
     test: Examples
 
     @classmethod
-    def of(cls, config: StudyConfig, network: Network, data: Dataset, trained: Trained):
+    def of(
+        cls,
+        config: StudyConfig,
+        network: Network | Model,
+        data: Dataset,
+        trained: Trained,
+    ):
         """Puts the examples on the devices."""
         validation = Examples(*jax.device_put(tuple(data.validation)))
         test = Examples(*place_examples(*data.test))
+        network = as_network(network, test.x)
         return cls(config, network, trained, validation, test)
 
     @cached_property

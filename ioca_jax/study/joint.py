@@ -27,7 +27,8 @@ from ioca_jax.measures.o_information import o_information
 from ioca_jax.measures.pairs import EXAMPLES_PER_CELL, pair_information, pair_null
 from ioca_jax.measures.quantization import encode
 from ioca_jax.measures.whole_layers import layer_information
-from ioca_jax.networks.network import Network, slices_of
+from ioca_jax.networks.layers import slices_of
+from ioca_jax.networks.network import Network
 
 PAIR_VALUES = (
     "joint_information",
@@ -188,21 +189,22 @@ def _pairs(networks, x, y, key, permutations, memory_gb) -> dict[str, Array]:
 def ablate_pairs(
     network: Network,
     variables: Any,
-    clamps: Float[Array, "S A H"],
+    clamps: Any,
     test: tuple[ArrayLike, ArrayLike],
     memory_gb: float,
 ) -> dict[str, np.ndarray]:
     """Effects of all pairs of neurons of a layer; NaN across layers."""
-    shape = (*clamps.shape[:-1], network.num_neurons, network.num_neurons)
-    names = ("accuracy", "loss")
-    found = {f"pair_effect_{n}": np.full(shape, np.nan, np.float32) for n in names}
-    x, y = test
+    names, (x, y), found = ("accuracy", "loss"), test, {}
+    size = network.num_neurons
     for layer, where in enumerate(slices_of(network.layers)):
         effects = pair_effects(
             *(network, variables, clamps, x, y, layer), memory_gb=memory_gb
         )
         for name in names:
-            found[f"pair_effect_{name}"][..., where, where] = getattr(effects, name)
+            own, name = np.asarray(getattr(effects, name)), f"pair_effect_{name}"
+            if name not in found:
+                found[name] = np.full((*own.shape[:-2], size, size), np.nan, own.dtype)
+            found[name][..., where, where] = own
     return found
 
 

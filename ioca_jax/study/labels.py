@@ -11,7 +11,7 @@ import numpy as np
 
 from ioca_jax.data import Dataset
 from ioca_jax.measures.quantization import parse_quantizer
-from ioca_jax.networks.layered import LayeredNetwork
+from ioca_jax.networks.models import Model
 from ioca_jax.networks.network import Network
 from ioca_jax.study import joint
 from ioca_jax.study.config import StudyConfig
@@ -29,7 +29,7 @@ _THRESHOLDS = {
 
 
 def variants(
-    config: StudyConfig, network: Network, num_validation: int
+    config: StudyConfig, network: Network | Model, num_validation: int
 ) -> dict[str, tuple[str, slice]]:
     """Other quantisers, and parts of the validation split, to measure information by.
 
@@ -103,7 +103,7 @@ def coordinates(inputs: Inputs) -> dict[str, Any]:
 
 
 def attributes(
-    config: StudyConfig, network: Network, data: Dataset
+    config: StudyConfig, network: Network | Model, data: Dataset
 ) -> dict[str, str | int]:
     """What ``study.nc`` records about how it was made."""
     # Of the groups drawn along training; 0 if the codes are too many for any.
@@ -128,7 +128,7 @@ def attributes(
         "device": ", ".join(sorted(devices)),
         "precision": (
             f"float32, matrix products {config.matmul_precision}"
-            if isinstance(network, LayeredNetwork)
+            if isinstance(network, Model)
             else "the network's own"
         ),
         "units": "information in bits, loss in nats, accuracy as a share",
@@ -139,9 +139,9 @@ def attributes(
     return attrs
 
 
-def describe_network(network: Network, num_inputs: int) -> str:
+def describe_network(network: Network | Model, num_inputs: int) -> str:
     """A network in a few words, for titles: ``784-100-100-10 relu``."""
-    if isinstance(network, LayeredNetwork):
+    if isinstance(network, Model):
         return network.describe(num_inputs)
     layers = network.layers
     if len(layers) > _MOST_LAYERS_LISTED:

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from ioca_jax.ablation.orderings import DIRECTIONS, order_neurons, random_order
-from ioca_jax.networks.network import Network, slices_of
+from ioca_jax.networks.layers import slices_of
+from ioca_jax.networks.network import Network
 from ioca_jax.study.config import UNITS, StudyConfig
 
 

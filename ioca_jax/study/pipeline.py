@@ -17,9 +17,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from ioca_jax.ablation.curves import ablation_curves, evaluate_masks
-from ioca_jax.ablation.direct import direct_ablations
 from ioca_jax.ablation.evaluation import Evaluation
-from ioca_jax.ablation.singles import SingleAblations, single_ablations
+from ioca_jax.ablation.singles import single_ablations
 from ioca_jax.data import Dataset
 from ioca_jax.measures.information import (
     MEASURES_OF_LABELS,
@@ -33,6 +32,7 @@ from ioca_jax.measures.neurons import (
     measure_neurons,
 )
 from ioca_jax.measures.scores import Score, check_finite_scores
+from ioca_jax.networks.models import Model
 from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import Trained
 from ioca_jax.results.variables import make_results
@@ -51,7 +51,7 @@ from ioca_jax.study.scores import Scores, score_neurons
 
 def study_networks(
     config: StudyConfig,
-    network: Network,
+    network: Network | Model,
     data: Dataset,
     trained: Trained,
     *,
@@ -66,7 +66,7 @@ def study_networks(
     statistics = _measure(
         inputs, inputs.validation, config.quantizer, measures=config.scores
     )
-    constants = constant_clamps(inputs, statistics.activation_mean)
+    constants = constant_clamps(inputs, statistics.clamp)
     ablated = ablated_networks(inputs, constants)
     drawn = {
         scope: random_orders(inputs.seeds, neurons, config.random_orders, index)
@@ -187,7 +187,7 @@ def _curves_of_scope(
         ablated.network,
         ablated.variables,
         order[:, None],  # [S, A, O, K] with the clamps
-        ablated.clamps[:, :, None],
+        ablated.clamp_of_orders,
         *ablated.test,
         layers=inputs.layers_of(scope),
         memory_gb=inputs.config.memory_gb,
@@ -216,26 +216,25 @@ def _blank_diverged(arrays: Mapping[str, np.ndarray], diverged: np.ndarray) -> N
         array[diverged] = _blank(array.dtype)
 
 
-def _single_ablations(
-    inputs: Inputs, evaluate: Callable[..., SingleAblations], ablated: Ablated
-) -> Evaluation:
+def _single_ablations(inputs: Inputs, ablated: Ablated, *, direct: bool) -> Evaluation:
     """Each neuron ablated alone, on the test split."""
-    return evaluate(
+    return single_ablations(
         ablated.network,
         ablated.variables,
-        ablated.clamps,
+        ablated.clamp,
         *ablated.test,
+        direct=direct,
         memory_gb=inputs.config.memory_gb,
     ).alone
 
 
 def _total_effects(inputs: Inputs, ablated: Ablated) -> dict[str, Array]:
-    single = _single_ablations(inputs, single_ablations, ablated)
+    single = _single_ablations(inputs, ablated, direct=False)
     return {"single_correct": single.correct, "single_loss": single.loss}
 
 
 def _direct_effects(inputs: Inputs, ablated: Ablated) -> dict[str, Array]:
-    return {"direct_loss": _single_ablations(inputs, direct_ablations, ablated).loss}
+    return {"direct_loss": _single_ablations(inputs, ablated, direct=True).loss}
 
 
 def _pair_effects(inputs: Inputs, ablated: Ablated) -> dict[str, np.ndarray]:
@@ -243,7 +242,7 @@ def _pair_effects(inputs: Inputs, ablated: Ablated) -> dict[str, np.ndarray]:
     return joint.ablate_pairs(
         ablated.network,
         ablated.variables,
-        ablated.clamps,
+        ablated.clamp,
         ablated.test,
         inputs.config.memory_gb,
     )

@@ -28,7 +28,7 @@ from ioca_jax.ablation.curves import ablation_curves
 from ioca_jax.ablation.pruning import kept_by_score, num_parameters, prune_networks
 from ioca_jax.data import Dataset
 from ioca_jax.devices import place_examples
-from ioca_jax.networks.mlp import MLP
+from ioca_jax.networks.models import MLP
 from ioca_jax.networks.training import TrainConfig, train
 from ioca_jax.report.sections import section
 from ioca_jax.results.files import load_results

@@ -18,8 +18,7 @@ import jax
 
 from ioca_jax.data import Dataset
 from ioca_jax.devices import device_mesh
-from ioca_jax.networks.cnn import CNN
-from ioca_jax.networks.mlp import MLP
+from ioca_jax.networks.models import CNN, MLP, as_network
 from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import bytes_per_seed, seeds_that_fit
 from ioca_jax.results.files import free_memory
@@ -83,7 +82,8 @@ def count_needs(
     example = jax.ShapeDtypeStruct((1, *shape), data.train.x.dtype)
     variables = shapes_of_variables(network, data, given)
     weights = sum(leaf.size for leaf in jax.tree.leaves(variables))
-    forward, above = _operations_of_example(network, variables, example)
+    traced = as_network(network, example)
+    forward, above = _operations_of_example(traced, variables, example)
     training, of_training = 0, 0.0
     if not given:
         train_config, kept = config.train_config(), len(config.trajectory_epochs)
@@ -92,7 +92,7 @@ def count_needs(
         of_training = 3.0 * forward * num_train * config.epochs
     tables = network.num_neurons * (config.num_codes - 1) * network.num_classes
     of_permutations = 2.0 * config.permutations * num_validation * tables
-    sizes = _axes(config, network, data, 0 if given else config.epochs)
+    sizes = _axes(config, traced, data, 0 if given else config.epochs)
     return Needs(
         results=_bytes_of_results(sizes),
         network=4 * weights,
@@ -101,7 +101,7 @@ def count_needs(
         permutations=4 * config.permutations * num_validation,
         operations=of_training
         + of_permutations
-        + _operations_of_curves(config, network, above, len(data.test.y)),
+        + _operations_of_curves(config, traced, above, len(data.test.y)),
     )
 
 
@@ -185,7 +185,7 @@ def _operations_of_example(
     forward = _operations(network.apply, variables, example)
     layers = range(len(network.layers))
     # To lower each part would take long.
-    if not isinstance(network, (MLP, CNN)) or len(layers) > _LAYERS_COUNTED:
+    if network.model is None or len(layers) > _LAYERS_COUNTED:
         return forward, [forward / 2 for _ in layers]
     below = [
         _operations(partial(network.prefix, layer=layer), variables, example)
@@ -205,8 +205,8 @@ def _operations_of_curves(
 ) -> float:
     """Operations of one network's curves; each neuron is in two scopes, and alone.
 
-    A step computes what lies above its neuron's layer. With constants an ``MLP`` gets
-    by with less: a neuron changes the sums of the next layer by one product each.
+    A step computes what lies above its neuron's layer. With constants a chain gets by
+    with less: a neuron changes the sums of the next layer by one product each.
     """
     orders = 2 * len(config.measures) + config.random_orders
     whole = sum(
@@ -214,12 +214,13 @@ def _operations_of_curves(
         for layer, operations in zip(network.layers, above, strict=True)
     )
     by_constants = whole
-    if isinstance(network, MLP):
-        widths = (*network.hidden, network.num_classes)
+    chain = network.chain(0)
+    if chain is not None:
+        widths = (*chain.widths, chain.num_classes)
         above_next = [2 * a * b for a, b in zip(widths[1:], widths[2:], strict=False)]
         by_constants = sum(
             width * (2 * widths[layer + 1] + sum(above_next[layer:]))
-            for layer, width in enumerate(network.hidden)
+            for layer, width in enumerate(chain.widths)
         )
     resampled = sum(clamp.startswith("resample") for clamp in config.clamps)
     of_clamps = resampled * whole + (len(config.clamps) - resampled) * by_constants

@@ -22,8 +22,7 @@ import xarray as xr
 
 from ioca_jax.checks import as_tuple, check_classes, check_integer
 from ioca_jax.data import Dataset
-from ioca_jax.networks.cnn import CNN
-from ioca_jax.networks.mlp import MLP
+from ioca_jax.networks.models import CNN, MLP, Model
 from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import Trained, check_fit, train
 from ioca_jax.results.files import (
@@ -72,7 +71,7 @@ def run_study(
     workdir: str | os.PathLike,
     *,
     data: Dataset | None = None,
-    network: Network | None = None,
+    network: Network | Model | None = None,
     variables: Any = None,
     shard: Shard | None = None,
     seeds_at_once: int | None = None,
@@ -152,7 +151,7 @@ def run_study(
 class Plan(NamedTuple):
     """What a run would do and take: its network, counts, and bytes that it needs."""
 
-    network: Network
+    network: Network | Model
     needs: Needs
     finished: int
     memory: int
@@ -196,7 +195,7 @@ def _check_seeds_at_once(seeds_at_once: int | None) -> None:
 
 def _fitting_network(
     config: StudyConfig, data: Dataset, given: GivenNetworks | None
-) -> Network:
+) -> Network | Model:
     """The network that is studied, once it is known to fit the data."""
     if given:
         given.check_fit(data, config.seeds, config.quantizer)
@@ -260,7 +259,7 @@ class _Run:
 
     def _compute_chunks(
         self,
-        network: Network,
+        network: Network | Model,
         data: Dataset,
         found: Progress,
         needs: Needs,
@@ -307,7 +306,7 @@ class _Run:
         seeds: Sequence[int],
         length: int,
         number: int,
-        network: Network,
+        network: Network | Model,
         data: Dataset,
         watch: Stopwatch,
     ) -> Chunk:

@@ -20,6 +20,7 @@ from ioca_jax.devices import place_examples
 from ioca_jax.measures.information import MEASURES
 from ioca_jax.measures.neurons import NeuronStatistics, measure_neurons
 from ioca_jax.measures.selection import SELECTIONS, selection_scores
+from ioca_jax.networks.models import Model
 from ioca_jax.networks.network import Network
 from ioca_jax.study.config import CLAMPS_OF_SCORES, StudyConfig
 from ioca_jax.study.inputs import Examples, Inputs
@@ -76,7 +77,7 @@ def score_neurons(
 
 
 def check_scores(
-    config: StudyConfig, network: Network, variables: Any, data: Dataset
+    config: StudyConfig, network: Network | Model, variables: Any, data: Dataset
 ) -> None:
     """Refuses scores that a network does not have, or that return no score.
 

@@ -13,7 +13,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from ioca_jax.data import Dataset
 from ioca_jax.measures.neurons import check_finite_activations
-from ioca_jax.networks.network import Network, split_by_layer
+from ioca_jax.networks.layers import split_by_layer
+from ioca_jax.networks.network import Network
 from ioca_jax.results.fingerprint import make_fingerprint
 from ioca_jax.study.chunks import storable
 from ioca_jax.study.metadata import versions

@@ -69,11 +69,9 @@ def test_measures_are_those_of_the_mlp(traced):
     )
 
 
-def test_engines_for_affine_layers_are_refused(traced, clamp):
-    order = np.arange(3, dtype=np.int32)
-    with pytest.raises(
-        ValueError,
-        match="^engine: expected incremental or masks, got rank_one, which needs "
-        "affine layers in a row, as MLP has; this network is a TracedNetwork$",
-    ):
-        ioca.ablation_curve(traced, VARIABLES, order, clamp, X, Y, engine="rank_one")
+@pytest.mark.parametrize("engine", ["rank_one", "prefix_sums"])
+def test_engines_for_chains_take_it(traced, clamp, engine):
+    order = np.random.default_rng(2).permutation(MODEL.num_neurons).astype(np.int32)
+    arguments = (VARIABLES, order, clamp, X, Y)
+    found = ioca.ablation_curve(traced, *arguments, engine=engine)
+    equal(found, ioca.ablation_curve(MODEL, *arguments, engine="masks"))

@@ -14,21 +14,17 @@ DONORS, DONOR_LABELS = random_examples(seed=2, num_examples=31)
 KEY = jax.random.key(3)
 
 
-def pool_outputs(resampled, model, variables):
-    return reference.forward(model, variables, resampled.variables["donors"])[1]
-
-
 @pytest.mark.parametrize("kind", ["shared", "of its class", "per neuron"])
 def test_ablated_neurons_output_what_their_donor_outputs(kind):
     model, variables = random_network()
     by_class = {"y": Y, "donor_labels": DONOR_LABELS} if kind == "of its class" else {}
     found = ioca.resample(
-        *(model, variables, X, DONORS, KEY), per_neuron=kind == "per neuron", **by_class
+        *(model, X, DONORS, KEY), per_neuron=kind == "per neuron", **by_class
     )
-    outputs = pool_outputs(found, model, variables)
-    donor = np.asarray(found.x[:, -1]).astype(int)[:, None]
+    outputs = reference.forward(model, variables, found.donors)[1]
+    donor = np.asarray(found.row)[:, None]
     if kind == "per neuron":
-        shift = np.asarray(found.variables["shift"])
+        shift = np.asarray(found.shift)
         assert len(set(shift.tolist())) > 10
         donor = (donor + shift) % len(outputs)
     of_neurons = np.broadcast_to(donor, (len(X), model.num_neurons))
@@ -36,9 +32,7 @@ def test_ablated_neurons_output_what_their_donor_outputs(kind):
 
     order = np.random.default_rng(0).permutation(model.num_neurons)
     masks = np.asarray(ioca.cumulative_masks(order, model.num_neurons))
-    curve = ioca.ablation_curve(
-        found.network, found.variables, order, np.zeros(18), found.x, Y, memory_gb=1e-4
-    )
+    curve = ioca.ablation_curve(model, variables, order, found, X, Y, memory_gb=1e-4)
     for point in (0, 1, 7, 18):
         correct, loss, near_tie = reference.evaluate(
             model, variables, masks[point], clamp, X, Y
@@ -49,11 +43,9 @@ def test_ablated_neurons_output_what_their_donor_outputs(kind):
 
 
 def test_a_donor_of_the_same_class_is_one():
-    model, variables = random_network()
-    found = ioca.resample(
-        *(model, variables, X, DONORS, KEY), y=Y, donor_labels=DONOR_LABELS
-    )
-    of_donor = found.variables["donors"][found.x[:, -1].astype(int)]
+    model, _ = random_network()
+    found = ioca.resample(model, X, DONORS, KEY, y=Y, donor_labels=DONOR_LABELS)
+    of_donor = found.donors[found.row]
     rows = (np.asarray(of_donor)[:, None] == DONORS).all(axis=-1)
     assert (rows.sum(axis=1) == 1).all()
     np.testing.assert_array_equal(DONOR_LABELS[rows.argmax(axis=1)], Y)
@@ -65,13 +57,11 @@ def test_channels_output_their_donors_maps():
     x = X[:, :1] * np.ones((1, 16), np.float32) + np.arange(16, dtype=np.float32) / 16
     images, donors = x.reshape(-1, 4, 4, 1), 1 - x[:20].reshape(-1, 4, 4, 1)
     variables = model.init(jax.random.key(0), images)
-    found = ioca.resample(model, variables, images, donors, KEY)
+    found = ioca.resample(model, images, donors, KEY)
     everything = np.zeros((1, model.num_neurons), bool)
-    loss = ioca.evaluate_masks(
-        found.network, found.variables, everything, np.zeros(9), found.x, Y
-    ).loss
+    loss = ioca.evaluate_masks(model, variables, everything, found, images, Y).loss
     # With all neurons taken from donors, the network answers for the donors.
-    of_donor = found.variables["donors"][found.x[:, -1].astype(int)]
+    of_donor = found.donors[found.row]
     keep = ~everything
     expected = ioca.evaluate_masks(model, variables, keep, np.zeros(9), of_donor, Y)
     np.testing.assert_allclose(loss, expected.loss, rtol=1e-6)
@@ -117,10 +107,39 @@ def test_channels_output_their_donors_maps():
     ],
 )
 def test_donors_that_do_not_fit_are_refused(arguments, message, unchecked_shapes):
-    model, variables = random_network()
+    model, _ = random_network()
     given = {"x": X, "donors": DONORS, "key": KEY} | arguments
     with pytest.raises(ValueError, match=message):
-        ioca.resample(model, variables, **given)
+        ioca.resample(model, **given)
+
+
+def test_donors_of_more_classes_than_a_byte_counts():
+    """With examples of 8 bits, a donor's number is no value of an example."""
+    classes, rng = 300, np.random.default_rng(0)
+    x = rng.integers(0, 2, (600, 12)).astype(np.uint8)
+    y = np.arange(600) % classes
+    network = ioca.trace_network(
+        lambda v, x: jnp.maximum(x.astype(jnp.float32) @ v["a"], 0) @ v["b"],
+        {"a": jnp.ones((12, 3)), "b": jnp.ones((3, classes))},
+        x,
+    )
+    found = ioca.resample(network, x, x, KEY, y=y, donor_labels=y)
+    of_donor = np.asarray(found.donors[found.row])
+    for label in (0, 255, 256, 299):
+        own = x[y == label]
+        assert (own == of_donor[y == label][0]).all(axis=1).any()
+
+
+def test_a_resampling_is_of_its_examples():
+    model, variables = random_network()
+    found = ioca.resample(model, X, DONORS, KEY)
+    order = np.arange(3, dtype=np.int32)
+    with pytest.raises(
+        ValueError,
+        match="^clamp: expected a donor for each of 12 examples, got 53; call resample "
+        "with these examples$",
+    ):
+        ioca.ablation_curve(model, variables, order, found, X[:12], Y[:12])
 
 
 @pytest.fixture(scope="module")

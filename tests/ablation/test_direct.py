@@ -7,7 +7,6 @@ import pytest
 from conftest import random_examples, random_network
 
 import ioca_jax as ioca
-from ioca_jax.ablation.direct import HeldNetwork, direct_ablations
 from ioca_jax.ablation.singles import single_ablations
 
 SHAPES = {"embed": (12, 6), "a": (12, 5), "b": (5, 6), "c": (6, 4), "d": (4, 6)}
@@ -63,7 +62,7 @@ def test_effects_are_those_of_a_loop(memory_gb):
     clamp = np.random.default_rng(2).uniform(0, 1, (2, 9)).astype(np.float32)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *seeds)
     arguments = network, stacked, clamp, x, y
-    direct = direct_ablations(*arguments, memory_gb=memory_gb)
+    direct = single_ablations(*arguments, direct=True, memory_gb=memory_gb)
     total = single_ablations(*arguments, memory_gb=memory_gb)
     for seed, weights in enumerate(seeds):
         intact, of_total, of_direct = losses_by_hand(weights, x, y, clamp[seed])
@@ -78,7 +77,7 @@ def test_without_a_way_around_only_the_last_layer_acts():
     x, y = random_examples()
     clamp = np.zeros((1, model.num_neurons), np.float32)
     stacked = jax.tree.map(lambda leaf: leaf[None], variables)
-    found = direct_ablations(model, stacked, clamp, x, y)
+    found = single_ablations(model, stacked, clamp, x, y, direct=True)
     rise = np.asarray(found.alone.loss[0] - found.intact.loss[0])
     last = model.layer_of_neuron == model.layer_of_neuron.max()
     assert (np.abs(rise[~last]) < 1e-6).all()
@@ -87,25 +86,3 @@ def test_without_a_way_around_only_the_last_layer_acts():
     np.testing.assert_allclose(
         found.alone.loss[0][last], total.alone.loss[0][last], rtol=1e-5
     )
-
-
-def test_the_held_network_is_the_network():
-    model, variables = random_network()
-    x, _ = random_examples()
-    logits, activations = model.apply(variables, x)
-    held = HeldNetwork(model)
-    for layer in range(3):
-        values = held.prefix(variables, x, layer)
-        above = held.above(variables, layer, values)
-        where = model.layer_of_neuron >= layer
-        np.testing.assert_allclose(above[0], logits, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(above[1], activations[:, where], rtol=1e-5)
-    np.testing.assert_allclose(held.apply(variables, x)[0], logits, rtol=1e-5)
-
-
-def test_a_network_that_does_not_run_in_parts_is_refused(unchecked_shapes):
-    class Opaque:
-        layers = ()
-
-    with pytest.raises(ValueError, match="needs a network that runs in parts"):
-        direct_ablations(Opaque(), {}, np.zeros((1, 0)), np.zeros((1, 2)), [0])  # pyright: ignore[reportArgumentType]

@@ -1,6 +1,5 @@
 """Networks of other kinds against copies with masks written into them, and loops."""
 
-import functools
 from typing import Any, NamedTuple
 
 import frameworks
@@ -8,13 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import random_examples, random_network
 
 import ioca_jax as ioca
 from ioca_jax.ablation.greedy import greedy_orders
 from ioca_jax.ablation.singles import single_ablations
 from ioca_jax.measures import scores
-from ioca_jax.networks.network import Layer, split_by_layer
+from ioca_jax.networks.layers import Layer, split_by_layer
 
 NUM_EXAMPLES = 23
 CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
@@ -242,60 +240,23 @@ def test_scores_of_activations_are_numpys(written):
 
 
 @pytest.mark.parametrize("score", ["incoming_weight_norm", "outgoing_weight_norm"])
-def test_weight_norms_need_affine_layers(written, score):
+def test_weight_norms_need_dense_layers_in_a_row(written, score):
+    begin = "inputs" if score.startswith("incoming") else "first layer"
     with pytest.raises(
         ValueError,
-        match=f"^{score}: needs affine layers in a row, as MLP has; this network is a "
-        "TracedNetwork$",
+        match="^weight norms: expected dense layers in a row, affine up to their "
+        f"activations, from the {begin} to the logits, got "
+        f"{', '.join(layer.name for layer in written.network.layers)}$",
     ):
         getattr(scores, score)(written.network, written.case.variables)
 
 
-class Whole:
-    """The least that a network is."""
-
-    def __init__(self):
-        self._model, _ = random_network()
-        self.layers = self._model.layers
-        self.num_neurons = self._model.num_neurons
-        self.layer_of_neuron = self._model.layer_of_neuron
-        self.num_classes = self._model.num_classes
-
-    def apply(self, variables, x, ablation=None):
-        return self._model.apply(variables, x, ablation)
-
-
-NEURONS = np.array([3, 8, 1, 15])
-
-
-@pytest.mark.slow
-def test_a_network_need_not_run_in_parts():
-    model, variables = random_network()
-    whole, (x, y) = Whole(), random_examples()
-    variables = jax.tree.map(lambda leaf: leaf[None], variables)
-    clamp = np.random.default_rng(0).uniform(size=(1, 18)).astype(np.float32)
-    common = (variables, clamp, x, y)
-    keys = jax.random.split(jax.random.key(0), 1)
-    for function in (
-        single_ablations,
-        functools.partial(greedy_orders, neurons=NEURONS, keys=keys),
-    ):
-        found, expected = (function(network, *common) for network in (whole, model))
-        pairs = zip(*map(jax.tree.leaves, (found, expected)), strict=True)
-        for one, other in pairs:
-            np.testing.assert_allclose(one, other, **CLOSE)
+def test_engines_for_chains_refuse_it(written):
+    network, variables, clamp, x, y = written.arguments
     order = np.arange(3, dtype=np.int32)
     with pytest.raises(
         ValueError,
-        match="^engine: expected masks, got incremental, which needs a network that "
-        "runs in parts, as MLP and those of trace_network do; this network is a Whole$",
+        match="^engine: expected incremental or masks, got rank_one, which needs dense "
+        f"layers in a row from {network.layers[0].name} on$",
     ):
-        ioca.ablation_curve(
-            whole, variables, order, clamp[0], x, y, engine="incremental"
-        )
-    with pytest.raises(
-        ValueError,
-        match="^taylor: needs gradients at the layers, as MLP and networks of "
-        "trace_network have; this network is a Whole$",
-    ):
-        scores.taylor(whole, variables, clamp[0], x, y)
+        ioca.ablation_curve(network, variables, order, clamp, x, y, engine="rank_one")

@@ -12,6 +12,7 @@ from reference import evaluate, forward
 
 import ioca_jax as ioca
 from ioca_jax.measures import scores
+from ioca_jax.networks.models import as_network
 
 # float32 outputs and a mean of tens of them, against float64.
 CLOSE: dict[str, Any] = {"rtol": 2e-5, "atol": 2e-6}
@@ -24,12 +25,16 @@ def network(request):
     return random_network(activation=activation, **fields)
 
 
+def network_of(model):
+    return as_network(model, random_examples()[0])
+
+
 def test_class_selectivity_is_a_loop(network):
     model, variables = network
     x, y = random_examples()
     y[y == 2] = 1  # an absent class
     _, outputs = forward(model, variables, x)
-    found = scores.class_selectivity(model, variables, x, y)
+    found = scores.class_selectivity(network_of(model), variables, x, y)
     for neuron in range(model.num_neurons):
         means = np.array([outputs[y == label, neuron].mean() for label in (0, 1, 3)])
         most, others = means.max(), np.delete(means, means.argmax()).mean()
@@ -43,7 +48,8 @@ def test_no_class_is_selected_of_one(unchecked_shapes):
     x, _ = random_examples()
     same = np.full(len(x), 3, np.int32)
     with pytest.raises(ValueError, match="^labels: .* got only class 3; "):
-        scores.class_selectivity(model, variables, x, same)
+        scores.class_selectivity(network_of(model), variables, x, same)
+    model = network_of(model)
     traced = jax.jit(scores.class_selectivity, static_argnums=0)
     found = traced(model, variables, x, same)
     assert np.isnan(found).any()  # not 1
@@ -71,7 +77,7 @@ def test_scores_refuse_labels_that_are_not_classes(score, unchecked_shapes):
 def test_a_dead_neuron_is_not_selective():
     model, variables = random_network()
     variables["params"]["dense_0"]["bias"] = jnp.full(7, -1e6)
-    found = scores.class_selectivity(model, variables, *random_examples())
+    found = scores.class_selectivity(network_of(model), variables, *random_examples())
     np.testing.assert_array_equal(found[:7], 0)
 
 
@@ -80,7 +86,7 @@ def test_variance_is_numpys(network):
     x, y = random_examples()
     _, outputs = forward(model, variables, x)
     mean = outputs.mean(axis=0).astype(np.float32)
-    found = scores.activation_variance(model, variables, mean, x, y)
+    found = scores.activation_variance(network_of(model), variables, mean, x, y)
     np.testing.assert_allclose(found, outputs.var(axis=0), **CLOSE)
 
 
@@ -89,9 +95,9 @@ def test_examples_in_chunks_are_all_counted_once(monkeypatch):
     x, y = random_examples()
     mean = np.zeros(model.num_neurons, np.float32)
     functions = [
-        lambda: scores.class_selectivity(model, variables, x, y),
-        lambda: scores.activation_variance(model, variables, mean, x, y),
-        lambda: scores.taylor(model, variables, mean, x, y),
+        lambda: scores.class_selectivity(network_of(model), variables, x, y),
+        lambda: scores.activation_variance(network_of(model), variables, mean, x, y),
+        lambda: scores.taylor(network_of(model), variables, mean, x, y),
     ]
     whole = [function() for function in functions]
     monkeypatch.setattr(scores, "_EXAMPLES_AT_ONCE", 20)  # 53 are not a multiple
@@ -106,9 +112,9 @@ def test_weight_norms():
     ]
     incoming = np.concatenate([np.sqrt((k**2).sum(axis=0)) for k in kernels[:3]])
     outgoing = np.concatenate([np.sqrt((k**2).sum(axis=1)) for k in kernels[1:]])
-    found = scores.incoming_weight_norm(model, variables)
+    found = scores.incoming_weight_norm(network_of(model), variables)
     np.testing.assert_allclose(found, incoming, rtol=1e-6)
-    found = scores.outgoing_weight_norm(model, variables)
+    found = scores.outgoing_weight_norm(network_of(model), variables)
     np.testing.assert_allclose(found, outgoing, rtol=1e-6)
 
 
@@ -117,7 +123,7 @@ def test_weight_norms_see_batch_norm():
     norm, running = (variables[group]["norm_1"] for group in ("params", "batch_stats"))
     ratio = norm["scale"] / np.sqrt(running["var"] + 1e-5)
     kernel = np.asarray(variables["params"]["dense_1"]["kernel"]) * ratio
-    found = scores.incoming_weight_norm(model, variables)[7:12]
+    found = scores.incoming_weight_norm(network_of(model), variables)[7:12]
     np.testing.assert_allclose(found, np.linalg.norm(kernel, axis=0), rtol=1e-5)
 
 
@@ -138,7 +144,7 @@ def test_taylor_is_finite_differences(network):
     model, variables = network
     x, y = random_examples(num_examples=20)
     clamp = np.random.default_rng(2).uniform(size=model.num_neurons).astype(np.float32)
-    found = scores.taylor(model, variables, clamp, x, y)
+    found = scores.taylor(network_of(model), variables, clamp, x, y)
     _, outputs = forward(model, variables, x)
     for neuron in (0, 6, 9, 17):
         step = 1e-6
@@ -159,7 +165,7 @@ def test_taylor_is_exact_where_the_loss_is_nearly_linear():
     clamp = np.asarray(outputs.mean(axis=0), np.float32)
     scale = 1e-3
     variables["params"]["dense_3"]["kernel"] *= scale
-    found = scores.taylor(model, variables, clamp, x, y)[12:]
+    found = scores.taylor(network_of(model), variables, clamp, x, y)[12:]
     for index, neuron in enumerate(range(12, 18)):
         intact = np.array(
             [evaluate(model, variables, None, None, x[i : i + 1], y[i : i + 1])[1]
@@ -190,7 +196,7 @@ def test_scores_are_measured_beside_information(network):
     mean = measured.activation_mean
     np.testing.assert_allclose(
         measured.scores["taylor_mean"],
-        scores.taylor(model, variables, mean, x, y),
+        scores.taylor(network_of(model), variables, mean, x, y),
         **CLOSE,
     )
 

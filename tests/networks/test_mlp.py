@@ -12,8 +12,7 @@ from conftest import random_examples, random_network
 from reference import forward
 
 import ioca_jax as ioca
-from ioca_jax.networks.layered import check_variables
-from ioca_jax.networks.mlp import folded_layers
+from ioca_jax.networks.models import as_network
 
 # float32 sums of at most 12 terms of order 1, against float64
 assert_close = partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-5)
@@ -80,29 +79,14 @@ def test_mean_clamp_is_bias_balancing():
     assert_close(logits, expected)
 
 
-def test_above_a_layer_is_the_rest_of_the_network():
-    model, variables = random_network(batch_norm=True)
-    x, _ = random_examples()
-    intact, activations = model.apply(variables, x)
-    keep = np.ones(model.num_neurons, bool)
-    keep[[8, 15]] = False  # one in layer 1, one in layer 2
-    ablation = ioca.Ablation(keep, np.full(model.num_neurons, 0.3, np.float32))
-    expected, outputs = model.apply(variables, x, ablation)
-    where = model.layer_slices[1]
-    logits, upper = model.apply(
-        variables, 1, activations[:, where], ablation, method="run_above"
-    )
-    np.testing.assert_array_equal(logits, expected)
-    np.testing.assert_array_equal(upper, outputs[:, where.start :])
-    assert np.abs(np.asarray(intact - expected)).max() > 0.01
-
-
 def test_batch_norm_folds_into_affine_maps():
     model, variables = random_network(batch_norm=True, activation="tanh")
     x, _ = random_examples()
-    *hidden, last = folded_layers(model, variables)
+    chain = as_network(model, x).chain(-1)
+    assert chain is not None
+    *hidden, last = chain.maps(variables).values()
     inputs = x
-    for kernel, bias in hidden:
+    for kernel, bias, _ in hidden:
         inputs = np.tanh(inputs @ np.asarray(kernel) + np.asarray(bias))
     logits, _ = forward(model, variables, x)
     assert_close(inputs @ last.kernel + last.bias, logits)
@@ -158,7 +142,8 @@ NOT_MASKS = (
         (
             KEEP,
             KEEP,
-            "clamp: expected float32 [..., 18], a value for each hidden neuron, got "
+            "clamp: expected one number, or float32 [..., 18], a value for each "
+            "hidden neuron, got "
             "bool of shape [18]",
         ),
         (
@@ -189,44 +174,48 @@ def test_unusable_ablations(keep, clamp, message):
 
 
 @pytest.mark.parametrize(
-    ("fields", "change", "message"),
+    ("fields", "num_networks", "num_inputs", "message"),
     [
-        ({}, {}, None),
+        ({}, None, 12, None),
         (
             {"hidden": (7, 5)},
-            {},
-            "given: expected the variables of one network 12-7-5-4 without batch norm, "
-            "with params/dense_2/bias shape [4], got shape [6]",
+            None,
+            12,
+            "given: expected those of one network, with params/dense_2/bias float32 "
+            "[4], as traced, got float32 [6]",
         ),
         (
             {},
-            {"num_networks": 3},
-            "given: expected the variables of 3 networks 12-7-5-6-4 without batch "
-            "norm, with params/dense_0/bias shape [3, 7], got shape [7]",
+            3,
+            12,
+            "given: expected those of 3 networks, with params/dense_0/bias float32 [3, "
+            "7], as traced, got float32 [7]",
         ),
         (
             {},
-            {"num_inputs": 13},
-            "given: expected the variables of one network 13-7-5-6-4 without batch "
-            "norm, with params/dense_0/kernel shape [13, 7], got shape [12, 7]",
+            None,
+            13,
+            "given: expected those of one network, with params/dense_0/kernel float32 "
+            "[13, 7], as traced, got float32 [12, 7]",
         ),
         (
             {"batch_norm": True},
-            {},
-            "given: expected the variables of one network 12-7-5-6-4 with batch norm, "
-            "with batch_stats/norm_0/mean shape [7], got no such variable",
+            None,
+            12,
+            "given: expected those of one network, with batch_stats/norm_0/mean "
+            "float32 [7], as traced, got no such variable",
         ),
     ],
 )
-def test_variables_of_another_network(fields, change, message):
+def test_variables_of_another_network(fields, num_networks, num_inputs, message):
     model, _ = random_network(**fields)
     _, variables = random_network()
+    network = as_network(model, np.zeros((1, num_inputs), np.float32))
     if message is None:
-        check_variables("given", variables, model)
-        check_variables("given", variables, model, num_inputs=12)
+        network.check_variables(variables)
         return
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        check_variables("given", variables, model, **change)
+        network.check_variables(variables, num_networks, "given")
 
 
 @pytest.mark.parametrize(

@@ -647,9 +647,10 @@ def test_an_unknown_pool_is_refused():
 
 KEEP, CLAMP = np.ones(11, bool), np.zeros(11, np.float32)
 MISUSED = {
-    "variables": (TWO | {"b": weights(7, 5)}, X, None, r"variables: expected b float32 "
-                  r"\[7, 4\], as traced, got b float32 \[7, 5\]"),
-    "more variables": (TWO | {"z": X}, X, None, "expected 3 arrays, as traced, got 4"),
+    "variables": (TWO | {"b": weights(7, 5)}, X, None, r"^variables: expected those of "
+                  r"one network, with b float32 \[7, 4\], as traced, got "),
+    "more variables": (TWO | {"z": X}, X, None, r"z no such variable, as traced, got "
+                       r"float32 \[6, 5\]$"),
     "examples": (TWO, SEQUENCES, None, r"x: expected float32 \[N >= 1, 5\], as traced"),
     "integers": (TWO, X.astype(int), None, r"expected float32 .* got int32 \[6, 5\]$"),
     "mask": (TWO, X, (KEEP[:10], CLAMP), r"keep: expected \[11\], .* got \[10\]"),

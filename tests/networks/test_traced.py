@@ -10,18 +10,13 @@ import pytest
 from frameworks import Case
 
 import ioca_jax as ioca
-from ioca_jax.networks.network import (
-    Network,
-    StagedNetwork,
-    Values,
-    split_by_layer,
-)
-from ioca_jax.networks.traced import TracedNetwork
+from ioca_jax.networks.layers import Values, split_by_layer
+from ioca_jax.networks.network import Network
 
 
 class Traced(NamedTuple):
     case: Case
-    network: TracedNetwork
+    network: Network
     outputs: dict[str, np.ndarray]  # as seen by hand, [N, *layer.shape]
     logits: np.ndarray
     apply: Any  # compiled once
@@ -81,7 +76,6 @@ def test_layers_have_the_networks_own_names(traced: Traced):
 def test_it_is_a_network(traced: Traced):
     network = traced.network
     assert isinstance(network, Network)
-    assert isinstance(network, StagedNetwork)
     assert network.num_classes == 3
     widths = [layer.num_neurons for layer in network.layers]
     assert network.num_neurons == sum(widths)

@@ -258,18 +258,18 @@ def with_nan(variables):
         (
             without_norm,
             {},
-            "variables: expected the variables of 3 networks 12-7-5-4 with batch norm, "
-            "with batch_stats/norm_0/mean shape [3, 7], got no such variable",
+            "variables: expected those of 3 networks, with batch_stats/norm_0/mean "
+            "float32 [3, 7], as traced, got no such variable",
         ),
         (
             lambda v: v,
             {"batch_norm": False},
-            "with batch_stats/norm_0/mean no such variable, got shape [3, 7]",
+            "norm_0/mean no such variable, as traced, got float32 [3, 7]",
         ),
         (
             lambda v: v,
             {"hidden": (7, 9)},
-            "with batch_stats/norm_1/mean shape [3, 9], got shape [3, 5]",
+            "norm_1/mean float32 [3, 9], as traced, got float32 [3, 5]",
         ),
         (
             lambda v: v,

@@ -13,6 +13,7 @@ import ioca_jax as ioca
 from ioca_jax.measures.groups import random_groups
 from ioca_jax.measures.information import permuted_labels
 from ioca_jax.measures.pairs import pair_null
+from ioca_jax.networks.models import as_network
 from ioca_jax.study import joint
 
 CONFIG = ioca.StudyConfig(
@@ -244,7 +245,7 @@ def test_codes_are_the_same_in_chunks(networks, data, monkeypatch):
     model, variables, codes = networks[0]
     stacked = jax.tree.map(lambda leaf: leaf[None], variables)
     edges = np.full((1, 12, 1), 0.5, np.float32)
-    quantised = joint.Quantised(model, stacked, edges, 2)
+    quantised = joint.Quantised(as_network(model, data.test.x), stacked, edges, 2)
     for num_examples in (160, 150):  # whole chunks of 16, and a rest
         monkeypatch.setattr(joint, "_MOST_FLOATS", 16 * (784 + 12))
         x = data.validation.x[:num_examples]
@@ -258,7 +259,8 @@ def test_layers_too_narrow_for_a_group_or_a_pair_have_none(data):
     variables = jax.vmap(lambda key: model.init(key, data.test.x[:1]))(
         jax.random.split(jax.random.key(0), 1)
     )
-    networks = joint.Quantised(model, variables, np.zeros((1, 3, 1), np.float32), 2)
+    network = as_network(model, data.test.x)
+    networks = joint.Quantised(network, variables, np.zeros((1, 3, 1), np.float32), 2)
     orders = {"layer_1": np.zeros((1, 1, 1), np.int32)}
     found = joint.measure_interactions(
         *(networks, data.validation, orders, (0,)),

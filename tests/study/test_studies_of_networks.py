@@ -279,7 +279,9 @@ def test_a_cnn_is_trained_and_its_folder_loads(data, tmp_path):
     np.testing.assert_array_equal(again["correct"], results["correct"])
     assert ioca.load_networks(tmp_path / "given")[0] == network
     affine = dataclasses.replace(config, measures=("incoming_weight_norm",))
-    with pytest.raises(ValueError, match="^incoming_weight_norm: needs affine layers"):
+    with pytest.raises(
+        ValueError, match="^weight norms: expected dense layers in a row"
+    ):
         ioca.run_study(affine, tmp_path / "affine", data=data)
     assert not (tmp_path / "affine").exists()
     with pytest.raises(ValueError, match="^architecture: expected images .* shape .12"):
@@ -298,8 +300,8 @@ def with_nan(variables):
         (
             {"measures": ("entropy", "incoming_weight_norm")},
             lambda variables: variables,
-            "incoming_weight_norm: needs affine layers in a row, as MLP has; this "
-            "network is a TracedNetwork",
+            "weight norms: expected dense layers in a row, affine up to their "
+            "activations, from the inputs to the logits, got filters, ",
         ),
         (
             {"trajectory_epochs": (0,)},

@@ -1,0 +1,195 @@
+"""Layers and their neurons, ablations, and what a network hands from layer to layer.
+
+Neurons of all layers lie on one flat axis ``H``, first layer first. A neuron outputs
+one number, or several: an attention head outputs a vector. These numbers of all neurons
+lie on a flat axis ``P``, neuron by neuron; ``P`` is ``H`` where no neuron is a vector.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float
+
+
+class Ablation(NamedTuple):
+    """Which neurons to leave alone, and what the others output instead.
+
+    ``MLP`` and ``CNN`` take flat arrays [H]; a ``Network`` takes all that follows.
+
+    Attributes:
+        keep: bool [H], False ablates; or a mapping from layers' names to arrays
+            [num_neurons], where layers left out are not ablated.
+        clamp: what an ablated neuron outputs: one number for all, [H], or [P], one for
+            each number that a neuron outputs; or a mapping from layers' names to one
+            number, [num_neurons], ``[num_neurons, *vector]``, ``Layer.shape``, or one
+            for each example, ``[N, *Layer.shape]``. Values at kept neurons are not
+            used.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, ioca_jax as ioca
+        >>> model = ioca.MLP(hidden=(3, 2), num_classes=2)
+        >>> x, y = jax.random.normal(jax.random.key(0), (40, 4)), jnp.arange(40) % 2
+        >>> variables = model.init(jax.random.key(1), x)
+        >>> ablation = ioca.Ablation(keep=jnp.arange(5) > 0, clamp=jnp.full(5, 0.5))
+        >>> logits, activations = model.apply(variables, x, ablation)
+        >>> float(activations[0, 0])
+        0.5
+    """
+
+    keep: Bool[ArrayLike, " H"] | Mapping[str, ArrayLike]
+    clamp: Float[ArrayLike, " P"] | Mapping[str, ArrayLike]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """Neurons that are measured and ablated together.
+
+    Attributes:
+        name: unique in the network.
+        num_neurons: how many neurons it has.
+        kind: ``dense``, ``conv``, ``heads``, ``input`` (of a layer) or ``named`` (by
+            ``jax.ad_checkpoint.checkpoint_name``).
+        positions: the axes along which a neuron repeats, pixels or tokens; ``()`` if a
+            neuron is one number per example.
+        vector: the axes of a neuron that is a vector, as an attention head is.
+
+    Example:
+        >>> import ioca_jax as ioca
+        >>> ioca.Layer("conv", 8, kind="conv", positions=(14, 14)).shape
+        (14, 14, 8)
+    """
+
+    name: str
+    num_neurons: int
+    kind: str = "dense"
+    positions: tuple[int, ...] = ()
+    vector: tuple[int, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one example's activations: positions, then neurons, then the vector."""
+        return (*self.positions, self.num_neurons, *self.vector)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Values:
+    """All that the network above a layer depends on, for some examples.
+
+    Attributes:
+        outputs: [N, *layer.shape], the layer's own outputs before any ablation of it.
+        rest: values that pass by the layer, such as a residual stream.
+        num_examples: N.
+    """
+
+    outputs: Array
+    rest: tuple[Array, ...]
+    num_examples: int = dataclasses.field(metadata={"static": True})
+
+
+def count_neurons(layers: Sequence[Layer]) -> int:
+    """H, the number of neurons in all layers."""
+    return sum(layer.num_neurons for layer in layers)
+
+
+def neuron_layers(layers: Sequence[Layer]) -> np.ndarray:
+    """int32 [H]: the layer of each neuron, counted from 0."""
+    widths = [layer.num_neurons for layer in layers]
+    return np.repeat(np.arange(len(layers), dtype=np.int32), widths)
+
+
+def slices_of(layers: Sequence[Layer]) -> tuple[slice, ...]:
+    """Where each layer lies on the neuron axis."""
+    ends = np.cumsum([layer.num_neurons for layer in layers]).tolist()
+    return tuple(
+        slice(end - layer.num_neurons, end)
+        for end, layer in zip(ends, layers, strict=True)
+    )
+
+
+def neuron_outputs(layers: Sequence[Layer]) -> np.ndarray:
+    """int32 [P]: the neuron of each number that neurons output."""
+    sizes = [[math.prod(layer.vector)] * layer.num_neurons for layer in layers]
+    sizes = [size for of_layer in sizes for size in of_layer]
+    return np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+
+
+def one_per_neuron(layers: Sequence[Layer], values: Array) -> Array:
+    """The first of the numbers [..., P] of each neuron, [..., H]."""
+    of_output = neuron_outputs(layers)
+    if len(of_output) == count_neurons(layers):
+        return values
+    return values[..., np.unique(of_output, return_index=True)[1]]
+
+
+def split_by_layer(layers: Sequence[Layer], values: ArrayLike) -> dict[str, Array]:
+    """A flat array as one array per layer, by the layers' names.
+
+    Args:
+        layers: the network's layers.
+        values: [..., H], or [..., P].
+
+    Returns:
+        Arrays [..., num_neurons], or [..., num_neurons, *vector].
+    """
+    values = jnp.asarray(values)
+    if values.shape[-1] == count_neurons(layers):
+        ends = [(layer.num_neurons,) for layer in layers]
+    else:
+        ends = [(layer.num_neurons, *layer.vector) for layer in layers]
+    starts = np.cumsum([0, *map(math.prod, ends)])
+    return {
+        layer.name: values[..., start:stop].reshape(*values.shape[:-1], *end)
+        for layer, end, start, stop in zip(
+            layers, ends, starts[:-1], starts[1:], strict=True
+        )
+    }
+
+
+POOLS = ("mean", "max", "share_active", "last")
+
+
+def pool_activations(layer: Layer, outputs: Array, pool: str) -> Float[Array, "N n"]:
+    """One number per example and neuron.
+
+    Args:
+        layer: the layer.
+        outputs: [N, *layer.shape].
+        pool: ``mean`` and ``max`` over positions and vector, ``share_active``, the
+            share of them that is positive, or ``last``, the mean over the vector at the
+            last position.
+
+    Returns:
+        float32 [N, num_neurons] (float64 if the outputs are).
+    """
+    outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+    shape = (len(outputs), math.prod(layer.positions), layer.num_neurons, -1)
+    outputs = outputs.reshape(shape)
+    if pool == "max":
+        return outputs.max(axis=(1, 3))
+    if pool == "share_active":
+        outputs = (outputs > 0).astype(outputs.dtype)
+    if pool == "last":
+        outputs = outputs[:, -1:]
+    return outputs.mean(axis=(1, 3))
+
+
+def mean_over_positions(layer: Layer, outputs: Array) -> Float[Array, "N p"]:
+    """Each number that a neuron outputs, as its mean over positions.
+
+    Args:
+        layer: the layer.
+        outputs: [N, *layer.shape].
+
+    Returns:
+        float32 [N, num_neurons * vector] (float64 if the outputs are).
+    """
+    outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+    outputs = outputs.reshape(len(outputs), math.prod(layer.positions), -1)
+    return outputs.mean(axis=1)
