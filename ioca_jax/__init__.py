@@ -71,7 +71,8 @@ from ioca_jax.measures.scores import Measurement, Score
 from ioca_jax.networks.imports import from_sklearn, from_torch
 from ioca_jax.networks.layers import Ablation, Layer
 from ioca_jax.networks.models import CNN, MLP
-from ioca_jax.networks.network import Network, trace_network
+from ioca_jax.networks.network import Network
+from ioca_jax.networks.tracing import trace_network
 from ioca_jax.networks.training import TrainConfig, Trained, train
 from ioca_jax.sources import load_dataset
 

@@ -93,13 +93,14 @@ class Activation:
         steps: in order; slot 0 is the pre-activations.
         result: the slot of the outputs.
         sources: of each parameter, the number of its value and, where it has one number
-            for each neuron, its site; these do not count when two are compared.
+            for each neuron, its site and the shape that it fills; these do not count
+            when two are compared.
         width: the number of neurons.
     """
 
     steps: tuple[_Step, ...]
     result: int
-    sources: tuple[tuple[int, Site | None], ...] = dataclasses.field(compare=False)
+    sources: tuple["_Source", ...] = dataclasses.field(compare=False)
     width: int = dataclasses.field(compare=False)
 
     def __call__(self, parameters: Sequence[Array], z: Array) -> Array:
@@ -119,13 +120,22 @@ class Activation:
             known: variables and constants, by number.
         """
         values = dict(known)
-        evaluate(program.schedule([n for n, _ in self.sources], []), values)
+        numbers = [source.number for source in self.sources]
+        evaluate(program.schedule(numbers, []), values)
         found = []
-        for number, site in self.sources:
-            value = jnp.asarray(values[number])
+        for number, site, shape in self.sources:
+            value = jnp.broadcast_to(jnp.asarray(values[number]), shape)
             value = value if site is None else site.canonical(value)[0]
             found.append(jnp.broadcast_to(value, (self.width,)))
         return tuple(found)
+
+
+class _Source(NamedTuple):
+    """Where a parameter comes from."""
+
+    number: int
+    site: Site | None
+    shape: tuple[int, ...]
 
 
 def find_activation(
@@ -156,7 +166,7 @@ class _Builder:
 
     def __init__(self):
         self.steps: list[_Step] = []
-        self.sources: list[tuple[int, Site | None]] = []
+        self.sources: list[_Source] = []
 
     def add(
         self,
@@ -247,15 +257,14 @@ class _Builder:
             return None
         if program.values[item].on_x:
             return None
-        if shape == ():
-            return self._parameter(item, None)
-        if shape != program.shape(beside):
-            return None
-        parts = tuple((part,) for axis in axes[beside] for part in axis)
-        return self._parameter(item, make_site(item, parts, "", "dense"))
-
-    def _parameter(self, number: int, site: Site | None) -> _Parameter:
-        self.sources.append((number, site))
+        site, full = None, program.shape(beside)
+        if shape != ():
+            fits = [a in (1, b) for a, b in zip(shape, full, strict=False)]
+            if len(shape) != len(full) or not all(fits):
+                return None
+            parts = tuple((part,) for axis in axes[beside] for part in axis)
+            site = make_site(item, parts, "", "dense")
+        self.sources.append(_Source(item, site, full if site else ()))
         return _Parameter(len(self.sources) - 1)
 
 

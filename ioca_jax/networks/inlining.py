@@ -256,9 +256,9 @@ class _Builder:
             self.new(self._result(var, [self.values[number] for number in numbers]))
             for var, numbers in zip(eqn.outvars, sources, strict=True)
         ]
-        self.equations.append(
-            Equation(eqn.primitive, tuple(inputs), tuple(outputs), eqn.params, sources)
-        )
+        numbers = tuple(inputs), tuple(outputs)
+        own = Equation(eqn.primitive, *numbers, eqn.params, sources, eqn.source_info)
+        self.equations.append(own)
         return outputs
 
     def _result(self, var: Any, known: Sequence[Value]) -> Value:

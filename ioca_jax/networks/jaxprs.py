@@ -6,6 +6,7 @@ their values, and how some of them are run.
 Only JAX's public interface is used: ``jax.make_jaxpr`` and ``jax.extend.core``.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive, primitives
 
 PRODUCTS = frozenset({primitives.dot_general_p, primitives.conv_general_dilated_p})
@@ -79,6 +81,7 @@ class Equation(NamedTuple):
         outputs: numbers of values.
         params: of the primitive.
         sources: for each output, the numbers of the values that it depends on.
+        written: where the function's author wrote it.
     """
 
     primitive: Primitive | None
@@ -86,6 +89,7 @@ class Equation(NamedTuple):
     outputs: tuple[int, ...]
     params: Mapping[str, Any]
     sources: tuple[tuple[int, ...], ...]
+    written: Any = None
 
     @property
     def name(self) -> str:
@@ -197,6 +201,9 @@ def evaluate(
 ) -> None:
     """Runs equations; values that no later one uses are dropped.
 
+    An equation that fails shows the line of the function that it stands for, and keeps
+    the function's name stack, as ``jax.core.eval_jaxpr`` does.
+
     Args:
         schedule: the equations.
         values: by number; results are added.
@@ -209,14 +216,24 @@ def evaluate(
         ]
         outputs = inputs
         if equation.primitive is not None:
-            params = equation.primitive.get_bind_params(dict(equation.params))
-            outputs = equation.primitive.bind(*inputs, **params)
+            with _as_written(equation):
+                params = equation.primitive.get_bind_params(dict(equation.params))
+                outputs = equation.primitive.bind(*inputs, **params)
             if not equation.primitive.multiple_results:
                 outputs = [outputs]
         for number, output in zip(equation.outputs, outputs, strict=True):
             values[number] = replace(number, output)
         for number in dead:
             values.pop(number, None)
+
+
+def _as_written(equation: Equation) -> Any:
+    """The user's line and name stack, while an equation runs."""
+    written = equation.written
+    if written is None:
+        return contextlib.nullcontext()
+    stack = source_info_util.current_name_stack() + written.name_stack
+    return source_info_util.user_context(written.traceback, name_stack=stack)
 
 
 def is_affine(program: Program, number: int) -> bool:

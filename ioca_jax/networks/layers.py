@@ -193,3 +193,60 @@ def mean_over_positions(layer: Layer, outputs: Array) -> Float[Array, "N p"]:
     outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
     outputs = outputs.reshape(len(outputs), math.prod(layer.positions), -1)
     return outputs.mean(axis=1)
+
+
+def by_layer(
+    layers: Sequence[Layer], ablation: Ablation
+) -> dict[str, tuple[Array, Array]]:
+    """An ablation's ``keep`` and ``clamp`` of each layer that may be ablated."""
+    sizes = [count_neurons(layers), len(neuron_outputs(layers))]
+    keep = _named_arrays("keep", layers, ablation.keep, sizes[:1])
+    clamp = _named_arrays("clamp", layers, ablation.clamp, sizes)
+    for layer in layers:
+        if layer.name in keep:
+            _check_layer(layer, keep[layer.name], clamp.get(layer.name))
+    return {name: (keep[name], clamp[name]) for name in keep}
+
+
+def _check_layer(layer: Layer, keep: Array, clamp: Array | None) -> None:
+    """Refuses what is no ablation of a layer."""
+    if clamp is None:
+        raise ValueError(f"clamp: lacks {layer.name}, which keep ablates")
+    if keep.shape != (layer.num_neurons,):
+        raise ValueError(
+            f"keep: expected [{layer.num_neurons}] for {layer.name}, got "
+            f"{list(keep.shape)}"
+        )
+    if keep.dtype != bool:
+        raise ValueError(f"keep: expected bool, got {keep.dtype}; True keeps")
+    shapes = {(layer.num_neurons,), (layer.num_neurons, *layer.vector), layer.shape}
+    if clamp.ndim and clamp.shape not in shapes and clamp.shape[1:] != layer.shape:
+        expected = " or ".join(str(list(shape)) for shape in sorted(shapes, key=len))
+        raise ValueError(
+            f"clamp: expected one number, {expected} for {layer.name}, or "
+            f"{['N', *layer.shape]} with one for each example, got {list(clamp.shape)}"
+        )
+
+
+def _named_arrays(
+    what: str,
+    layers: Sequence[Layer],
+    given: ArrayLike | Mapping[str, ArrayLike],
+    sizes: Sequence[int],
+) -> dict[str, Array]:
+    """Arrays by layer, from such, from a flat array of a known size, or one number."""
+    names = [layer.name for layer in layers]
+    if isinstance(given, Mapping):
+        for name in given:
+            if name not in names:
+                known = ", ".join(names)
+                raise ValueError(f"{what}: no layer {name!r}; layers: {known}")
+        return {name: jnp.asarray(array) for name, array in given.items()}
+    if what == "clamp" and np.shape(given) == ():
+        return dict.fromkeys(names, jnp.asarray(given))
+    if np.shape(given) not in [(size,) for size in sizes]:
+        raise ValueError(
+            f"{what}: expected [{sizes[0]}], a number per neuron, got "
+            f"{list(np.shape(given))}"
+        )
+    return split_by_layer(layers, given)

@@ -35,7 +35,8 @@ from ioca_jax.networks.layers import (
     pool_activations,
     slices_of,
 )
-from ioca_jax.networks.network import Network, trace_model
+from ioca_jax.networks.network import Network
+from ioca_jax.networks.tracing import trace_model
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,

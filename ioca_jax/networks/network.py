@@ -1,12 +1,8 @@
-"""Any JAX function from variables and examples to logits, as a network.
+"""A network: layers by name, run with any of their neurons replaced.
 
-``trace_network`` finds the layers in the function's jaxpr (``sites``), whatever library
-the function is written with and without a change to it. Running the network means
-running the same equations, with each layer's value replaced where neurons are ablated.
-
-Limits: layers inside a ``while``, a ``cond`` or a ``scan`` that does not run over
-stacked weights are not reached; ``print(network)`` lists them. A function with a
-derivative of its own that holds products is differentiated as it is computed.
+Running a network means running the equations that its function was traced to, with each
+layer's value replaced where neurons are ablated. What a network can do besides, such as
+being a chain of affine maps, is found in its equations.
 """
 
 import dataclasses
@@ -25,160 +21,25 @@ from ioca_jax.networks.chain import AffineChain, find_chain
 from ioca_jax.networks.exclusions import grouped
 from ioca_jax.networks.jaxprs import Program, evaluate, is_affine, named_leaves
 from ioca_jax.networks.layers import (
-    POOLS,
     Ablation,
     Layer,
     Values,
+    by_layer,
     count_neurons,
     mean_over_positions,
     neuron_layers,
     neuron_outputs,
     pool_activations,
     slices_of,
-    split_by_layer,
 )
-from ioca_jax.networks.sites import Found, choose_sites, find_sites
 from ioca_jax.networks.traceable import (
-    check_equations,
-    check_figures,
     check_same_equations,
-    checked_arguments,
-    some_examples,
     trace_logits,
-    uses_count,
 )
 from ioca_jax.networks.units import share_inputs
-from ioca_jax.networks.walks import comes_of_sigmoid, place_examples
+from ioca_jax.networks.walks import comes_of_sigmoid
 
-_SIZES = (2, 3)  # numbers of examples that a function is first traced with
-
-
-def trace_network(
-    apply: Callable[..., Any],
-    variables: Any,
-    x: ArrayLike,
-    layers: str | Sequence[str] | None = None,
-    pool: str = "mean",
-) -> "Network":
-    """Finds the layers of a JAX function and makes it a network.
-
-    Args:
-        apply: a function ``apply(variables, x) -> logits [N, C]``, at inference: no
-            dropout, running statistics in batch norm.
-        variables: pytree of arrays, the variables of one network.
-        x: [N, ...] some examples. Their values are not used but to see, on the first
-            of them, that examples do not influence each other.
-        layers: names or glob patterns of what to measure and ablate: layers as
-            ``print(network)`` lists them, ``NAME:input`` for a layer's input (attention
-            heads are the input of the output projection), names given by
-            ``jax.ad_checkpoint.checkpoint_name``. None takes all layers.
-        pool: how a neuron's activations at several positions become one number:
-            ``mean``, ``max``, ``share_active`` or ``last``.
-
-    Returns:
-        The network.
-
-    Raises:
-        ValueError: a function that is not one of variables and examples, returns
-            anything but logits [N, C] of two classes or more (probabilities, one
-            logit), is in training mode, or has no layers; names that match nothing.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, ioca_jax as ioca
-        >>> def apply(variables, x):
-        ...     return jax.nn.gelu(x @ variables["first"]) @ variables["second"]
-        >>> variables = {"first": jnp.ones((4, 3)), "second": jnp.ones((3, 2))}
-        >>> network = ioca.trace_network(apply, variables, jnp.ones((5, 4)))
-        >>> [(layer.name, layer.num_neurons) for layer in network.layers]
-        [('first', 3)]
-        >>> logits, activations = network.apply(variables, jnp.ones((5, 4)))
-        >>> logits.shape, activations.shape
-        ((5, 2), (5, 3))
-    """
-    if pool not in POOLS:
-        raise ValueError(f"pool: expected one of {', '.join(POOLS)}, got {pool!r}")
-    shapes, example = checked_arguments(apply, variables, x)
-    patterns = [layers] if isinstance(layers, str) else layers
-    first, found = _trace(apply, shapes, example)
-    network = _make(apply, shapes, example, first, found, patterns, pool)
-    unassigned = _try_examples(network, variables, x)
-    if not unassigned:
-        return network
-    found = found.without(unassigned)
-    return _make(apply, shapes, example, first, found, patterns, pool)
-
-
-def trace_model(
-    model: Any,
-    apply: Callable[..., Any],
-    variables: Any,
-    example: jax.ShapeDtypeStruct,
-) -> "Network":
-    """Traces a network of this library, whose layers are known beforehand.
-
-    Args:
-        model: has ``layers``.
-        apply: a function of variables and examples that returns logits.
-        variables: shapes and types.
-        example: shape and type of examples; their number is not used.
-
-    Returns:
-        The network, with the model's own layers.
-    """
-    first, found = _trace(apply, variables, example)
-    pairs = zip(found.layers, model.layers, strict=True)
-    layers = [site._replace(layer=layer) for site, layer in pairs]
-    found = found._replace(layers=layers, unreachable=[])
-    network = _make(apply, variables, example, first, found, None, "mean")
-    return dataclasses.replace(network, model=model)
-
-
-def _trace(
-    apply: Callable[..., Any], variables: Any, example: jax.ShapeDtypeStruct
-) -> tuple[Program, Found]:
-    """The program for the first number of examples, and what can be ablated in it."""
-    first, second = (trace_logits(apply, variables, example, size) for size in _SIZES)
-    check_same_equations(first, second, _SIZES)
-    check_equations(first)
-    return first, find_sites(place_examples(first, second, _SIZES))
-
-
-def _make(
-    apply: Callable[..., Any],
-    variables: Any,
-    example: jax.ShapeDtypeStruct,
-    first: Program,
-    found: Found,
-    patterns: Sequence[str] | None,
-    pool: str,
-) -> "Network":
-    sites = choose_sites(found, patterns)
-    return Network(
-        layers=tuple(site.layer for site in sites),
-        num_classes=first.values[first.output].shape[1],
-        pool=pool,
-        unreachable=tuple(found.unreachable),
-        model=None,
-        _function=apply,
-        _sites=tuple(sites),
-        _variables=variables,
-        _example=example,
-        _programs={_SIZES[0]: share_inputs(first, found.shared)},
-        _shared=found.shared,
-        _axes=found.axes,
-        _chains={},
-    )
-
-
-def _try_examples(network: "Network", variables: Any, x: ArrayLike) -> list[str]:
-    """Layers whose activations of an example depend on others; logits may not."""
-    examples = some_examples(x, network.widest)
-    first, other = (network._program(size) for size in (_SIZES[0], len(examples)))
-    counts = (*_SIZES, len(examples) // 2) if uses_count(first, other) else ()
-    run, parts = network.apply, network.layer_slices
-    own = check_figures(run, variables, examples, parts, counts)
-    pairs = zip(network.layers, own, strict=True)
-    return [layer.name for layer, is_own in pairs if not is_own]
+SIZES = (2, 3)  # numbers of examples that a function is first traced with
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -240,14 +101,14 @@ class Network:
         """
         if self.model is not None:
             return self.model.activation
-        program = self._programs[_SIZES[0]]
+        program = self._programs[SIZES[0]]
         is_sigmoid = all(comes_of_sigmoid(program, site.number) for site in self._sites)
         return "sigmoid" if is_sigmoid else None
 
     @property
     def widest(self) -> int:
         """The numbers in one example's largest value, of all that are computed."""
-        program, size = self._programs[_SIZES[0]], _SIZES[0]
+        program, size = self._programs[SIZES[0]], SIZES[0]
         computed = [n for equation in program.equations for n in equation.outputs]
         return max(math.prod(program.values[n].shape) for n in computed) // size
 
@@ -412,7 +273,7 @@ class Network:
             True if no equation between the layer and the logits is anything else, and
             none rounds to fewer than 32 bits.
         """
-        return is_affine(self._programs[_SIZES[0]], self._sites[layer].number)
+        return is_affine(self._programs[SIZES[0]], self._sites[layer].number)
 
     def chain(self, lowest: int) -> AffineChain | None:
         """The network from a layer on as affine maps with activations between them.
@@ -425,7 +286,7 @@ class Network:
             from there on.
         """
         if lowest not in self._chains:
-            program = self._programs[_SIZES[0]]
+            program = self._programs[SIZES[0]]
             known = self._variable_values
             found = find_chain(program, self._sites, self._axes, lowest, known)
             self._chains[lowest] = found
@@ -438,8 +299,8 @@ class Network:
             function, example = self._function, self._example
             program = trace_logits(function, self._variables, example, num_examples)
             program = share_inputs(program, self._shared)
-            sizes = _SIZES[0], num_examples
-            check_same_equations(self._programs[_SIZES[0]], program, sizes)
+            sizes = SIZES[0], num_examples
+            check_same_equations(self._programs[SIZES[0]], program, sizes)
             self._programs[num_examples] = program
         return self._programs[num_examples]
 
@@ -506,7 +367,7 @@ class Network:
         what they use is here. That includes layers above that do not depend on this
         one (of queries, keys and values, none depends on another).
         """
-        program = self._programs[_SIZES[0]]
+        program = self._programs[SIZES[0]]
         own = self._sites[layer].number
         sources = {site.number for site in self._sites[layer:]}
         moving, used = set(), {own, program.output}
@@ -550,7 +411,7 @@ class Network:
         shift: Mapping[str, ArrayLike] | None = None,
     ) -> tuple[Array, dict[str, Array]]:
         """Runs to the logits; layers from ``start`` on are ablated and returned."""
-        output, sites = self._programs[_SIZES[0]].output, self._sites[start:]
+        output, sites = self._programs[SIZES[0]].output, self._sites[start:]
         wanted = [output, *(site.number for site in sites)]
         self._run(known, num_examples, wanted, sites, ablation, shift)
         return known[output][:num_examples], {
@@ -568,7 +429,7 @@ class Network:
         shift: Mapping[str, ArrayLike] | None = None,
     ) -> None:
         """Adds the wanted values to the known ones, with some sites ablated."""
-        parts = {} if ablation is None else _by_layer(self.layers, ablation)
+        parts = {} if ablation is None else by_layer(self.layers, ablation)
         site_of = {site.number: site for site in sites}
 
         def replace(number: int, value: Any) -> Any:
@@ -610,60 +471,3 @@ def _shape_of(leaf: Any) -> tuple[str, tuple[int, ...]]:
 def _two_or_more(array: Array) -> Array:
     """Arrays of one example repeat it: axes of size 1 would lose their roles."""
     return jnp.concatenate([array, array]) if len(array) == 1 else array
-
-
-def _by_layer(
-    layers: Sequence[Layer], ablation: Ablation
-) -> dict[str, tuple[Array, Array]]:
-    """An ablation's ``keep`` and ``clamp`` of each layer that may be ablated."""
-    sizes = [count_neurons(layers), len(neuron_outputs(layers))]
-    keep = _named_arrays("keep", layers, ablation.keep, sizes[:1])
-    clamp = _named_arrays("clamp", layers, ablation.clamp, sizes)
-    for layer in layers:
-        if layer.name in keep:
-            _check_layer(layer, keep[layer.name], clamp.get(layer.name))
-    return {name: (keep[name], clamp[name]) for name in keep}
-
-
-def _check_layer(layer: Layer, keep: Array, clamp: Array | None) -> None:
-    """Refuses what is no ablation of a layer."""
-    if clamp is None:
-        raise ValueError(f"clamp: lacks {layer.name}, which keep ablates")
-    if keep.shape != (layer.num_neurons,):
-        raise ValueError(
-            f"keep: expected [{layer.num_neurons}] for {layer.name}, got "
-            f"{list(keep.shape)}"
-        )
-    if keep.dtype != bool:
-        raise ValueError(f"keep: expected bool, got {keep.dtype}; True keeps")
-    shapes = {(layer.num_neurons,), (layer.num_neurons, *layer.vector), layer.shape}
-    if clamp.ndim and clamp.shape not in shapes and clamp.shape[1:] != layer.shape:
-        expected = " or ".join(str(list(shape)) for shape in sorted(shapes, key=len))
-        raise ValueError(
-            f"clamp: expected one number, {expected} for {layer.name}, or "
-            f"{['N', *layer.shape]} with one for each example, got {list(clamp.shape)}"
-        )
-
-
-def _named_arrays(
-    what: str,
-    layers: Sequence[Layer],
-    given: ArrayLike | Mapping[str, ArrayLike],
-    sizes: Sequence[int],
-) -> dict[str, Array]:
-    """Arrays by layer, from such, from a flat array of a known size, or one number."""
-    names = [layer.name for layer in layers]
-    if isinstance(given, Mapping):
-        for name in given:
-            if name not in names:
-                known = ", ".join(names)
-                raise ValueError(f"{what}: no layer {name!r}; layers: {known}")
-        return {name: jnp.asarray(array) for name, array in given.items()}
-    if what == "clamp" and np.shape(given) == ():
-        return dict.fromkeys(names, jnp.asarray(given))
-    if np.shape(given) not in [(size,) for size in sizes]:
-        raise ValueError(
-            f"{what}: expected [{sizes[0]}], a number per neuron, got "
-            f"{list(np.shape(given))}"
-        )
-    return split_by_layer(layers, given)
