@@ -183,26 +183,6 @@ def curve_case(
         lambda masks: curve_oracle(inputs._replace(masks=masks)),
     )
 
-    def with_engine(engine: str):
-        curves = ioca.ablation_curves(
-            model,
-            arrays.variables,
-            arrays.orders,
-            arrays.clamps[:, None],
-            *data[:2],
-            engine=engine,
-            memory_gb=settings.memory_gb,
-        )
-        return curves.correct, curves.loss
-
-    def ours(name: str) -> Contender:
-        if name == "masks":
-            prepare = partial(_evaluate_masks, arrays, settings.memory_gb)
-            return points.by_mask(name, prepare, ours=True)
-        if name == "traced":
-            return points.whole(name, _traced(arrays, settings), "a plain function")
-        return points.whole(name, partial(with_engine, name))
-
     def in_pytorch(kind: str) -> Contender:
         return points.by_mask(
             kind,
@@ -219,12 +199,42 @@ def curve_case(
         f"{points.number} points, {num_seeds} networks, {num_orders} orders of each",
         num_examples * points.number * num_seeds * num_orders,
         (
-            points.whole(DEFAULT, partial(with_engine, engine), engine),
-            *(ours(name) for name in engines if name != engine),
+            points.whole(DEFAULT, _by_engine(arrays, settings, engine), engine),
+            *(
+                _ours(name, arrays, settings, points)
+                for name in engines
+                if name != engine
+            ),
             *others,
         ),
         left_out,
     )
+
+
+def _ours(name: str, arrays: _Arrays, settings: Settings, points: Points) -> Contender:
+    """An engine, or the default of the same network as a plain function."""
+    if name == "masks":
+        prepare = partial(_evaluate_masks, arrays, settings.memory_gb)
+        return points.by_mask(name, prepare, ours=True)
+    if name == "traced":
+        return points.whole(name, _traced(arrays, settings), "a plain function")
+    return points.whole(name, _by_engine(arrays, settings, name))
+
+
+def _by_engine(arrays: _Arrays, settings: Settings, engine: str) -> Callable[[], Any]:
+    def run():
+        curves = ioca.ablation_curves(
+            arrays.model,
+            arrays.variables,
+            arrays.orders,
+            arrays.clamps[:, None],
+            *arrays.data[:2],
+            engine=engine,
+            memory_gb=settings.memory_gb,
+        )
+        return curves.correct, curves.loss
+
+    return run
 
 
 def _evaluate_masks(arrays: _Arrays, memory_gb: float, masks: np.ndarray) -> Prepared:
