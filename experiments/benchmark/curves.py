@@ -15,6 +15,7 @@ import numpy as np
 
 import ioca_jax as ioca
 from ioca_jax.ablation.curves import default_engine
+from ioca_jax.networks.models import as_network
 
 from . import in_torch
 from .inputs import (
@@ -192,7 +193,7 @@ def curve_case(
     others, left_out = settings.peers(
         in_torch.has_torch(), {kind: partial(in_pytorch, kind) for kind in peers}
     )
-    engine, num_examples = default_engine(model), len(data.y)
+    engine, num_examples = default_engine(as_network(model, data.x)), len(data.y)
     widths = "-".join(map(str, (data.x.shape[1], *model.hidden, data.num_classes)))
     return Case(
         f"{scope} curve, {widths} {settings.activation}, {num_examples} examples, "
