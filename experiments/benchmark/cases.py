@@ -9,7 +9,10 @@ from .curves import curve_case
 from .inputs import Case, Settings
 from .training import training_case
 
-_ENGINES = ("rank_one", "prefix_sums", "incremental", "traced", "masks")
+_ENGINES = (
+    *("rank_one", "prefix_sums", "incremental"),
+    *("traced", "traced_vmap", "traced_norm", "masks"),
+)
 
 
 def study_curves(settings: Settings, *, several: bool) -> Case:

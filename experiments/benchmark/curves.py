@@ -164,7 +164,8 @@ def curve_case(
     """Ablation curves in random orders, clamped to means.
 
     ``engines`` are timed beside the default; ``traced`` is the default engine of the
-    same network written as a plain function.
+    same network written as a plain function, ``traced_vmap`` as one of a single
+    example, and ``traced_norm`` with a normalisation that changes no number.
     """
     arrays = _draw(settings, deep, scope, num_seeds, num_orders)
     model, data, preset = arrays.model, arrays.data, settings.preset
@@ -217,8 +218,8 @@ def _ours(name: str, arrays: _Arrays, settings: Settings, points: Points) -> Con
     if name == "masks":
         prepare = partial(_evaluate_masks, arrays, settings.memory_gb)
         return points.by_mask(name, prepare, ours=True)
-    if name == "traced":
-        return points.whole(name, _traced(arrays, settings), "a plain function")
+    if name.startswith("traced"):
+        return points.whole(name, _traced(name, arrays, settings), "a plain function")
     return points.whole(name, _by_engine(arrays, settings, name))
 
 
@@ -262,7 +263,7 @@ def _evaluate_masks(arrays: _Arrays, memory_gb: float, masks: np.ndarray) -> Pre
     return (lambda: None), run
 
 
-def _traced(arrays: _Arrays, settings: Settings) -> Callable[[], Any]:
+def _traced(name: str, arrays: _Arrays, settings: Settings) -> Callable[[], Any]:
     """The first network as a function that nothing here has seen before."""
     activate = getattr(jax.nn, settings.activation)
     layers = one_network(arrays.variables, 0)["params"]
@@ -272,10 +273,13 @@ def _traced(arrays: _Arrays, settings: Settings) -> Callable[[], Any]:
             layer = layers[f"dense_{index}"]
             x = activate(x) if index else x
             x = jnp.matmul(x, layer["kernel"], precision="highest") + layer["bias"]
+            if name == "traced_norm":
+                x = (x - 0 * layer["bias"]) * jax.lax.rsqrt(1 + 0 * layer["bias"])
         return x
 
     x, y, _ = arrays.data
-    network = ioca.trace_network(apply, layers, x)
+    written = jax.vmap(apply, (None, 0)) if name == "traced_vmap" else apply
+    network = ioca.trace_network(written, layers, x)
 
     def run():
         curve = ioca.ablation_curve(
