@@ -176,8 +176,7 @@ _FEWEST_IN_A_SHARE = 256
 def shares_at_once(y: Int[Array, " N"]) -> int:
     """Into how many shares ``sum_over_examples`` splits examples.
 
-    One for each device; where a CPU is one device that nobody asked for, one for each
-    of its cores.
+    One per device; on a CPU that the user has not split into devices, one per core.
     """
     shares = device_mesh().size
     if jax.default_backend() != "cpu" or isinstance(y, Tracer):

@@ -17,8 +17,8 @@ class Evaluation:
     """How well ablated networks classify; a leading axis for each mask or step.
 
     Attributes:
-        correct: int32 [..., C], examples classified correctly, by true class; -1 where
-            an order that is none was traced.
+        correct: int32 [..., C], examples classified correctly, by true class; -1 for a
+            traced order that turned out to be invalid.
         loss: float32 [...], mean cross-entropy, nats; NaN there.
         num_examples: N.
 
@@ -59,7 +59,7 @@ def quick_exp(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     of_power = jnp.zeros_like(x)
     for coefficient in _POWER_OF_TWO:
         of_power = of_power * power + jnp.float32(coefficient)
-    # Beside so large a float, of which an integer is the last digit, k is left there.
+    # Adding 3 * 2^22 moves the integer k into the low bits of the mantissa.
     k, of_power = (
         jax.lax.bitcast_convert_type(part, jnp.int32)
         for part in (scaled + 3 * 2**22, of_power)

@@ -132,7 +132,7 @@ def joint_code(members: Int[Array, "N size"], num_codes: int) -> Int[Array, " N"
     num_examples, size = members.shape
     if num_codes**size <= supported_codes(members, size, num_codes):
         return _mixed_radix(members, num_codes)
-    # As many at once as an int32 holds beside a rank.
+    # The most columns whose codes an int32 holds beside a rank.
     at_once = 1
     while num_examples * num_codes ** (at_once + 1) < 2**31:
         at_once += 1

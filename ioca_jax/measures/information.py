@@ -367,7 +367,7 @@ def null_of_labels(
         found = jax.tree.map(lambda part: part.sum(axis=0), jax.vmap(one)(block))
         return jax.tree.map(jnp.add, sums, found), None
 
-    # As many at once as divide the number, so that none is a special case.
+    # The largest divisor of the number up to 16, so that every block is full.
     size = max(n for n in range(1, _PERMUTATIONS_AT_ONCE + 1) if number % n == 0)
     blocks = permuted.reshape(-1, size, permuted.shape[1])
     sums, _ = jax.lax.scan(add_block, NullSums.zeros(values.shape), blocks)

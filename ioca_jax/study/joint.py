@@ -41,7 +41,7 @@ PAIR_VALUES = (
 )
 """The measures of pairs that a study stores; the others follow from them."""
 PERMUTATIONS = 50
-"""Of labels, at most, for pairs: each costs as much as the values."""
+"""Most label permutations for pairs; each costs as much as all pair values once."""
 PERMUTATIONS_OF_GROUPS = 20
 """The same for groups and orders, of which there are many."""
 _GROUPS = 100
