@@ -210,7 +210,11 @@ def accept_networks(
         "quantizer": settled_quantizer(config.quantizer, network.layers),
     }
     layers = [(layer.name, layer.shape) for layer in network.layers]
-    digest = digest_of(variables, f"{layers} {network.pool}")
+    described = f"{layers} {network.pool}"
+    # Version 2 clamped these to other means: its folders are not continued.
+    if network.num_outputs > network.num_neurons or network.pool != "mean":
+        described += ", clamped by outputs"
+    digest = digest_of(variables, described)
     return dataclasses.replace(config, **fields), GivenNetworks(
         network, variables, digest
     )
