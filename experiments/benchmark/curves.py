@@ -168,22 +168,8 @@ def curve_case(
     example, and ``traced_norm`` with a normalisation that changes no number.
     """
     arrays = _draw(settings, deep, scope, num_seeds, num_orders)
-    model, data, preset = arrays.model, arrays.data, settings.preset
-    inputs = CurveInputs(
-        affine_maps(arrays.variables),
-        settings.activation,
-        np.zeros(0, bool),
-        np.asarray(arrays.clamps),
-        np.asarray(data.x),
-        np.asarray(data.y),
-    )
-    points = Points(
-        np.asarray(arrays.orders),
-        model.num_neurons,
-        preset.num_masks,
-        preset.num_checked,
-        lambda masks: curve_oracle(inputs._replace(masks=masks)),
-    )
+    model, data = arrays.model, arrays.data
+    inputs, points = _points(arrays, settings)
 
     def in_pytorch(kind: str) -> Contender:
         return points.by_mask(
@@ -211,6 +197,27 @@ def curve_case(
         ),
         left_out,
     )
+
+
+def _points(arrays: _Arrays, settings: Settings) -> tuple[CurveInputs, Points]:
+    """What peers and the oracle take, and the points that are held against it."""
+    preset = settings.preset
+    inputs = CurveInputs(
+        affine_maps(arrays.variables),
+        settings.activation,
+        np.zeros(0, bool),
+        np.asarray(arrays.clamps),
+        np.asarray(arrays.data.x),
+        np.asarray(arrays.data.y),
+    )
+    points = Points(
+        np.asarray(arrays.orders),
+        arrays.model.num_neurons,
+        preset.num_masks,
+        preset.num_checked,
+        lambda masks: curve_oracle(inputs._replace(masks=masks)),
+    )
+    return inputs, points
 
 
 def _ours(name: str, arrays: _Arrays, settings: Settings, points: Points) -> Contender:
