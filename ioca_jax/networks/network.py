@@ -57,6 +57,17 @@ class Network:
         unreachable: products and variables that are part of no layer and why, a line
             each; ``print`` puts those of one reason on one line.
         model: the ``MLP`` or ``CNN`` that was traced; None for other functions.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, ioca_jax as ioca
+        >>> def apply(weights, x):
+        ...     return jax.nn.relu(x @ weights["first"]) @ weights["second"]
+        >>> weights = {"first": jnp.ones((4, 3)), "second": jnp.ones((3, 2))}
+        >>> network = ioca.trace_network(apply, weights, jnp.ones((5, 4)))
+        >>> isinstance(network, ioca.Network), network.num_neurons
+        (True, 3)
+        >>> network.chain(0) is None  # dense layers in a row
+        False
     """
 
     layers: tuple[Layer, ...]
