@@ -19,16 +19,12 @@ from ioca_jax.networks.axes import Axes, Site, make_site
 from ioca_jax.networks.elementwise import is_elementwise
 from ioca_jax.networks.inlining import flat_body
 from ioca_jax.networks.jaxprs import (
-    MARKS,
-    PAIRED,
-    RESHAPING,
     Equation,
     Program,
     called_jaxpr,
     evaluate,
 )
-
-_HANDED_ON = (RESHAPING | PAIRED | MARKS) - {"convert_element_type"}
+from ioca_jax.networks.rules import rule_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,22 +178,18 @@ class _Builder:
         """
         mine = [n for n in equation.numbers if n in slots]
         shapes = program.shapes(equation)
-        if equation.name in PAIRED:
+        if rule_of(equation.name).is_paired:
             pairs = zip(equation.inputs, equation.outputs, strict=True)
             slots |= {out: slots[item] for item, out in pairs if item in slots}
             return True
-        if equation.name in _HANDED_ON:
+        if _is_handed_on(program, equation):
             output = equation.outputs[0]
             slots[output] = slots[mine[0]]
             return shapes[0] == shapes[1] if axes is None else output in axes
         called = called_jaxpr(equation.primitive, equation.params, shapes)
         if called is not None:
             return self._add_called(program, equation, slots, called)
-        dtypes = [
-            program.values[item].dtype if isinstance(item, int) else item.aval.dtype
-            for item in equation.inputs
-        ]
-        if not is_elementwise(equation.primitive, equation.params, shapes, dtypes):
+        if not is_elementwise(program, equation):
             return False
         inputs = []
         for item in equation.inputs:
@@ -244,7 +236,7 @@ class _Builder:
         shape, source = program.shape(item), item
         while isinstance(source, int):
             equation = program.equation_of(source)
-            if equation is None or equation.name not in (*RESHAPING, "same"):
+            if equation is None or not _is_handed_on(program, equation):
                 break
             source = equation.inputs[0]
         if program.shape(source) == ():
@@ -266,6 +258,16 @@ class _Builder:
             site = make_site(item, parts, "", "dense")
         self.sources.append(_Source(item, site, full if site else ()))
         return _Parameter(len(self.sources) - 1)
+
+
+def _is_handed_on(program: Program, equation: Equation) -> bool:
+    """Whether the result is the input in another shape, of the same type."""
+    rule = rule_of(equation.name)
+    if rule.is_paired or not rule.has_same_numbers:
+        return False
+    item = equation.inputs[0]
+    before = program.values[item] if isinstance(item, int) else item.aval
+    return before.dtype == program.values[equation.outputs[0]].dtype
 
 
 def _number(value: Any, dtype: Any, shape: tuple[int, ...]) -> _Number:

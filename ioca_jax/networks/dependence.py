@@ -13,13 +13,13 @@ from typing import Any
 from jax.extend.core import JaxprEqn, Literal, primitives
 
 from ioca_jax.networks.jaxprs import (
-    PAIRED,
     called_jaxpr,
     shapes_of,
     split_scan,
     split_while,
     unclosed,
 )
+from ioca_jax.networks.rules import rule_of
 
 Bits = list[int]  # for each value the inputs it depends on
 
@@ -42,7 +42,7 @@ def _outputs_of(eqn: JaxprEqn, inputs: Bits) -> Bits:
     called = called_jaxpr(eqn.primitive, eqn.params, shapes_of(eqn))
     if called is not None:
         return _body(called, inputs)
-    if eqn.primitive.name in PAIRED:
+    if rule_of(eqn.primitive.name).is_paired:
         return inputs
     return [_union(inputs)] * len(eqn.outvars)
 

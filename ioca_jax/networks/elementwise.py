@@ -1,69 +1,49 @@
 """Which primitives treat each number by itself.
 
-The usual ones are named. Others are tried: if some of the numbers change, only the
+The usual ones have rules. Others are tried: if some of the numbers change, only the
 results at the same places may. The places that change are those with some bit of their
 index set, and those without it, for each bit, so that every pair is told apart.
 """
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Primitive
 
-from ioca_jax.networks.jaxprs import Shapes, inner_jaxprs, is_foreign
+from ioca_jax.networks.jaxprs import Equation, Program, inner_jaxprs, is_foreign
+from ioca_jax.networks.rules import elementwise_axes, rule_of
 
-# fmt: off
-_USUAL = frozenset([
-    "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2",
-    "atanh", "cbrt", "ceil", "clamp", "complex", "conj", "convert_element_type", "copy",
-    "copy_p", "cos", "cosh", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2",
-    "expm1", "floor", "ge", "gt", "imag", "integer_pow", "is_finite", "le", "log",
-    "log1p", "logistic", "lt", "max", "min", "mul", "name", "ne", "neg", "nextafter",
-    "not", "or", "pow", "real", "reduce_precision", "rem", "round", "rsqrt",
-    "select_n", "sharding_constraint", "sign", "sin", "sinh", "sqrt", "square",
-    "stop_gradient", "sub", "tan", "tanh", "xor",
-])
-# Depend on the places of numbers: not tried.
-_PLACED = frozenset([
-    "broadcast_in_dim", "concatenate", "conv_general_dilated", "dot_general",
-    "dynamic_slice", "dynamic_update_slice", "gather", "pad", "reshape", "rev", "slice",
-    "sort", "transpose",
-])
-# fmt: on
 _LONGEST = 3  # axis that is tried
 
 
-def is_elementwise(
-    primitive: Primitive | None,
-    params: Mapping[str, Any],
-    shapes: Shapes,
-    dtypes: Sequence[Any],
-) -> bool:
+def is_elementwise(program: Program, equation: Equation) -> bool:
     """Whether each number of an equation's result depends on one of each input.
 
-    Args:
-        primitive: of the equation; None, a layer's own copy of its input, ends others.
-        params: of the equation.
-        shapes: of its inputs and of its outputs.
-        dtypes: of its inputs.
+    Scalars may be inputs besides.
 
-    Returns:
-        True if it does. Scalars may be inputs besides.
+    Args:
+        program: the equations.
+        equation: one of them.
     """
-    if primitive is None or primitive.name in _USUAL:
-        return primitive is not None
-    inputs, outputs = shapes
-    if len(outputs) != 1 or outputs[0] not in inputs or primitive.name in _PLACED:
+    primitive, params = equation.primitive, equation.params
+    axes = rule_of(equation.name).axes
+    if primitive is None or axes is not None:
+        return axes is elementwise_axes
+    inputs, outputs = program.shapes(equation)
+    if len(outputs) != 1 or outputs[0] not in inputs:
         return False
     if {*inputs} - {outputs[0], ()} or is_foreign(primitive, params):
         return False
     if any(True for _ in inner_jaxprs(params)):
         return False
     tried = tuple(tuple(min(size, _LONGEST) for size in shape) for shape in inputs)
+    dtypes = [
+        program.values[item].dtype if isinstance(item, int) else item.aval.dtype
+        for item in equation.inputs
+    ]
     items = tuple(sorted(params.items()))
     try:
         return _is_local(primitive, items, tried, tuple(map(str, dtypes)))

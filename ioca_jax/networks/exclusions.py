@@ -6,8 +6,7 @@ on without being part of a layer: embedding tables, weights chosen for each exam
 scales of a normalisation over neurons.
 """
 
-import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence, Set
 
 from jax.extend.core import Jaxpr
 
@@ -21,14 +20,10 @@ from ioca_jax.networks.jaxprs import (
     inner_jaxprs,
     split_scan,
 )
+from ioca_jax.networks.rules import rule_of
 from ioca_jax.networks.steps import is_elementwise_step
 from ioca_jax.networks.walks import Product, follow, weight_dims
 
-# Leave an axis where it is.
-_IN_PLACE = frozenset(
-    ["concatenate", "dynamic_slice", "pad", "rev", "same", "slice", "split"]
-)
-_CLOSED = frozenset(["call_exported", "ffi_call", "io_callback", "pure_callback"])
 _LOOKUPS = frozenset(["dynamic_slice", "gather"])
 UNASSIGNED = (
     "rows cannot be assigned to examples; write apply for one example and jax.vmap it"
@@ -70,35 +65,14 @@ def makes_logits(program: Program, product: Product) -> bool:
 
 
 def _moved(
-    program: Program, equation: Equation, number: int, dims: set[int]
-) -> set[int] | None:
+    program: Program, equation: Equation, number: int, dims: Set[int]
+) -> Set[int] | None:
     """Where axes of an input are in an equation's result; None if it mixes them."""
-    params, shape = equation.params, program.values[number].shape
-    if equation.name in _IN_PLACE or is_elementwise_step(program, equation):
-        return dims
-    if equation.name == "transpose":
-        return {params["permutation"].index(dim) for dim in dims}
-    if equation.name == "broadcast_in_dim":
-        return {params["broadcast_dimensions"][dim] for dim in dims}
-    if equation.name == "stack":
-        return {dim + (dim >= params["axis"]) for dim in dims}
-    if equation.name == "reduce_sum" and not dims & set(params["axes"]):
-        return {dim - sum(axis < dim for axis in params["axes"]) for dim in dims}
-    if equation.name not in ("reshape", "squeeze"):
-        return None
-    after = program.values[equation.outputs[0]].shape
-    ranges = [_strides(shape, dim) for dim in dims]
-    return {
-        dim
-        for dim in range(len(after))
-        for first, last in ranges
-        if max(first, _strides(after, dim)[0]) < min(last, _strides(after, dim)[1])
-    }
-
-
-def _strides(shape: Sequence[int], dim: int) -> tuple[int, int]:
-    """How many rows there are before an axis is counted, and after."""
-    return math.prod(shape[:dim]), math.prod(shape[: dim + 1])
+    move = rule_of(equation.name).moved_dims
+    if move is None:
+        return dims if is_elementwise_step(program, equation) else None
+    after = program.shape(equation.outputs[0])
+    return move(equation.params, program.shape(number), after, dims)
 
 
 def held_arrays(program: Program) -> list[str]:
@@ -208,7 +182,7 @@ def _is_multiplied(program: Program, number: int) -> bool:
 
 def _opaque_name(equation: Equation) -> str:
     """The name of a loop, branch or call that has products or may; else nothing."""
-    if equation.name in _CLOSED:
+    if rule_of(equation.name).is_hidden:
         return equation.name
     inner = [*inner_jaxprs(equation.params)]
     closed = [name for jaxpr in inner for name in _closed_names(jaxpr)]
@@ -219,7 +193,7 @@ def _opaque_name(equation: Equation) -> str:
 
 def _closed_names(jaxpr: Jaxpr) -> Iterator[str]:
     for eqn in jaxpr.eqns:
-        if eqn.primitive.name in _CLOSED:
+        if rule_of(eqn.primitive.name).is_hidden:
             yield eqn.primitive.name
         for inner in inner_jaxprs(eqn.params):
             yield from _closed_names(inner)
@@ -247,7 +221,7 @@ def not_reached(program: Program, equation: Equation, name: str) -> str:
         equation: the loop, branch or call.
         name: of what is not looked into.
     """
-    if name in _CLOSED:
+    if rule_of(name).is_hidden:
         return f"inside a {name}, not reached"
     length, limit = equation.params.get("length"), ""
     times = f" of {length} iterations" if length else ""

@@ -31,13 +31,13 @@ from ioca_jax.networks.jaxprs import (
     given_name,
     holds,
     inner_jaxprs,
-    is_scale,
     named_leaves,
     shape_of,
     shapes_of,
     split_scan,
     unclosed,
 )
+from ioca_jax.networks.rules import is_scale
 
 _CALLS = frozenset(
     [

@@ -9,11 +9,9 @@ Only JAX's public interface is used: ``jax.make_jaxpr`` and ``jax.extend.core``.
 import contextlib
 import dataclasses
 import functools
-import itertools
-import math
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -22,29 +20,11 @@ import numpy as np
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive, primitives
 
+from ioca_jax.networks.rules import Shapes, rule_of
+
 PRODUCTS = frozenset({primitives.dot_general_p, primitives.conv_general_dilated_p})
 
 LOOPS = frozenset({primitives.scan_p, primitives.while_p, primitives.cond_p})
-# Hand each of their inputs on as the output at the same position.
-PAIRED = frozenset(["device_put", "optimization_barrier"])
-# fmt: off
-RESHAPING = frozenset(["reshape", "squeeze", "broadcast_in_dim"])
-MARKS = frozenset([
-    "convert_element_type", "copy", "copy_p", "name", "same", "sharding_constraint",
-    "transpose",
-])
-# Linear in all of their inputs together.
-_LINEAR = RESHAPING | PAIRED | MARKS | {
-    "add", "add_any", "concatenate", "conj", "cumsum", "imag", "neg", "pad", "real",
-    "reduce_sum", "reduce_window_sum", "rev", "slice", "split", "stack",
-    "sub",
-}
-# fmt: on
-
-
-# Of the inputs of an equation, and of its outputs.
-Shapes = tuple[Sequence[tuple[int, ...]], Sequence[tuple[int, ...]]]
-
 
 # Keys of the one array that a variable or a named array of a library holds.
 _WRAPPERS = frozenset(
@@ -266,13 +246,7 @@ def is_affine_in(equation: Equation, moving: set[int]) -> bool:
         for position, item in enumerate(equation.inputs)
         if isinstance(item, int) and item in moving
     ]
-    if equation.primitive in PRODUCTS or equation.name == "mul":
-        return len(positions) == 1
-    if equation.name in ("div", "dynamic_slice", "gather"):
-        return positions == [0]
-    if equation.name == "select_n":
-        return 0 not in positions
-    return equation.name in _LINEAR
+    return rule_of(equation.name).is_affine_in(positions)
 
 
 def named_leaves(variables: Any) -> list[tuple[str, Any]]:
@@ -426,32 +400,3 @@ def is_foreign(primitive: Primitive | None, params: Mapping[str, Any]) -> bool:
         or hasattr(item, "out_avals")
         for item in items
     ) or (any(map(callable, items)) and not any(_jaxprs(params)))
-
-
-def is_scale(
-    primitive: Primitive | None, params: Mapping[str, Any], shapes: Shapes
-) -> bool:
-    """Whether a product contracts nothing: each result is made of one number.
-
-    An outer product is none: it is a layer of one input.
-
-    Args:
-        primitive: of the equation.
-        params: of the equation.
-        shapes: of its inputs and of its outputs.
-    """
-    if primitive is primitives.dot_general_p:
-        contracted, batch = params["dimension_numbers"]
-        return not contracted[0] and bool(batch[0] or () in shapes[0])
-    if primitive is not primitives.conv_general_dilated_p:
-        return False
-    numbers, (data, kernel) = params["dimension_numbers"], shapes[0]
-    channels = data[numbers.lhs_spec[1]]
-    moved = [*params["window_strides"], *itertools.chain(*params["padding"])]
-    return (
-        params["feature_group_count"] == channels == math.prod(kernel) > 1
-        and kernel[numbers.rhs_spec[0]] == channels
-        and moved == [1] * (len(data) - 2) + [0] * 2 * (len(data) - 2)
-        and [data[axis] for axis in numbers.lhs_spec]
-        == [shapes[1][0][axis] for axis in numbers.out_spec]
-    )

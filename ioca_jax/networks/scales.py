@@ -26,12 +26,11 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from ioca_jax.networks.axes import Axes
-from ioca_jax.networks.elementwise import is_elementwise
-from ioca_jax.networks.jaxprs import MARKS, PAIRED, RESHAPING, Equation, Program
+from ioca_jax.networks.jaxprs import Equation, Program
+from ioca_jax.networks.rules import rule_of
 from ioca_jax.networks.steps import is_elementwise_step
 from ioca_jax.networks.walks import Product
 
-_SAME_NUMBERS = RESHAPING | MARKS | PAIRED
 _ROUNDING = frozenset(["clamp", "convert_element_type", "max", "min", "round"])
 
 
@@ -92,7 +91,7 @@ class Lineage:
         program = self.program
         while program.values[number].dtype != bool:
             equation = program.equation_of(number)
-            if equation is None or equation.name not in _SAME_NUMBERS:
+            if equation is None or not rule_of(equation.name).has_same_numbers:
                 return False
             number = program.sources_of(number)[0]
         return True
@@ -155,20 +154,16 @@ class Lineage:
 
     def _moved(self, equation: Equation, number: int) -> frozenset[int]:
         """The varying axes of an equation's result."""
-        values, params = self.program.values, equation.params
+        values = self.program.values
         shape = values[number].shape
         moving = [n for n in self.program.sources_of(number) if values[n].on_x]
         if not moving:
             return frozenset()
-        dims = self._varying[moving[0]]
-        before = values[moving[0]].shape
-        if equation.name == "transpose":
-            return frozenset(params["permutation"].index(dim) for dim in dims)
-        if equation.name == "broadcast_in_dim":
-            places = params["broadcast_dimensions"]
-            return frozenset(int(places[dim]) for dim in dims)
-        if equation.name in RESHAPING:
-            return _reshaped(dims, before, shape)
+        rule = rule_of(equation.name)
+        if rule.has_same_numbers and rule.moved_dims is not None:
+            dims, before = self._varying[moving[0]], values[moving[0]].shape
+            moved = rule.moved_dims(equation.params, before, shape, dims)
+            return _longer(shape) if moved is None else frozenset(moved)
         if treats_each(self.program, equation):
             return frozenset().union(*(self._varying[n] for n in moving))
         return _longer(shape)
@@ -176,38 +171,13 @@ class Lineage:
 
 def treats_each(program: Program, equation: Equation) -> bool:
     """Whether an equation treats each number by itself, in this or another shape."""
-    dtypes = [
-        program.values[item].dtype if isinstance(item, int) else item.aval.dtype
-        for item in equation.inputs
-    ]
-    known = equation.primitive, equation.params, program.shapes(equation), dtypes
-    return (
-        equation.name in _SAME_NUMBERS
-        or is_elementwise(*known)
-        or is_elementwise_step(program, equation)
-    )
+    same = rule_of(equation.name).has_same_numbers
+    return same or is_elementwise_step(program, equation)
 
 
 def _longer(shape: Sequence[int]) -> frozenset[int]:
     """The axes of a shape that have more than one entry."""
     return frozenset(axis for axis, size in enumerate(shape) if size > 1)
-
-
-def _reshaped(
-    dims: frozenset[int], before: Sequence[int], after: Sequence[int]
-) -> frozenset[int]:
-    """The axes of a reshaped value that share strides with some axes before."""
-
-    def strides(shape: Sequence[int], dim: int) -> tuple[int, int]:
-        return math.prod(shape[dim + 1 :]), math.prod(shape[dim:])
-
-    ranges = [strides(before, dim) for dim in dims]
-    return frozenset(
-        dim
-        for dim in _longer(after)
-        for low, high in ranges
-        if max(low, strides(after, dim)[0]) < min(high, strides(after, dim)[1])
-    )
 
 
 def _is_narrow(program: Program, number: int) -> bool:

@@ -31,8 +31,9 @@ from ioca_jax.networks.exclusions import (
     with_layer_above,
     without_collection,
 )
-from ioca_jax.networks.jaxprs import RESHAPING, Equation, Program, given_name
-from ioca_jax.networks.steps import is_elementwise_step, is_whole
+from ioca_jax.networks.jaxprs import Equation, Program, given_name
+from ioca_jax.networks.scales import treats_each
+from ioca_jax.networks.steps import is_whole
 from ioca_jax.networks.units import (
     Unit,
     find_units,
@@ -350,14 +351,10 @@ def _heads(
         if number in mixed and program.values[number].shape[-count:] == sizes:
             return _split_heads(mixed[number], count)
         equation = program.equation_of(number)
-        if equation is not None and _is_passing(program, equation):
-            pending += [n for n in equation.numbers if program.values[n].on_x]
+        if equation is not None and treats_each(program, equation):
+            sources = program.sources_of(number)
+            pending += [n for n in sources if program.values[n].on_x]
     return None
-
-
-def _is_passing(program: Program, equation: Equation) -> bool:
-    passing = RESHAPING | {"same", "transpose"}
-    return equation.name in passing or is_elementwise_step(program, equation)
 
 
 def _split_heads(axes: Axes, count: int) -> Axes | None:

@@ -12,21 +12,20 @@ from typing import Any, NamedTuple
 
 from jax.extend.core import primitives
 
-from ioca_jax.networks.axes import Axes, Part, regroup
+from ioca_jax.networks.axes import Axes, Part
 from ioca_jax.networks.elementwise import is_elementwise
 from ioca_jax.networks.inlining import flat_body
 from ioca_jax.networks.jaxprs import (
-    PAIRED,
     Equation,
     Program,
     called_jaxpr,
     inner_jaxprs,
     is_affine_in,
-    is_scale,
     split_scan,
     split_while,
     unclosed,
 )
+from ioca_jax.networks.rules import Given, elementwise_axes, extra_axis, rule_of
 
 
 class State(NamedTuple):
@@ -42,10 +41,6 @@ class State(NamedTuple):
 
 
 _OTHER = State(True)
-_REDUCTIONS = [
-    *("argmax", "argmin"),
-    *(f"reduce_{name}" for name in ("and", "max", "min", "or", "prod", "sum", "xor")),
-]
 
 
 def is_whole(axes: Axes) -> bool:
@@ -117,21 +112,32 @@ def next_axes(
     ]
     inside = _INSIDE.get(equation.primitive)
     called = called_jaxpr(equation.primitive, equation.params, shapes)
-    if equation.name in PAIRED:
+    if rule_of(equation.name).is_paired:
         results = states
     elif inside is not None:
         results = inside(equation, shapes, states)
     elif called is not None:
         results = _through(called, states)
     elif len(equation.outputs) == 1 and _OTHER not in states:
-        dtypes = _dtypes(program, equation)
-        given = _Given(equation, shapes[0], shapes[1][0], dtypes)
-        rule = _RULES.get(equation.name, _elementwise)
-        results = [State(True, rule(given, [state.axes for state in states]))]
+        results = [State(True, _axes_of_result(program, equation, states))]
     else:
         return {}
     pairs = zip(equation.outputs, results, strict=True)
     return {number: state.axes for number, state in pairs if state.axes is not None}
+
+
+def _axes_of_result(
+    program: Program, equation: Equation, states: Sequence[State]
+) -> Axes | None:
+    """By the primitive's rule; a primitive without one is tried."""
+    axes = rule_of(equation.name).axes
+    if axes is None and is_elementwise(program, equation):
+        axes = elementwise_axes
+    if axes is None:
+        return None
+    inputs, (shape,) = program.shapes(equation)
+    given = Given(equation.primitive, equation.params, inputs, shape)
+    return axes(given, [state.axes for state in states])
 
 
 def _through(jaxpr: Any, states: Sequence[State]) -> list[State]:
@@ -183,7 +189,7 @@ def _scan(equation: Equation, shapes: Any, states: list[State]) -> list[State]:
 
     carry = _settle(step, carry)
     after = _through(body, consts + carry + slices)[num_carry:]
-    size = _extra(equation.params["length"])
+    size = extra_axis(equation.params["length"])
     stacked = [
         state
         if state.axes is None
@@ -226,171 +232,6 @@ _INSIDE: dict[Any, Callable[[Equation, Any, list[State]], list[State]]] = {
 }
 
 
-class _Given(NamedTuple):
-    """An equation of one result, with the shapes of its inputs and of its result."""
-
-    equation: Equation
-    shapes: Sequence[tuple[int, ...]]
-    shape: tuple[int, ...]
-    dtypes: Sequence[Any]
-
-
-Inputs = Sequence[Axes | None]  # None for what the layer does not change
-
-
-def _extra(size: int) -> tuple[Part, ...]:
-    return (Part("extra", size, ()),) if size > 1 else ()
-
-
-def _is_free(axis: tuple[Part, ...]) -> bool:
-    """Whether numbers along an axis may be mixed: all are made of the same ones."""
-    return all(part.role == "extra" for part in axis)
-
-
-def _elementwise(given: _Given, inputs: Inputs) -> Axes | None:
-    mine = {
-        _spread(axes, shape, given.shape)
-        for axes, shape in zip(inputs, given.shapes, strict=True)
-        if axes is not None
-    }
-    known = given.shapes, [given.shape]
-    primitive, params = given.equation.primitive, given.equation.params
-    if len(mine) > 1 or not is_elementwise(primitive, params, known, given.dtypes):
-        return None
-    return mine.pop()
-
-
-def _spread(axes: Axes, before: Sequence[int], after: Sequence[int]) -> Axes | None:
-    """The axes of a value that is repeated along axes of size 1."""
-    if len(before) != len(after):
-        return None
-    sizes = zip(before, after, strict=True)
-    return tuple(
-        axis if old == new else _extra(new)
-        for axis, (old, new) in zip(axes, sizes, strict=True)
-    )
-
-
-def _transpose(given: _Given, inputs: Inputs) -> Axes | None:
-    (axes,) = inputs
-    return axes and tuple(axes[dim] for dim in given.equation.params["permutation"])
-
-
-def _reshape(given: _Given, inputs: Inputs) -> Axes | None:
-    axes = inputs[0]
-    return axes and regroup([part for axis in axes for part in axis], given.shape)
-
-
-def _broadcast(given: _Given, inputs: Inputs) -> Axes | None:
-    axes, result = inputs[0], [_extra(size) for size in given.shape]
-    dims = given.equation.params["broadcast_dimensions"]
-    for dim, size, axis in zip(dims, given.shapes[0], axes or (), strict=True):
-        if size == given.shape[dim]:
-            result[dim] = axis
-    return tuple(result)
-
-
-def _reduce(given: _Given, inputs: Inputs) -> Axes | None:
-    axes, reduced = inputs[0], given.equation.params["axes"]
-    if len(inputs) > 1 or axes is None:
-        return None
-    if not all(_is_free(axes[dim]) for dim in reduced):
-        return None
-    return tuple(axis for dim, axis in enumerate(axes) if dim not in reduced)
-
-
-def _accumulate(given: _Given, inputs: Inputs) -> Axes | None:
-    (axes,) = inputs
-    return axes if axes and _is_free(axes[given.equation.params["axis"]]) else None
-
-
-def _concatenate(given: _Given, inputs: Inputs) -> Axes | None:
-    """Several values along an axis of their own."""
-    dim = given.equation.params.get("dimension", given.equation.params.get("axis"))
-    is_new = given.equation.name == "stack"
-    rest = set()
-    for axes in inputs:
-        if axes is not None and not is_new and not _is_free(axes[dim]):
-            return None
-        if axes is not None:
-            rest.add(axes if is_new else axes[:dim] + axes[dim + 1 :])
-    if len(rest) != 1:
-        return None
-    axes = rest.pop()
-    return (*axes[:dim], _extra(given.shape[dim]), *axes[dim:])
-
-
-def _cut(given: _Given, inputs: Inputs) -> Axes | None:
-    """Parts of a value: of axes of its own alone."""
-    axes, params = inputs[0], given.equation.params
-    if axes is None or any(other is not None for other in inputs[1:]):
-        return None
-    reversed_, padded = params.get("dimensions", ()), params.get("padding_config")
-    result = []
-    for dim, axis in enumerate(axes):
-        stays = given.shapes[0][dim] == given.shape[dim] and dim not in reversed_
-        if padded is not None and any(padded[dim]):
-            stays = False
-        if not stays and not _is_free(axis):
-            return None
-        result.append(axis if stays else _extra(given.shape[dim]))
-    return tuple(result)
-
-
-def _look_up(given: _Given, inputs: Inputs) -> Axes | None:
-    """Entries of a table that the layer does not change; its value is the index."""
-    table, axes = inputs
-    if table is not None or axes is None or not _is_free(axes[-1]):
-        return None
-    numbers, rest = given.equation.params["dimension_numbers"], iter(axes[:-1])
-    return tuple(
-        _extra(size) if dim in numbers.offset_dims else next(rest)
-        for dim, size in enumerate(given.shape)
-    )
-
-
-def _product(given: _Given, inputs: Inputs) -> Axes | None:
-    """A product that contracts nothing; other products end a walk."""
-    equation, mine = given.equation, [axes for axes in inputs if axes is not None]
-    known = given.shapes, [given.shape]
-    if len(mine) > 1 or not is_scale(equation.primitive, equation.params, known):
-        return None
-    numbers = equation.params["dimension_numbers"]
-    if equation.name != "dot_general":
-        pairs = zip(numbers.out_spec, numbers.lhs_spec, strict=True)
-        source = dict(pairs)
-        axes = inputs[0]
-        return axes and tuple(axes[source[dim]] for dim in range(len(axes)))
-    batch = numbers[1]
-    free = [
-        [dim for dim in range(len(shape)) if dim not in dims]
-        for shape, dims in zip(given.shapes, batch, strict=True)
-    ]
-    both = [
-        axes or tuple(map(_extra, shape))
-        for axes, shape in zip(inputs, given.shapes, strict=True)
-    ]
-    own = inputs.index(mine[0])
-    first = [both[own][dim] for dim in batch[own]]
-    return (*first, *(both[side][dim] for side in (0, 1) for dim in free[side]))
-
-
-_RULES: dict[str, Callable[[_Given, Inputs], Axes | None]] = {
-    "transpose": _transpose,
-    "reshape": _reshape,
-    "squeeze": _reshape,
-    "broadcast_in_dim": _broadcast,
-    "concatenate": _concatenate,
-    "stack": _concatenate,
-    "gather": _look_up,
-    "dot_general": _product,
-    "conv_general_dilated": _product,
-    **dict.fromkeys(["slice", "dynamic_slice", "rev", "pad"], _cut),
-    **dict.fromkeys(["cumsum", "cumprod", "cummax", "cummin"], _accumulate),
-    **dict.fromkeys(_REDUCTIONS, _reduce),
-}
-
-
 def is_elementwise_step(program: Program, equation: Equation) -> bool:
     """Whether each number of the results depends on one of each input that x changes.
 
@@ -398,8 +239,7 @@ def is_elementwise_step(program: Program, equation: Equation) -> bool:
         program: the equations.
         equation: one of them.
     """
-    shapes, dtypes = program.shapes(equation), _dtypes(program, equation)
-    if is_elementwise(equation.primitive, equation.params, shapes, dtypes):
+    if is_elementwise(program, equation):
         return True
     shape = program.shape(equation.outputs[0])
     axes = tuple(
@@ -408,15 +248,8 @@ def is_elementwise_step(program: Program, equation: Equation) -> bool:
     )
     found = {n: axes for n in equation.numbers if program.values[n].on_x}
     has_body = any(True for _ in inner_jaxprs(equation.params))
-    is_looked_into = has_body or equation.name in PAIRED
+    is_looked_into = has_body or rule_of(equation.name).is_paired
     if not is_looked_into or any(program.shape(number) != shape for number in found):
         return False
     results = next_axes(program, equation, found)
     return all(results.get(number) == axes for number in equation.outputs)
-
-
-def _dtypes(program: Program, equation: Equation) -> list[Any]:
-    return [
-        program.values[item].dtype if isinstance(item, int) else item.aval.dtype
-        for item in equation.inputs
-    ]

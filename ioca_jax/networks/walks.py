@@ -17,17 +17,14 @@ from jax.extend.core import primitives
 from ioca_jax.networks.axes import Axes, Part, with_role
 from ioca_jax.networks.jaxprs import (
     LOOPS,
-    MARKS,
-    PAIRED,
     PRODUCTS,
-    RESHAPING,
     Equation,
     Program,
     all_equations,
     inner_jaxprs,
     is_foreign,
-    is_scale,
 )
+from ioca_jax.networks.rules import is_scale, rule_of
 from ioca_jax.networks.steps import Accepts, is_whole, walk
 
 
@@ -302,7 +299,6 @@ def _name_of(program: Program, number: int) -> str:
 
 def comes_of_sigmoid(program: Program, number: int) -> bool:
     """Whether a value is a logistic function's, in this or another shape."""
-    passing = RESHAPING | PAIRED | MARKS
-    while _name_of(program, number) in passing:
+    while rule_of(_name_of(program, number)).has_same_numbers:
         number = program.sources_of(number)[0]
     return _name_of(program, number) == "logistic"

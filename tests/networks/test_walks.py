@@ -13,6 +13,7 @@ from jax.interpreters import mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
 import ioca_jax as ioca
+from ioca_jax.networks import rules
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(6, 5)).astype(np.float32)
@@ -406,6 +407,37 @@ def test_a_name_is_found_whatever_its_primitive_is_called():
     network = ioca.trace_network(apply, variables, X, layers=["h"])
     expected = X + X @ W["a"] @ W["a"].T
     assert np.allclose(values_of(network, variables)["h"], expected, atol=1e-5)
+
+
+def turned_axes(given: rules.Given, inputs: rules.Inputs) -> Any:
+    """Of [N, T, H] to [N, H, T]."""
+    return inputs[0] and tuple(inputs[0][axis] for axis in (0, 2, 1))
+
+
+def test_a_rule_of_the_user_makes_a_primitive_followed(monkeypatch: pytest.MonkeyPatch):
+    """A layer's activation stands after a primitive that exchanges two axes."""
+    monkeypatch.setattr(rules, "_RULES", dict(rules._RULES))
+    turn = jax.extend.core.Primitive("turn")
+    turn.def_impl(lambda h: jnp.swapaxes(h, 1, 2))
+    turn.def_abstract_eval(lambda h: h.update(shape=(len(h), h.shape[2], h.shape[1])))
+    lower = mlir.lower_fun(lambda h: jnp.swapaxes(h, 1, 2), multiple_results=False)
+    mlir.register_lowering(turn, lower)
+    x = RNG.normal(size=(6, 2, 5)).astype(np.float32)
+    apply = lambda v, x: jax.nn.relu(turn.bind(x @ v["a"])).sum(2) @ v["b"]  # noqa: E731
+    products = x @ W["a"]
+    before = ioca.trace_network(apply, W, x)
+    assert np.allclose(values_of(before, x=x)["a"], products, atol=1e-5)
+
+    exchanged = rules.Rule(
+        axes=turned_axes, is_affine_in=lambda positions: True, has_same_numbers=True
+    )
+    rules.register(exchanged, "turn")
+    network = ioca.trace_network(apply, W, x)
+    relus = np.maximum(products, 0)
+    assert np.allclose(values_of(network, x=x)["a"], relus, atol=1e-5)
+    keep, relus[:, :, 1] = np.arange(4) != 1, -0.5
+    logits, _ = network.apply(W, x, ioca.Ablation(keep, -0.5))
+    assert np.allclose(logits, relus.sum(1) @ W["b"], atol=1e-5)
 
 
 def test_a_loop_over_weights_that_its_counter_indexes_is_unrolled():
