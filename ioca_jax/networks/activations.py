@@ -186,7 +186,7 @@ class _Builder:
             output = equation.outputs[0]
             slots[output] = slots[mine[0]]
             return shapes[0] == shapes[1] if axes is None else output in axes
-        called = called_jaxpr(equation.primitive, equation.params, shapes)
+        called = called_jaxpr(equation, shapes)
         if called is not None:
             return self._add_called(program, equation, slots, called)
         if not is_elementwise(program, equation):

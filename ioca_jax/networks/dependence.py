@@ -39,7 +39,7 @@ def _outputs_of(eqn: JaxprEqn, inputs: Bits) -> Bits:
     if eqn.primitive is primitives.cond_p:
         branches = [_body(body, inputs[1:]) for body in eqn.params["branches"]]
         return [_union([inputs[0], *bits]) for bits in zip(*branches, strict=True)]
-    called = called_jaxpr(eqn.primitive, eqn.params, shapes_of(eqn))
+    called = called_jaxpr(eqn, shapes_of(eqn))
     if called is not None:
         return _body(called, inputs)
     if rule_of(eqn.primitive.name).is_paired:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Primitive
 
-from ioca_jax.networks.jaxprs import Equation, Program, inner_jaxprs, is_foreign
+from ioca_jax.networks.jaxprs import Equation, Program, has_body, is_foreign
 from ioca_jax.networks.rules import elementwise_axes, rule_of
 
 _LONGEST = 3  # axis that is tried
@@ -35,9 +35,9 @@ def is_elementwise(program: Program, equation: Equation) -> bool:
     inputs, outputs = program.shapes(equation)
     if len(outputs) != 1 or outputs[0] not in inputs:
         return False
-    if {*inputs} - {outputs[0], ()} or is_foreign(primitive, params):
+    if {*inputs} - {outputs[0], ()} or is_foreign(equation):
         return False
-    if any(True for _ in inner_jaxprs(params)):
+    if has_body(equation):
         return False
     tried = tuple(tuple(min(size, _LONGEST) for size in shape) for shape in inputs)
     dtypes = [

@@ -8,17 +8,16 @@ scales of a normalisation over neurons.
 
 from collections.abc import Collection, Iterator, Sequence, Set
 
-from jax.extend.core import Jaxpr
-
 from ioca_jax.networks.axes import Part
 from ioca_jax.networks.inlining import MAX_UNROLLED
 from ioca_jax.networks.jaxprs import (
     PRODUCTS,
     Equation,
     Program,
-    holds,
-    inner_jaxprs,
+    equations_inside,
+    holds_products,
     split_scan,
+    unclosed,
 )
 from ioca_jax.networks.rules import rule_of
 from ioca_jax.networks.steps import is_elementwise_step
@@ -184,19 +183,10 @@ def _opaque_name(equation: Equation) -> str:
     """The name of a loop, branch or call that has products or may; else nothing."""
     if rule_of(equation.name).is_hidden:
         return equation.name
-    inner = [*inner_jaxprs(equation.params)]
-    closed = [name for jaxpr in inner for name in _closed_names(jaxpr)]
-    if any(holds(jaxpr, PRODUCTS) for jaxpr in inner):
+    if holds_products(equation):
         return equation.name
-    return closed[0] if closed else ""
-
-
-def _closed_names(jaxpr: Jaxpr) -> Iterator[str]:
-    for eqn in jaxpr.eqns:
-        if rule_of(eqn.primitive.name).is_hidden:
-            yield eqn.primitive.name
-        for inner in inner_jaxprs(eqn.params):
-            yield from _closed_names(inner)
+    names = (eqn.primitive.name for eqn in equations_inside(equation))
+    return next((name for name in names if rule_of(name).is_hidden), "")
 
 
 def grouped(notes: Sequence[str]) -> list[str]:
@@ -236,7 +226,7 @@ def not_reached(program: Program, equation: Equation, name: str) -> str:
 
 def runs_over_weights(program: Program, scan: Equation) -> bool:
     """Whether a scan is over stacked weights rather than over time."""
-    body = next(inner_jaxprs(scan.params))
+    body = unclosed(scan.params["jaxpr"])
     scanned = scan.inputs[sum(split_scan(body, program.shapes(scan))) :]
     return any(program.values[n].path for n in scanned if isinstance(n, int))
 

@@ -28,9 +28,9 @@ from ioca_jax.networks.jaxprs import (
     Value,
     all_equations,
     called_jaxpr,
+    equations_inside,
     given_name,
-    holds,
-    inner_jaxprs,
+    holds_products,
     named_leaves,
     shape_of,
     shapes_of,
@@ -104,16 +104,16 @@ def flat_body(jaxpr: Any, on_x: Sequence[bool]) -> tuple[Program, list[int], lis
 
 def _inlined(eqn: JaxprEqn) -> Any:
     """The jaxpr that an equation calls and that is to be inlined, or None."""
-    called = called_jaxpr(eqn.primitive, eqn.params, shapes_of(eqn))
+    called = called_jaxpr(eqn, shapes_of(eqn))
     if called is None or eqn.primitive in _CALLS:
         return called
-    inside = list(all_equations(unclosed(called)))
+    inside = list(all_equations(called))
     if eqn.primitive.name == "shard_map":
         return called if all(map(_runs_alone, inside)) else None
     is_needed = any(
         inner.primitive in PRODUCTS
         or _is_collective(inner)
-        or given_name(inner.primitive, inner.params, shapes_of(inner))
+        or given_name(inner, shapes_of(inner))
         for inner in inside
     )
     return called if is_needed else None
@@ -129,8 +129,7 @@ def _is_collective(eqn: JaxprEqn) -> bool:
 def _runs_alone(eqn: JaxprEqn) -> bool:
     """Whether an equation inside a shard_map over one device is known without it."""
     if eqn.primitive in LOOPS:
-        inner = [e for j in inner_jaxprs(eqn.params) for e in all_equations(j)]
-        return not any(map(_is_collective, inner))
+        return not any(map(_is_collective, equations_inside(eqn)))
     inputs, outputs = shapes_of(eqn)
     is_index = eqn.primitive is primitives.axis_index_p
     return not _is_collective(eqn) or is_index or [*inputs] == [*outputs]
@@ -242,8 +241,7 @@ class _Builder:
 
     def _append(self, eqn: JaxprEqn, inputs: list) -> list[int]:
         known = [self.values[item] for item in inputs if isinstance(item, int)]
-        kind = eqn.primitive, eqn.params, shapes_of(eqn)
-        is_layer = eqn.primitive in PRODUCTS and not is_scale(*kind)
+        is_layer = eqn.primitive in PRODUCTS and not is_scale(eqn, shapes_of(eqn))
         if is_layer and any(v.on_x for v in known) and any(v.path for v in known):
             # Give each layer its own copy of its input, so that replacing that input
             # affects no other layer.
@@ -282,14 +280,14 @@ class _Builder:
             return False
         stacked = inputs[sum(_split(eqn)) :]
         paths = [self.values[item].path for item in stacked if isinstance(item, int)]
-        return any(paths) and holds(eqn.params["jaxpr"].jaxpr, PRODUCTS)
+        return any(paths) and holds_products(eqn)
 
     def _indexed(self, eqn: JaxprEqn, inputs: list) -> list[str]:
         """Key paths of the weights that a scan indexes by what it carries."""
         num_consts = _split(eqn)[0]
         body = eqn.params["jaxpr"]
         few = eqn.params["length"] <= MAX_UNROLLED
-        if not few or not holds(unclosed(body), PRODUCTS):
+        if not few or not holds_products(eqn):
             return []
         program, numbers, _ = flat_body(
             body, [p >= num_consts for p in range(len(inputs))]

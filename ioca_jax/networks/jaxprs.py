@@ -280,8 +280,8 @@ def shapes_of(eqn: JaxprEqn) -> Shapes:
     return [*map(shape_of, eqn.invars)], [*map(shape_of, eqn.outvars)]
 
 
-def _jaxprs(params: Mapping[str, Any]) -> Iterator[Any]:
-    for param in params.values():
+def _jaxprs(eqn: Any) -> Iterator[Any]:
+    for param in eqn.params.values():
         for item in param if isinstance(param, (tuple, list)) else (param,):
             if isinstance(item, (Jaxpr, ClosedJaxpr)):
                 yield item
@@ -292,44 +292,45 @@ def unclosed(jaxpr: Any) -> Jaxpr:
     return cast(Jaxpr, getattr(jaxpr, "jaxpr", jaxpr))
 
 
-def inner_jaxprs(params: Mapping[str, Any]) -> Iterator[Jaxpr]:
-    """The jaxprs among an equation's params."""
-    return map(unclosed, _jaxprs(params))
-
-
-def holds(jaxpr: Jaxpr, wanted: Iterable[Primitive]) -> bool:
-    """Whether any of some primitives is in a jaxpr, however deep."""
-    wanted = frozenset(wanted)
-    return any(eqn.primitive in wanted for eqn in all_equations(jaxpr))
-
-
-def all_equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
+def all_equations(jaxpr: Any) -> Iterator[JaxprEqn]:
     """The equations of a jaxpr and of those inside it, however deep."""
-    for eqn in jaxpr.eqns:
+    for eqn in unclosed(jaxpr).eqns:
         yield eqn
-        for inner in inner_jaxprs(eqn.params):
-            yield from all_equations(inner)
+        yield from equations_inside(eqn)
 
 
-def called_jaxpr(
-    primitive: Primitive | None, params: Mapping[str, Any], shapes: Shapes
-) -> Any:
+def equations_inside(eqn: Any) -> Iterator[JaxprEqn]:
+    """The equations of the jaxprs that an equation holds, however deep."""
+    for jaxpr in _jaxprs(eqn):
+        yield from all_equations(jaxpr)
+
+
+def holds_products(eqn: Any) -> bool:
+    """Whether a product is inside an equation, however deep."""
+    return any(inner.primitive in PRODUCTS for inner in equations_inside(eqn))
+
+
+def has_body(eqn: Any) -> bool:
+    """Whether an equation holds a jaxpr."""
+    return any(True for _ in _jaxprs(eqn))
+
+
+def called_jaxpr(eqn: Any, shapes: Shapes) -> Any:
     """The jaxpr that an equation calls, or None if it calls none.
 
     That is its only one, and takes and returns the equation's own values: what else an
     equation holds is run for parts of them, or many times.
 
     Args:
-        primitive: of the equation.
-        params: of the equation.
+        eqn: flat or of a jaxpr.
         shapes: of its inputs and of its outputs.
 
     Returns:
         A jaxpr, closed or not.
     """
-    inner = list(_jaxprs(params))
-    devices = getattr(params.get("mesh"), "size", 1)
-    if primitive in LOOPS or len(inner) != 1 or devices != 1:
+    inner = list(_jaxprs(eqn))
+    devices = getattr(eqn.params.get("mesh"), "size", 1)
+    if eqn.primitive in LOOPS or len(inner) != 1 or devices != 1:
         return None
     jaxpr = unclosed(inner[0])
     own = [list(map(shape_of, atoms)) for atoms in (jaxpr.invars, jaxpr.outvars)]
@@ -359,39 +360,36 @@ def split_while(condition: Jaxpr, body: Jaxpr) -> tuple[int, int]:
     return len(condition.invars) - carried, len(body.invars) - carried
 
 
-def given_name(
-    primitive: Primitive | None, params: Mapping[str, Any], shapes: Shapes
-) -> str | None:
+def given_name(eqn: Any, shapes: Shapes) -> str | None:
     """The name that an equation gives to its value, as ``checkpoint_name`` does.
 
     The primitive is another one in other versions of JAX; each takes one value, has it
     as its result, and keeps the name as ``name``.
 
     Args:
-        primitive: of the equation.
-        params: of the equation.
+        eqn: flat or of a jaxpr.
         shapes: of its inputs and of its outputs.
     """
-    name, (inputs, outputs) = params.get("name"), shapes
+    name, (inputs, outputs) = eqn.params.get("name"), shapes
     is_mark = len(inputs) == 1 and [*inputs] == [*outputs]
-    if not isinstance(name, str) or not is_mark or is_foreign(primitive, params):
+    if not isinstance(name, str) or not is_mark or is_foreign(eqn) or has_body(eqn):
         return None
-    return None if any(_jaxprs(params)) else name
+    return name
 
 
 _SEEN = (np.generic, np.ndarray, jax.Array, type)  # have shapes and hide nothing
 
 
-def is_foreign(primitive: Primitive | None, params: Mapping[str, Any]) -> bool:
+def is_foreign(eqn: Any) -> bool:
     """Whether an equation runs what JAX cannot see: a callback, a kernel.
 
     Such an equation holds a function, or says itself of what type its results are.
     """
-    if primitive in LOOPS:
+    if eqn.primitive in LOOPS:
         return False
     items = [
         item
-        for param in params.values()
+        for param in eqn.params.values()
         for item in (param if isinstance(param, (tuple, list)) else [param])
         if not isinstance(item, (*_SEEN, Jaxpr, ClosedJaxpr))
     ]
@@ -399,4 +397,4 @@ def is_foreign(primitive: Primitive | None, params: Mapping[str, Any]) -> bool:
         (hasattr(item, "shape") and hasattr(item, "dtype"))
         or hasattr(item, "out_avals")
         for item in items
-    ) or (any(map(callable, items)) and not any(_jaxprs(params)))
+    ) or (any(map(callable, items)) and not has_body(eqn))

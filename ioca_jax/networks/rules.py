@@ -91,22 +91,20 @@ def rule_of(name: str) -> Rule:
     return _RULES.get(name, _UNKNOWN)
 
 
-def is_scale(
-    primitive: Primitive | None, params: Mapping[str, Any], shapes: Shapes
-) -> bool:
+def is_scale(eqn: Any, shapes: Shapes) -> bool:
     """Whether a product contracts nothing: each result is made of one number.
 
     An outer product is none: it is a layer of one input.
 
     Args:
-        primitive: of the equation.
-        params: of the equation.
+        eqn: an equation, flat or of a jaxpr.
         shapes: of its inputs and of its outputs.
     """
-    if primitive is primitives.dot_general_p:
+    params = eqn.params
+    if eqn.primitive is primitives.dot_general_p:
         contracted, batch = params["dimension_numbers"]
         return not contracted[0] and bool(batch[0] or () in shapes[0])
-    if primitive is not primitives.conv_general_dilated_p:
+    if eqn.primitive is not primitives.conv_general_dilated_p:
         return False
     numbers, (data, kernel) = params["dimension_numbers"], shapes[0]
     channels = data[numbers.lhs_spec[1]]
@@ -240,8 +238,7 @@ def _look_up(given: Given, inputs: Inputs) -> Axes | None:
 def _dot(given: Given, inputs: Inputs) -> Axes | None:
     """A product that contracts nothing; other products end a walk."""
     mine = [axes for axes in inputs if axes is not None]
-    known = given.shapes, [given.shape]
-    if len(mine) > 1 or not is_scale(given.primitive, given.params, known):
+    if len(mine) > 1 or not is_scale(given, (given.shapes, [given.shape])):
         return None
     batch = given.params["dimension_numbers"][1]
     free = [
@@ -260,8 +257,7 @@ def _dot(given: Given, inputs: Inputs) -> Axes | None:
 def _convolve(given: Given, inputs: Inputs) -> Axes | None:
     """A convolution that multiplies each channel by a number; others end a walk."""
     axes, kernel = inputs
-    known = given.shapes, [given.shape]
-    if kernel or not axes or not is_scale(given.primitive, given.params, known):
+    if kernel or not axes or not is_scale(given, (given.shapes, [given.shape])):
         return None
     numbers = given.params["dimension_numbers"]
     source = dict(zip(numbers.out_spec, numbers.lhs_spec, strict=True))

@@ -31,7 +31,7 @@ from ioca_jax.networks.exclusions import (
     with_layer_above,
     without_collection,
 )
-from ioca_jax.networks.jaxprs import Equation, Program, given_name
+from ioca_jax.networks.jaxprs import Program, given_name
 from ioca_jax.networks.scales import treats_each
 from ioca_jax.networks.steps import is_whole
 from ioca_jax.networks.units import (
@@ -383,7 +383,7 @@ def _named_sites(traces: Traces, followed: dict[int, Axes]) -> list[Site]:
         (name, equation.outputs[0])
         for equation in program.equations
         if program.values[equation.outputs[0]].on_x
-        and (name := _name_of(program, equation)) is not None
+        and (name := given_name(equation, program.shapes(equation))) is not None
     ]
     names = _numbered([name for name, _ in named])
     sites = []
@@ -393,8 +393,3 @@ def _named_sites(traces: Traces, followed: dict[int, Axes]) -> list[Site]:
         axes = with_role(traces.axes(number), shape, free[-1:], "neuron")
         sites.append(make_site(number, followed.get(number, axes), name, "named"))
     return sites
-
-
-def _name_of(program: Program, equation: Equation) -> str | None:
-    shapes = program.shapes(equation)
-    return given_name(equation.primitive, equation.params, shapes)

@@ -19,7 +19,7 @@ from ioca_jax.networks.jaxprs import (
     Equation,
     Program,
     called_jaxpr,
-    inner_jaxprs,
+    has_body,
     is_affine_in,
     split_scan,
     split_while,
@@ -111,7 +111,7 @@ def next_axes(
         for item in equation.inputs
     ]
     inside = _INSIDE.get(equation.primitive)
-    called = called_jaxpr(equation.primitive, equation.params, shapes)
+    called = called_jaxpr(equation, shapes)
     if rule_of(equation.name).is_paired:
         results = states
     elif inside is not None:
@@ -247,8 +247,7 @@ def is_elementwise_step(program: Program, equation: Equation) -> bool:
         for dim, size in enumerate(shape)
     )
     found = {n: axes for n in equation.numbers if program.values[n].on_x}
-    has_body = any(True for _ in inner_jaxprs(equation.params))
-    is_looked_into = has_body or rule_of(equation.name).is_paired
+    is_looked_into = has_body(equation) or rule_of(equation.name).is_paired
     if not is_looked_into or any(program.shape(number) != shape for number in found):
         return False
     results = next_axes(program, equation, found)

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Jaxpr, Literal, primitives
+from jax.extend.core import Literal, primitives
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from ioca_jax.networks.inlining import trace_program
-from ioca_jax.networks.jaxprs import Program, holds, inner_jaxprs, named_leaves
+from ioca_jax.networks.jaxprs import Program, equations_inside, named_leaves
 
 _DRAWS = frozenset(
     [
@@ -163,8 +163,8 @@ def check_equations(program: Program) -> None:
         ValueError: such an equation.
     """
     for equation in program.equations:
-        inner = inner_jaxprs(equation.params)
-        if equation.primitive in _DRAWS or any(holds(j, _DRAWS) for j in inner):
+        run = [equation, *equations_inside(equation)]
+        if any(eqn.primitive in _DRAWS for eqn in run):
             raise ValueError(
                 f"apply: draws random numbers ({equation.name}); {_REMEDY}"
             )
@@ -184,15 +184,8 @@ def _numbers(program: Program) -> Iterator[Any]:
     yield from program.constants.values()
     for equation in program.equations:
         yield from (atom.val for atom in equation.inputs if isinstance(atom, Literal))
-        for jaxpr in inner_jaxprs(equation.params):
-            yield from _literals(jaxpr)
-
-
-def _literals(jaxpr: Jaxpr) -> Iterator[Any]:
-    for eqn in jaxpr.eqns:
-        yield from (atom.val for atom in eqn.invars if isinstance(atom, Literal))
-        for inner in inner_jaxprs(eqn.params):
-            yield from _literals(inner)
+        for eqn in equations_inside(equation):
+            yield from (atom.val for atom in eqn.invars if isinstance(atom, Literal))
 
 
 def some_examples(x: ArrayLike, widest: int) -> np.ndarray:

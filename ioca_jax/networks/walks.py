@@ -20,8 +20,8 @@ from ioca_jax.networks.jaxprs import (
     PRODUCTS,
     Equation,
     Program,
-    all_equations,
-    inner_jaxprs,
+    equations_inside,
+    holds_products,
     is_foreign,
 )
 from ioca_jax.networks.rules import is_scale, rule_of
@@ -150,7 +150,7 @@ def find_products(program: Program) -> list[Product]:
         one, two = (program.values[number] for number in equation.numbers)
         # The kernel of a convolution is its second operand.
         first = equation.primitive is primitives.dot_general_p
-        if is_scale(equation.primitive, equation.params, program.shapes(equation)):
+        if is_scale(equation, program.shapes(equation)):
             continue
         if one.on_x and not two.on_x and two.path is not None:
             products.append(Product(equation, 1))
@@ -236,13 +236,12 @@ def _leaves(
 
 def _hidden(equation: Equation) -> list[str]:
     """What in an equation cannot be looked into; products in it are listed apart."""
-    inner = [eqn for j in inner_jaxprs(equation.params) for eqn in all_equations(j)]
-    if any(eqn.primitive in PRODUCTS for eqn in inner):
+    if holds_products(equation):
         return []
     return [
         eqn.primitive.name
-        for eqn in [equation, *inner]
-        if eqn.primitive in LOOPS or is_foreign(eqn.primitive, eqn.params)
+        for eqn in [equation, *equations_inside(equation)]
+        if eqn.primitive in LOOPS or is_foreign(eqn)
     ][:1]
 
 

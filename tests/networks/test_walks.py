@@ -419,7 +419,9 @@ def test_a_rule_of_the_user_makes_a_primitive_followed(monkeypatch: pytest.Monke
     monkeypatch.setattr(rules, "_RULES", dict(rules._RULES))
     turn = jax.extend.core.Primitive("turn")
     turn.def_impl(lambda h: jnp.swapaxes(h, 1, 2))
-    turn.def_abstract_eval(lambda h: h.update(shape=(len(h), h.shape[2], h.shape[1])))
+    turn.def_abstract_eval(
+        lambda h: h.update(shape=tuple(h.shape[i] for i in (0, 2, 1)))
+    )
     lower = mlir.lower_fun(lambda h: jnp.swapaxes(h, 1, 2), multiple_results=False)
     mlir.register_lowering(turn, lower)
     x = RNG.normal(size=(6, 2, 5)).astype(np.float32)
