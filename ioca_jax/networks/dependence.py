@@ -7,13 +7,14 @@ loop carries something else that depends on the examples.
 
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jax.extend.core import JaxprEqn, Literal, primitives
 
 from ioca_jax.networks.jaxprs import (
     called_jaxpr,
+    settle,
     shapes_of,
     split_scan,
     split_while,
@@ -66,8 +67,12 @@ def _scan(eqn: JaxprEqn, inputs: Bits) -> Bits:
     consts, rest = inputs[:num_consts], inputs[num_consts:]
     carry, scanned = rest[:num_carry], rest[num_carry:]
     body = eqn.params["jaxpr"]
-    carry = _settle(lambda carry: _body(body, consts + carry + scanned), carry)
-    return carry + _body(body, consts + carry + scanned)[num_carry:]
+
+    def step(carry: Bits) -> Bits:
+        return _body(body, consts + carry + scanned)
+
+    carry = settle(lambda carry: step(carry)[:num_carry], carry, operator.or_)
+    return carry + step(carry)[num_carry:]
 
 
 def _while(eqn: JaxprEqn, inputs: Bits) -> Bits:
@@ -77,7 +82,9 @@ def _while(eqn: JaxprEqn, inputs: Bits) -> Bits:
     num_cond, num_body = split_while(condition, body)
     first = num_cond + num_body
     consts = inputs[num_cond:first]
-    carry = _settle(lambda carry: _body(body, consts + carry), inputs[first:])
+    carry = settle(
+        lambda carry: _body(body, consts + carry), inputs[first:], operator.or_
+    )
     (decides,) = _body(condition, inputs[:num_cond] + carry)
     # How often the body runs changes what it does not hand on as it is.
     unchanged = map(operator.is_, body.invars[num_body:], body.outvars)
@@ -85,15 +92,6 @@ def _while(eqn: JaxprEqn, inputs: Bits) -> Bits:
         bits if same else bits | decides
         for bits, same in zip(carry, unchanged, strict=True)
     ]
-
-
-def _settle(step: Callable[[Bits], Bits], carry: Bits) -> Bits:
-    """What a loop carries, with all that its iterations add."""
-    while True:
-        after = list(map(operator.or_, carry, step(carry)))
-        if after == carry:
-            return carry
-        carry = after
 
 
 def _union(bits: Sequence[int]) -> int:

@@ -20,8 +20,8 @@ from ioca_jax.networks.jaxprs import (
     unclosed,
 )
 from ioca_jax.networks.rules import rule_of
-from ioca_jax.networks.steps import is_elementwise_step
-from ioca_jax.networks.walks import Product, follow, weight_dims
+from ioca_jax.networks.steps import follow, is_elementwise_step
+from ioca_jax.networks.walks import Product, data_products, weight_dims
 
 _LOOKUPS = frozenset(["dynamic_slice", "gather"])
 UNASSIGNED = (
@@ -33,16 +33,9 @@ _SHOWN = 2  # names in a line of the table, if more share its reason
 def with_layer_above(program: Program, products: Sequence[Product]) -> set[int]:
     """The results of products that another product depends on."""
     bits = {product.output: 1 << bit for bit, product in enumerate(products)}
-    below: dict[int, int] = {}
-    used = 0
-    for equation in program.equations:
-        layers = 0
-        for number in equation.numbers:
-            layers |= below.get(number, 0)
-        own = bits.get(equation.outputs[0], 0)
-        if own:
-            used |= layers
-        below |= dict.fromkeys(equation.outputs, layers | own)
+    below, used = program.below(bits), 0
+    for product in products:
+        used |= below.get(product.data, 0)
     return {output for output, bit in bits.items() if used & bit}
 
 
@@ -77,19 +70,10 @@ def _moved(
 def held_arrays(program: Program) -> list[str]:
     """Products with arrays that the function holds, a line each."""
     notes = []
-    for equation in program.equations:
-        if equation.primitive not in PRODUCTS or len(equation.numbers) < 2:
-            continue
-        values = [program.values[number] for number in equation.numbers]
-        if sum(value.on_x for value in values) != 1:
-            continue
-        number, value = next(
-            pair
-            for pair in zip(equation.numbers, values, strict=True)
-            if not pair[1].on_x
-        )
-        if value.path is None and _comes_of_constant(program, number):
-            size = " x ".join(map(str, value.shape))
+    for product in data_products(program):
+        number = product.equation.inputs[product.weights]
+        if program.values[number].path is None and _comes_of_constant(program, number):
+            size = " x ".join(map(str, program.shape(number)))
             notes.append(
                 f"an array {size}: weights that apply holds; pass them in variables"
             )

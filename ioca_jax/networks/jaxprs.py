@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -139,6 +139,29 @@ class Program:
     def shape(self, item: Any) -> tuple[int, ...]:
         """The shape of a value, given by its number, or of a literal."""
         return self.values[item].shape if isinstance(item, int) else shape_of(item)
+
+    def dependents(self, numbers: Iterable[int], stops: Set[int]) -> set[int]:
+        """Some values, and those that depend on them without passing ``stops``."""
+        found = set(numbers)
+        for equation in self.equations:
+            if not found.isdisjoint(equation.numbers):
+                found |= set(equation.outputs) - stops
+        return found
+
+    def below(self, bits: Mapping[int, int]) -> dict[int, int]:
+        """For each value, the bits of all values that it is computed from, as one int.
+
+        Args:
+            bits: those of some values, by number.
+        """
+        below: dict[int, int] = {}
+        for equation in self.equations:
+            known = 0
+            for number in equation.numbers:
+                known |= below.get(number, 0)
+            for number in equation.outputs:
+                below[number] = known | bits.get(number, 0)
+        return below
 
     @property
     def structure(self) -> list[tuple]:
@@ -358,6 +381,15 @@ def split_while(condition: Jaxpr, body: Jaxpr) -> tuple[int, int]:
     """How many of a while's inputs are constants of its condition, and of its body."""
     carried = len(body.outvars)
     return len(condition.invars) - carried, len(body.invars) - carried
+
+
+def settle(step: Callable[[list], list], carry: list, join: Callable) -> list:
+    """What a loop carries, over all of its iterations: a fixed point."""
+    while True:
+        after = [join(*pair) for pair in zip(carry, step(carry), strict=True)]
+        if after == carry:
+            return carry
+        carry = after
 
 
 def given_name(eqn: Any, shapes: Shapes) -> str | None:

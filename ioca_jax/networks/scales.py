@@ -45,30 +45,23 @@ class Lineage:
     def __init__(self, program: Program, products: Sequence[Product]):
         """Follows all equations once."""
         self.program = program
-        self._varying: dict[int, frozenset[int]] = {}
-        for number, value in enumerate(program.values):
-            if number not in program.producer:
-                sizes = value.shape if value.on_x else ()
-                self._varying[number] = _longer(sizes)
-        weighted = {product.output: product for product in products}
         self.offsets: set[int] = set()  # results of products with constant data
-        self._below: dict[int, int] = {}  # a bit for each product with weights
         self._bits = {product.output: 1 << n for n, product in enumerate(products)}
+        self._below = program.below(self._bits)  # a bit for each product
+        self._varying = {
+            number: longer(value.shape if value.on_x else ())
+            for number, value in enumerate(program.values)
+            if number not in program.producer
+        }
+        weighted = {product.output: product for product in products}
         for equation in program.equations:
-            below = 0
-            for number in equation.numbers:
-                below |= self._below.get(number, 0)
             product = weighted.get(equation.outputs[0])
-            varying = None if product is None else self._offset(product)
-            if varying is not None:
+            own = None if product is None else self._offset(product)
+            if own is not None:
                 self.offsets.add(equation.outputs[0])
-            below |= self._bits.get(equation.outputs[0], 0)
             for number in equation.outputs:
-                self._below[number] = below
-                if varying is None:
-                    self._varying[number] = self._moved(equation, number)
-                else:
-                    self._varying[number] = varying
+                varying = self._moved(equation, number) if own is None else own
+                self._varying[number] = varying
 
     def varying(self, number: int) -> frozenset[int]:
         """The axes along which a value depends on the examples."""
@@ -163,10 +156,10 @@ class Lineage:
         if rule.has_same_numbers and rule.moved_dims is not None:
             dims, before = self._varying[moving[0]], values[moving[0]].shape
             moved = rule.moved_dims(equation.params, before, shape, dims)
-            return _longer(shape) if moved is None else frozenset(moved)
+            return longer(shape) if moved is None else frozenset(moved)
         if treats_each(self.program, equation):
             return frozenset().union(*(self._varying[n] for n in moving))
-        return _longer(shape)
+        return longer(shape)
 
 
 def treats_each(program: Program, equation: Equation) -> bool:
@@ -175,7 +168,7 @@ def treats_each(program: Program, equation: Equation) -> bool:
     return same or is_elementwise_step(program, equation)
 
 
-def _longer(shape: Sequence[int]) -> frozenset[int]:
+def longer(shape: Sequence[int]) -> frozenset[int]:
     """The axes of a shape that have more than one entry."""
     return frozenset(axis for axis, size in enumerate(shape) if size > 1)
 
@@ -283,7 +276,7 @@ def before_quantization(lineage: Lineage, number: int) -> int:
     program, start = lineage.program, number
     is_rounded = _is_narrow(program, number)
     while (equation := program.equation_of(number)) is not None:
-        full = _longer(program.values[number].shape)
+        full = longer(program.values[number].shape)
         main = [n for n in equation.numbers if lineage.varying(n) == full]
         if len(main) != 1:
             return start

@@ -33,7 +33,7 @@ from ioca_jax.networks.exclusions import (
 )
 from ioca_jax.networks.jaxprs import Program, given_name
 from ioca_jax.networks.scales import treats_each
-from ioca_jax.networks.steps import is_whole
+from ioca_jax.networks.steps import follow, is_whole
 from ioca_jax.networks.units import (
     Unit,
     find_units,
@@ -44,7 +44,6 @@ from ioca_jax.networks.walks import (
     Product,
     Traces,
     find_products,
-    follow,
     is_float,
     unfollowed,
 )

@@ -21,6 +21,7 @@ from ioca_jax.networks.jaxprs import (
     called_jaxpr,
     has_body,
     is_affine_in,
+    settle,
     split_scan,
     split_while,
     unclosed,
@@ -53,17 +54,21 @@ def is_whole(axes: Axes) -> bool:
 Accepts = Callable[[Equation, int, Axes, bool], bool]
 
 
-def walk(
-    program: Program, found: dict[int, Axes], accepts: Accepts | None = None
-) -> None:
-    """Adds all values that belong to a layer to those found.
+def follow(
+    program: Program, starts: Mapping[int, Axes], accepts: Accepts | None = None
+) -> dict[int, Axes]:
+    """A layer's values: what is computed from its products alone, number by number.
 
     Args:
         program: the equations.
-        found: axes of the layer's first values, by number.
+        starts: the axes of the layer's first values, the results of its products.
         accepts: whether another value that depends on the examples belongs to the
             layer, such as a scale; None takes none.
+
+    Returns:
+        The axes of each value, the first values first.
     """
+    found = dict(starts)
     affine = set(found)
     index = min((i for n in found for i in program.users.get(n, [])), default=0)
     last = max((i for n in found for i in program.users.get(n, [])), default=-1)
@@ -82,6 +87,7 @@ def walk(
         affine |= new.keys() if is_affine else set()
         last = max([last, *(i for n in new for i in program.users.get(n, []))])
         index += 1
+    return found
 
 
 def next_axes(
@@ -144,8 +150,8 @@ def _through(jaxpr: Any, states: Sequence[State]) -> list[State]:
     """A jaxpr's outputs, from the states of its inputs."""
     program, inputs, outputs = flat_body(jaxpr, [state.on_x for state in states])
     pairs = zip(inputs, states, strict=True)
-    found = {number: state.axes for number, state in pairs if state.axes is not None}
-    walk(program, found)
+    starts = {number: state.axes for number, state in pairs if state.axes is not None}
+    found = follow(program, starts)
     return [State(program.values[n].on_x, found.get(n)) for n in outputs]
 
 
@@ -154,17 +160,6 @@ def _join(one: State, other: State) -> State:
     if one == other or not other.on_x:
         return one
     return other if not one.on_x else _OTHER
-
-
-def _settle(
-    step: Callable[[list[State]], list[State]], carry: list[State]
-) -> list[State]:
-    """What a loop carries, over all of its iterations."""
-    while True:
-        after = [_join(*pair) for pair in zip(carry, step(carry), strict=True)]
-        if after == carry:
-            return carry
-        carry = after
 
 
 def _scan(equation: Equation, shapes: Any, states: list[State]) -> list[State]:
@@ -187,7 +182,7 @@ def _scan(equation: Equation, shapes: Any, states: list[State]) -> list[State]:
         after = _through(body, consts + carry + slices)[:num_carry]
         return [_OTHER if is_mixed and s.axes is not None else s for s in after]
 
-    carry = _settle(step, carry)
+    carry = settle(step, carry, _join)
     after = _through(body, consts + carry + slices)[num_carry:]
     size = extra_axis(equation.params["length"])
     stacked = [
@@ -211,7 +206,7 @@ def _while(equation: Equation, shapes: Any, states: list[State]) -> list[State]:
     num_cond, num_body = split_while(unclosed(condition), unclosed(body))
     first = num_cond + num_body
     consts = states[num_cond:first]
-    carry = _settle(lambda carry: _through(body, consts + carry), states[first:])
+    carry = settle(lambda carry: _through(body, consts + carry), states[first:], _join)
     (decides,) = _through(condition, states[:num_cond] + carry)
     return [_OTHER] * len(carry) if decides.on_x else carry
 

@@ -22,15 +22,11 @@ from ioca_jax.networks.scales import (
     Lineage,
     ScaleRule,
     before_quantization,
+    longer,
     treats_each,
 )
-from ioca_jax.networks.walks import (
-    Product,
-    Traces,
-    follow,
-    last_cut,
-    output_axes,
-)
+from ioca_jax.networks.steps import follow
+from ioca_jax.networks.walks import Product, Traces, last_cut, output_axes
 
 _SUMS = frozenset(["add", "add_any", "sub"])
 
@@ -187,7 +183,7 @@ def _scaled(
     values = lineage.program.values
     shape = values[equation.outputs[0]].shape
     varying = {number: lineage.varying(number) for number in moving}
-    full = frozenset(axis for axis, size in enumerate(shape) if size > 1)
+    full = longer(shape)
     layers = [n for n in moving if varying[n] == full and n in forms]
     scales = [number for number in moving if varying[number] < full]
     if equation.name not in _SUMS | {"mul", "div"} or len(layers) != 1:
@@ -207,10 +203,7 @@ def _inside(program: Program, units: Sequence[Unit]) -> set[int]:
         for unit in units:
             if candidate in unit.inside:
                 stops |= unit.values.keys()
-        reached = {candidate}
-        for equation in program.equations[program.producer[candidate] + 1 :]:
-            if not reached.isdisjoint(equation.numbers):
-                reached |= set(equation.outputs) - stops
+        reached = program.dependents({candidate}, stops)
         if program.output in reached:
             inside.discard(candidate)
     return inside
@@ -218,12 +211,8 @@ def _inside(program: Program, units: Sequence[Unit]) -> set[int]:
 
 def values_of(program: Program, unit: Unit) -> set[int]:
     """The values up to a unit's site that are computed from its products."""
-    own = {number for number in unit.values if number <= unit.cut}
-    inner = set(unit.inside)
-    for equation in program.equations if inner else ():
-        if not inner.isdisjoint(equation.numbers):
-            inner |= {number for number in equation.outputs if number <= unit.cut}
-    return own | inner
+    values = unit.values.keys() | program.dependents(unit.inside, frozenset())
+    return {*unit.inside, *(number for number in values if number <= unit.cut)}
 
 
 def shared_inputs(program: Program, units: Sequence[Unit]) -> dict[int, int]:

@@ -8,7 +8,7 @@ show which of the two is outer.
 """
 
 import math
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from ioca_jax.networks.jaxprs import (
     is_foreign,
 )
 from ioca_jax.networks.rules import is_scale, rule_of
-from ioca_jax.networks.steps import Accepts, is_whole, walk
+from ioca_jax.networks.steps import is_whole
 
 
 class Traces(NamedTuple):
@@ -141,22 +141,24 @@ class Product(NamedTuple):
         return "conv" if is_conv else "dense"
 
 
+def data_products(program: Program) -> Iterator[Product]:
+    """Products of what depends on the examples and what does not, the weights."""
+    for equation in program.equations:
+        on_x = [program.values[number].on_x for number in equation.numbers]
+        if equation.primitive in PRODUCTS and sorted(on_x) == [False, True]:
+            yield Product(equation, on_x.index(False))
+
+
 def find_products(program: Program) -> list[Product]:
     """All products of data with weights."""
-    products = []
-    for equation in program.equations:
-        if equation.primitive not in PRODUCTS or len(equation.numbers) < 2:
-            continue
-        one, two = (program.values[number] for number in equation.numbers)
+    return [
+        product
+        for product in data_products(program)
+        if program.values[product.equation.inputs[product.weights]].path is not None
         # The kernel of a convolution is its second operand.
-        first = equation.primitive is primitives.dot_general_p
-        if is_scale(equation, program.shapes(equation)):
-            continue
-        if one.on_x and not two.on_x and two.path is not None:
-            products.append(Product(equation, 1))
-        elif first and two.on_x and not one.on_x and one.path is not None:
-            products.append(Product(equation, 0))
-    return products
+        and (product.weights == 1 or product.kind == "dense")
+        and not is_scale(product.equation, program.shapes(product.equation))
+    ]
 
 
 def weight_dims(program: Program, product: Product) -> tuple[list[int], list[int]]:
@@ -179,25 +181,6 @@ def output_axes(traces: Traces, product: Product) -> Axes:
     batch, own = weight_dims(program, product)
     shape = program.values[number].shape
     return with_role(traces.axes(number), shape, batch + own, "neuron")
-
-
-def follow(
-    program: Program, starts: Mapping[int, Axes], accepts: Accepts | None = None
-) -> dict[int, Axes]:
-    """A layer's values: what is computed from its products alone, number by number.
-
-    Args:
-        program: the program.
-        starts: the axes of the results of the layer's products, by number.
-        accepts: whether another value that depends on the examples belongs to the
-            layer, such as a scale; None takes none.
-
-    Returns:
-        The axes of each value, the products' results first.
-    """
-    found = dict(starts)
-    walk(program, found, accepts)
-    return found
 
 
 def unfollowed(program: Program, found: Mapping[int, Axes]) -> list[str]:
