@@ -23,10 +23,6 @@ def is_elementwise(program: Program, equation: Equation) -> bool:
     """Whether each number of an equation's result depends on one of each input.
 
     Scalars may be inputs besides.
-
-    Args:
-        program: the equations.
-        equation: one of them.
     """
     primitive, params = equation.primitive, equation.params
     axes = rule_of(equation.name).axes

@@ -91,15 +91,8 @@ def _comes_of_constant(program: Program, number: int) -> bool:
 def variables_elsewhere(program: Program, layers: Sequence[Collection[int]]) -> list:
     """Variables that the logits depend on and that are part of no layer, a line each.
 
-    Loops, branches, and calls of other programs that take no variable are listed too.
-
-    Args:
-        program: the function.
-        layers: for each product, the numbers of the values that its notes speak of: a
-            variable that takes part in computing one of them is not listed.
-
-    Returns:
-        The lines, in the order of the equations.
+    Loops, branches, and calls of other programs that take no variable are listed too. A
+    variable that takes part in computing a value of ``layers`` is not listed.
     """
     notes: dict[str, str] = {}
     met = list(_meetings(program))
@@ -188,13 +181,7 @@ def grouped(notes: Sequence[str]) -> list[str]:
 
 
 def not_reached(program: Program, equation: Equation, name: str) -> str:
-    """That products inside a loop, branch or call are no layers, and what to do.
-
-    Args:
-        program: the function.
-        equation: the loop, branch or call.
-        name: of what is not looked into.
-    """
+    """That products inside a loop, branch or call are no layers, and what to do."""
     if rule_of(name).is_hidden:
         return f"inside a {name}, not reached"
     length, limit = equation.params.get("length"), ""

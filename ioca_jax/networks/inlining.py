@@ -85,12 +85,7 @@ def trace_program(apply: Callable, variables: Any, x: Any) -> tuple[Program, Any
 def flat_body(jaxpr: Any, on_x: Sequence[bool]) -> tuple[Program, list[int], list[int]]:
     """A jaxpr that an equation holds, as a program of its own.
 
-    Args:
-        jaxpr: closed or not.
-        on_x: for each input, whether it depends on the examples.
-
-    Returns:
-        The program, the numbers of its inputs and those of its outputs.
+    Returns the program, the numbers of its inputs and those of its outputs.
     """
     builder, body = _Builder(), unclosed(jaxpr)
     inputs = [
@@ -305,10 +300,7 @@ class _Builder:
     def _unroll(self, eqn: JaxprEqn, inputs: list, indexed: Sequence[str] = ()) -> list:
         """A scan's iterations, one after another.
 
-        Args:
-            eqn: the scan.
-            inputs: its inputs.
-            indexed: key paths of weights that it indexes by a counter, if it does.
+        ``indexed`` holds key paths of weights that it indexes by a counter, if it does.
         """
         outside, self.indexed = self.indexed, _parent(indexed) if indexed else None
         outputs = self._iterate(eqn, inputs)

@@ -172,14 +172,10 @@ class Program:
         ]
 
     def schedule(self, wanted: Iterable[int], given: Iterable[int]) -> "Schedule":
-        """The equations that lead from given values to wanted ones.
+        """The equations that lead from given values to wanted ones, by their numbers.
 
-        Args:
-            wanted: numbers of values.
-            given: numbers of values; variables and constants are given besides.
-
-        Returns:
-            Each equation with the values that no later one uses.
+        Each comes with the values that no later one uses. Variables and constants are
+        given besides.
         """
         kept, given = set(wanted), set(given)
         missing, seen, steps = kept - given, set(kept), []
@@ -243,13 +239,6 @@ def is_affine(program: Program, number: int) -> bool:
     """Whether a program's output is an affine function of one of its values.
 
     Values of fewer than 32 bits count as not affine, since they are rounded coarsely.
-
-    Args:
-        program: the program.
-        number: the value's number.
-
-    Returns:
-        True if every equation on the way is affine in the value.
     """
     moving = {number}
     for equation in program.equations:
@@ -339,17 +328,10 @@ def has_body(eqn: Any) -> bool:
 
 
 def called_jaxpr(eqn: Any, shapes: Shapes) -> Any:
-    """The jaxpr that an equation calls, or None if it calls none.
+    """The jaxpr that an equation, flat or of a jaxpr, calls; None if it calls none.
 
     That is its only one, and takes and returns the equation's own values: what else an
     equation holds is run for parts of them, or many times.
-
-    Args:
-        eqn: flat or of a jaxpr.
-        shapes: of its inputs and of its outputs.
-
-    Returns:
-        A jaxpr, closed or not.
     """
     inner = list(_jaxprs(eqn))
     devices = getattr(eqn.params.get("mesh"), "size", 1)
@@ -364,10 +346,6 @@ def split_scan(body: Jaxpr, shapes: Shapes) -> tuple[int, int]:
     """How many of a scan's inputs are constants, and how many are carried.
 
     Inside, what is scanned lacks the leading axis.
-
-    Args:
-        body: the jaxpr of one iteration.
-        shapes: of the scan's inputs and of its outputs.
     """
     inside = map(shape_of, body.invars), map(shape_of, body.outvars)
     same = [
@@ -397,10 +375,6 @@ def given_name(eqn: Any, shapes: Shapes) -> str | None:
 
     The primitive is another one in other versions of JAX; each takes one value, has it
     as its result, and keeps the name as ``name``.
-
-    Args:
-        eqn: flat or of a jaxpr.
-        shapes: of its inputs and of its outputs.
     """
     name, (inputs, outputs) = eqn.params.get("name"), shapes
     is_mark = len(inputs) == 1 and [*inputs] == [*outputs]

@@ -95,10 +95,6 @@ def is_scale(eqn: Any, shapes: Shapes) -> bool:
     """Whether a product contracts nothing: each result is made of one number.
 
     An outer product is none: it is a layer of one input.
-
-    Args:
-        eqn: an equation, flat or of a jaxpr.
-        shapes: of its inputs and of its outputs.
     """
     params = eqn.params
     if eqn.primitive is primitives.dot_general_p:

@@ -92,12 +92,8 @@ class Lineage:
     def moving(self, number: int, until: set[int]) -> list[int]:
         """Where elementwise equations take a value's dependence on the examples from.
 
-        Args:
-            number: the value.
-            until: values that are not followed further.
-
-        Returns:
-            Values of ``until``, or results of equations that are not elementwise.
+        Returns values of ``until``, which are not followed further, or results of
+        equations that are not elementwise.
         """
         program, pending, seen, ends = self.program, [number], set(), []
         while pending:
@@ -202,13 +198,10 @@ class ScaleRule:
         """Whether a value that depends on the examples belongs to the layer.
 
         Args:
-            equation: it combines the value with one of the layer's.
+            equation: combines the value with one of the layer's.
             number: the value.
             axes: those of the layer's value.
             is_affine: whether nothing has been passed that is not affine.
-
-        Returns:
-            False where the walk ends.
         """
         lineage, shape = self.lineage, self.lineage.program.values[number].shape
         neurons = {
@@ -230,13 +223,9 @@ class ScaleRule:
         return True
 
     def not_accepted(self, number: int) -> str:
-        """The equation that scales a layer that stays quantised, if there is one.
+        """The equation that scales a layer that stays quantised, after its last value.
 
-        Args:
-            number: the last of the layer's values.
-
-        Returns:
-            The equation's name, empty where the layer has its scale or needs none.
+        Empty where the layer has its scale or needs none.
         """
         program = self.lineage.program
         if self._has_scale or not any(
@@ -264,15 +253,7 @@ class ScaleRule:
 
 
 def before_quantization(lineage: Lineage, number: int) -> int:
-    """The value that was scaled and rounded to a product's data, or the data.
-
-    Args:
-        lineage: of the program.
-        number: the data.
-
-    Returns:
-        A number of a value.
-    """
+    """The value that was scaled and rounded to a product's data, or the data."""
     program, start = lineage.program, number
     is_rounded = _is_narrow(program, number)
     while (equation := program.equation_of(number)) is not None:

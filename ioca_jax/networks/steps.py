@@ -96,16 +96,9 @@ def next_axes(
     found: Mapping[int, Axes],
     accepted: Set[int] = frozenset(),
 ) -> dict[int, Axes]:
-    """The axes of those results of an equation that belong to a layer.
+    """The axes of those results of an equation that belong to a layer, by number.
 
-    Args:
-        program: the equations.
-        equation: one of them.
-        found: axes of the layer's values, by number.
-        accepted: values that count as if they did not depend on the examples.
-
-    Returns:
-        Axes by number.
+    Values that are ``accepted`` count as if they did not depend on the examples.
     """
     if found.keys().isdisjoint(equation.numbers):
         return {}
@@ -228,12 +221,7 @@ _INSIDE: dict[Any, Callable[[Equation, Any, list[State]], list[State]]] = {
 
 
 def is_elementwise_step(program: Program, equation: Equation) -> bool:
-    """Whether each number of the results depends on one of each input that x changes.
-
-    Args:
-        program: the equations.
-        equation: one of them.
-    """
+    """Whether each number of the results depends on one of each input on x."""
     if is_elementwise(program, equation):
         return True
     shape = program.shape(equation.outputs[0])

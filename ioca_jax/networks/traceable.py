@@ -49,15 +49,7 @@ _MOST, _FEWEST = 2**11, 4  # examples that are tried
 def checked_arguments(
     apply: Callable, variables: Any, x: ArrayLike
 ) -> tuple[Any, jax.ShapeDtypeStruct]:
-    """Checks what is to be traced.
-
-    Args:
-        apply: the function.
-        variables: its first argument.
-        x: its second.
-
-    Returns:
-        Shapes and types of both arguments.
+    """Shapes and types of a function's arguments, for tracing it.
 
     Raises:
         ValueError: anything but a function of two arguments, a tree of arrays, and one
@@ -95,9 +87,6 @@ def trace_logits(
         example: shape and type of examples; their number is not used.
         num_examples: N.
 
-    Returns:
-        The program.
-
     Raises:
         ValueError: the function fails, or returns anything but logits [N, C].
     """
@@ -134,16 +123,7 @@ def trace_logits(
 
 
 def check_same_equations(one: Program, other: Program, sizes: tuple[int, int]) -> None:
-    """Refuses programs of one function that differ by more than sizes of arrays.
-
-    Args:
-        one: the program for ``sizes[0]`` examples.
-        other: that for ``sizes[1]``.
-        sizes: two numbers of examples.
-
-    Raises:
-        ValueError: other equations.
-    """
+    """Refuses programs of one function that differ by more than sizes of arrays."""
     if one.structure != other.structure:
         raise ValueError(
             "apply: expected the same equations for any number of examples, got others "
@@ -154,14 +134,7 @@ def check_same_equations(one: Program, other: Program, sizes: tuple[int, int]) -
 
 
 def check_equations(program: Program) -> None:
-    """Refuses equations that draw random numbers.
-
-    Args:
-        program: the function.
-
-    Raises:
-        ValueError: such an equation.
-    """
+    """Refuses equations that draw random numbers."""
     for equation in program.equations:
         run = [equation, *equations_inside(equation)]
         if any(eqn.primitive in _DRAWS for eqn in run):
@@ -189,14 +162,9 @@ def _numbers(program: Program) -> Iterator[Any]:
 
 
 def some_examples(x: ArrayLike, widest: int) -> np.ndarray:
-    """Examples to try a network on: some of the given, others made if there are few.
+    """Examples [n, ...] to try a network on: given ones, and others if those are few.
 
-    Args:
-        x: [N, ...] examples.
-        widest: the numbers in one example's widest value.
-
-    Returns:
-        [n, ...], 4 or more.
+    The widest value of one example has ``widest`` numbers; n is 4 or more.
     """
     most = min(max(_MOST_NUMBERS // widest, _FEWEST), _MOST)
     x = np.asarray(jnp.asarray(x[:most]))  # type: ignore[index]

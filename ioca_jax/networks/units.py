@@ -67,14 +67,9 @@ class _Form(NamedTuple):
 
 
 def find_units(traces: Traces, products: Sequence[Product]) -> list[Unit]:
-    """The layers of a network, each of one product or more.
+    """The layers of a network, each of one product or more, in the products' order.
 
-    Args:
-        traces: the network.
-        products: all products of data with weights.
-
-    Returns:
-        Units in the order of their products; each product is one of a unit, or inside.
+    Each product is one of a unit, or inside one.
     """
     program, lineage = traces.first, Lineage(traces.first, products)
     by_output = {product.output: product for product in products}
@@ -236,15 +231,7 @@ def shared_inputs(program: Program, units: Sequence[Unit]) -> dict[int, int]:
 
 
 def share_inputs(program: Program, shared: Mapping[int, int]) -> Program:
-    """A program whose equations take the first of several copies of one value.
-
-    Args:
-        program: the program, for any number of examples.
-        shared: from ``shared_inputs``.
-
-    Returns:
-        The program, with the numbers of its values as they were.
-    """
+    """A program whose equations take the first of several copies of one value."""
 
     def moved(equation: Equation) -> Equation:
         inputs = (

@@ -71,13 +71,7 @@ class Traces(NamedTuple):
 def place_examples(first: Program, second: Program, sizes: tuple[int, int]) -> Traces:
     """Finds where the examples are on the axes of all values.
 
-    Args:
-        first: a program for ``sizes[0]`` examples.
-        second: the same equations for ``sizes[1]`` examples.
-        sizes: two numbers of examples.
-
-    Returns:
-        Both programs, and the places of the examples.
+    Both programs have the same equations, for ``sizes`` examples each.
     """
     outer = {first.x: 1}
     traces = Traces(first, second, sizes, outer)
@@ -187,10 +181,6 @@ def unfollowed(program: Program, found: Mapping[int, Axes]) -> list[str]:
     """Names of the loops and foreign steps at which a layer's values end.
 
     Those that take variables besides are left out: the variables are listed.
-
-    Args:
-        program: the equations.
-        found: axes of the layer's values, by number.
     """
     users = {index for number in found for index in program.users.get(number, [])}
     ends = [
@@ -238,15 +228,8 @@ def last_cut(
 ) -> int | None:
     """The last of a layer's values through which all other equations see it.
 
-    If that is not floating point, the last before it is rounded.
-
-    Args:
-        program: the program.
-        found: the layer's values.
-        starts: the results of its products.
-
-    Returns:
-        A number of a value; None if several products are seen one by one.
+    If that is not floating point, the last before it is rounded. None if several
+    products are seen one by one.
     """
     numbers = sorted(found)
     outside = {
