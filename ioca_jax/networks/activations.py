@@ -21,6 +21,7 @@ from ioca_jax.networks.inlining import flat_body
 from ioca_jax.networks.jaxprs import (
     Equation,
     Program,
+    bind,
     called_jaxpr,
     evaluate,
 )
@@ -76,9 +77,7 @@ class _Step(NamedTuple):
             value = value.reshape(*value.shape, *[1] * (len(shape) - value.ndim))
             return jnp.broadcast_to(value, shape)
 
-        params = self.primitive.get_bind_params(dict(self.params))
-        output = self.primitive.bind(*map(read, self.inputs), **params)
-        return output[0] if self.primitive.multiple_results else output
+        return bind(self.primitive, dict(self.params), map(read, self.inputs))[0]
 
 
 @dataclasses.dataclass(frozen=True)

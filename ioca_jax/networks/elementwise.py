@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Primitive
 
-from ioca_jax.networks.jaxprs import Equation, Program, has_body, is_foreign
+from ioca_jax.networks.jaxprs import Equation, Program, bind, has_body, is_foreign
 from ioca_jax.networks.rules import elementwise_axes, rule_of
 
 _LONGEST = 3  # axis that is tried
@@ -56,11 +56,10 @@ def _is_local(
 ) -> bool:
     """Whether a change of some numbers changes results at the same places alone."""
     rng, shape = np.random.default_rng(0), max(shapes, key=len)
-    params = primitive.get_bind_params(dict(items))
+    params = dict(items)
 
     def run(inputs: list[np.ndarray]) -> np.ndarray:
-        outputs = primitive.bind(*map(jnp.asarray, inputs), **params)
-        return np.asarray(outputs[0] if primitive.multiple_results else outputs)
+        return np.asarray(bind(primitive, params, map(jnp.asarray, inputs))[0])
 
     def draw() -> list[np.ndarray]:
         kinds = zip(shapes, map(jnp.dtype, dtypes), strict=True)

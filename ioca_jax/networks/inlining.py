@@ -27,6 +27,7 @@ from ioca_jax.networks.jaxprs import (
     Program,
     Value,
     all_equations,
+    bind,
     called_jaxpr,
     equations_inside,
     given_name,
@@ -187,10 +188,14 @@ class _Builder:
             return outputs
         if _is_collective(eqn) and self.on_one_device:
             return self._alone(eqn, inputs)
-        if eqn.primitive is primitives.scan_p:
+        if eqn.primitive is primitives.scan_p and _can_be_unrolled(eqn):
             indexed = self._indexed(eqn, inputs)
-            if indexed or self._scans_layers(eqn, inputs):
-                return self._unroll(eqn, inputs, indexed)
+            if indexed or self._scans_weights(eqn, inputs):
+                outside = self.indexed
+                self.indexed = _parent(indexed) if indexed else None
+                outputs = self._unroll(eqn, inputs)
+                self.indexed = outside
+                return outputs
         if self.indexed is not None and self._is_counter(eqn, inputs):
             return self._compute(eqn, inputs)
         outputs = self._append(eqn, inputs)
@@ -213,24 +218,17 @@ class _Builder:
     def _compute(self, eqn: JaxprEqn, inputs: list) -> list[int]:
         values = [self.constants[n] if isinstance(n, int) else n.val for n in inputs]
         with jax.ensure_compile_time_eval():
-            params = eqn.primitive.get_bind_params(dict(eqn.params))
-            results = eqn.primitive.bind(*values, **params)
-        results = results if eqn.primitive.multiple_results else [results]
+            results = bind(eqn.primitive, eqn.params, values)
         pairs = zip(eqn.outvars, results, strict=True)
         return [self.constant(var, result) for var, result in pairs]
 
     def _name_slice(self, inputs: list, output: int) -> None:
         """A slice of stacked weights gets the index in its key path."""
-        stacked, index = inputs[:2]
-        path, value = self.values[stacked].path, self.values[output]
-        shape = self.values[stacked].shape
+        stacked, index, value = self.values[inputs[0]], inputs[1], self.values[output]
+        path, shape = stacked.path, stacked.shape
         whole = value.shape[0] == 1 < shape[0] and value.shape[1:] == shape[1:]
-        if (
-            path
-            and whole
-            and not isinstance(index, Literal)
-            and index in self.constants
-        ):
+        is_known = isinstance(index, int) and index in self.constants
+        if path and whole and is_known:
             path = _with_index(path, self.indexed or "", int(self.constants[index]))
             self.values[output] = value._replace(path=path)
 
@@ -269,24 +267,15 @@ class _Builder:
         self.equations.append(Equation(None, (item,), (own,), {}, ((item,),)))
         return own
 
-    def _scans_layers(self, eqn: JaxprEqn, inputs: list) -> bool:
-        """Whether a scan runs over stacked weights."""
-        if eqn.params["length"] > MAX_UNROLLED:
-            return False
+    def _scans_weights(self, eqn: JaxprEqn, inputs: list) -> bool:
         stacked = inputs[sum(_split(eqn)) :]
-        paths = [self.values[item].path for item in stacked if isinstance(item, int)]
-        return any(paths) and holds_products(eqn)
+        return any(self.values[n].path for n in stacked if isinstance(n, int))
 
     def _indexed(self, eqn: JaxprEqn, inputs: list) -> list[str]:
         """Key paths of the weights that a scan indexes by what it carries."""
         num_consts = _split(eqn)[0]
-        body = eqn.params["jaxpr"]
-        few = eqn.params["length"] <= MAX_UNROLLED
-        if not few or not holds_products(eqn):
-            return []
-        program, numbers, _ = flat_body(
-            body, [p >= num_consts for p in range(len(inputs))]
-        )
+        is_carried = [position >= num_consts for position in range(len(inputs))]
+        program, numbers, _ = flat_body(eqn.params["jaxpr"], is_carried)
         outer = dict(zip(numbers[:num_consts], inputs, strict=False))
         paths = [
             self.values[outer[equation.inputs[0]]].path
@@ -297,17 +286,8 @@ class _Builder:
         ]
         return [path for path in paths if path]
 
-    def _unroll(self, eqn: JaxprEqn, inputs: list, indexed: Sequence[str] = ()) -> list:
-        """A scan's iterations, one after another.
-
-        ``indexed`` holds key paths of weights that it indexes by a counter, if it does.
-        """
-        outside, self.indexed = self.indexed, _parent(indexed) if indexed else None
-        outputs = self._iterate(eqn, inputs)
-        self.indexed = outside
-        return outputs
-
-    def _iterate(self, eqn: JaxprEqn, inputs: list) -> list:
+    def _unroll(self, eqn: JaxprEqn, inputs: list) -> list:
+        """A scan's iterations, one after another."""
         body, length = eqn.params["jaxpr"], eqn.params["length"]
         num_consts, num_carry = _split(eqn)
         first = num_consts + num_carry
@@ -349,6 +329,10 @@ class _Builder:
             *(jax.ShapeDtypeStruct(value.shape, value.dtype) for value in values)
         )
         return self.inline(closed.jaxpr, closed.consts, numbers)[0]
+
+
+def _can_be_unrolled(eqn: JaxprEqn) -> bool:
+    return eqn.params["length"] <= MAX_UNROLLED and holds_products(eqn)
 
 
 def _split(eqn: JaxprEqn) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -216,14 +216,19 @@ def evaluate(
         outputs = inputs
         if equation.primitive is not None:
             with _as_written(equation):
-                params = equation.primitive.get_bind_params(dict(equation.params))
-                outputs = equation.primitive.bind(*inputs, **params)
-            if not equation.primitive.multiple_results:
-                outputs = [outputs]
+                outputs = bind(equation.primitive, equation.params, inputs)
         for number, output in zip(equation.outputs, outputs, strict=True):
             values[number] = replace(number, output)
         for number in dead:
             values.pop(number, None)
+
+
+def bind(
+    primitive: Primitive, params: Mapping[str, Any], inputs: Iterable[Any]
+) -> Sequence[Any]:
+    """Runs a primitive, with the params that an equation has; one result is a list."""
+    results = primitive.bind(*inputs, **primitive.get_bind_params(dict(params)))
+    return results if primitive.multiple_results else [results]
 
 
 def _as_written(equation: Equation) -> Any:
