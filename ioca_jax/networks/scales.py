@@ -29,7 +29,7 @@ from ioca_jax.networks.axes import Axes
 from ioca_jax.networks.jaxprs import Equation, Program
 from ioca_jax.networks.rules import rule_of
 from ioca_jax.networks.steps import is_elementwise_step
-from ioca_jax.networks.walks import Product
+from ioca_jax.networks.walks import Product, with_same_numbers
 
 _ROUNDING = frozenset(["clamp", "convert_element_type", "max", "min", "round"])
 
@@ -81,13 +81,8 @@ class Lineage:
 
     def is_mask(self, number: int) -> bool:
         """Whether a value is true or false, in this or another shape and type."""
-        program = self.program
-        while program.values[number].dtype != bool:
-            equation = program.equation_of(number)
-            if equation is None or not rule_of(equation.name).has_same_numbers:
-                return False
-            number = program.sources_of(number)[0]
-        return True
+        same = with_same_numbers(self.program, number)
+        return any(self.program.values[n].dtype == bool for n in same)
 
     def moving(self, number: int, until: set[int]) -> list[int]:
         """Where elementwise equations take a value's dependence on the examples from.

@@ -264,6 +264,13 @@ def _name_of(program: Program, number: int) -> str:
 
 def comes_of_sigmoid(program: Program, number: int) -> bool:
     """Whether a value is a logistic function's, in this or another shape."""
+    *_, origin = with_same_numbers(program, number)
+    return _name_of(program, origin) == "logistic"
+
+
+def with_same_numbers(program: Program, number: int) -> Iterator[int]:
+    """A value, and those above it of the same numbers in another shape or type."""
+    yield number
     while rule_of(_name_of(program, number)).has_same_numbers:
         number = program.sources_of(number)[0]
-    return _name_of(program, number) == "logistic"
+        yield number
