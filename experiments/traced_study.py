@@ -7,7 +7,7 @@ from typing import Any
 import ioca_jax as ioca
 from ioca_jax.cli.command import option
 from ioca_jax.study import events
-from ioca_jax.study.runner import how_to_go_on
+from ioca_jax.study.run import how_to_go_on
 
 
 @dataclasses.dataclass(frozen=True)

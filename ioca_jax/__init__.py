@@ -85,8 +85,9 @@ if TYPE_CHECKING:
     from ioca_jax.report.tables import load_table
     from ioca_jax.results.files import load_results
     from ioca_jax.study.config import StudyConfig
-    from ioca_jax.study.runner import load_networks, merge_runs, run_study
-    from ioca_jax.study.shard import Shard
+    from ioca_jax.study.merge import merge_runs
+    from ioca_jax.study.plan import Shard
+    from ioca_jax.study.run import load_networks, run_study
 
 # Imported when first used: xarray, pandas, SciPy and matplotlib take seconds.
 _LATER = {
@@ -98,10 +99,10 @@ _LATER = {
     "summarize": "report.summary",
     "load_results": "results.files",
     "StudyConfig": "study.config",
-    "load_networks": "study.runner",
-    "merge_runs": "study.runner",
-    "run_study": "study.runner",
-    "Shard": "study.shard",
+    "load_networks": "study.run",
+    "merge_runs": "study.merge",
+    "run_study": "study.run",
+    "Shard": "study.plan",
 }
 _LATER_PACKAGES = ("inference", "plots", "report", "results", "study")
 

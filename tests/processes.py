@@ -18,7 +18,7 @@ import ioca_jax as ioca
 
 ROOT = pathlib.Path(ioca.__file__).parent.parent
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["ioca_jax.plots", "ioca_jax.study.runner"])
+_SERVER.set_forkserver_preload(["ioca_jax.plots", "ioca_jax.study.run"])
 
 
 class Forked:

@@ -37,8 +37,8 @@ from ioca_jax.plots import pruning_curves, save_figure
 from ioca_jax.results.files import RESULTS_FILE, atomic_write, write_results
 from ioca_jax.study import pruned
 from ioca_jax.study.chunks import locked, signals_deferred
+from ioca_jax.study.config import config_of
 from ioca_jax.study.folder import can_write, check_places, explained, writable
-from ioca_jax.study.runner import config_of
 
 RESULTS, UNFINISHED = "pruning.nc", "unfinished.nc"
 _WRITTEN = (RESULTS, UNFINISHED, "pruning.csv", "pruning.png", "summary.txt")

@@ -14,11 +14,11 @@ results is reported, not computed again; where it holds a part of them, the run 
 
 import dataclasses
 import pathlib
-from typing import Any
 
 import ioca_jax as ioca
 from ioca_jax.cli.command import Command, option
-from ioca_jax.study import events, folder, given, resources, runner, trackers
+from ioca_jax.study import chunks, events, folder, plan, resources, trackers
+from ioca_jax.study.run import how_to_go_on
 
 _TRACKERS = ("wandb", "mlflow", "tensorboard")
 
@@ -76,42 +76,29 @@ class RunOptions:
         return [events.progress_bar(), events.log_lines(), *made]
 
 
-def load_inputs(config: ioca.StudyConfig) -> tuple[ioca.StudyConfig, Any, ioca.Dataset]:
-    """The configuration as its networks have it, these or None, and its dataset.
-
-    Networks that the study trains are None.
-    """
-    network, variables, data = None, None, None
-    if config.network:
-        network, variables, data = given.import_networks(config.network)
-    config, theirs = given.accept_networks(config, network, variables)
-    return config, theirs, data or ioca.load_dataset(**config.data_arguments())
-
-
-def describe(config: ioca.StudyConfig, options: RunOptions) -> str:
+def describe(request: plan.Request, options: RunOptions) -> str:
     """What a run would do and take, as text; refuses one that cannot run."""
-    path, shard = pathlib.Path(options.workdir), ioca.Shard.parse(options.shard)
-    config, theirs, data = load_inputs(config)
-    if folder.RunFolder(path, config, shard, theirs and theirs.digest).is_finished():
+    path = pathlib.Path(options.workdir)
+    if folder.RunFolder(path, request.identity).is_finished():
         return f"{path} is finished; the same command reports it"
-    seeds = len(shard.seeds(config))
-    model, needs, finished, memory, disk = runner.plan_run(
-        config, data, theirs, seeds, path, seeds_at_once=options.seeds_at_once
-    )
+    study, seeds = request.plan(options.seeds_at_once), len(request.identity.seeds)
+    data, model = study.data, study.network
+    needs, finished = resources.count_needs(study), chunks.count_finished(path)
+    memory, disk = resources.check_fits(needs, seeds, path, finished)
     sizes = ", ".join(
         f"{len(getattr(data, name).y):,} {name}"
         for name in ("train", "validation", "test")
     )
-    done = "trained already" if theirs else f"{config.epochs} epochs each"
+    done = f"{study.epochs} epochs each" if study.training else "trained already"
     seconds = needs.seconds(seeds - finished)
     return (
         f"Data: {data.name}, {sizes} examples of shape {list(data.train.x.shape[1:])}, "
         f"{data.num_classes} classes\n"
         f"Networks: {seeds}, {finished} of them finished, {done}, {model.num_neurons} "
         f"neurons in {len(model.layers)} layers\n"
-        f"Orders: of {', '.join(config.measures)}, both ways, and "
-        f"{config.random_orders} at random, in {len(model.layers) + 1} scopes, "
-        f"clamped to {', '.join(config.clamps)}\n"
+        f"Orders: of {', '.join(study.measures)}, both ways, and "
+        f"{study.random_orders} at random, in {len(study.scopes)} scopes, "
+        f"clamped to {', '.join(study.clamps)}\n"
         f"Takes at least {resources.size(memory)} of memory and {resources.size(disk)} "
         f"of disk, and about {events.duration(seconds)} without compiling, by order of "
         "magnitude"
@@ -120,16 +107,19 @@ def describe(config: ioca.StudyConfig, options: RunOptions) -> str:
 
 def main(options: RunOptions, config: ioca.StudyConfig) -> None:
     """Runs the study that the flags describe, and prints its summary."""
-    if options.variables_digest is not None:
-        given.check_digest(config, options.variables_digest)
-    if options.dry_run:
-        print(describe(config, options))
-        return
+    shard = ioca.Shard.parse(options.shard)
+    if options.dry_run or options.variables_digest is not None:
+        request = plan.Request.of(config, shard=shard)
+        if options.variables_digest is not None:
+            request.check_digest(options.variables_digest)
+        if options.dry_run:
+            print(describe(request, options))
+            return
     path = pathlib.Path(options.workdir)
     ioca.run_study(
         config,
         path,
-        shard=ioca.Shard.parse(options.shard),
+        shard=shard,
         seeds_at_once=options.seeds_at_once,
         draw=options.figures,
         listeners=options.listeners(config),
@@ -149,5 +139,5 @@ def main(options: RunOptions, config: ioca.StudyConfig) -> None:
 COMMAND = Command(
     main,
     (RunOptions, ioca.StudyConfig),
-    when_interrupted=lambda options, _: runner.how_to_go_on(options.workdir),
+    when_interrupted=lambda options, _: how_to_go_on(options.workdir),
 )

@@ -36,17 +36,17 @@ from tqdm import tqdm
 import ioca_jax as ioca
 from ioca_jax.checks import import_extra
 from ioca_jax.cli.command import USER_ERRORS, Command, define, option
-from ioca_jax.cli.run import load_inputs
 from ioca_jax.inference.areas import areas_by_order
 from ioca_jax.plots import compare_runs, save_figure
 from ioca_jax.report.overview import sweep_page
 from ioca_jax.report.page import PAGE_FILE
 from ioca_jax.results.files import atomic_write
 from ioca_jax.results.selection import converged, intact_accuracy
-from ioca_jax.study.chunks import locked
+from ioca_jax.study.chunks import count_finished, locked
 from ioca_jax.study.events import duration
 from ioca_jax.study.folder import RunFolder, check_places, explained, writable
-from ioca_jax.study.runner import plan_run
+from ioca_jax.study.plan import Request, identify
+from ioca_jax.study.resources import check_fits, count_needs
 
 _WRITTEN = ("runs.csv", "runs.parquet", "runs.png", "runs.pdf", PAGE_FILE)
 _FIELDS = {field.name: field for field in dataclasses.fields(ioca.StudyConfig)}
@@ -111,7 +111,7 @@ class Run(NamedTuple):
     def is_finished(self) -> bool:
         """Whether the folder holds this run, computed and reported."""
         try:
-            finished = RunFolder(self.folder, self.config).is_finished()
+            finished = RunFolder(self.folder, identify(self.config)).is_finished()
         except (ValueError, OSError):
             return False
         return finished and (self.folder / "summary.txt").is_file()  # the last file
@@ -312,20 +312,19 @@ def dry_run(runs: Sequence[Run]) -> bool:
     total, fails = 0.0, False
     for run in runs:
         try:
-            if RunFolder(run.folder, run.config).is_finished():
+            if RunFolder(run.folder, identify(run.config)).is_finished():
                 print(f"{run.name}: finished already", flush=True)
                 continue
-            theirs, seeds = None, len(run.config.seeds)
-            if run.config.network:
-                _, theirs, data = load_inputs(run.config)
-            else:
-                data = _load(run.dataset)
-            found = plan_run(run.config, data, theirs, seeds, run.folder)
+            own = None if run.config.network else _load(run.dataset)
+            request = Request.of(run.config, data=own)
+            needs, seeds = count_needs(request.plan()), len(run.config.seeds)
+            finished = count_finished(run.folder)
+            check_fits(needs, seeds, run.folder, finished)
         except Exception as error:
             print(f"{run.name}: would fail: {_reason(error)}", flush=True)
             fails = True
             continue
-        seconds = found.needs.seconds(seeds - found.finished)
+        seconds = needs.seconds(seeds - finished)
         print(f"{run.name}: would run, about {duration(seconds)}", flush=True)
         total += seconds
     print(f"About {duration(total)} in all without compiling, by order of magnitude")

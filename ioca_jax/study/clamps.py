@@ -56,7 +56,7 @@ def constant_clamps(
     finite = jnp.where(inputs.trained.diverged[:, None], 0, means)
     found = {"zero": jnp.zeros_like(means), "mean": finite}
     for name, jointly in (("optimal", True), ("optimal_alone", False)):
-        if name in inputs.config.clamps:
+        if name in inputs.plan.clamps:
             fit = _fit_all(
                 inputs.network,
                 inputs.trained.variables,
@@ -64,7 +64,7 @@ def constant_clamps(
                 inputs.validation,
                 _keys(inputs, name),
                 jointly,
-                inputs.config.memory_gb,
+                inputs.plan.memory_gb,
             )
             found[name] = jnp.nan_to_num(fit)
     return found
@@ -88,7 +88,7 @@ def ablated_networks(
     inputs: Inputs, constants: dict[str, Float[Array, "S P"]]
 ) -> list[Ablated]:
     """The study's networks under its clamps: one item for all constants together."""
-    of_config = inputs.config.clamps
+    of_config = inputs.plan.clamps
     names = tuple(name for name in of_config if name in constants)
     found = []
     if names:
@@ -126,7 +126,7 @@ def over_clamps(
 ) -> dict[str, np.ndarray]:
     """Results [S, A, ...] of all ways to ablate, A as the configuration has them."""
     names = [name for one in networks for name in one.names]
-    places = np.array([names.index(name) for name in inputs.config.clamps])
+    places = np.array([names.index(name) for name in inputs.plan.clamps])
     parts = [jax.tree.map(np.asarray, compute(one)) for one in networks]
     return {
         name: np.concatenate([part[name] for part in parts], axis=1)[:, places]

@@ -1,8 +1,11 @@
 """The configuration of a study; the command line's flags are its fields."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import xarray as xr
 
 from ioca_jax.ablation.singles import ABLATION_SCORES
 from ioca_jax.checks import (
@@ -13,16 +16,15 @@ from ioca_jax.checks import (
     check_number,
     nearest,
 )
-from ioca_jax.data import Dataset, check_label_noise
+from ioca_jax.data import check_label_noise
 from ioca_jax.measures.information import PAPER_MEASURES
 from ioca_jax.measures.neurons import settled_quantizer
-from ioca_jax.measures.pairs import check_pairs
 from ioca_jax.measures.quantization import parse_quantizer
 from ioca_jax.measures.scores import SCORES, Score, another_name, parse_score
 from ioca_jax.measures.selection import SELECTIONS
-from ioca_jax.networks.models import CNN, MLP, Model
-from ioca_jax.networks.network import Network
+from ioca_jax.networks.models import CNN, MLP
 from ioca_jax.networks.training import TrainConfig, check_epochs, checked_seeds
+from ioca_jax.results.files import RESULTS_FILE
 from ioca_jax.study import joint
 
 CLAMPS_OF_SCORES = ("zero", "mean")
@@ -306,17 +308,6 @@ class StudyConfig:
             "label_noise": self.label_noise,
         }
 
-    def check_interactions(self, network: Network | Model, data: Dataset) -> None:
-        """Refuses pairs that the data cannot support, before any training."""
-        if self.interactions or set(SELECTIONS) & set(self.measures):
-            check_pairs(
-                network.num_neurons,
-                len(data.validation.y),
-                num_codes=self.num_codes,
-                num_classes=network.num_classes,
-                memory_gb=self.memory_gb,
-            )
-
     def flags(self) -> list[str]:
         """The command-line flags ``--name=value`` of every field that is not None."""
         lines = []
@@ -330,3 +321,17 @@ class StudyConfig:
             if value is not None:
                 lines.append(f"--{field.name}={value}")
         return lines
+
+
+def config_of(results: xr.Dataset) -> StudyConfig:
+    """The configuration that gave results."""
+    fields = json.loads(results.attrs["configuration"])
+    unknown = fields.keys() - {field.name for field in dataclasses.fields(StudyConfig)}
+    if unknown:
+        raise ValueError(
+            f"{RESULTS_FILE}: expected a configuration of this version of ioca_jax, "
+            f"got one with {', '.join(sorted(unknown))}; read it with the version that "
+            "wrote it, or a newer one"
+        )
+    lists = {name: tuple(v) for name, v in fields.items() if isinstance(v, list)}
+    return StudyConfig(**(fields | lists))

@@ -34,9 +34,8 @@ from ioca_jax.study.chunks import (
     remove_chunks,
     signals_deferred,
 )
-from ioca_jax.study.config import StudyConfig
 from ioca_jax.study.events import EVENTS_FILE
-from ioca_jax.study.shard import Shard
+from ioca_jax.study.plan import Identity
 
 # What may differ between shards: where things are, and how much is done at once.
 _NOT_OF_THE_RESULTS = ("data_dir", "memory_gb")
@@ -101,32 +100,11 @@ class RunFolder:
 
     Attributes:
         path: of the folder.
-        config: what is run in it.
-        shard: the share of the seeds.
-        variables_digest: of networks that were given; None if they are trained.
-        fingerprint: of what these compute; None if their variables and the
-            configuration say so.
+        run: that it belongs to.
     """
 
     path: pathlib.Path
-    config: StudyConfig
-    shard: Shard = dataclasses.field(default_factory=Shard)
-    variables_digest: str | None = None
-    fingerprint: str | None = None
-
-    def flags(self) -> list[str]:
-        """The command-line flags that identify the run."""
-        flags = self.config.flags()
-        if self.shard != Shard():
-            flags.append(f"--shard={self.shard}")
-        if self.variables_digest:
-            flags.append(f"--variables_digest={self.variables_digest}")
-        return flags
-
-    def identity(self) -> dict[str, str]:
-        """The values of all flags that results depend on."""
-        values = _flag_values(self.flags())
-        return {n: v for n, v in values.items() if n not in _NOT_OF_THE_RESULTS}
+    run: Identity
 
     def is_finished(self) -> bool:
         """Whether the folder holds this run's results; refuses another run's folder."""
@@ -140,7 +118,7 @@ class RunFolder:
                     "choose another workdir"
                 )
             return False
-        ours, theirs = _flag_values(self.flags()), read_flags(self.flags_file)
+        ours, theirs = _flag_values(self.run.flags), read_flags(self.flags_file)
         if theirs is None and is_finished:  # damaged; results have it all too
             ours, theirs = self._recorded(), self._recorded_in_results()
         name = None if theirs is None else differing_field(theirs, ours)
@@ -168,9 +146,8 @@ class RunFolder:
 
     def _recorded(self) -> dict[str, Any]:
         """What the results of this run record of it, as JSON holds it."""
-        fields = json.loads(json.dumps(dataclasses.asdict(self.config)))
-        seeds = list(self.shard.seeds(self.config))
-        return fields | {"seeds": seeds, "variables_digest": self.variables_digest}
+        own = {"seeds": list(self.run.seeds)}
+        return {**self.run.fields, **own, "variables_digest": self.run.variables_digest}
 
     def _recorded_in_results(self) -> dict[str, Any]:
         """What the results in the folder record of their run."""
@@ -198,16 +175,15 @@ class RunFolder:
     def _check_chunks(self, data_digest: str, restored: list[str]) -> Progress:
         """Refuses chunks of another run."""
         chunks, damaged = find_chunks(self.path)
-        config = json.loads(json.dumps(dataclasses.asdict(self.config)))
-        own = set(self.shard.seeds(self.config))
+        own = set(self.run.seeds)
         seeds: list[int] = []
         for chunk in chunks:
             theirs = json.loads(chunk.attrs["configuration"])
-            name = differing_field(theirs, config)
+            name = differing_field(theirs, self.run.fields)
             if name is None and chunk.attrs["data_digest"] != data_digest:
                 name = "data"
             given = chunk.attrs.get("variables_digest")
-            if name is None and given != self.variables_digest:
+            if name is None and given != self.run.variables_digest:
                 name = "networks"
             if name is None and not own.issuperset(chunk.seeds):
                 name = "shard"
@@ -222,7 +198,7 @@ class RunFolder:
 
     def _check_function(self, attrs: Mapping[str, Any]) -> None:
         """Refuses results of another function with the same variables."""
-        differs = difference(attrs.get("fingerprint"), self.fingerprint)
+        differs = difference(attrs.get("fingerprint"), self.run.fingerprint)
         if differs is not None:
             raise ValueError(
                 "workdir: expected a new folder or one of these networks, got "
@@ -232,20 +208,20 @@ class RunFolder:
             )
 
     def _write_flags(self, data_digest: str) -> None:
-        config = self.config
+        fields = self.run.fields
         replay = "ioca run --flagfile=flags.txt --workdir=..."
         from_caller = []
-        loads = config.data_dir or can_load(config.dataset)
-        if not config.network and not loads:
-            from_caller.append(f"the data {config.dataset} (digest {data_digest})")
-        if not config.network and self.variables_digest:
+        loads = fields["data_dir"] or can_load(fields["dataset"])
+        if not fields["network"] and not loads:
+            from_caller.append(f"the data {fields['dataset']} (digest {data_digest})")
+        if not fields["network"] and self.run.variables_digest:
             from_caller.append("the networks")
         if from_caller:
             replay = (
                 f"from Python alone, as {' and '.join(from_caller)} came from the "
                 "caller of ioca_jax.run_study"
             )
-        first, others = f"# Replay: {replay}\n", "\n".join([*self.flags(), ""])
+        first, others = f"# Replay: {replay}\n", "\n".join([*self.run.flags, ""])
         # Before the flags: it is there also where the end of the file is cut off.
         text = f"{first}{_SEAL}{sha256((first + others).encode())}\n{others}"
         atomic_write(self.flags_file, lambda part: part.write_text(text, "utf-8"))
@@ -277,8 +253,8 @@ class RunFolder:
             raise ValueError(
                 f"workdir: expected a new folder or one of these data, got "
                 f"{self.path}, which holds a run on other data called "
-                f"{self.config.dataset} (digest {theirs}, not {data_digest}); choose "
-                "another workdir"
+                f"{self.run.fields['dataset']} (digest {theirs}, not {data_digest}); "
+                "choose another workdir"
             )
         self._check_function(results.attrs)
         if can_write(self.path):

@@ -1,57 +1,39 @@
-"""What the caller of a run gives: data of their own, trained networks.
+"""Trained networks that the caller of a run gives, tried before anything is computed.
 
-The configuration then records what was given rather than what it asked for, and digests
-distinguish data and networks from others of the same name and shape.
+Digests distinguish them from others of the same name and shape.
 """
 
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Sequence
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from ioca_jax.checks import described, import_named
 from ioca_jax.data import Dataset
-from ioca_jax.measures.neurons import (
-    measure_neurons,
-    settled_quantizer,
-    threshold_activation,
-)
-from ioca_jax.networks.models import CNN, Model, as_network
+from ioca_jax.measures.neurons import check_finite_activations, measure_neurons
+from ioca_jax.networks.layers import split_by_layer
+from ioca_jax.networks.models import Model, as_network
 from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import Trained
+from ioca_jax.results.fingerprint import make_fingerprint
 from ioca_jax.results.trees import names_of, nested
-from ioca_jax.sources import can_load
 from ioca_jax.study.chunks import storable
-from ioca_jax.study.config import OF_NETWORKS, StudyConfig
-from ioca_jax.study.trial import check_copies, check_networks, fingerprint_of
+from ioca_jax.study.metadata import versions
 
 _EXAMPLES_TRIED = 1000
-
-
-def describe_data(config: StudyConfig, data: Dataset) -> StudyConfig:
-    """A configuration that records the data that a run is given.
-
-    It has the arguments that load these data again; data of the caller's own have their
-    name, which loads none, and no label noise but the caller's.
-    """
-    if data.loaded_by is not None:
-        loaded = dict(data.loaded_by)
-        fields = {"dataset": loaded.pop("name"), "split_seed": loaded.pop("seed")}
-        return dataclasses.replace(config, **fields, **loaded)
-    if config.label_noise:
-        raise ValueError(
-            f"label_noise: expected 0 with data of your own, got {config.label_noise}; "
-            "corrupt their training labels with corrupt_labels"
-        )
-    # Never a name that would load others.
-    name = f"{data.name}, given by the caller" if can_load(data.name) else data.name
-    nothing = dict.fromkeys(("data_dir", "num_validation", "num_test"))
-    return dataclasses.replace(config, dataset=name, split_seed=0, **nothing)
+_EXAMPLES = 64
+_MOST_LOGITS = 1000  # of a network, to compare
+_ROUNDING = 1e-5  # a share of how far logits are from their mean
+_PACKAGES = ("ioca_jax", "jax", "jaxlib")
 
 
 @functools.cache
@@ -81,22 +63,6 @@ def import_networks(name: str) -> tuple[Any, Any, Dataset | None]:
             f"{type(data).__name__}; ioca_jax.Dataset.from_arrays makes one"
         )
     return network, variables, data
-
-
-def check_digest(config: StudyConfig, digest: str) -> None:
-    """Refuses to replay a run with other networks than it had."""
-    if not config.network:
-        raise ValueError(
-            "variables_digest: expected none, as a command line trains its networks, "
-            f"got {digest} of networks that were given from Python; call "
-            "ioca_jax.run_study(config, workdir, data=, network=, variables=)"
-        )
-    _, given = accept_networks(config, *import_networks(config.network)[:2])
-    if given and given.digest != digest:
-        raise ValueError(
-            f"variables_digest: expected {digest}, got {given.digest} of the networks "
-            f"that {config.network} returns; they have changed since that run"
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,62 +131,7 @@ class GivenNetworks:
         return Trained(variables, np.asarray(seeds, np.int32))
 
 
-def accept_networks(
-    config: StudyConfig, network: Any, variables: Any
-) -> tuple[StudyConfig, GivenNetworks | None]:
-    """Checks given networks as far as possible without the data.
-
-    Returns the configuration with the networks' own fields, and the networks; both
-    arguments are None if the run trains its own.
-    """
-    if network is None and variables is None:
-        return config, None
-    if not isinstance(network, (Network, Model)) or variables is None:
-        raise ValueError(
-            "network, variables: expected a network (MLP, CNN, or of trace_network) "
-            "and the variables of trained ones, or neither, got "
-            f"{type(network).__name__} and {type(variables).__name__}"
-        )
-    if config.trajectory_epochs:
-        raise ValueError(
-            "trajectory_epochs: expected none with networks trained elsewhere, got "
-            f"{','.join(map(str, config.trajectory_epochs))}"
-        )
-    _check_leaves(variables, len(config.seeds))
-    check_copies(variables, config.seeds)
-    if isinstance(network, Model):
-        as_float32 = jax.tree.map(lambda a: np.asarray(a, np.float32), variables)
-        fields = {name: getattr(network, name) for name in OF_NETWORKS}
-        is_cnn = isinstance(network, CNN)
-        fields["architecture"] = "cnn" if is_cnn else "mlp"
-        fields["channels"] = network.channels if is_cnn else ()
-        given = GivenNetworks(network, as_float32, digest_of(as_float32))
-        return dataclasses.replace(config, **fields), given
-    if "network" in {layer.name for layer in network.layers}:
-        raise ValueError(
-            "network: expected layers with other names than 'network', the scope of "
-            "all layers"
-        )
-    fields = {
-        "architecture": "mlp",
-        "hidden": tuple(layer.num_neurons for layer in network.layers),
-        "activation": threshold_activation(network),
-        "dropout_rate": 0.0,
-        "batch_norm": False,
-        "quantizer": settled_quantizer(config.quantizer, network.layers),
-    }
-    layers = [(layer.name, layer.shape) for layer in network.layers]
-    described = f"{layers} {network.pool}"
-    # Version 2 clamped these to other means: its folders are not continued.
-    if network.num_outputs > network.num_neurons or network.pool != "mean":
-        described += ", clamped by outputs"
-    digest = digest_of(variables, described)
-    return dataclasses.replace(config, **fields), GivenNetworks(
-        network, variables, digest
-    )
-
-
-def _check_leaves(variables: Any, num_networks: int) -> None:
+def check_leaves(variables: Any, num_networks: int) -> None:
     """Refuses variables that are not finite numbers of so many networks, or meet."""
     nested((names_of(path), 0) for path, _ in jax.tree.leaves_with_path(variables))
     for path, leaf in jax.tree.leaves_with_path(variables):
@@ -249,3 +160,117 @@ def digest_of(variables: Any, layers: str = "") -> str:
         digest.update(f"{name} {array.shape} ".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+@partial(jax.jit, static_argnames="network")
+def _run(network: Network, variables: Any, x: Any) -> Any:
+    return network.apply(variables, x)
+
+
+def check_networks(
+    network: Network, variables: Any, seeds: Sequence[int], data: Dataset
+) -> None:
+    """Refuses activations that are not finite, and copies of a network.
+
+    Args:
+        network: what the networks compute.
+        variables: leaves begin with S.
+        seeds: of the networks.
+        data: whose first validation examples are tried.
+    """
+    logits = []
+    for place, seed in enumerate(seeds):
+        of_one, activations = _run(network, *_first(variables, data, place))
+        check_finite_activations(network, activations, f" for seed {seed}")
+        few = max(2, _MOST_LOGITS // network.num_classes)
+        logits.append(np.asarray(of_one[:few], np.float64))
+    _check_functions(np.nan_to_num(logits), seeds)
+
+
+def _check_functions(logits: np.ndarray, seeds: Sequence[int]) -> None:
+    """Refuses two networks that compute one function, by logits [S, n, C].
+
+    Networks whose units are permuted do, up to rounding. Networks whose logits are the
+    same for all examples may agree without being copies.
+    """
+    scales = np.linalg.norm(logits - logits.mean(axis=1, keepdims=True), axis=(1, 2))
+    weights = np.linspace(1, 2, logits[0].size).reshape(logits[0].shape)
+    order = np.argsort((logits * weights).sum(axis=(1, 2)))  # copies are neighbours
+    for pair in itertools.pairwise(order.tolist()):
+        one, other = sorted(pair)
+        apart = np.linalg.norm(logits[one] - logits[other])
+        depends = scales[one] > _ROUNDING * np.linalg.norm(logits[one])
+        if depends and apart <= _ROUNDING * scales[one]:
+            raise ValueError(
+                "variables: expected another network for each seed, got equal logits "
+                f"for seeds {seeds[one]} and {seeds[other]}, as of copies and of "
+                "networks that differ in the order of their units; leave one of the "
+                "two out"
+            )
+
+
+def check_copies(variables: Any, seeds: Sequence[int]) -> None:
+    """Refuses two networks with the same variables, whose leaves begin with S."""
+    seed_of: dict[bytes, int] = {}
+    for place, seed in enumerate(seeds):
+        digest = hashlib.blake2b(digest_size=16)
+        for leaf in jax.tree.leaves(variables):
+            digest.update(storable(leaf[place]).tobytes())
+        other = seed_of.setdefault(digest.digest(), seed)
+        if other != seed:
+            raise ValueError(
+                "variables: expected another network for each seed, got equal "
+                f"variables for seeds {other} and {seed}; train each from a seed of "
+                "its own"
+            )
+
+
+def _first(variables: Any, data: Dataset, place: int) -> tuple[Any, Any]:
+    """The variables of a network, and the examples that it is tried on."""
+    one = jax.tree.map(lambda leaf: leaf[place], variables)
+    return one, data.validation.x[:_EXAMPLES]
+
+
+def fingerprint_of(network: Network, variables: Any, data: Dataset) -> str:
+    """What the first of some networks computes, for ``results.fingerprint``.
+
+    Args:
+        network: what the networks compute.
+        variables: leaves begin with S.
+        data: whose first validation examples are tried.
+    """
+    one, x = _first(variables, data, 0)
+    logits, activations = _run(network, one, x)
+    device = jax.local_devices()[0].device_kind
+    return make_fingerprint(
+        f"{versions(_PACKAGES)} on {device}",
+        _program_digest(jax.make_jaxpr(network.apply)(one, x)),
+        logits,
+        split_by_layer(network.layers, activations),
+    )
+
+
+def _program_digest(program: ClosedJaxpr) -> str:
+    """A hash of equations and constants that is the same in every process."""
+    # Functions and other objects are printed with their addresses.
+    text = re.sub(r"0x[0-9a-f]+", "", str(program))
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for constant in _constants(program.jaxpr, program.consts):
+        array = storable(constant)
+        digest.update(f"{array.dtype} {array.shape} ".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+def _constants(program: Jaxpr, held: Any) -> Iterator[Any]:
+    """Arrays that equations hold, also those inside of other equations.
+
+    The text of a program shows their shapes, and few of their numbers.
+    """
+    yield from held
+    for equation in program.eqns:
+        yield from (v.val for v in equation.invars if isinstance(v, Literal))
+        for inner in jax.tree.leaves(list(equation.params.values())):
+            if isinstance(inner, ClosedJaxpr):
+                yield from _constants(inner.jaxpr, inner.consts)
+            elif isinstance(inner, Jaxpr):
+                yield from _constants(inner, ())

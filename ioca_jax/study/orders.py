@@ -1,6 +1,7 @@
 """The orders that a study ablates in: scopes, measures and directions, random draws."""
 
 import zlib
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from jaxtyping import Array, Int
 from ioca_jax.ablation.orderings import DIRECTIONS, order_neurons, random_order
 from ioca_jax.networks.layers import slices_of
 from ioca_jax.networks.network import Network
-from ioca_jax.study.config import UNITS, StudyConfig
+from ioca_jax.study.config import UNITS
 
 
 class Ordering(NamedTuple):
@@ -36,14 +37,14 @@ class Ordering(NamedTuple):
         return f"{self.ranked_by}_{self.direction}"
 
 
-def orderings_of_study(config: StudyConfig) -> list[Ordering]:
+def orderings_of(measures: Sequence[str], random_orders: int) -> list[Ordering]:
     """Two orders for each measure, then the random ones."""
     ranked = [
         Ordering(measure, direction, 0)
-        for measure in config.units
+        for measure in measures
         for direction in DIRECTIONS
     ]
-    drawn = [Ordering("random", "random", d) for d in range(config.random_orders)]
+    drawn = [Ordering("random", "random", d) for d in range(random_orders)]
     return ranked + drawn
 
 

@@ -1,7 +1,7 @@
 """The computation of a study: trained networks in, labelled results out.
 
 Networks are measured on the validation split, and ablated on the test split in every
-order of every scope under every clamp. ``runner`` trains them and stores what is
+order of every scope under every clamp. ``run`` trains them and stores what is
 computed.
 """
 
@@ -19,7 +19,6 @@ from jaxtyping import Array, Float, Int
 from ioca_jax.ablation.curves import ablation_curves, evaluate_masks
 from ioca_jax.ablation.evaluation import Evaluation
 from ioca_jax.ablation.singles import single_ablations
-from ioca_jax.data import Dataset
 from ioca_jax.measures.information import (
     MEASURES_OF_LABELS,
     null_of_labels,
@@ -32,44 +31,41 @@ from ioca_jax.measures.neurons import (
     measure_neurons,
 )
 from ioca_jax.measures.scores import Score, check_finite_scores
-from ioca_jax.networks.models import Model
-from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import Trained
 from ioca_jax.results.variables import make_results
-from ioca_jax.study import joint, labels
+from ioca_jax.study import joint
 from ioca_jax.study.clamps import (
     Ablated,
     ablated_networks,
     constant_clamps,
     over_clamps,
 )
-from ioca_jax.study.config import StudyConfig
+from ioca_jax.study.coordinates import attributes, coordinates
 from ioca_jax.study.inputs import Examples, Inputs
-from ioca_jax.study.orders import orderings_of_study, random_orders, ranked_orders
+from ioca_jax.study.orders import random_orders, ranked_orders
+from ioca_jax.study.plan import Plan
 from ioca_jax.study.scores import Scores, score_neurons
 
 
 def study_networks(
-    config: StudyConfig,
-    network: Network | Model,
-    data: Dataset,
+    plan: Plan,
     trained: Trained,
     *,
     on_scope: Callable[[str], None] = lambda scope: None,
 ) -> xr.Dataset:
     """Measures and ablates trained networks; returns the results of their seeds.
 
-    The seeds of ``config`` are not used. ``on_scope`` is called with the name of each
+    ``on_scope`` is called with the name of each
     scope when its curves are done.
     """
-    inputs = Inputs.of(config, network, data, trained)
+    inputs = Inputs.of(plan, trained)
     statistics = _measure(
-        inputs, inputs.validation, config.quantizer, measures=config.scores
+        inputs, inputs.validation, plan.quantizer, measures=plan.scores
     )
     constants = constant_clamps(inputs, statistics.clamp)
     ablated = ablated_networks(inputs, constants)
     drawn = {
-        scope: random_orders(inputs.seeds, neurons, config.random_orders, index)
+        scope: random_orders(inputs.seeds, neurons, plan.random_orders, index)
         for index, (scope, neurons) in enumerate(inputs.scopes.items())
     }
     scores = score_neurons(inputs, statistics, constants, drawn)
@@ -77,31 +73,29 @@ def study_networks(
 
     arrays = _curves(inputs, ablated, orders, on_scope)
     arrays |= over_clamps(inputs, ablated, partial(_total_effects, inputs))
-    if config.direct_effects:
+    if plan.direct_effects:
         arrays |= over_clamps(inputs, ablated, partial(_direct_effects, inputs))
     arrays |= _measurements(inputs, statistics, scores)
     arrays |= _tests_of_measures(inputs, statistics)
-    if config.robustness and inputs.information_measures:
+    if plan.variants and plan.information_measures:
         arrays["variant_score"] = _scores_of_variants(inputs)
-    if config.interactions:
+    if plan.interactions:
         arrays |= joint.measure_interactions(
             _quantised(inputs, trained.variables, statistics),
             inputs.validation,
             orders,
             trained.seeds.tolist(),
-            permutations=config.permutations,
-            memory_gb=config.memory_gb,
+            permutations=plan.permutations,
+            memory_gb=plan.memory_gb,
         )
         arrays |= over_clamps(inputs, ablated, partial(_pair_effects, inputs))
         on_scope("pairs and groups")
-    if config.trajectory_epochs:
+    if plan.trajectory_epochs:
         arrays |= _trajectories(inputs)
     _blank_diverged(arrays, trained.diverged)
     arrays |= {name: np.array(values) for name, values in trained.history.items()}
     arrays["diverged"] = trained.diverged
-    return make_results(
-        arrays, labels.coordinates(inputs), labels.attributes(config, network, data)
-    )
+    return make_results(arrays, coordinates(plan, trained.seeds), attributes(plan))
 
 
 def _measure(
@@ -118,7 +112,7 @@ def _measure(
     if variables is None:
         variables = inputs.trained.variables
     if measures is None:
-        measures = inputs.information_measures
+        measures = inputs.plan.information_measures
     found = _measure_all(inputs.network, variables, split, quantizer, tuple(measures))
     means, scores = jax.device_get((found.activation_mean, found.scores))
     trained = inputs.trained
@@ -145,9 +139,7 @@ def _orders(
 ) -> dict[str, Int[Array, "S O K"]]:
     """By scope, the orders of the axis ``ordering``: by scores, then random ones."""
     ranked = tuple(
-        ordering
-        for ordering in orderings_of_study(inputs.config)
-        if ordering.ranked_by != "random"
+        ordering for ordering in inputs.plan.orderings if ordering.ranked_by != "random"
     )
     orders = {}
     for index, (scope, neurons) in enumerate(inputs.scopes.items()):
@@ -190,7 +182,7 @@ def _curves_of_scope(
         ablated.clamp_of_orders,
         *ablated.test,
         layers=inputs.layers_of(scope),
-        memory_gb=inputs.config.memory_gb,
+        memory_gb=inputs.plan.memory_gb,
     )
     size = inputs.network.num_neurons + 1
     names = ("correct", "loss", "accuracy")
@@ -224,7 +216,7 @@ def _single_ablations(inputs: Inputs, ablated: Ablated, *, direct: bool) -> Eval
         ablated.clamp,
         *ablated.test,
         direct=direct,
-        memory_gb=inputs.config.memory_gb,
+        memory_gb=inputs.plan.memory_gb,
     ).alone
 
 
@@ -244,7 +236,7 @@ def _pair_effects(inputs: Inputs, ablated: Ablated) -> dict[str, np.ndarray]:
         ablated.variables,
         ablated.clamp,
         ablated.test,
-        inputs.config.memory_gb,
+        inputs.plan.memory_gb,
     )
 
 
@@ -264,10 +256,8 @@ def _tests_of_measures(
     inputs: Inputs, statistics: NeuronStatistics
 ) -> dict[str, np.ndarray]:
     """P-values of the measures that depend on labels; none without permutations."""
-    number = inputs.config.permutations
-    tested = tuple(
-        name for name in inputs.config.measures if name in MEASURES_OF_LABELS
-    )
+    number = inputs.plan.permutations
+    tested = tuple(name for name in inputs.plan.measures if name in MEASURES_OF_LABELS)
     if not number or not tested:
         return {}
     permuted = permuted_labels(inputs.validation.y, jax.random.key(0), number)
@@ -298,7 +288,7 @@ def _nulls(networks, split, permuted, measures):
 def _scores_of_variants(inputs: Inputs) -> np.ndarray:
     """Information by other quantisers and on parts of the split, [S, variant, ...]."""
     x, y = inputs.validation
-    others = labels.variants(inputs.config, inputs.network, len(y)).values()
+    others = inputs.plan.variants.values()
     return np.stack(
         [
             _by_measure(
@@ -314,7 +304,7 @@ def _by_measure(inputs: Inputs, values: Mapping[str, ArrayLike]) -> np.ndarray:
     """Values [S, measure, H]; NaN for measures that have none."""
     shape = (len(inputs.trained.seeds), inputs.network.num_neurons)
     blank = np.full(shape, np.nan, np.float32)
-    rows = [np.asarray(values.get(name, blank)) for name in inputs.config.units]
+    rows = [np.asarray(values.get(name, blank)) for name in inputs.plan.units]
     return np.stack(rows, axis=1)
 
 
@@ -322,7 +312,7 @@ def _quantised(
     inputs: Inputs, variables: Any, statistics: NeuronStatistics
 ) -> joint.Quantised:
     return joint.Quantised(
-        inputs.network, variables, statistics.edges, inputs.config.num_codes
+        inputs.network, variables, statistics.edges, inputs.plan.num_codes
     )
 
 
@@ -330,7 +320,7 @@ def _trajectories(inputs: Inputs) -> dict[str, np.ndarray]:
     """Measures of neurons and layers during training, [S, epochs, ...]."""
     at_epochs = []
     for variables in inputs.trained.snapshots:
-        found = _measure(inputs, inputs.validation, inputs.config.quantizer, variables)
+        found = _measure(inputs, inputs.validation, inputs.plan.quantizer, variables)
         networks = _quantised(inputs, variables, found)
         accuracy = _intact_accuracy(inputs.network, variables, *inputs.test)
         at_epochs.append(

@@ -34,7 +34,7 @@ from ioca_jax.report.sections import section
 from ioca_jax.results.files import load_results
 from ioca_jax.results.selection import converged, intact_accuracy
 from ioca_jax.study.metadata import source_revision, versions
-from ioca_jax.study.runner import load_networks
+from ioca_jax.study.run import load_networks
 
 STAGES = ("pruned", "retrained")
 _CLAMPS = ("zero", "mean")

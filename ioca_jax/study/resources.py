@@ -10,23 +10,19 @@ import os
 import pathlib
 import resource
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 
-from ioca_jax.data import Dataset
 from ioca_jax.devices import device_mesh
-from ioca_jax.networks.models import CNN, MLP, as_network
 from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import bytes_per_seed, seeds_that_fit
 from ioca_jax.results.files import free_memory
 from ioca_jax.results.variables import VARIABLES
 from ioca_jax.study import joint
-from ioca_jax.study.config import StudyConfig
-from ioca_jax.study.given import GivenNetworks
-from ioca_jax.study.labels import variants
+from ioca_jax.study.plan import Plan
 
 # Seeds on a device at a time: enough that what a chunk costs beside is little, few
 # enough that little is lost with a chunk. Accelerators want many at once.
@@ -35,7 +31,6 @@ _SEEDS_ON_A_CPU, _SEEDS_ON_AN_ACCELERATOR = 4, 64
 _COPIES = 3
 # Layers whose operations are counted one by one; those of deeper networks, on average.
 _LAYERS_COUNTED = 32
-_MOST_LAYERS = 500
 # Floating-point operations a second of a device, of networks of 100 neurons a layer.
 _RATE_OF_A_CPU, _RATE_OF_AN_ACCELERATOR = 1e10, 1e13
 
@@ -66,111 +61,79 @@ class Needs(NamedTuple):
         return num_networks * self.operations / (rate * device_mesh().size)
 
 
-def count_needs(
-    config: StudyConfig,
-    network: Any,
-    data: Dataset,
-    given: GivenNetworks | None = None,
-    seeds_at_once: int | None = None,
-) -> Needs:
-    """Counts what a study takes that trains its networks, or is given some.
-
-    ``seeds_at_once`` is that of ``run_study``.
-    """
-    num_train, *shape = data.train.x.shape
+def count_needs(plan: Plan) -> Needs:
+    """Counts what a study takes that trains its networks, or is given some."""
+    network, data = plan.network, plan.data
     num_validation = len(data.validation.y)
-    example = jax.ShapeDtypeStruct((1, *shape), data.train.x.dtype)
-    variables = shapes_of_variables(network, data, given)
+    example = jax.ShapeDtypeStruct((1, *data.train.x.shape[1:]), data.train.x.dtype)
+    variables = plan.shapes_of_variables()
     weights = sum(leaf.size for leaf in jax.tree.leaves(variables))
-    traced = as_network(network, example)
-    forward, above = _operations_of_example(traced, variables, example)
+    forward, above = _operations_of_example(network, variables, example)
     training, of_training = 0, 0.0
-    if not given:
-        train_config, kept = config.train_config(), len(config.trajectory_epochs)
-        training = bytes_per_seed(network, train_config, data, kept)
+    if plan.training:
+        kept = len(plan.trajectory_epochs)
+        training = bytes_per_seed(plan.model, plan.training, data, kept)
         # Backwards is twice forwards.
-        of_training = 3.0 * forward * num_train * config.epochs
-    tables = network.num_neurons * (config.num_codes - 1) * network.num_classes
-    of_permutations = 2.0 * config.permutations * num_validation * tables
-    sizes = _axes(config, traced, data, 0 if given else config.epochs)
+        of_training = 3.0 * forward * len(data.train.y) * plan.epochs
+    tables = network.num_neurons * (plan.num_codes - 1) * network.num_classes
+    of_permutations = 2.0 * plan.permutations * num_validation * tables
     return Needs(
-        results=_bytes_of_results(sizes),
+        results=_bytes_of_results(plan),
         network=4 * weights,
-        chunk=_chunk_size(config, network, data, given, seeds_at_once),
+        chunk=_chunk_size(plan),
         training=training,
-        permutations=4 * config.permutations * num_validation,
-        operations=of_training
-        + of_permutations
-        + _operations_of_curves(config, traced, above, len(data.test.y)),
+        permutations=4 * plan.permutations * num_validation,
+        operations=of_training + of_permutations + _operations_of_curves(plan, above),
     )
 
 
-def shapes_of_variables(
-    network: Any, data: Dataset, given: GivenNetworks | None
-) -> Any:
-    """Shapes of the variables of one network."""
-    if given:
-        return jax.eval_shape(
-            lambda leaves: jax.tree.map(lambda leaf: leaf[0], leaves), given.variables
-        )
-    example = jax.ShapeDtypeStruct((1, *data.train.x.shape[1:]), data.train.x.dtype)
-    return jax.eval_shape(network.init, jax.random.key(0), example)
-
-
-def _chunk_size(
-    config: StudyConfig,
-    network: Any,
-    data: Dataset,
-    given: GivenNetworks | None,
-    seeds_at_once: int | None,
-) -> int:
+def _chunk_size(plan: Plan) -> int:
     """Seeds in a chunk."""
     on_cpu = jax.default_backend() == "cpu"
     each = _SEEDS_ON_A_CPU if on_cpu else _SEEDS_ON_AN_ACCELERATOR
-    size = seeds_at_once or each * device_mesh().size
-    if given:
+    size = plan.seeds_at_once or each * device_mesh().size
+    if not plan.training:
         return size
-    train_config, kept = config.train_config(), len(config.trajectory_epochs)
-    most = seeds_that_fit(network, data, train_config, config.memory_gb, kept)
+    kept = len(plan.trajectory_epochs)
+    most = seeds_that_fit(plan.model, plan.data, plan.training, plan.memory_gb, kept)
     return min(most, size)
 
 
-def _axes(
-    config: StudyConfig, network: Network, data: Dataset, epochs: int
-) -> dict[str, int]:
-    """Lengths of the axes of one network's results."""
+def _axes(plan: Plan) -> dict[str, int]:
+    """Lengths of the axes of one network's results.
+
+    Not of ``coordinates``: what is too large for memory has no coordinates there.
+    """
+    network = plan.network
     neurons, layers = network.num_neurons, len(network.layers)
     sizes = {
         "seed": 1,
-        "measure": len(config.measures),
+        "measure": len(plan.measures),
         "neuron": neurons,
         "position": neurons,
         "step": neurons + 1,
-        "clamp": len(config.clamps),
+        "clamp": len(plan.clamps),
         "scope": layers + 1,
-        "ordering": 2 * len(config.measures) + config.random_orders,
+        "ordering": plan.num_orderings,
         "class": network.num_classes,
-        "code": config.num_codes,
-        "epoch": epochs,
+        "code": plan.num_codes,
+        "epoch": plan.epochs,
     }
-    if config.robustness:
-        sizes["variant"] = len(variants(config, network, 1))
-    if config.trajectory_epochs:
-        sizes["trajectory_epoch"] = len(config.trajectory_epochs)
+    if plan.variants:
+        sizes["variant"] = len(plan.variants)
+    if plan.trajectory_epochs:
+        sizes["trajectory_epoch"] = len(plan.trajectory_epochs)
         sizes["hidden_layer"] = layers
-    if config.interactions:
-        num_validation = len(data.validation.y)
-        labels: Mapping[str, Any] = joint.coordinates(
-            network, num_validation, config.num_codes
-        )
-        for name, values in labels.items():
-            axis, values = values if isinstance(values, tuple) else (name, values)
-            sizes[axis] = len(values)
+    if plan.interactions:
+        num_validation = len(plan.data.validation.y)
+        labels = joint.coordinates(network, num_validation, plan.num_codes)
+        sizes |= {axis: len(values) for axis, values in labels.items()}
     return sizes
 
 
-def _bytes_of_results(sizes: Mapping[str, int]) -> int:
-    """Bytes of all variables of the schema whose axes a study has."""
+def _bytes_of_results(plan: Plan) -> int:
+    """Bytes of all variables of the schema whose axes a study has, of one network."""
+    sizes = _axes(plan)
     return sum(
         4 * math.prod(sizes[axis] for axis in variable.dims)
         for variable in VARIABLES.values()
@@ -200,15 +163,13 @@ def _operations(function: Callable, *shapes: Any) -> float:
     return float(counted["flops"])
 
 
-def _operations_of_curves(
-    config: StudyConfig, network: Network, above: Sequence[float], num_test: int
-) -> float:
+def _operations_of_curves(plan: Plan, above: Sequence[float]) -> float:
     """Operations of one network's curves; each neuron is in two scopes, and alone.
 
     A step computes what lies above its neuron's layer. With constants a chain gets by
     with less: a neuron changes the sums of the next layer by one product each.
     """
-    orders = 2 * len(config.measures) + config.random_orders
+    network, orders = plan.network, plan.num_orderings
     whole = sum(
         layer.num_neurons * operations
         for layer, operations in zip(network.layers, above, strict=True)
@@ -222,22 +183,9 @@ def _operations_of_curves(
             width * (2 * widths[layer + 1] + sum(above_next[layer:]))
             for layer, width in enumerate(chain.widths)
         )
-    resampled = sum(clamp.startswith("resample") for clamp in config.clamps)
-    of_clamps = resampled * whole + (len(config.clamps) - resampled) * by_constants
-    return float(num_test * (2 * orders + 1) * of_clamps)
-
-
-def check_depth(network: MLP | CNN) -> None:
-    """Refuses to train networks so deep that to count what they take takes minutes.
-
-    Each layer is a scope too, with curves of its own in every order.
-    """
-    layers = len(network.layers)
-    if layers > _MOST_LAYERS:
-        raise ValueError(
-            f"hidden: expected at most {_MOST_LAYERS} layers, each of them a scope "
-            f"with all orders, got {layers}; give fewer"
-        )
+    resampled = sum(clamp.startswith("resample") for clamp in plan.clamps)
+    of_clamps = resampled * whole + (len(plan.clamps) - resampled) * by_constants
+    return float(len(plan.data.test.y) * (2 * orders + 1) * of_clamps)
 
 
 def check_fits(

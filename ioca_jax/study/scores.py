@@ -6,7 +6,7 @@ test split, on which curves are read.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,10 @@ from jaxtyping import Array, Float, Int
 from ioca_jax.ablation.curves import ablation_curves
 from ioca_jax.ablation.greedy import greedy_orders
 from ioca_jax.ablation.singles import shapley_values, single_ablations
-from ioca_jax.data import Dataset
 from ioca_jax.devices import place_examples
-from ioca_jax.measures.information import MEASURES
-from ioca_jax.measures.neurons import NeuronStatistics, measure_neurons
+from ioca_jax.measures.neurons import NeuronStatistics
 from ioca_jax.measures.selection import SELECTIONS, selection_scores
-from ioca_jax.networks.models import Model
-from ioca_jax.networks.network import Network
-from ioca_jax.study.config import CLAMPS_OF_SCORES, StudyConfig
+from ioca_jax.study.config import CLAMPS_OF_SCORES
 from ioca_jax.study.inputs import Examples, Inputs
 from ioca_jax.study.joint import Quantised
 
@@ -58,10 +54,10 @@ def score_neurons(
     random_orders: Mapping[str, Int[Array, "S draws K"]],
 ) -> Scores:
     """All measures of the configuration; clamps are by name, orders by scope."""
-    config = inputs.config
+    plan = inputs.plan
     of_layers, of_network = dict(statistics.scores), {}
     examples = Examples(*place_examples(*inputs.validation))
-    for name in config.measures:
+    for name in plan.measures:
         if name in SELECTIONS:
             by_scope = _selection(inputs, statistics, name)
         elif name in _SCORES_OF_ABLATION:
@@ -76,36 +72,19 @@ def score_neurons(
     return Scores(of_layers, of_network)
 
 
-def check_scores(
-    config: StudyConfig, network: Network | Model, variables: Any, data: Dataset
-) -> None:
-    """Refuses scores that a network does not have, or that return no score.
-
-    Nothing is computed but the shapes; ``variables`` are of one network, or shapes.
-    """
-    if any(score.name not in MEASURES for score in config.scores):
-        measure = partial(
-            measure_neurons,
-            network,
-            quantizer=config.quantizer,
-            measures=config.scores,
-        )
-        jax.eval_shape(measure, variables, *data.validation)
-
-
 def _selection(
     inputs: Inputs, statistics: NeuronStatistics, criterion: str
 ) -> dict[str, Float[Array, "S H"]]:
     """Forward selections among the neurons of each scope."""
-    config, network = inputs.config, inputs.network
+    plan, network = inputs.plan, inputs.network
     networks = Quantised(
-        network, inputs.trained.variables, statistics.edges, config.num_codes
+        network, inputs.trained.variables, statistics.edges, plan.num_codes
     )
     keys = jax.vmap(jax.random.key)(inputs.seeds)
     return _select_all(
         *(networks, inputs.validation, inputs.scopes, keys),
         criterion=criterion,
-        memory_gb=config.memory_gb,
+        memory_gb=plan.memory_gb,
     )
 
 
@@ -131,7 +110,7 @@ def _ablation_loss(ablated: _Ablated) -> dict[str, Float[Array, "S H"]]:
         inputs.trained.variables,
         ablated.clamp,
         *ablated.examples,
-        memory_gb=inputs.config.memory_gb,
+        memory_gb=inputs.plan.memory_gb,
     )
     return {"every layer": single.alone.loss - single.intact.loss[:, None]}
 
@@ -148,7 +127,7 @@ def _shapley(ablated: _Ablated) -> dict[str, Float[Array, "S H"]]:
             ablated.clamp[:, None],
             *ablated.examples,
             layers=inputs.layers_of(scope),
-            memory_gb=inputs.config.memory_gb,
+            memory_gb=inputs.plan.memory_gb,
         )
         found[scope] = jax.vmap(values_of)(curves.accuracy, orders).value
     return found
@@ -169,7 +148,7 @@ def _greedy(ablated: _Ablated) -> dict[str, Float[Array, "S H"]]:
             y,
             neurons,
             keys=jax.vmap(partial(jax.random.fold_in, data=index))(keys),
-            memory_gb=inputs.config.memory_gb,
+            memory_gb=inputs.plan.memory_gb,
         )
         found[scope] = jax.vmap(places_of)(orders)
     return found

@@ -16,7 +16,8 @@ from synthetic import TINY, own_data
 
 import ioca_jax as ioca
 from ioca_jax.results import networks
-from ioca_jax.study import chunks, runner
+from ioca_jax.study import chunks
+from ioca_jax.study import run as runs
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 
@@ -110,13 +111,13 @@ def test_a_chunk_that_does_not_fit_leaves_the_others(
     computed, tiny_run, largest_file, tmp_path, monkeypatch
 ):
     folder = tmp_path / "run"
-    save = runner.save_chunk
+    save = runs.save_chunk
 
     def save_and_fill(chunk, path):
         save(chunk, path)
         largest_file(1000)
 
-    monkeypatch.setattr(runner, "save_chunk", save_and_fill)
+    monkeypatch.setattr(runs, "save_chunk", save_and_fill)
     with pytest.raises(OSError, match="could not be written") as caught:
         run(folder)
     largest_file(resource.RLIM_INFINITY)
@@ -126,7 +127,7 @@ def test_a_chunk_that_does_not_fit_leaves_the_others(
         "there",
         str(caught.value),
     )
-    monkeypatch.setattr(runner, "save_chunk", save)
+    monkeypatch.setattr(runs, "save_chunk", save)
     run(folder)
     assert_same(folder, tiny_run)
 

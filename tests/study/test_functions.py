@@ -10,7 +10,7 @@ import scipy.stats
 from jax.ad_checkpoint import checkpoint_name
 
 import ioca_jax as ioca
-from ioca_jax.study import given, trial
+from ioca_jax.study import given, plan
 
 CONFIG = ioca.StudyConfig(
     seeds=(4, 7), random_orders=0, permutations=0, quantizer="uniform:4",
@@ -144,7 +144,7 @@ def test_other_layers_and_another_pool_are_other_networks(data):
     found = []
     for layers, pool in ((["a"], "mean"), (["b"], "mean"), (["b"], "max")):
         network = ioca.trace_network(two, one, data.train.x[:2], layers, pool)
-        _, accepted = given.accept_networks(CONFIG, network, wide)
+        _, accepted = plan.accept_networks(CONFIG, network, wide)
         assert accepted is not None
         found.append(accepted.digest)
     assert len(set(found)) == 3
@@ -177,10 +177,10 @@ def test_only_logits_that_depend_on_the_example_show_a_copy():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(5, 9, 3))
     logits[[1, 3]] = [0.2, 0.1, -0.3]  # two networks whose units are dead
-    trial._check_functions(logits, range(5))
+    given._check_functions(logits, range(5))
     logits[4] = logits[0] * (1 + 1e-7)
     with pytest.raises(ValueError, match="got equal logits for seeds 0 and 4, as of"):
-        trial._check_functions(logits, range(5))
+        given._check_functions(logits, range(5))
 
 
 def masked(w, x):
@@ -206,7 +206,7 @@ def test_infinite_activations_are_refused_before_anything_is_computed(data, tmp_
 
 def test_infinite_activations_of_late_examples_are_refused(data, tmp_path, monkeypatch):
     """Networks are tried on a few examples; the seed is named here too."""
-    monkeypatch.setattr(trial, "_EXAMPLES", 2)
+    monkeypatch.setattr(given, "_EXAMPLES", 2)
     late = dataclasses.replace(data, validation=sorted_by_sign(data.validation))
     with pytest.raises(ValueError, match=".") as caught:
         study(masked, tmp_path / "run", late, layers=["scores"])

@@ -14,7 +14,7 @@ from synthetic import TINY, own_data
 import ioca_jax as ioca
 from ioca_jax.plots import training_history
 from ioca_jax.plots.save import drawable_figures
-from ioca_jax.study import given as given_to_runs
+from ioca_jax.study import plan
 from ioca_jax.study.folder import RunFolder
 
 
@@ -91,7 +91,7 @@ def test_changed_data_do_not_bear_a_name_that_loads(mnist5k):
     dark = dataclasses.replace(
         mnist5k, test=ioca.Split(mnist5k.test.x / 2, mnist5k.test.y)
     )
-    describe = given_to_runs.describe_data
+    describe = plan.describe_data
     told = describe(TINY, dark)
     assert told.dataset == "mnist5k, given by the caller"
     with pytest.raises(ValueError, match="^dataset: expected mnist5k, a dataset of"):
@@ -318,7 +318,7 @@ def test_there_is_no_training_to_look_at(networks, data, tmp_path):
     ],
 )
 def test_data_of_a_directory_are_replayed_from_there(fields, replay, tmp_path):
-    RunFolder(tmp_path, ioca.StudyConfig(**fields))._write_flags("d")
+    RunFolder(tmp_path, plan.identify(ioca.StudyConfig(**fields)))._write_flags("d")
     assert (tmp_path / "flags.txt").read_text().startswith(replay)
 
 

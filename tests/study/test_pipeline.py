@@ -18,8 +18,7 @@ from ioca_jax.ablation.greedy import greedy_orders
 from ioca_jax.ablation.singles import single_ablations
 from ioca_jax.measures import scores
 from ioca_jax.networks.training import HISTORY
-from ioca_jax.study import labels as study_labels
-from ioca_jax.study import pipeline
+from ioca_jax.study import pipeline, plan
 from ioca_jax.study.config import UNITS
 
 CONFIG = ioca.StudyConfig(
@@ -227,9 +226,9 @@ def test_summary_says_the_numbers(folder, results):
     curves = results["accuracy"].sel(scope="layer_2", clamp="mean").isel(step=range(10))
     drawn = curves.isel(ordering=[6, 7])
     areas = (drawn[..., 1:].values + drawn[..., :-1].values).mean(axis=(1, 2)) / 2
-    *_, last, blank, few = text.splitlines()
-    assert last.endswith(f"{areas.mean():.3f} ± {areas.std(ddof=1):.3f}")
-    assert blank == ""
+    *sections, few = text.rstrip().split("\n\n")
+    (of_areas,) = (one for one in sections if one.startswith("Area under the accur"))
+    assert of_areas.endswith(f"{areas.mean():.3f} ± {areas.std(ddof=1):.3f}")
     assert few == (
         "Tests of hypotheses need 5 networks and tests of claims need 6, as a "
         "two-sided sign-flip test of n has p of at least 2^(1-n); this run has 2: 4 "
@@ -334,12 +333,13 @@ def test_every_measure_flows_through_a_study(clamp, data, monkeypatch):
         activation="relu",
     )
     model = config.model(num_classes=10)
-    several = study_labels.variants(config, model, len(data.validation.y))
+    several = plan.variants(model, config.quantizer, len(data.validation.y))
     assert len(several) == 10
     few = {name: several[name] for name in ("uniform:2", "first half")}
-    monkeypatch.setattr(study_labels, "variants", lambda *_: few)
+    monkeypatch.setattr(plan, "variants", lambda *_: few)
     trained = ioca.train(model, data, config.train_config(), config.seeds)
-    results = pipeline.study_networks(config, model, data, trained)
+    study = plan.make_plan(config, data)
+    model, results = study.network, pipeline.study_networks(study, trained)
     assert results["unit"].values.tolist() == [UNITS[name] for name in measures]
     assert results["score"].attrs["units"] == "as the coordinate unit says"
     assert np.isfinite(results["score"]).all()
@@ -478,14 +478,15 @@ def test_one_compilation_serves_all_orderings_and_seeds(run, networks, data, com
     _, programs = run
     # One for each scope's curves, and one for each layer's single ablations.
     assert programs.count("jit(_apply)") == 3 + 2
-    model, variables = networks
+    _, variables = networks
+    study = plan.make_plan(CONFIG, data)
     history = {name: jnp.zeros((2, CONFIG.epochs)) for name in HISTORY}
     trained = ioca.Trained(variables, np.array([3, 0]), history)
-    pipeline.study_networks(CONFIG, model, data, trained)
+    pipeline.study_networks(study, trained)
     compiled.clear()
     other = jax.tree.map(lambda leaf: leaf[::-1], variables)
     trained = ioca.Trained(other, np.array([8, 5]), history)
-    pipeline.study_networks(CONFIG, model, data, trained)
+    pipeline.study_networks(study, trained)
     assert not compiled
 
 

@@ -14,7 +14,9 @@ from synthetic import TINY, own_data
 import ioca_jax as ioca
 from ioca_jax.results import files
 from ioca_jax.study import folder as folders
-from ioca_jax.study import resources, runner
+from ioca_jax.study import resources
+from ioca_jax.study import run as runs
+from ioca_jax.study.plan import make_plan
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 AGAIN = "; move it, or choose another workdir"
@@ -23,7 +25,7 @@ AGAIN = "; move it, or choose another workdir"
 @pytest.fixture
 def no_work(monkeypatch):
     monkeypatch.setattr(
-        runner._Run, "_compute_chunks", lambda *_: pytest.fail("it works")
+        runs._Run, "_compute_chunks", lambda *_: pytest.fail("it works")
     )
 
 
@@ -200,8 +202,7 @@ def test_many_layers_are_counted_at_once(monkeypatch):
         lambda *given: (lowered.append(given), operations(*given))[1],
     )
     config = ioca.StudyConfig(hidden=(2,) * 40)
-    model = config.model(4, (12,))
-    found = resources.count_needs(config, model, own_data())
+    found = resources.count_needs(make_plan(config, own_data()))
     assert len(lowered) == 1
     assert found.operations > 0
     assert found.results > 0

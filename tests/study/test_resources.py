@@ -11,6 +11,7 @@ from synthetic import TINY, own_data
 import ioca_jax as ioca
 from ioca_jax.study import events, resources
 from ioca_jax.study.given import GivenNetworks
+from ioca_jax.study.plan import make_plan
 
 GB = 10**9
 
@@ -25,7 +26,7 @@ def free(monkeypatch):
 
 
 def needs_of(config, data, **more):
-    return resources.count_needs(config, config.model(data.num_classes), data, **more)
+    return resources.count_needs(make_plan(config, data, **more))
 
 
 def test_bytes_are_those_of_the_results(tiny_run):
@@ -125,7 +126,7 @@ def test_long_work_is_told_before_it_starts(mnist5k, capsys):
     model = ioca.StudyConfig().model(mnist5k.num_classes)
     variables = model.init(jax.random.key(0), mnist5k.test.x[:1])
     several = GivenNetworks(model, jax.tree.map(lambda a: a[None], variables), "")
-    given = needs_of(ioca.StudyConfig(), mnist5k, given=several)
+    given = needs_of(ioca.StudyConfig(seeds=(0,)), mnist5k, given=several)
     assert (given.training, given.network) == (0, short.network)
     assert given.operations < short.operations
     listen = events.log_lines()
@@ -139,11 +140,12 @@ def test_long_work_is_told_before_it_starts(mnist5k, capsys):
 
 def test_operations_are_counted_at_every_pixel():
     data = own_data(num_inputs=64)
+    splits = {name: getattr(data, name) for name in ("train", "validation", "test")}
+    images = {n: ioca.Split(x.reshape(-1, 8, 8), y) for n, (x, y) in splits.items()}
     config = ioca.StudyConfig(
         architecture="cnn", channels=(6, 4), hidden=(5,), epochs=3, permutations=0,
         measures=("entropy",), random_orders=1, clamps=("mean", "resample"),
     )  # fmt: skip
-    model = config.model(4, (8, 8, 1))
     first, second = 2 * 9 * 1 * 6 * 64, 2 * 9 * 6 * 4 * 16
     dense = [2 * 4 * 4 * 5, 2 * 5 * 4]
     training = 3 * (first + second + sum(dense)) * len(data.train.y) * config.epochs
@@ -151,7 +153,7 @@ def test_operations_are_counted_at_every_pixel():
     a_curve = sum(n * o for n, o in zip((6, 4, 5), above, strict=True))
     # Three orders, each neuron in two scopes, and once alone; two clamps.
     curves = len(data.test.y) * 2 * (2 * 3 + 1) * a_curve
-    found = resources.count_needs(config, model, data).operations
+    found = needs_of(config, dataclasses.replace(data, **images)).operations
     assert (training + curves) / 2 < found < 2 * (training + curves)
     # An MLP's neurons are cheaper with constants than with donors.
     constant, resampled = (

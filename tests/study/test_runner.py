@@ -18,8 +18,7 @@ import pytest
 import ioca_jax as ioca
 from ioca_jax import plots
 from ioca_jax.study import chunks as checkpoints
-from ioca_jax.study import events
-from ioca_jax.study import runner as runs
+from ioca_jax.study import events, merge, run
 
 ROOT = pathlib.Path(ioca.__file__).parent.parent
 CONFIG = ioca.StudyConfig(
@@ -149,7 +148,7 @@ def heard_of(folder, data, **arguments):
 
 
 def test_a_run_goes_on_with_what_is_missing(stopped, whole, data):
-    assert "4 networks are finished" in runs.how_to_go_on(stopped)
+    assert "4 networks are finished" in run.how_to_go_on(stopped)
     heard = heard_of(stopped, data, seeds_at_once=2)
     assert heard[0]["finished"] == 4
     assert [e["chunk"] for e in heard if e["event"] == "chunk"] == [1]
@@ -245,8 +244,8 @@ def test_merged_seconds_are_those_of_the_slowest_shard():
     # The second was stopped between its last chunk and its results, and went on.
     seconds = [{"loaded": 1.0, "trained": 5.0, "computed": 9.0}, {"loaded": 2.0}]
     slowest = {"loaded": 2.0, "trained": 5.0, "computed": 9.0}
-    assert runs._slowest(seconds) == slowest
-    assert runs._slowest(seconds[::-1]) == slowest
+    assert merge._slowest(seconds) == slowest
+    assert merge._slowest(seconds[::-1]) == slowest
 
 
 @pytest.mark.slow

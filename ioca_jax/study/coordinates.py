@@ -1,68 +1,34 @@
 """Coordinates and attributes of ``study.nc``."""
 
-import dataclasses
 import datetime
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from ioca_jax.data import Dataset
 from ioca_jax.measures.quantization import parse_quantizer
 from ioca_jax.networks.models import Model
 from ioca_jax.networks.network import Network
 from ioca_jax.study import joint
-from ioca_jax.study.config import StudyConfig
-from ioca_jax.study.inputs import Inputs
 from ioca_jax.study.metadata import source_revision, versions
-from ioca_jax.study.orders import orderings_of_study
+from ioca_jax.study.plan import Plan
 
 _PACKAGES = ("ioca_jax", "jax", "jaxlib", "flax", "optax", "numpy", "xarray")
 _MOST_LAYERS_LISTED = 4
-_THRESHOLDS = {
-    **dict.fromkeys(("relu", "gelu", "gelu_exact"), (0.5, 1)),
-    "sigmoid": (0.25, 0.75),
-    "tanh": (-0.5, 0.5),
-}
 
 
-def variants(
-    config: StudyConfig, network: Network | Model, num_validation: int
-) -> dict[str, tuple[str, slice]]:
-    """Other quantisers, and parts of the validation split, to measure information by.
-
-    Thresholds are tried where the network's activation function is known, whose range
-    decides which are reasonable.
-    """
-    everything, half = slice(None), num_validation // 2
-    thresholds = _THRESHOLDS.get(getattr(network, "activation", ""), ())
-    quantizers = [
-        *(f"threshold:{threshold:g}" for threshold in thresholds),
-        *("quantile:2", "quantile:8", "uniform:2", "uniform:8"),
-    ]
-    parts = {
-        "first half": slice(half),
-        "second half": slice(half, 2 * half),
-        "first fifth": slice(max(1, num_validation // 5)),
-        "first twentieth": slice(max(1, num_validation // 20)),
-    }
-    return {q: (q, everything) for q in quantizers if q != config.quantizer} | {
-        name: (config.quantizer, part) for name, part in parts.items()
-    }
-
-
-def coordinates(inputs: Inputs) -> dict[str, Any]:
-    """Labels of the axes of a study's results, by name."""
-    config, network = inputs.config, inputs.network
-    num_validation = len(inputs.validation.y)
+def coordinates(plan: Plan, seeds: Sequence[int] | np.ndarray) -> dict[str, Any]:
+    """What stands along the axes of a study's results, by name."""
+    network, orderings = plan.network, plan.orderings
+    num_validation = len(plan.data.validation.y)
     sizes = [layer.num_neurons for layer in network.layers]
-    orderings = orderings_of_study(config)
-    labels: dict[str, Any] = {
-        "seed": np.array(inputs.trained.seeds, np.int64),
-        "measure": list(config.units),
-        "unit": ("measure", list(config.units.values())),
+    found: dict[str, Any] = {
+        "seed": np.array(seeds, np.int64),
+        "measure": list(plan.units),
+        "unit": ("measure", list(plan.units.values())),
         "neuron": np.arange(network.num_neurons),
         "layer": (
             "neuron",
@@ -75,8 +41,8 @@ def coordinates(inputs: Inputs) -> dict[str, Any]:
             {"long_name": "layer, by the name of its scope"},
         ),
         "index_in_layer": ("neuron", np.concatenate([*map(np.arange, sizes)])),
-        "clamp": list(config.clamps),
-        "scope": list(inputs.scopes),
+        "clamp": list(plan.clamps),
+        "scope": list(plan.scopes),
         "ordering": [ordering.label for ordering in orderings],
         "ranked_by": ("ordering", [ordering.ranked_by for ordering in orderings]),
         "direction": ("ordering", [ordering.direction for ordering in orderings]),
@@ -86,38 +52,37 @@ def coordinates(inputs: Inputs) -> dict[str, Any]:
         "class": np.arange(network.num_classes),
         "class_size": (
             "class",
-            np.bincount(inputs.test.y, minlength=network.num_classes),
+            np.bincount(plan.data.test.y, minlength=network.num_classes),
             {"long_name": "test examples of each class"},
         ),
     }
-    if config.robustness:
-        labels["variant"] = list(variants(config, network, num_validation))
-    if inputs.trained.history:
-        labels["epoch"] = np.arange(1, config.epochs + 1)
-    if config.interactions:
-        labels |= joint.coordinates(network, num_validation, config.num_codes)
-    if config.trajectory_epochs:
-        labels["trajectory_epoch"] = list(config.trajectory_epochs)
-        labels["hidden_layer"] = np.arange(len(network.layers)) + 1
-    return labels
+    if plan.variants:
+        found["variant"] = list(plan.variants)
+    if plan.training:
+        found["epoch"] = np.arange(1, plan.epochs + 1)
+    if plan.interactions:
+        found |= joint.coordinates(network, num_validation, plan.num_codes)
+    if plan.trajectory_epochs:
+        found["trajectory_epoch"] = list(plan.trajectory_epochs)
+        found["hidden_layer"] = np.arange(len(network.layers)) + 1
+    return found
 
 
-def attributes(
-    config: StudyConfig, network: Network | Model, data: Dataset
-) -> dict[str, str | int]:
+def attributes(plan: Plan) -> dict[str, str | int]:
     """What ``study.nc`` records about how it was made."""
+    network, data = plan.network, plan.data
     # Of the groups drawn along training; 0 if the codes are too many for any.
     size = joint.group_size_in_layers(
-        len(data.validation.y), config.num_codes, network.num_classes
+        len(data.validation.y), plan.num_codes, network.num_classes
     )
     devices = {f"{d.platform} {d.device_kind}" for d in jax.devices()}
     attrs: dict[str, str | int] = {
         "title": "information-ordered cumulative ablation",
-        "configuration": json.dumps(dataclasses.asdict(config)),
-        "network": describe_network(network, math.prod(data.train.x.shape[1:])),
-        "architecture": type(network).__name__,
+        "configuration": json.dumps(plan.fields),
+        "network": describe_network(plan.model, math.prod(data.train.x.shape[1:])),
+        "architecture": type(plan.model).__name__,
         "example_shape": ",".join(map(str, data.train.x.shape[1:])),
-        "quantizer": str(parse_quantizer(config.quantizer, config.activation)),
+        "quantizer": str(parse_quantizer(plan.quantizer, plan.fields["activation"])),
         "num_train": len(data.train.y),
         "num_validation": len(data.validation.y),
         "num_test": len(data.test.y),
@@ -127,15 +92,15 @@ def attributes(
         "source_revision": source_revision(),
         "device": ", ".join(sorted(devices)),
         "precision": (
-            f"float32, matrix products {config.matmul_precision}"
-            if isinstance(network, Model)
+            f"float32, matrix products {plan.model.matmul_precision}"
+            if isinstance(plan.model, Model)
             else "the network's own"
         ),
         "units": "information in bits, loss in nats, accuracy as a share",
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    if config.interactions:
-        attrs |= joint.permutations_made(config.permutations)
+    if plan.interactions:
+        attrs |= joint.permutations_made(plan.permutations)
     return attrs
 
 
