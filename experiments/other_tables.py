@@ -10,7 +10,7 @@ from ioca_jax.inference import claims, families, interactions
 from ioca_jax.inference.class_damage import predict_class_damage
 from ioca_jax.inference.self_repair import measure_self_repair
 from ioca_jax.report.sections import markdown
-from ioca_jax.results.selection import converged, intact_accuracy
+from ioca_jax.results.subsets import converged, intact_accuracy
 
 Runs = Mapping[str, xr.Dataset]
 _SELECTIONS = ("mrmr", "jmi")
@@ -76,7 +76,7 @@ def compare_with_mutual_information(results: xr.Dataset) -> pd.DataFrame:
                 about = {"scope": scope, "clamp": clamp, "ranked_by": selection}
                 rows.append(about)
                 values.append(of_clamp)
-    return families.test_family(rows, values)
+    return families.judge_family(rows, values)
 
 
 def areas_of_orders(results: xr.Dataset) -> pd.DataFrame:

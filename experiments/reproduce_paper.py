@@ -44,7 +44,7 @@ from ioca_jax.report.page import PAGE_FILE, Chart, Section, embed, overview_page
 from ioca_jax.report.page_tables import Source
 from ioca_jax.report.sections import markdown
 from ioca_jax.results.files import atomic_write
-from ioca_jax.results.selection import mean_curve
+from ioca_jax.results.subsets import mean_curve
 from ioca_jax.study import events
 
 from . import other_networks

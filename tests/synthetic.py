@@ -8,7 +8,7 @@ import xarray as xr
 
 from ioca_jax import Dataset, Split, StudyConfig
 from ioca_jax.results.variables import make_results
-from ioca_jax.study.joint import PAIR_VALUES
+from ioca_jax.study.interactions import PAIR_VALUES
 
 
 def own_data(seed: int = 0, name: str = "own", num_inputs: int = 12) -> Dataset:

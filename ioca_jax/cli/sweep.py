@@ -41,7 +41,7 @@ from ioca_jax.plots import compare_runs, save_figure
 from ioca_jax.report.overview import sweep_page
 from ioca_jax.report.page import PAGE_FILE
 from ioca_jax.results.files import atomic_write
-from ioca_jax.results.selection import converged, intact_accuracy
+from ioca_jax.results.subsets import converged, intact_accuracy
 from ioca_jax.study.chunks import count_finished, locked
 from ioca_jax.study.events import duration
 from ioca_jax.study.folder import RunFolder, check_places, explained, writable

@@ -9,7 +9,7 @@ import xarray as xr
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from ioca_jax.results.selection import count_correct, num_test_examples, over_seeds
+from ioca_jax.results.subsets import count_correct, num_test_examples, over_seeds
 
 # Accuracies given in float32 are counts / N, right to 6e-8 (and apart by more than 1e-6
 # for fewer than a million examples).

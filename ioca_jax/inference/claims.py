@@ -23,15 +23,15 @@ from ioca_jax.inference.families import (
     PAPER_MEASURES,
     above_chance,
     clamps_of,
+    judge_family,
     need_random_orders,
     need_seeds,
     normalized_areas,
     rankings,
     scores_and_effects,
-    test_family,
 )
 from ioca_jax.inference.statistics import kendall_tau, significant
-from ioca_jax.results.selection import layers_of, neurons_of, scope_of
+from ioca_jax.results.subsets import layers_of, neurons_of, scope_of
 
 
 class Claim(NamedTuple):
@@ -161,7 +161,7 @@ def judge_claims(
     rows = [{"claim": c.claim, **c.about} for c in comparisons]
     thresholds = [c.threshold for c in comparisons]
     differences = [c.differences for c in comparisons]
-    table = test_family(rows, differences, threshold=thresholds)
+    table = judge_family(rows, differences, threshold=thresholds)
     is_claimed = (table["effect"] > thresholds) == [c.above for c in comparisons]
     is_shown = significant(table["p_corrected"].to_numpy(), alpha)
     decided = np.where(is_claimed, "holds", "fails")

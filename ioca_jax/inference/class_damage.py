@@ -14,10 +14,10 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from ioca_jax.inference.families import above_chance, clamps_of, test_family
+from ioca_jax.inference.families import above_chance, clamps_of, judge_family
 from ioca_jax.inference.statistics import correlation_interval, spearman
 from ioca_jax.measures.information import class_divergences
-from ioca_jax.results.selection import Layer, evenly, layers_of, neurons_of, over_seeds
+from ioca_jax.results.subsets import Layer, evenly, layers_of, neurons_of, over_seeds
 
 
 def class_correlations(
@@ -66,7 +66,7 @@ def predict_class_damage(results: xr.Dataset) -> pd.DataFrame:
         rows.append(about | {"quantity": "own class"})
         rows.append(about | {"quantity": "own class less others"})
         values += [own, own - others]
-    return test_family(rows, values, interval=correlation_interval)
+    return judge_family(rows, values, interval=correlation_interval)
 
 
 def _means(values: Float[np.ndarray, "S C C"], where: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import xarray as xr
 from ioca_jax.inference.areas import areas_by_order, normalized_area
 from ioca_jax.inference.comparisons import bootstrap_test, seeds_needed, sign_flip_test
 from ioca_jax.inference.statistics import correlation_interval, mean_interval
-from ioca_jax.results.selection import (
+from ioca_jax.results.subsets import (
     Layer,
     converged,
     evenly,
@@ -69,7 +69,7 @@ def check_results(results: xr.Dataset) -> None:
         )
 
 
-def test_family(
+def judge_family(
     rows: Sequence[dict],
     values: Sequence[np.ndarray],
     *,

@@ -24,7 +24,7 @@ from ioca_jax.inference.families import (
     normalized_areas,
 )
 from ioca_jax.inference.statistics import significant
-from ioca_jax.results.selection import layer_title, layers_of, readable, scope_of
+from ioca_jax.results.subsets import layer_title, layers_of, readable, scope_of
 
 
 def form_hypotheses(

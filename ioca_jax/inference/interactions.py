@@ -19,10 +19,10 @@ from ioca_jax.inference.families import (
     above_chance,
     add_tests,
     effect_table,
-    test_family,
+    judge_family,
 )
 from ioca_jax.inference.statistics import correlation_interval, significant, spearman
-from ioca_jax.results.selection import (
+from ioca_jax.results.subsets import (
     Layer,
     layers_of,
     neurons_of,
@@ -77,7 +77,7 @@ def correlate_pairs(results: xr.Dataset) -> pd.DataFrame:
                     }
                 )
                 values.append(of_networks)
-    return test_family(rows, values, interval=correlation_interval)
+    return judge_family(rows, values, interval=correlation_interval)
 
 
 def _correlate_layer(pairs: "Pairs", results: xr.Dataset) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from ioca_jax.inference.families import (
     interval_over_networks,
 )
 from ioca_jax.inference.statistics import false_discovery, significant, spearman
-from ioca_jax.results.selection import layers_of, neurons_of, over_seeds
+from ioca_jax.results.subsets import layers_of, neurons_of, over_seeds
 
 
 def compare_variants(results: xr.Dataset) -> pd.DataFrame:

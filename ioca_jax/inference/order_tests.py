@@ -12,11 +12,11 @@ from ioca_jax.inference.families import (
     above_chance,
     clamps_of,
     finite_mean,
+    judge_family,
     need_random_orders,
     normalized_areas,
     orders_of,
     scores_and_effects,
-    test_family,
 )
 from ioca_jax.inference.statistics import (
     correlation_interval,
@@ -24,7 +24,7 @@ from ioca_jax.inference.statistics import (
     simultaneous_band,
     spearman,
 )
-from ioca_jax.results.selection import layers_of, mean_curve, summed_curve
+from ioca_jax.results.subsets import layers_of, mean_curve, summed_curve
 
 # More measures' bands than these no figure holds.
 _MEASURES_WITH_BANDS = 5
@@ -77,7 +77,7 @@ def compare_orders(results: xr.Dataset) -> pd.DataFrame:
                 }
             )
             differences.append(area[:, index] - random[:, index])
-    return test_family(rows, differences)
+    return judge_family(rows, differences)
 
 
 def difference_curves(results: xr.Dataset) -> pd.DataFrame:
@@ -143,4 +143,4 @@ def correlate_effects(results: xr.Dataset) -> pd.DataFrame:
             }
         )
         values.append(tau)
-    return test_family(rows, values, interval=correlation_interval)
+    return judge_family(rows, values, interval=correlation_interval)

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ioca_jax.inference.families import above_chance, clamps_of, test_family
-from ioca_jax.results.selection import layers_of, loss_increase, neurons_of
+from ioca_jax.inference.families import above_chance, clamps_of, judge_family
+from ioca_jax.results.subsets import layers_of, loss_increase, neurons_of
 
 _ROUNDING = 1e-6
 
@@ -48,4 +48,4 @@ def measure_self_repair(results: xr.Dataset) -> pd.DataFrame:
         values.append((direct - total).mean(axis=1))
     if not rows:
         return pd.DataFrame(columns=["layer", "clamp", "total", "direct", "effect"])
-    return test_family(rows, values)
+    return judge_family(rows, values)

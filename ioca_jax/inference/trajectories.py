@@ -5,9 +5,9 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from ioca_jax.inference.families import ALPHA, test_family
+from ioca_jax.inference.families import ALPHA, judge_family
 from ioca_jax.inference.interactions import direction_shown
-from ioca_jax.results.selection import (
+from ioca_jax.results.subsets import (
     Layer,
     converged,
     hidden_layer_of,
@@ -70,7 +70,7 @@ def trends_of_training(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataF
             rows.append({**about, "from_epoch": start, "to_epoch": last})
             ends = epochs.index(last), epochs.index(start)
             values.append(course[:, ends[0]] - course[:, ends[1]])
-    table = test_family(rows, values)
+    table = judge_family(rows, values)
     words = ("grows", "shrinks")
     table["trend"] = direction_shown(table, alpha, kept.sizes["seed"], words)
     return table

@@ -27,7 +27,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float, Int
 
-from ioca_jax.inference.families import ALPHA, need_seeds, test_family
+from ioca_jax.inference.families import ALPHA, judge_family, need_seeds
 from ioca_jax.inference.interactions import (
     CO_INFORMATION,
     DIRECTIONS,
@@ -42,7 +42,7 @@ from ioca_jax.inference.interactions import (
 )
 from ioca_jax.inference.statistics import significant
 from ioca_jax.measures.information import mutual_information_miller_madow
-from ioca_jax.results.selection import (
+from ioca_jax.results.subsets import (
     Layer,
     layer_title,
     neurons_of,
@@ -56,7 +56,7 @@ INFORMATIONAL = ("co-information", "groups")
 INTERVENTIONAL = ("pair effects in loss", "pair effects in accuracy")
 
 
-def test_hypotheses(
+def judge_hypotheses(
     results: xr.Dataset, hypotheses: pd.DataFrame, *, alpha: float = ALPHA
 ) -> pd.DataFrame:
     """Tests the hypotheses of ``form_hypotheses`` with pairs and groups of neurons.
@@ -97,9 +97,9 @@ def test_hypotheses(
             rows.append({**about, **suggested, **about_found})
             effects.append(found.effect)
             beyond_others.append(found.effect - found.effect_of_others)
-    table = test_family(rows, effects)
+    table = judge_family(rows, effects)
     table["finding"] = direction_shown(table, alpha, kept.sizes["seed"])
-    beside = test_family(rows, beyond_others)
+    beside = judge_family(rows, beyond_others)
     table["beside_others"] = beside["effect"]
     table["p_beside_others"] = beside["p_corrected"]
     differs = np.sign(table["beside_others"]) == np.sign(table["effect"])

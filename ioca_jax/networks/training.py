@@ -106,7 +106,7 @@ class Trained:
         >>> trained = ioca.train(model, data, ioca.TrainConfig(epochs=2), seeds=(0, 1))
         >>> trained.history["validation_accuracy"].shape
         (2, 2)
-        >>> trained.network(1)["params"]["dense_0"]["kernel"].shape
+        >>> trained.variables_of(1)["params"]["dense_0"]["kernel"].shape
         (2, 8)
     """
 
@@ -115,7 +115,7 @@ class Trained:
     history: dict[str, Float[Array, "S E"]] = dataclasses.field(default_factory=dict)
     snapshots: tuple[Any, ...] = ()
 
-    def network(self, index: int) -> Any:
+    def variables_of(self, index: int) -> Any:
         """The variables of one network.
 
         Args:

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
-from ioca_jax.plots import selection, style
-from ioca_jax.results.selection import readable
+from ioca_jax.plots import drawable, style
+from ioca_jax.results.subsets import readable
 
 
 def claims_overview(
@@ -66,14 +66,14 @@ def pruning_curves(results: xr.Dataset) -> Figure:
     per stage; a line per measure with a band of ± one standard deviation, random
     pruning, and the mean of the intact networks.
     """
-    clamps, stages = (selection.labels_of(results, name) for name in ("clamp", "stage"))
+    clamps, stages = (drawable.labels_of(results, name) for name in ("clamp", "stage"))
     title = "Pruning: each layer keeps its neurons of highest score"
     # Retrained networks differ little, so each stage has its own scale.
     shared = {"sharex": True, "sharey": "col"}
     figure, panels = style.clamp_panels(results, title, stages, clamps, **shared)
     looks = {
         name: style.dashed_look(index, label=readable(name))
-        for index, name in enumerate(selection.labels_of(results, "ranked_by"))
+        for index, name in enumerate(drawable.labels_of(results, "ranked_by"))
     }
     if "random" in looks:
         dotted = {"linestyle": ":", "linewidth": 2, "marker": ".", "zorder": 3}
@@ -190,7 +190,7 @@ def _run_panels(
         title += "; empty where a run lacks the layer, or no network converged"
     style.add_title(figure, title)
     titles = [
-        [selection.panel_title(scope, clamp) for scope in scopes] for clamp in clamps
+        [drawable.panel_title(scope, clamp) for scope in scopes] for clamp in clamps
     ]
     mosaic: list[Any] = [["intact networks"] * len(scopes), *titles]
     named = figure.subplot_mosaic(mosaic, sharey=True)

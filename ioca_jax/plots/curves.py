@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from ioca_jax.inference.families import ALPHA
 from ioca_jax.inference.statistics import significant
-from ioca_jax.plots import selection, style
-from ioca_jax.results.selection import (
+from ioca_jax.plots import drawable, style
+from ioca_jax.results.subsets import (
     evenly,
     mean_curve,
     orderings_of,
@@ -33,10 +33,10 @@ def ablation_curves(
     mean over networks, with a band of ± one standard deviation, and the mean of random
     orders.
     """
-    kept = selection.select_converged(results, "ablation_curves")
+    kept = drawable.select_converged(results, "ablation_curves")
     scopes, clamps = _scopes_and_clamps(kept)
     figure, panels = _accuracy_panels(results, "Cumulative ablation", scopes, clamps)
-    looks = style.order_looks(measures or selection.labels_of(kept, "measure"))
+    looks = style.order_looks(measures or drawable.labels_of(kept, "measure"))
     looks |= style.random_looks(kept)
     for (clamp, scope), axes in panels.items():
         curves = [
@@ -54,10 +54,10 @@ def bias_balancing(results: xr.Dataset, measure: str = "mutual_information") -> 
 
     A panel per layer; the measure's ascending order and the mean of random orders.
     """
-    kept = selection.select_converged(results, "bias_balancing", measure=measure)
+    kept = drawable.select_converged(results, "bias_balancing", measure=measure)
     for clamp in ("zero", "mean"):
-        selection.check_label(kept, "bias_balancing", "clamp", clamp)
-    scopes = [name for name in selection.labels_of(kept, "scope") if name != "network"]
+        drawable.check_label(kept, "bias_balancing", "clamp", clamp)
+    scopes = [name for name in drawable.labels_of(kept, "scope") if name != "network"]
     title = "Bias balancing: neurons clamped to their mean or to zero"
     figure, panels = _accuracy_panels(results, title, scopes, [""])
     orders = {
@@ -84,7 +84,7 @@ def difference_curves(results: xr.Dataset, table: pd.DataFrame) -> Figure:
     Panels as in ``ablation_curves``. A line is thick where its 95 % band, simultaneous
     over all steps, excludes 0; the bands overlap too much to be drawn.
     """
-    scopes, clamps = _scopes_and_clamps(selection.with_few_layers(results))
+    scopes, clamps = _scopes_and_clamps(drawable.with_few_layers(results))
     title = "Accuracy difference from random orders"
     figure, panels = _accuracy_panels(results, title, scopes, clamps)
     looks = style.order_looks(list(dict.fromkeys(table["ranked_by"])))
@@ -101,7 +101,7 @@ def difference_curves(results: xr.Dataset, table: pd.DataFrame) -> Figure:
         axes.axhline(0, **style.REFERENCE)
         if scope == scopes[0]:
             axes.set_ylabel("accuracy difference")
-    zero = {selection.random_label(results): style.REFERENCE}
+    zero = {drawable.random_label(results): style.REFERENCE}
     label = "thick: 95 % band, simultaneous over all steps, excludes 0"
     thick = {label: {"color": "0.3", "linewidth": 3}}
     style.add_legend(figure, style.drawn_entries(figure.axes[0]) | zero | thick)
@@ -116,7 +116,7 @@ def order_effects(results: xr.Dataset, table: pd.DataFrame) -> Figure:
     filled.
     """
     measures = list(dict.fromkeys(table["ranked_by"]))
-    scopes, clamps = _scopes_and_clamps(selection.with_few_layers(results))
+    scopes, clamps = _scopes_and_clamps(drawable.with_few_layers(results))
     title = "Normalised area under the accuracy curve, difference from random orders"
     size = (1.6 / len(scopes) + 2.6, 0.9 + 0.27 * len(measures))
     shared = {"sharex": True, "sharey": True, "size": size}
@@ -167,7 +167,7 @@ def published_points(results: xr.Dataset, points: pd.DataFrame) -> Figure:
     ``points`` has columns ``scope``, ``clamp``, ``ranked_by``, ``direction``, ``step``
     and ``accuracy``; panels as in ``ablation_curves``.
     """
-    kept = selection.select_converged(results, "published_points")
+    kept = drawable.select_converged(results, "published_points")
     scopes, clamps = (list(dict.fromkeys(points[name])) for name in ("scope", "clamp"))
     title = "Comparison with points read off the published plots"
     figure, panels = _accuracy_panels(results, title, scopes, clamps)
@@ -180,7 +180,7 @@ def published_points(results: xr.Dataset, points: pd.DataFrame) -> Figure:
             look = style.look(index, label=f"published, {name}", linestyle="", zorder=3)
             here = by_order.get((clamp, scope, *order), points[:0])
             axes.plot(here["step"], here["accuracy"], **look)
-            name = selection.random_label(kept) if order[0] == "random" else name
+            name = drawable.random_label(kept) if order[0] == "random" else name
             line = {"label": name, "marker": "", "linestyle": style.DASHES[index % 2]}
             curves.append((mean_curve(kept, clamp, scope, *order), look | line))
         style.draw_curves(axes, curves)
@@ -195,7 +195,7 @@ def class_curves(
 
     Whiskers at every second marker are ± one standard deviation over networks.
     """
-    kept = selection.select_converged(results, "class_curves", ranked_by=ranked_by)
+    kept = drawable.select_converged(results, "class_curves", ranked_by=ranked_by)
     scopes, clamps = _scopes_and_clamps(kept)
     title = f"Accuracy of each class: {style.order_label(ranked_by, direction)}"
     figure, panels = _accuracy_panels(results, title, scopes, clamps)
@@ -264,7 +264,7 @@ def _accuracy_panels(
     for (clamp, scope), axes in panels.items():
         style.set_integer_ticks(axes)
         if clamp == clamps[-1]:
-            size = selection.scope_size(results, scope)
+            size = drawable.scope_size(results, scope)
             axes.set_xlabel(f"neurons ablated (of {size})")
         if scope == scopes[0]:
             axes.set_ylabel(style.ACCURACY)
@@ -272,4 +272,4 @@ def _accuracy_panels(
 
 
 def _scopes_and_clamps(results: xr.Dataset) -> tuple[list[str], list[str]]:
-    return selection.labels_of(results, "scope"), selection.labels_of(results, "clamp")
+    return drawable.labels_of(results, "scope"), drawable.labels_of(results, "clamp")

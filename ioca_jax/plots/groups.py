@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ioca_jax.plots import selection, style
-from ioca_jax.results.selection import mean_curve, orderings_of
+from ioca_jax.plots import drawable, style
+from ioca_jax.results.subsets import mean_curve, orderings_of
 
 _NULL: style.Look = {"color": "0.5", "linestyle": ":", "linewidth": 0.8}
 _SHADE = "0.92"
@@ -28,11 +28,11 @@ def joint_information_curves(
     Steps without an estimate, for lack of examples, are shaded; their scale is
     compressed if they are many.
     """
-    kept = selection.select_converged(
+    kept = drawable.select_converged(
         results, "joint_information_curves", clamp=clamp, measure=measure
     )
-    clamp = clamp or selection.labels_of(kept, "clamp")[-1]
-    scopes = selection.labels_of(kept, "scope")
+    clamp = clamp or drawable.labels_of(kept, "clamp")[-1]
+    scopes = drawable.labels_of(kept, "scope")
     title = (
         "Joint information with the class along orders of ablation, and accuracy with "
         f"neurons clamped to {clamp}"
@@ -63,7 +63,7 @@ def joint_information_curves(
         style.draw_curves(below, curves)
         below.set_ylim(bottom=0)
         style.set_integer_ticks(below)
-        above.set_title(selection.panel_title(scope), fontsize="medium")
+        above.set_title(drawable.panel_title(scope), fontsize="medium")
         below.set_xlabel(f"neurons ablated (of {len(estimated) - 1})")
         shaded |= not estimated.all()
         _shade_unknown(above, below, estimated)
@@ -89,7 +89,7 @@ def _draw_joint_information(
     looks: dict[tuple[str, str], style.Look],
 ) -> np.ndarray:
     """Draws the estimates, and returns at which steps any order has one."""
-    estimated = np.zeros(selection.scope_size(results, scope) + 1, bool)
+    estimated = np.zeros(drawable.scope_size(results, scope) + 1, bool)
     curves = []
     for order, look in looks.items():
         for side, fill in (("ablated", {}), ("left", {"mfc": "white"})):
@@ -156,9 +156,9 @@ def redundancy_indices(results: xr.Dataset) -> Figure:
     the median of every network as a point. The scale leaves out outliers; their number
     is written in the panel.
     """
-    kept = selection.select_converged(results, "redundancy_indices")
-    kept, note = selection.few_networks(kept)
-    scopes, sizes = selection.labels_of(kept, "scope"), kept["group_size"].values
+    kept = drawable.select_converged(results, "redundancy_indices")
+    kept, note = drawable.few_networks(kept)
+    scopes, sizes = drawable.labels_of(kept, "scope"), kept["group_size"].values
     title = (
         "Redundancy index of random groups of neurons: sum of the neurons' information "
         f"with the class over their joint information{note}"
@@ -183,7 +183,7 @@ def redundancy_indices(results: xr.Dataset) -> Figure:
                 clipped, look = np.clip(values, low, high), style.look(number)
                 style.draw_distribution(axes, position, clipped, look, medians)
         axes.axhline(1, **style.REFERENCE)
-        axes.set_title(selection.panel_title(scope), fontsize="medium")
+        axes.set_title(drawable.panel_title(scope), fontsize="medium")
         axes.set_xticks(np.arange(len(sizes)), sizes)
         axes.set_xlabel("neurons in a group")
         axes.set_xlim(-0.6, len(sizes) - 0.4)

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from ioca_jax.inference.class_damage import class_correlations
 from ioca_jax.inference.interactions import LEAST_FOR_INTERVALS
 from ioca_jax.inference.statistics import mean_interval
-from ioca_jax.plots import selection, style
-from ioca_jax.results.selection import (
+from ioca_jax.plots import drawable, style
+from ioca_jax.results.subsets import (
     layers_of,
     loss_increase,
     neurons_of,
@@ -26,21 +26,21 @@ MEASURES_IN_A_FIGURE = 5  # more lines or panels are not legible
 
 def measure_distributions(results: xr.Dataset) -> Figure:
     """Distribution of each measure in each layer: a violin, and a point per neuron."""
-    kept = selection.select_converged(results, "measure_distributions")
-    kept, note = selection.few_networks(kept)
-    measures, looks = selection.labels_of(kept, "measure"), style.layer_looks(kept)
+    kept = drawable.select_converged(results, "measure_distributions")
+    kept, note = drawable.few_networks(kept)
+    measures, looks = drawable.labels_of(kept, "measure"), style.layer_looks(kept)
     title = f"Distribution of each measure over the neurons of each layer{note}"
     figure, panels = style.make_panels(results, title, len(measures))
     for axes, measure in zip(panels, measures, strict=True):
         for position, (layer, look) in enumerate(looks.items()):
-            scores = selection.scores_of(kept, measure, layer)
+            scores = drawable.scores_of(kept, measure, layer)
             style.draw_distribution(axes, position, scores, look)
         names = [look["label"] for look in looks.values()]
         axes.set_xticks(range(len(names)), names)
         if len(names) > 4 or max(map(len, names)) > style.LONG_NAME:
             aslant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
             axes.set_xticks(range(len(names)), names, fontsize="small", **aslant)
-        axes.set_ylabel(selection.measure_label(kept, measure))
+        axes.set_ylabel(drawable.measure_label(kept, measure))
     entries = style.distribution_entries(
         "one neuron of one network", "density of the neurons"
     )
@@ -50,9 +50,9 @@ def measure_distributions(results: xr.Dataset) -> Figure:
 
 def measure_scatter(results: xr.Dataset) -> Figure:
     """Each of the first five measures against each other one, a point per neuron."""
-    kept = selection.select_converged(results, "measure_scatter")
-    kept, note = selection.few_networks(kept)
-    measures = selection.labels_of(kept, "measure")[:MEASURES_IN_A_FIGURE]
+    kept = drawable.select_converged(results, "measure_scatter")
+    kept, note = drawable.few_networks(kept)
+    measures = drawable.labels_of(kept, "measure")[:MEASURES_IN_A_FIGURE]
     pairs = list(itertools.combinations(measures, 2))
     if not pairs:
         raise ValueError(
@@ -63,10 +63,10 @@ def measure_scatter(results: xr.Dataset) -> Figure:
     figure, panels = style.make_panels(results, title, len(pairs))
     for axes, pair in zip(panels, pairs, strict=True):
         for layer, look in style.layer_looks(kept).items():
-            x, y = (selection.scores_of(kept, measure, layer) for measure in pair)
+            x, y = (drawable.scores_of(kept, measure, layer) for measure in pair)
             style.draw_points(axes, x, y, look, size=12.0)
-        axes.set_xlabel(selection.measure_label(kept, pair[0]))
-        axes.set_ylabel(selection.measure_label(kept, pair[1]))
+        axes.set_xlabel(drawable.measure_label(kept, pair[0]))
+        axes.set_ylabel(drawable.measure_label(kept, pair[1]))
     style.add_legend(figure, style.drawn_entries(panels[0]))
     return figure
 
@@ -76,10 +76,10 @@ def single_effects(results: xr.Dataset, clamp: str | None = None) -> Figure:
 
     ``clamp`` is that of the ablated neurons, by default the last one of the results.
     """
-    kept = selection.select_converged(results, "single_effects", clamp=clamp)
-    kept, note = selection.few_networks(kept)
-    clamp = clamp or selection.labels_of(kept, "clamp")[-1]
-    measures = selection.labels_of(kept, "measure")
+    kept = drawable.select_converged(results, "single_effects", clamp=clamp)
+    kept, note = drawable.few_networks(kept)
+    clamp = clamp or drawable.labels_of(kept, "clamp")[-1]
+    measures = drawable.labels_of(kept, "measure")
     title = (
         f"Effect of ablating one neuron, clamped to {clamp}: a point per neuron of "
         f"each network{note}"
@@ -88,11 +88,11 @@ def single_effects(results: xr.Dataset, clamp: str | None = None) -> Figure:
     increase = loss_increase(kept, clamp).transpose("seed", "neuron").values
     for axes, measure in zip(panels, measures, strict=True):
         for layer, look in style.layer_looks(kept).items():
-            x = selection.scores_of(kept, measure, layer)
+            x = drawable.scores_of(kept, measure, layer)
             y = increase[:, neurons_of(kept, layer)].ravel()
             style.draw_points(axes, x, y, look, size=9.0)
         axes.axhline(0, color="0.4", linewidth=0.8)
-        axes.set_xlabel(selection.measure_label(kept, measure))
+        axes.set_xlabel(drawable.measure_label(kept, measure))
     for axes in panels[::4]:
         axes.set_ylabel("increase of test loss (nats)")
     style.set_asinh_scale(panels[0], increase)
@@ -108,10 +108,10 @@ def class_costs(results: xr.Dataset, measure: str, clamp: str | None = None) -> 
     whose 95 % interval over networks, each by itself, excludes 0. The default clamp is
     the first one of the results.
     """
-    kept = selection.select_converged(
+    kept = drawable.select_converged(
         results, "class_costs", measure=measure, clamp=clamp
     )
-    clamp = clamp or selection.labels_of(kept, "clamp")[0]
+    clamp = clamp or drawable.labels_of(kept, "clamp")[0]
     layers = layers_of(kept)
     intact = kept["correct"].isel(scope=0, ordering=0, step=0, drop=True)
     needed = kept[["single_correct", "score"]].assign(intact=intact).sel(clamp=clamp)
@@ -138,7 +138,7 @@ def class_costs(results: xr.Dataset, measure: str, clamp: str | None = None) -> 
             low, high = mean_interval(costs)
             rows, columns = np.nonzero((low > 0) | (high < 0))
             axes.plot(columns, rows, **_SHOWN)
-        axes.set_title(selection.layer_name(layer), fontsize="medium")
+        axes.set_title(drawable.layer_name(layer), fontsize="medium")
         axes.set_ylabel("class")
         axes.set_yticks(np.arange(costs.shape[1]), kept["class"].values)
         axes.tick_params(axis="y", labelsize="x-small")
@@ -162,7 +162,7 @@ def _costs_by_tenth(results: xr.Dataset, measure: str, layer: Any) -> np.ndarray
     of_networks = []
     for index, of_neurons in enumerate(percent):
         network = results.isel(seed=index)
-        ordered = selection.neurons_in_order(network, measure, layer)
+        ordered = drawable.neurons_in_order(network, measure, layer)
         parts = np.array_split(of_neurons[:, ordered], groups, axis=1)
         of_networks.append(np.stack([part.mean(axis=1) for part in parts], axis=1))
     return np.stack(of_networks)
@@ -174,8 +174,8 @@ def class_damage(results: xr.Dataset, clamp: str | None = None) -> Figure:
     A cell is the rank correlation over neurons, mean over networks; the diagonal is the
     class itself. The default clamp is the last one of the results.
     """
-    kept = selection.select_converged(results, "class_damage", clamp=clamp)
-    clamp = clamp or selection.labels_of(kept, "clamp")[-1]
+    kept = drawable.select_converged(results, "class_damage", clamp=clamp)
+    clamp = clamp or drawable.labels_of(kept, "clamp")[-1]
     layers = layers_of(kept)
     title = (
         "Correlation over neurons of the selectivity for a class with the accuracy "
@@ -189,7 +189,7 @@ def class_damage(results: xr.Dataset, clamp: str | None = None) -> Figure:
         values = np.where(known, mean, np.nan)
         label = "Spearman's correlation"
         style.draw_image(axes, values, "diverging", label, aspect="equal")
-        axes.set_title(selection.layer_name(layer), fontsize="medium")
+        axes.set_title(drawable.layer_name(layer), fontsize="medium")
         classes = kept["class"].values
         for set_ticks in (axes.set_xticks, axes.set_yticks):
             set_ticks(range(len(classes)), classes, fontsize="x-small")

@@ -12,8 +12,8 @@ from matplotlib.ticker import MaxNLocator
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
-from ioca_jax.plots import selection, style
-from ioca_jax.results.selection import layers_of, neurons_of
+from ioca_jax.plots import drawable, style
+from ioca_jax.results.subsets import layers_of, neurons_of
 
 _CO_INFORMATION = "co_information_miller_madow"
 # More points than these would hide each other: they are counted in bins instead.
@@ -28,14 +28,14 @@ def pair_matrices(results: xr.Dataset, clamp: str | None = None) -> Figure:
     default of the last clamp). Lines separate layers, in which neurons of high
     co-information are side by side; entries without a value are grey.
     """
-    kept = selection.select_converged(results, "pair_matrices", clamp=clamp)
-    clamp = clamp or selection.labels_of(kept, "clamp")[-1]
+    kept = drawable.select_converged(results, "pair_matrices", clamp=clamp)
+    clamp = clamp or drawable.labels_of(kept, "clamp")[-1]
     one = kept.isel(seed=0)
     title = (
         "Redundancy and synergy of pairs of neurons, network of seed "
         f"{int(one['seed'])}; neurons of a layer clustered by co-information"
     )
-    names = [selection.layer_name(layer) for layer in layers_of(one)]
+    names = [drawable.layer_name(layer) for layer in layers_of(one)]
     are_long = max(map(len, names)) > style.LONG_NAME
     size = (5.6 if are_long else 4.4, 3.7)
     figure, panels = style.make_panels(results, title, 4, 2, size=size)
@@ -101,9 +101,9 @@ def pair_agreement(
     A panel per layer; a point per pair of every network, or counts in bins if there are
     many. Titles have the rank correlations of ``tables["pairs"]``, if given.
     """
-    kept = selection.select_converged(results, "pair_agreement", clamp=clamp)
-    kept, note = selection.few_networks(kept)
-    clamp = clamp or selection.labels_of(kept, "clamp")[-1]
+    kept = drawable.select_converged(results, "pair_agreement", clamp=clamp)
+    kept, note = drawable.few_networks(kept)
+    clamp = clamp or drawable.labels_of(kept, "clamp")[-1]
     looks = style.layer_looks(kept)
     title = (
         "Pairs of neurons of a layer: co-information against the effect of ablating "

@@ -9,9 +9,9 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from ioca_jax.plots import curves, groups, neurons, pairs, selection, training
+from ioca_jax.plots import curves, drawable, groups, neurons, pairs, training
 from ioca_jax.results.files import atomic_write, writing
-from ioca_jax.results.selection import converged
+from ioca_jax.results.subsets import converged
 
 _DOTS_PER_INCH = 150
 _METADATA = {"png": {}, "pdf": {"CreationDate": None}}
@@ -54,11 +54,11 @@ def drawable_figures(
 ) -> dict[str, Callable[[], Figure]]:
     """By name, functions that draw the figures for which there are data."""
     figures: dict[str, Callable[[], Figure]] = {}
-    if not selection.missing_variables(results, "training_history"):
+    if not drawable.missing_variables(results, "training_history"):
         figures["training_history"] = partial(training.training_history, results)
     if not converged(results).sizes["seed"]:
         return figures
-    measures = selection.labels_of(results, "measure")
+    measures = drawable.labels_of(results, "measure")
     preferred = "mutual_information"
     measure = preferred if preferred in measures else measures[0]
     at_once = neurons.MEASURES_IN_A_FIGURE
@@ -81,7 +81,7 @@ def drawable_figures(
         training.trajectories,
         training.information_plane,
     ]
-    if {"zero", "mean"} <= set(selection.labels_of(results, "clamp")):
+    if {"zero", "mean"} <= set(drawable.labels_of(results, "clamp")):
         drawn.append(partial(curves.bias_balancing, measure=measure))
     if len(measures) > 1:
         drawn.append(neurons.measure_scatter)
@@ -91,6 +91,6 @@ def drawable_figures(
         drawn.append(partial(curves.order_effects, table=tables["orders"]))
     for draw in drawn:
         name = draw.func.__name__ if isinstance(draw, partial) else draw.__name__
-        if not selection.missing_variables(results, name):
+        if not drawable.missing_variables(results, name):
             figures[name] = partial(draw, results)
     return figures

@@ -25,8 +25,7 @@ from matplotlib.offsetbox import AnchoredText
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from ioca_jax.plots import selection
-from ioca_jax.results.selection import layers_of, readable
+from ioca_jax.results.subsets import layers_of, readable
 
 Look = dict[str, Any]  # properties of a line: colour, marker, style, label
 
@@ -66,7 +65,7 @@ def layer_looks(results: xr.Dataset) -> dict[Any, Look]:
     """Looks of the layers, labelled with their names."""
     layers = layers_of(results)
     return {
-        layer: look(index, label=selection.layer_name(layer))
+        layer: look(index, label=drawable.layer_name(layer))
         for index, layer in enumerate(layers)
     }
 
@@ -97,7 +96,7 @@ def random_looks(results: xr.Dataset) -> dict[tuple[str, str], Look]:
     """The look of random orders, by ``(ranked_by, direction)``; empty without them."""
     if "random" not in results["ranked_by"]:
         return {}
-    label = selection.random_label(results)
+    label = drawable.random_label(results)
     return {("random", "random"): {**REFERENCE, "linewidth": 2, "label": label}}
 
 
@@ -105,7 +104,7 @@ def make_panels(
     results: xr.Dataset, title: str, count: int, columns: int = 4, **options: Any
 ) -> tuple[Figure, list[Axes]]:
     """``panel_grid`` titled with what the results are of."""
-    return panel_grid((title, selection.subject(results)), count, columns, **options)
+    return panel_grid((title, drawable.subject(results)), count, columns, **options)
 
 
 def panel_grid(
@@ -142,7 +141,7 @@ def clamp_panels(
     figure, panels = make_panels(results, title, count, len(scopes), **options)
     named = dict(zip(itertools.product(clamps, scopes), panels, strict=True))
     for (clamp, scope), axes in named.items():
-        axes.set_title(selection.panel_title(scope, clamp), fontsize="medium")
+        axes.set_title(drawable.panel_title(scope, clamp), fontsize="medium")
     return figure, named
 
 

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 
-from ioca_jax.plots import selection, style
-from ioca_jax.results.selection import converged, hidden_layer_of, neurons_of
+from ioca_jax.plots import drawable, style
+from ioca_jax.results.subsets import converged, hidden_layer_of, neurons_of
 
 _EPOCHS = "epochs of training (0: untrained)"
 _FIRST_EPOCH = 0.4  # width of the first epoch on the scale, in decades
@@ -26,7 +26,7 @@ def training_history(results: xr.Dataset) -> Figure:
 
     Diverged networks are drawn if there are no others, while their values are finite.
     """
-    selection.check_variables(results, "training_history")
+    drawable.check_variables(results, "training_history")
     kept = converged(results)
     kept = kept if kept.sizes["seed"] else results
     figure, panels = style.make_panels(
@@ -44,7 +44,7 @@ def training_history(results: xr.Dataset) -> Figure:
             look = style.look(index, label=described, linestyle=style.DASHES[index])
             if history.sizes["seed"] > 1:
                 thin = {"color": look["color"], "linewidth": 0.6, "alpha": 0.5}
-                some, _ = selection.few_networks(history.to_dataset(name="history"))
+                some, _ = drawable.few_networks(history.to_dataset(name="history"))
                 axes.plot(history["epoch"], some["history"], **thin)
             markers = style.marker_positions(history.sizes["epoch"], index, len(splits))
             mean = history.mean("seed")
@@ -63,11 +63,11 @@ def training_history(results: xr.Dataset) -> Figure:
 
 def trajectories(results: xr.Dataset) -> Figure:
     """Measures of neurons, layers and groups, and the error, through training."""
-    kept = selection.select_converged(results, "trajectories")
+    kept = drawable.select_converged(results, "trajectories")
     kept = kept.drop_dims("step").rename(trajectory_epoch="step")
     measures = [
         measure
-        for measure in selection.labels_of(kept, "measure")
+        for measure in drawable.labels_of(kept, "measure")
         if kept["trajectory_score"].sel(measure=measure).notnull().any()
     ]
     count = len(measures) + 4
@@ -76,7 +76,7 @@ def trajectories(results: xr.Dataset) -> Figure:
     looks = style.layer_looks(kept)
     for axes, measure in zip(panels, measures, strict=False):
         axes.set_title("neurons: median and quartiles", fontsize="small")
-        axes.set_ylabel(selection.measure_label(kept, measure))
+        axes.set_ylabel(drawable.measure_label(kept, measure))
         for layer, look in looks.items():
             of_layer = kept["trajectory_score"].isel(neuron=neurons_of(kept, layer))
             _draw_quartiles(axes, of_layer.sel(measure=measure), "neuron", look)
@@ -195,7 +195,7 @@ def information_plane(results: xr.Dataset) -> Figure:
     with the class; a line per layer through its epochs, mean over networks, and a small
     point per network. Epochs are coloured; the first and the last are labelled.
     """
-    kept = selection.select_converged(results, "information_plane")
+    kept = drawable.select_converged(results, "information_plane")
     epochs, seeds = kept["trajectory_epoch"].values, kept.sizes["seed"]
     title = "Layers in the information plane, through training"
     figure, (axes,) = style.make_panels(results, title, 1, size=(6.6, 4.4))

@@ -12,7 +12,7 @@ from ioca_jax.inference.areas import areas_by_order
 from ioca_jax.inference.claims import CLAIMS, VERDICTS
 from ioca_jax.inference.families import ALPHA
 from ioca_jax.inference.interactions import DIRECTIONS
-from ioca_jax.results.selection import (
+from ioca_jax.results.subsets import (
     intact_accuracy,
     layer_of_scope,
     layer_title,

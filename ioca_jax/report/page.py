@@ -16,7 +16,7 @@ from ioca_jax.inference.claims import CLAIMS
 from ioca_jax.report.page_data import curve_data, neuron_data
 from ioca_jax.report.page_tables import Source, make_tables
 from ioca_jax.report.tables import TABLES, find
-from ioca_jax.results.selection import (
+from ioca_jax.results.subsets import (
     compact,
     converged,
     describe_dataset,

@@ -11,7 +11,7 @@ import xarray as xr
 
 from ioca_jax.inference.families import clamps_of, orders_of
 from ioca_jax.report.findings import order_name, scope_name
-from ioca_jax.results.selection import (
+from ioca_jax.results.subsets import (
     count_correct,
     layer_title,
     layers_of,

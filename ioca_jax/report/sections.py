@@ -5,7 +5,7 @@ import pandas as pd
 
 from ioca_jax.inference.claims import VERDICTS, claims_of
 from ioca_jax.inference.interactions import DIRECTIONS
-from ioca_jax.results.selection import layer_title
+from ioca_jax.results.subsets import layer_title
 
 
 def neurons(title: str, table: pd.DataFrame) -> list[str]:

@@ -13,7 +13,7 @@ from ioca_jax.inference.areas import areas_by_order
 from ioca_jax.inference.families import ALPHA
 from ioca_jax.report.sections import section
 from ioca_jax.report.tables import TABLES, tabulate
-from ioca_jax.results.selection import (
+from ioca_jax.results.subsets import (
     converged,
     describe_dataset,
     intact_accuracy,

@@ -31,9 +31,9 @@ from ioca_jax.inference.order_tests import (
 )
 from ioca_jax.inference.self_repair import measure_self_repair
 from ioca_jax.inference.trajectories import trajectory_table, trends_of_training
-from ioca_jax.inference.verdicts import conclude, test_hypotheses
+from ioca_jax.inference.verdicts import conclude, judge_hypotheses
 from ioca_jax.report import findings, sections
-from ioca_jax.results.selection import converged
+from ioca_jax.results.subsets import converged
 
 Tables = Mapping[str, pd.DataFrame]
 _RANDOM, _PAPER, _EPOCHS = "random orders", "the paper's measures", "several epochs"
@@ -171,7 +171,7 @@ TABLES = (
     Table(
         "verdicts",
         "Hypotheses on curves, tested on pairs and groups, by instrument",
-        lambda results, tables: test_hypotheses(results, tables["hypotheses"]),
+        lambda results, tables: judge_hypotheses(results, tables["hypotheses"]),
         needs=(*INTERACTIONS, "hypotheses"),
         networks=_SIGNIFICANT,
     ),

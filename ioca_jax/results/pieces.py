@@ -30,7 +30,7 @@ from ioca_jax.results.files import (
     seal,
 )
 from ioca_jax.results.fingerprint import difference
-from ioca_jax.results.selection import PIECE_BYTES, compact, evenly
+from ioca_jax.results.subsets import PIECE_BYTES, compact, evenly
 
 # Of the pieces that are written, beside their bytes; a piece has one seed at least.
 _PIECE_SEEDS = 256

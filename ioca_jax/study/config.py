@@ -17,15 +17,15 @@ from ioca_jax.checks import (
     nearest,
 )
 from ioca_jax.data import check_label_noise
+from ioca_jax.measures.forward_selection import SELECTIONS
 from ioca_jax.measures.information import PAPER_MEASURES
 from ioca_jax.measures.neurons import settled_quantizer
 from ioca_jax.measures.quantization import parse_quantizer
 from ioca_jax.measures.scores import SCORES, Score, another_name, parse_score
-from ioca_jax.measures.selection import SELECTIONS
 from ioca_jax.networks.models import CNN, MLP
 from ioca_jax.networks.training import TrainConfig, check_epochs, checked_seeds
 from ioca_jax.results.files import RESULTS_FILE
-from ioca_jax.study import joint
+from ioca_jax.study import interactions
 
 CLAMPS_OF_SCORES = ("zero", "mean")
 CLAMPS = (
@@ -154,8 +154,8 @@ class StudyConfig:
     permutations: int = _field(
         200,
         "Permutations of the labels that measures are tested against; 0 tests none. "
-        f"With --interactions pairs take {joint.PERMUTATIONS} of them at most, groups "
-        f"and orders {joint.PERMUTATIONS_OF_GROUPS}.",
+        f"With --interactions pairs take {interactions.PERMUTATIONS} of them at most, "
+        f"groups and orders {interactions.PERMUTATIONS_OF_GROUPS}.",
     )
     interactions: bool = _field(
         False,

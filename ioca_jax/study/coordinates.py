@@ -12,7 +12,7 @@ import numpy as np
 from ioca_jax.measures.quantization import parse_quantizer
 from ioca_jax.networks.models import Model
 from ioca_jax.networks.network import Network
-from ioca_jax.study import joint
+from ioca_jax.study import interactions
 from ioca_jax.study.metadata import source_revision, versions
 from ioca_jax.study.plan import Plan
 
@@ -61,7 +61,7 @@ def coordinates(plan: Plan, seeds: Sequence[int] | np.ndarray) -> dict[str, Any]
     if plan.training:
         found["epoch"] = np.arange(1, plan.epochs + 1)
     if plan.interactions:
-        found |= joint.coordinates(network, num_validation, plan.num_codes)
+        found |= interactions.coordinates(network, num_validation, plan.num_codes)
     if plan.trajectory_epochs:
         found["trajectory_epoch"] = list(plan.trajectory_epochs)
         found["hidden_layer"] = np.arange(len(network.layers)) + 1
@@ -72,7 +72,7 @@ def attributes(plan: Plan) -> dict[str, str | int]:
     """What ``study.nc`` records about how it was made."""
     network, data = plan.network, plan.data
     # Of the groups drawn along training; 0 if the codes are too many for any.
-    size = joint.group_size_in_layers(
+    size = interactions.group_size_in_layers(
         len(data.validation.y), plan.num_codes, network.num_classes
     )
     devices = {f"{d.platform} {d.device_kind}" for d in jax.devices()}
@@ -100,7 +100,7 @@ def attributes(plan: Plan) -> dict[str, str | int]:
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     if plan.interactions:
-        attrs |= joint.permutations_made(plan.permutations)
+        attrs |= interactions.permutations_made(plan.permutations)
     return attrs
 
 

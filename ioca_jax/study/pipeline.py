@@ -33,7 +33,7 @@ from ioca_jax.measures.neurons import (
 from ioca_jax.measures.scores import Score, check_finite_scores
 from ioca_jax.networks.training import Trained
 from ioca_jax.results.variables import make_results
-from ioca_jax.study import joint
+from ioca_jax.study import interactions
 from ioca_jax.study.clamps import (
     Ablated,
     ablated_networks,
@@ -80,7 +80,7 @@ def study_networks(
     if plan.variants and plan.information_measures:
         arrays["variant_score"] = _scores_of_variants(inputs)
     if plan.interactions:
-        arrays |= joint.measure_interactions(
+        arrays |= interactions.measure_interactions(
             _quantised(inputs, trained.variables, statistics),
             inputs.validation,
             orders,
@@ -231,7 +231,7 @@ def _direct_effects(inputs: Inputs, ablated: Ablated) -> dict[str, Array]:
 
 def _pair_effects(inputs: Inputs, ablated: Ablated) -> dict[str, np.ndarray]:
     """All pairs of each layer ablated together, on the test split."""
-    return joint.ablate_pairs(
+    return interactions.ablate_pairs(
         ablated.network,
         ablated.variables,
         ablated.clamp,
@@ -310,8 +310,8 @@ def _by_measure(inputs: Inputs, values: Mapping[str, ArrayLike]) -> np.ndarray:
 
 def _quantised(
     inputs: Inputs, variables: Any, statistics: NeuronStatistics
-) -> joint.Quantised:
-    return joint.Quantised(
+) -> interactions.Quantised:
+    return interactions.Quantised(
         inputs.network, variables, statistics.edges, inputs.plan.num_codes
     )
 
@@ -327,7 +327,7 @@ def _trajectories(inputs: Inputs) -> dict[str, np.ndarray]:
             {
                 "trajectory_score": _by_measure(inputs, found.scores),
                 "trajectory_accuracy": np.array(accuracy),
-                **joint.measure_layers(
+                **interactions.measure_layers(
                     networks, inputs.validation, inputs.trained.seeds.tolist()
                 ),
             }

@@ -17,6 +17,7 @@ import numpy as np
 
 from ioca_jax.checks import check_classes, check_integer
 from ioca_jax.data import Dataset
+from ioca_jax.measures.forward_selection import SELECTIONS
 from ioca_jax.measures.information import MEASURES
 from ioca_jax.measures.neurons import (
     measure_neurons,
@@ -25,13 +26,12 @@ from ioca_jax.measures.neurons import (
 )
 from ioca_jax.measures.pairs import check_pairs
 from ioca_jax.measures.scores import Score
-from ioca_jax.measures.selection import SELECTIONS
 from ioca_jax.networks.models import CNN, Model, as_network
 from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import TrainConfig, check_fit
 from ioca_jax.sources import can_load, load_dataset
 from ioca_jax.study.config import OF_NETWORKS, StudyConfig
-from ioca_jax.study.given import (
+from ioca_jax.study.given_networks import (
     GivenNetworks,
     check_copies,
     check_leaves,

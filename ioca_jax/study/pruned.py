@@ -32,7 +32,7 @@ from ioca_jax.networks.models import MLP
 from ioca_jax.networks.training import TrainConfig, train
 from ioca_jax.report.sections import section
 from ioca_jax.results.files import load_results
-from ioca_jax.results.selection import converged, intact_accuracy
+from ioca_jax.results.subsets import converged, intact_accuracy
 from ioca_jax.study.metadata import source_revision, versions
 from ioca_jax.study.run import load_networks
 

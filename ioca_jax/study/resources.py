@@ -21,7 +21,7 @@ from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import bytes_per_seed, seeds_that_fit
 from ioca_jax.results.files import free_memory
 from ioca_jax.results.variables import VARIABLES
-from ioca_jax.study import joint
+from ioca_jax.study import interactions
 from ioca_jax.study.plan import Plan
 
 # Seeds on a device at a time: enough that what a chunk costs beside is little, few
@@ -126,7 +126,7 @@ def _axes(plan: Plan) -> dict[str, int]:
         sizes["hidden_layer"] = layers
     if plan.interactions:
         num_validation = len(plan.data.validation.y)
-        labels = joint.coordinates(network, num_validation, plan.num_codes)
+        labels = interactions.coordinates(network, num_validation, plan.num_codes)
         sizes |= {axis: len(values) for axis, values in labels.items()}
     return sizes
 

@@ -31,7 +31,7 @@ from ioca_jax.results.files import (
 )
 from ioca_jax.results.networks import read_networks
 from ioca_jax.results.pieces import Chunk, join_seeds
-from ioca_jax.results.selection import intact_accuracy
+from ioca_jax.results.subsets import intact_accuracy
 from ioca_jax.study.chunks import (
     count_finished,
     find_chunks,

@@ -16,11 +16,11 @@ from ioca_jax.ablation.curves import ablation_curves
 from ioca_jax.ablation.greedy import greedy_orders
 from ioca_jax.ablation.singles import shapley_values, single_ablations
 from ioca_jax.devices import place_examples
+from ioca_jax.measures.forward_selection import SELECTIONS, selection_scores
 from ioca_jax.measures.neurons import NeuronStatistics
-from ioca_jax.measures.selection import SELECTIONS, selection_scores
 from ioca_jax.study.config import CLAMPS_OF_SCORES
 from ioca_jax.study.inputs import Examples, Inputs
-from ioca_jax.study.joint import Quantised
+from ioca_jax.study.interactions import Quantised
 
 # The first examples of the validation split: greedy orders are costly, and these are
 # enough to find the neuron whose ablation costs least.

@@ -21,7 +21,7 @@ import ioca_jax as ioca
 from ioca_jax.inference import families, interactions, trajectories, verdicts
 from ioca_jax.report import sections
 from ioca_jax.report.tables import tabulate
-from ioca_jax.study.joint import PAIR_VALUES
+from ioca_jax.study.interactions import PAIR_VALUES
 
 CURVES = {
     ("layer_1", "mutual_information", "descending"): 0.1,
@@ -194,7 +194,7 @@ def test_groups_are_of_the_greatest_size_that_all_networks_have():
 
 
 def test_hypotheses_are_confirmed_contradicted_mixed_or_left_open():
-    table = verdicts.test_hypotheses(
+    table = verdicts.judge_hypotheses(
         planted(),
         hypotheses(
             (1, "highest", "redundant"),
@@ -223,7 +223,7 @@ def test_hypotheses_are_confirmed_contradicted_mixed_or_left_open():
         f"bits), groups ({index:+.2g} bits); synergistic by pair effects in loss "
         f"({nats:+.2g} nats), pair effects in accuracy ({share:+.2g}): mixed."
     )
-    nothing = verdicts.test_hypotheses(
+    nothing = verdicts.judge_hypotheses(
         planted_joint_results(), hypotheses((1, "highest", "redundant"))
     )
     assert verdicts.conclude(nothing)["verdict"].tolist() == ["open"]
@@ -278,7 +278,7 @@ def test_a_hypothesis_weighed_by_hand():
     joint[4, :, 2, :, 4] = np.nan  # three neurons then, of a quarter of five
     random = (results["ranked_by"] == "random").values
     joint[:, 0, 2, random] *= 0.5
-    table = verdicts.test_hypotheses(results, hypotheses((2, "lowest", "undecided")))
+    table = verdicts.judge_hypotheses(results, hypotheses((2, "lowest", "undecided")))
     bits = results["pair_value"].sel(pair_measure="co_information_miller_madow").values
     loss = results["pair_effect_loss"].sel(clamp="mean").values
     alone = information_by_hand(results["joint_count"].values)
@@ -327,7 +327,7 @@ def test_a_quarter_that_is_unlike_the_rest_stands_beside_it():
         bits = results["pair_value"].values[seed, measure]
         bits[highest, :30] += 0.02
         bits[:30, highest] += 0.02 * ~np.isin(np.arange(30), highest)[:, None]
-    table = verdicts.test_hypotheses(
+    table = verdicts.judge_hypotheses(
         results,
         hypotheses((1, "highest", "undecided"), (2, "highest", "undecided")),
     )
@@ -343,7 +343,7 @@ def test_effects_that_all_pairs_of_a_layer_share_are_no_finding():
     results = planted().copy(deep=True)
     effect = results["pair_effect_loss"].values
     effect[:] = 0.05 + np.random.default_rng(0).normal(0, 0.002, effect.shape)
-    table = verdicts.test_hypotheses(results, hypotheses((1, "highest", "redundant")))
+    table = verdicts.judge_hypotheses(results, hypotheses((1, "highest", "redundant")))
     row = only(table, instrument="pair effects in loss")
     assert (row["p_corrected"] <= 0.05) & (row["p_beside_others"] > 0.05)
     assert row["finding"] == "neither"
@@ -353,7 +353,7 @@ def test_effects_that_all_pairs_of_a_layer_share_are_no_finding():
 def test_groups_without_an_estimate_say_nothing():
     results = planted().copy(deep=True)
     results["joint_information_miller_madow"].values[2, :, :, :, 2:] = np.nan
-    table = verdicts.test_hypotheses(results, hypotheses((1, "highest", "redundant")))
+    table = verdicts.judge_hypotheses(results, hypotheses((1, "highest", "redundant")))
     groups = only(table, instrument="groups")
     assert np.isnan(groups["effect"])
     assert (groups["neurons"], groups["finding"]) == (0, "")
@@ -372,7 +372,7 @@ def test_hypotheses_of_small_layers():
         orders[:, scope, :, : len(own)] = own
     results["order"] = (("seed", "scope", "ordering", "position"), orders)
     rows = [(layer, "highest", "redundant") for layer in (1, 2, 3)]
-    table = verdicts.test_hypotheses(results, hypotheses(*rows))
+    table = verdicts.judge_hypotheses(results, hypotheses(*rows))
     pairs, groups = (
         table.query(f"instrument == '{name}'") for name in verdicts.INFORMATIONAL
     )
@@ -404,7 +404,7 @@ def test_all_rows_of_a_table_are_one_family(monkeypatch):
     assert 0 < shown.sum() < len(judged)
     np.testing.assert_array_equal(shown, family.p_corrected <= 0.05)
     tests.clear()
-    weighed = verdicts.test_hypotheses(
+    weighed = verdicts.judge_hypotheses(
         planted(), hypotheses((1, "highest", "redundant"), (2, "lowest", "undecided"))
     )
     effects, beside_others = tests
@@ -575,7 +575,7 @@ def test_tables_of_named_layers_are_those_of_numbered_ones():
             "interactions",
         ),
         (
-            lambda results: verdicts.test_hypotheses(
+            lambda results: verdicts.judge_hypotheses(
                 results, hypotheses((1, "highest", "redundant"))
             ),
             "networks",
@@ -588,7 +588,7 @@ def test_tables_of_named_layers_are_those_of_numbered_ones():
             "values: expected at least 3 seeds, got 2; train more networks",
         ),
         (
-            lambda results: verdicts.test_hypotheses(
+            lambda results: verdicts.judge_hypotheses(
                 results.isel(ordering=[0, 1, 6, 7]),
                 hypotheses((1, "highest", "redundant")),
             ),

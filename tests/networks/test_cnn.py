@@ -109,13 +109,13 @@ def test_it_is_trained_for_many_seeds_at_once():
     trained = ioca.train(network, data, config, seeds=(0, 5))
     alone = ioca.train(network, data, config, seeds=(5,))
     for one, other in zip(
-        jax.tree.leaves(trained.network(1)),
-        jax.tree.leaves(alone.network(0)),
+        jax.tree.leaves(trained.variables_of(1)),
+        jax.tree.leaves(alone.variables_of(0)),
         strict=True,
     ):
         np.testing.assert_array_equal(one, other)
     keep, clamp = np.ones(5, bool), np.zeros(5, np.float32)
-    found = ioca.evaluate_masks(network, alone.network(0), keep, clamp, *data.test)
+    found = ioca.evaluate_masks(network, alone.variables_of(0), keep, clamp, *data.test)
     assert found.accuracy > 0.8
 
 

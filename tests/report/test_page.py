@@ -15,7 +15,7 @@ from synthetic import (
 )
 
 from ioca_jax.report.page import run_page
-from ioca_jax.results import selection
+from ioca_jax.results import subsets
 from ioca_jax.results.files import load_results, write_results
 
 
@@ -171,5 +171,5 @@ def test_results_that_are_read_in_pieces_give_the_same_page(tmp_path, monkeypatc
     write_results(results, tmp_path / "study.nc")
     expected = run_page(results, {})
     assert Page(expected).data["neurons"]["in_network"][0]
-    monkeypatch.setattr(selection, "PIECE_BYTES", 1)  # a network at a time
+    monkeypatch.setattr(subsets, "PIECE_BYTES", 1)  # a network at a time
     assert run_page(load_results(tmp_path, lazy=True), {}) == expected

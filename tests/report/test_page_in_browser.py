@@ -17,7 +17,7 @@ from test_page import described
 from ioca_jax.report.overview import sweep_page
 from ioca_jax.report.page import run_page
 from ioca_jax.report.tables import tabulate
-from ioca_jax.results.selection import mean_curve
+from ioca_jax.results.subsets import mean_curve
 
 webdriver = pytest.importorskip("selenium.webdriver")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

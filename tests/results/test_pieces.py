@@ -20,7 +20,7 @@ import ioca_jax as ioca
 from ioca_jax.inference.areas import areas_by_order
 from ioca_jax.inference.neurons import count_neurons
 from ioca_jax.report.tables import tabulate
-from ioca_jax.results import files, networks, pieces, selection
+from ioca_jax.results import files, networks, pieces, subsets
 
 PLACES = {"versions": "1", "source_revision": "a", "device": "cpu"}
 
@@ -55,7 +55,7 @@ def held(results: xr.Dataset) -> Held:
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Of three networks or so."""
-    for module in (pieces, selection):
+    for module in (pieces, subsets):
         monkeypatch.setattr(module, "PIECE_BYTES", 400_000)
 
 
@@ -132,9 +132,9 @@ def stored(small_pieces, tmp_path) -> pathlib.Path:
 
 
 def test_tables_of_a_study_in_its_file_are_those_in_memory(stored, monkeypatch):
-    monkeypatch.setattr(selection, "PIECE_BYTES", 2**30)
+    monkeypatch.setattr(subsets, "PIECE_BYTES", 2**30)
     expected = tabulate(ioca.load_results(stored))
-    monkeypatch.setattr(selection, "PIECE_BYTES", 20_000)
+    monkeypatch.setattr(subsets, "PIECE_BYTES", 20_000)
     with ioca.load_results(stored, lazy=True) as results:
         tables = tabulate(results)
     assert list(tables) == list(expected)
@@ -156,7 +156,7 @@ def test_results_stay_in_their_file_where_they_would_fill_the_memory(
 
 
 def test_work_on_many_networks_holds_few_of_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(selection, "PIECE_BYTES", 400_000)
+    monkeypatch.setattr(subsets, "PIECE_BYTES", 400_000)
     names = ["correct", "accuracy", "joint_count", "diverged"]
     results = planted_joint_results(seeds=11)[names]
     many = xr.concat([results] * 30, "seed", data_vars="minimal")
@@ -177,7 +177,7 @@ import pathlib, sys
 from ioca_jax.inference.areas import areas_by_order
 from ioca_jax.inference.neurons import count_neurons
 from ioca_jax.inference.order_tests import difference_curves
-from ioca_jax.results import selection
+from ioca_jax.results import subsets
 from ioca_jax.results.files import load_results
 
 def peak():
@@ -185,7 +185,7 @@ def peak():
     (line,) = (line for line in lines if line.startswith("VmHWM"))
     return 1024 * int(line.split()[1])
 
-selection.PIECE_BYTES = 2**22
+subsets.PIECE_BYTES = 2**22
 with load_results(sys.argv[1], lazy=True) as results:
     for number in (8, 3000):
         before = peak()

@@ -10,7 +10,7 @@ import scipy.stats
 from jax.ad_checkpoint import checkpoint_name
 
 import ioca_jax as ioca
-from ioca_jax.study import given, plan
+from ioca_jax.study import given_networks, plan
 
 CONFIG = ioca.StudyConfig(
     seeds=(4, 7), random_orders=0, permutations=0, quantizer="uniform:4",
@@ -177,10 +177,10 @@ def test_only_logits_that_depend_on_the_example_show_a_copy():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(5, 9, 3))
     logits[[1, 3]] = [0.2, 0.1, -0.3]  # two networks whose units are dead
-    given._check_functions(logits, range(5))
+    given_networks._check_functions(logits, range(5))
     logits[4] = logits[0] * (1 + 1e-7)
     with pytest.raises(ValueError, match="got equal logits for seeds 0 and 4, as of"):
-        given._check_functions(logits, range(5))
+        given_networks._check_functions(logits, range(5))
 
 
 def masked(w, x):

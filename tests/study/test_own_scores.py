@@ -74,7 +74,7 @@ def test_scores_of_the_users_own_are_stored_and_ordered_by(run):
     assert results["unit"].values.tolist() == ["bit", "1", "examples"]
     model, networks = ioca.load_networks(folder)
     for place in range(3):
-        variables = ioca.Trained(networks, np.array(CONFIG.seeds)).network(place)
+        variables = ioca.Trained(networks, np.array(CONFIG.seeds)).variables_of(place)
         _, outputs = forward(model, variables, DATA.validation.x)
         on = outputs > 0
         here = results.isel(seed=place)

@@ -10,7 +10,7 @@ from synthetic import TINY, own_data
 
 import ioca_jax as ioca
 from ioca_jax.study import events, resources
-from ioca_jax.study.given import GivenNetworks
+from ioca_jax.study.given_networks import GivenNetworks
 from ioca_jax.study.plan import make_plan
 
 GB = 10**9

@@ -6,7 +6,7 @@ import pytest
 from reference import information_of
 from sklearn.metrics import mutual_info_score
 
-from ioca_jax.measures.selection import SELECTIONS, selection_scores
+from ioca_jax.measures.forward_selection import SELECTIONS, selection_scores
 
 RNG = np.random.default_rng(5)
 LABELS = RNG.integers(3, size=400).astype(np.int32)

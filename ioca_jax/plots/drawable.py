@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ioca_jax.results.selection import (
+from ioca_jax.results.subsets import (
     converged,
     describe_dataset,
     describe_quantizer,

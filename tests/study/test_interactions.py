@@ -14,7 +14,7 @@ from ioca_jax.measures.groups import random_groups
 from ioca_jax.measures.information import permuted_labels
 from ioca_jax.measures.pairs import pair_null
 from ioca_jax.networks.models import as_network
-from ioca_jax.study import joint
+from ioca_jax.study import interactions
 
 CONFIG = ioca.StudyConfig(
     seeds=(3, 0),
@@ -188,7 +188,7 @@ def test_groups_are_drawn_of_their_scope(results, networks, data):
     found = float(group["o_information_with_class"])
     assert found == pytest.approx(whole + sum(parts), abs=1e-4)
     of_three = np.isfinite(results["o_information_with_class"]).sum("group")
-    assert (of_three.sel(group_size=3) == joint._GROUPS_WITH_O_INFORMATION).all()
+    assert (of_three.sel(group_size=3) == interactions._GROUPS_WITH_O_INFORMATION).all()
     assert (of_three.sel(group_size=2) == 0).all()
 
 
@@ -245,9 +245,11 @@ def test_codes_are_the_same_in_chunks(networks, data, monkeypatch):
     model, variables, codes = networks[0]
     stacked = jax.tree.map(lambda leaf: leaf[None], variables)
     edges = np.full((1, 12, 1), 0.5, np.float32)
-    quantised = joint.Quantised(as_network(model, data.test.x), stacked, edges, 2)
+    quantised = interactions.Quantised(
+        as_network(model, data.test.x), stacked, edges, 2
+    )
     for num_examples in (160, 150):  # whole chunks of 16, and a rest
-        monkeypatch.setattr(joint, "_MOST_FLOATS", 16 * (784 + 12))
+        monkeypatch.setattr(interactions, "_MOST_FLOATS", 16 * (784 + 12))
         x = data.validation.x[:num_examples]
         found = quantised.map(lambda codes: codes, x)[0]
         np.testing.assert_array_equal(found, codes[:num_examples])
@@ -260,15 +262,17 @@ def test_layers_too_narrow_for_a_group_or_a_pair_have_none(data):
         jax.random.split(jax.random.key(0), 1)
     )
     network = as_network(model, data.test.x)
-    networks = joint.Quantised(network, variables, np.zeros((1, 3, 1), np.float32), 2)
+    networks = interactions.Quantised(
+        network, variables, np.zeros((1, 3, 1), np.float32), 2
+    )
     orders = {"layer_1": np.zeros((1, 1, 1), np.int32)}
-    found = joint.measure_interactions(
+    found = interactions.measure_interactions(
         *(networks, data.validation, orders, (0,)),
         permutations=1,
         memory_gb=1.0,
     )
     assert np.isnan(found["redundancy_index"]).all()
-    layers = joint.measure_layers(networks, data.validation, (0,))
+    layers = interactions.measure_layers(networks, data.validation, (0,))
     assert np.isnan(layers["layer_redundancy_index"]).all()
 
 
