@@ -25,6 +25,7 @@ from matplotlib.offsetbox import AnchoredText
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
+from ioca_jax.plots import drawable
 from ioca_jax.results.subsets import layers_of, readable
 
 Look = dict[str, Any]  # properties of a line: colour, marker, style, label

@@ -206,7 +206,7 @@ def test_infinite_activations_are_refused_before_anything_is_computed(data, tmp_
 
 def test_infinite_activations_of_late_examples_are_refused(data, tmp_path, monkeypatch):
     """Networks are tried on a few examples; the seed is named here too."""
-    monkeypatch.setattr(given, "_EXAMPLES", 2)
+    monkeypatch.setattr(given_networks, "_EXAMPLES", 2)
     late = dataclasses.replace(data, validation=sorted_by_sign(data.validation))
     with pytest.raises(ValueError, match=".") as caught:
         study(masked, tmp_path / "run", late, layers=["scores"])
