@@ -19,7 +19,12 @@ from ioca_jax.results import networks
 from ioca_jax.study import chunks
 from ioca_jax.study import run as runs
 
-pytestmark = pytest.mark.usefixtures("unchecked_shapes")
+pytestmark = [
+    pytest.mark.usefixtures("unchecked_shapes"),
+    # A thread of TensorStore may report a failed write after Orbax has closed the event
+    # loop: then Python notes an exception that nobody can catch.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 def run(folder) -> None:
