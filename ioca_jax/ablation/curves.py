@@ -30,7 +30,12 @@ from ioca_jax.ablation.masks import MasksEngine, masks_engine
 from ioca_jax.ablation.orderings import checked_neurons
 from ioca_jax.ablation.prefix_sums import prefix_sums_engine
 from ioca_jax.ablation.rank_one import rank_one_engine
-from ioca_jax.ablation.replacement import Constants, Resampled, constants_of
+from ioca_jax.ablation.replacement import (
+    Constants,
+    Resampled,
+    constants_of,
+    donors_rows,
+)
 from ioca_jax.checks import check_keep, is_known
 from ioca_jax.devices import sum_over_examples
 from ioca_jax.networks.inputs import check_converged, checked_network
@@ -87,7 +92,8 @@ def evaluate_masks(
     check_converged(variables)
     masks_shape = jnp.shape(masks)[:-1]
     if isinstance(clamp, Resampled):
-        shape, row, replacement = masks_shape, _rows(clamp, y), clamp.without_rows()
+        row = donors_rows(clamp, network, len(y), None)
+        shape, replacement = masks_shape, clamp.without_rows()
     else:
         clamps = constants_of(network, clamp)
         shape = _broadcast_shapes("masks", masks_shape, clamps.shape[:-1])
@@ -295,17 +301,6 @@ def _checked_engine(
     return engine
 
 
-def _rows(clamp: Resampled, y: Array) -> Array:
-    """The rows of the examples' donors."""
-    row: Any = clamp.row
-    if jnp.shape(row) != y.shape:
-        raise ValueError(
-            f"clamp: expected a donor for each of {len(y)} examples, got "
-            f"{jnp.shape(row)[0]}; call resample with these examples"
-        )
-    return row
-
-
 def _flat(array: Array, shape: tuple[int, ...]) -> Array:
     """An array with the leading axes ``shape``, as one axis."""
     size = array.shape[-1]
@@ -319,7 +314,8 @@ def _of_networks(
     number, num_steps = len(order), order.shape[-1]
     if isinstance(clamp, Resampled):
         orders = order.reshape(number, -1, num_steps)
-        return orders, _rows(clamp, y), clamp.without_rows(), order.shape[:-1]
+        row = donors_rows(clamp, network, len(y), number)
+        return orders, row, clamp.without_rows(), order.shape[:-1]
     is_number = np.shape(clamp) == ()
     clamp = constants_of(network, clamp)
     clamp = jnp.broadcast_to(clamp, (number, len(clamp))) if is_number else clamp

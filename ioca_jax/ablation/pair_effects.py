@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
 
 from ioca_jax.ablation.budget import FLOATS_PER_STEP, device_budget
 from ioca_jax.ablation.evaluation import right_and_losses
-from ioca_jax.ablation.replacement import Constants, Resampled, constants_of
+from ioca_jax.ablation.replacement import of_networks
 from ioca_jax.batching import IGNORE_LABEL, fold_examples, number_that_fits
 from ioca_jax.devices import sum_over_examples
 from ioca_jax.networks.inputs import checked_network
@@ -75,19 +74,7 @@ def pair_effects(
             f"{layer}"
         )
     x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
-    if isinstance(clamp, Resampled):
-        shape, row = (len(clamp.donors), 1), clamp.row
-        replacement = clamp.without_rows()
-    else:
-        clamps, row = constants_of(network, clamp), None
-        if np.ndim(clamp) < 2:
-            raise ValueError(
-                f"clamp: expected float32 [S, ..., {network.num_neurons}], a value for "
-                "each hidden neuron of each network, got shape "
-                f"{list(np.shape(clamp))}"
-            )
-        shape = clamps.shape[:-1]
-        replacement = Constants(clamps.reshape(len(clamps), -1, clamps.shape[-1]))
+    replacement, row, shape = of_networks(network, variables, clamp, len(y))
     examples = _examples_at_once(network, layer, x, device_budget(memory_gb, y))
     is_chain = row is None and network.chain(layer) is not None
     engine = _PairEngine(network, layer, examples, is_chain)

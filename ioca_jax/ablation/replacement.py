@@ -175,6 +175,72 @@ def constants_of(network: Network, clamp: Any) -> Float[Array, "*batch P"]:
     return clamp if clamp.shape[-1] == len(of_output) else clamp[..., of_output]
 
 
+def donors_rows(
+    clamp: Resampled, network: Network, num_examples: int, num_networks: int | None
+) -> Array:
+    """The rows of the examples' donors, of a resampling that fits.
+
+    Args:
+        clamp: with an axis S before ``donors`` and ``shift`` for many networks.
+        network: the network.
+        num_examples: N.
+        num_networks: S; None for one network.
+
+    Raises:
+        ValueError: made for other examples, another network, or other networks.
+    """
+    if jnp.shape(clamp.row) != (num_examples,):
+        raise ValueError(
+            f"clamp: expected a donor for each of {num_examples} examples, got "
+            f"{jnp.size(clamp.row)}; call resample with these examples"
+        )
+    leading = () if num_networks is None else (num_networks,)
+    wanted, got = [*leading, network.num_neurons], [*jnp.shape(clamp.shift)]
+    if got != wanted or jnp.shape(clamp.donors)[: len(leading)] != leading:
+        raise ValueError(
+            f"clamp: expected a resampling with shift {wanted}, a place for each "
+            f"neuron, got {got}; call resample with this network, and put an axis of "
+            "networks before donors and shift where there are many"
+        )
+    return clamp.row
+
+
+def of_networks(
+    network: Network, variables: Any, clamp: Any, num_examples: int
+) -> tuple[Constants | Resampled, Array | None, tuple[int, ...]]:
+    """Replacements of many networks, [S, A, ...].
+
+    Args:
+        network: the networks' shape.
+        variables: leaves begin with S.
+        clamp: float32 [S, ..., H] or [S, ..., P]; or what ``resample`` returns, with an
+            axis S before ``donors`` and ``shift``.
+        num_examples: N.
+
+    Returns:
+        Replacements, the rows of the examples' donors (None for constants), and the
+        axes [S, ...] of results: [S, 1] for donors.
+
+    Raises:
+        ValueError: a clamp that is not for each network, or variables of other ones.
+    """
+    number = jnp.shape(jax.tree.leaves(variables)[0])[0]
+    network.check_variables(variables, number)
+    if isinstance(clamp, Resampled):
+        row = donors_rows(clamp, network, num_examples, number)
+        return clamp.without_rows(), row, (number, 1)
+    clamps = constants_of(network, clamp)
+    if np.ndim(clamp) < 2 or len(clamps) != number:
+        first = "S" if np.ndim(clamp) < 2 else number
+        raise ValueError(
+            f"clamp: expected float32 [{first}, ..., {network.num_neurons}], a value "
+            "for each hidden neuron of each network, got shape "
+            f"{list(np.shape(clamp))}"
+        )
+    flat = Constants(clamps.reshape(number, -1, clamps.shape[-1]))
+    return flat, None, clamps.shape[:-1]
+
+
 def _joined(network: Network, clamp: Mapping[str, ArrayLike]) -> Array:
     """Clamps by layer, side by side [..., P]."""
     names = [layer.name for layer in network.layers]

@@ -17,7 +17,7 @@ from ioca_jax.ablation.budget import device_budget
 from ioca_jax.ablation.curves import ablation_curves
 from ioca_jax.ablation.evaluation import Evaluation, make_evaluation
 from ioca_jax.ablation.masks import MasksEngine, masks_engine
-from ioca_jax.ablation.replacement import Constants, Resampled, constants_of
+from ioca_jax.ablation.replacement import of_networks
 from ioca_jax.checks import is_known
 from ioca_jax.devices import sum_over_examples
 from ioca_jax.networks.inputs import checked_network
@@ -65,9 +65,8 @@ def single_ablations(
     """
     network = checked_network(network, x, y)
     x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
-    if not isinstance(clamp, Resampled):
-        clamp = constants_of(network, clamp)
-    evaluate = partial(_of_layer, network, variables, clamp, x, y, direct, memory_gb)
+    replaced = of_networks(network, variables, clamp, len(y))
+    evaluate = partial(_of_layer, network, variables, replaced, x, y, direct, memory_gb)
     parts = [evaluate(layer) for layer in range(len(network.layers))]
     axis = parts[0].alone.loss.ndim - 1
     alone = jax.tree.map(
@@ -78,17 +77,12 @@ def single_ablations(
 
 
 def _of_layer(
-    network, variables, clamp, x, y, direct, memory_gb, layer
+    network, variables, replaced, x, y, direct, memory_gb, layer
 ) -> SingleAblations:
-    is_constant = not isinstance(clamp, Resampled)
-    if is_constant and not direct and network.chain(layer) is not None:
+    replacement, row, shape = replaced
+    if row is None and not direct and network.chain(layer) is not None:
+        clamp = replacement.values.reshape(*shape, -1)
         return _as_curves(network, variables, clamp, x, y, layer, memory_gb)
-    if isinstance(clamp, Resampled):
-        shape, row = (len(clamp.donors), 1), clamp.row
-        replacement = clamp.without_rows()
-    else:
-        shape, row = clamp.shape[:-1], None
-        replacement = Constants(clamp.reshape(len(clamp), -1, clamp.shape[-1]))
     budget = device_budget(memory_gb, y)
     engine = masks_engine(network, layer, len(y), budget, holds_later=direct)
     arrays = (variables, replacement)

@@ -296,6 +296,11 @@ class Network:
             The chain, the same object at every call; None where the network is none
             from there on.
         """
+        if not -1 <= lowest < len(self.layers):
+            raise ValueError(
+                f"lowest: expected a layer from -1 to {len(self.layers) - 1}, got "
+                f"{lowest}"
+            )
         if lowest not in self._chains:
             program = self._programs[SIZES[0]]
             known = self._variable_values

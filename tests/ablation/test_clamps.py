@@ -1,5 +1,7 @@
 """Clamps beyond given constants: outputs of donors, and fitted constants."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,8 @@ import reference
 from conftest import random_examples, random_network
 
 import ioca_jax as ioca
+from ioca_jax.ablation.pair_effects import pair_effects
+from ioca_jax.ablation.singles import single_ablations
 
 X, Y = random_examples()
 DONORS, DONOR_LABELS = random_examples(seed=2, num_examples=31)
@@ -128,6 +132,32 @@ def test_donors_of_more_classes_than_a_byte_counts():
     for label in (0, 255, 256, 299):
         own = x[y == label]
         assert (own == of_donor[y == label][0]).all(axis=1).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r, r"shift \[2, 18\], a place for each neuron, got \[18\]; call "),
+        (
+            lambda r: dataclasses.replace(r.for_one_network(), row=r.row[:12]),
+            "^clamp: expected a donor for each of 53 examples, got 12; call resample",
+        ),
+        (lambda r: r.for_one_network(), r"shift \[2, 18\], .*, got \[1, 18\]; call "),
+    ],
+)
+@pytest.mark.parametrize("function", ["single", "pairs", "curves"])
+def test_resamplings_of_other_networks_are_refused(change, message, function):
+    model, variables = random_network()
+    both = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), variables)
+    found = change(ioca.resample(model, X, DONORS, KEY))
+    orders = np.zeros((2, 1), np.int32)
+    calls = {
+        "single": lambda: single_ablations(model, both, found, X, Y),
+        "pairs": lambda: pair_effects(model, both, found, X, Y, 0),
+        "curves": lambda: ioca.ablation_curves(model, both, orders, found, X, Y),
+    }
+    with pytest.raises(ValueError, match=message):
+        calls[function]()
 
 
 def test_a_resampling_is_of_its_examples():
