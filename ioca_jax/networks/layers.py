@@ -16,6 +16,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
+from ioca_jax.checks import check_clamp
+
 
 class Ablation(NamedTuple):
     """Which neurons to leave alone, and what the others output instead.
@@ -242,6 +244,8 @@ def _named_arrays(
                 known = ", ".join(names)
                 raise ValueError(f"{what}: no layer {name!r}; layers: {known}")
         return {name: jnp.asarray(array) for name, array in given.items()}
+    if isinstance(given, str):
+        check_clamp(given, sizes[0])  # says how to get the means
     if what == "clamp" and np.shape(given) == ():
         return dict.fromkeys(names, jnp.asarray(given))
     if np.shape(given) not in [(size,) for size in sizes]:

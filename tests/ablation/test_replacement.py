@@ -155,3 +155,11 @@ def test_clamps_that_do_not_fit(heads, clamp, message, unchecked_shapes):
     with pytest.raises(ValueError, match="^clamp") as caught:
         ioca.evaluate_masks(network, variables, masks, clamp, x, y)
     assert str(caught.value) == message
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_the_name_of_a_clamp_is_no_output(heads):
+    network, variables, x, _ = heads
+    ablation = ioca.Ablation(np.ones(2, bool), "mean")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"got 'mean'; the means are measure_neurons"):
+        network.apply(variables, x, ablation)
