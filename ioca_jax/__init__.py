@@ -79,6 +79,8 @@ from ioca_jax.sources import load_dataset
 if TYPE_CHECKING:
     from ioca_jax.inference.areas import area_under_curve
     from ioca_jax.inference.claims import judge_claims
+    from ioca_jax.inference.faithfulness import MIB_FRACTIONS as MIB_FRACTIONS
+    from ioca_jax.inference.faithfulness import faithfulness
     from ioca_jax.inference.hypotheses import form_hypotheses
     from ioca_jax.inference.order_tests import compare_orders
     from ioca_jax.report.summary import summarize
@@ -91,7 +93,9 @@ if TYPE_CHECKING:
 
 # Imported when first used: xarray, pandas, SciPy and matplotlib take seconds.
 _LATER = {
+    "MIB_FRACTIONS": "inference.faithfulness",
     "area_under_curve": "inference.areas",
+    "faithfulness": "inference.faithfulness",
     "judge_claims": "inference.claims",
     "form_hypotheses": "inference.hypotheses",
     "compare_orders": "inference.order_tests",
@@ -136,6 +140,7 @@ __all__ = [
     "encode",
     "entropy",
     "evaluate_masks",
+    "faithfulness",
     "form_hypotheses",
     "from_sklearn",
     "from_torch",
