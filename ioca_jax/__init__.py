@@ -51,6 +51,8 @@ from ioca_jax.ablation.pruning import prune
 from ioca_jax.ablation.replacement import Resampled, resample
 from ioca_jax.data import Dataset, Split
 from ioca_jax.devices import place_examples, use_all_cores
+from ioca_jax.inference.faithfulness import MIB_FRACTIONS as MIB_FRACTIONS
+from ioca_jax.inference.faithfulness import faithfulness
 from ioca_jax.measures.counts import joint_counts
 from ioca_jax.measures.information import (
     entropy,
@@ -79,8 +81,6 @@ from ioca_jax.sources import load_dataset
 if TYPE_CHECKING:
     from ioca_jax.inference.areas import area_under_curve
     from ioca_jax.inference.claims import judge_claims
-    from ioca_jax.inference.faithfulness import MIB_FRACTIONS as MIB_FRACTIONS
-    from ioca_jax.inference.faithfulness import faithfulness
     from ioca_jax.inference.hypotheses import form_hypotheses
     from ioca_jax.inference.order_tests import compare_orders
     from ioca_jax.report.summary import summarize
@@ -93,9 +93,7 @@ if TYPE_CHECKING:
 
 # Imported when first used: xarray, pandas, SciPy and matplotlib take seconds.
 _LATER = {
-    "MIB_FRACTIONS": "inference.faithfulness",
     "area_under_curve": "inference.areas",
-    "faithfulness": "inference.faithfulness",
     "judge_claims": "inference.claims",
     "form_hypotheses": "inference.hypotheses",
     "compare_orders": "inference.order_tests",

@@ -15,6 +15,7 @@ Source: A. Mueller et al., "MIB: a mechanistic interpretability benchmark", arXi
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -26,7 +27,7 @@ MIB_FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 def faithfulness(
     values: Float[ArrayLike, "*batch points"],
-    fractions: Sequence[float] | None = None,
+    fractions: Sequence[float] | Float[ArrayLike, " shares"] | None = None,
     *,
     steps: Int[ArrayLike, " points"] | None = None,
 ) -> tuple[Float[np.ndarray, "*batch"], Float[np.ndarray, "*batch"]]:
@@ -124,7 +125,7 @@ def _checked_steps(steps: ArrayLike, points: int) -> np.ndarray:
     return given.astype(np.int64)
 
 
-def _checked_fractions(fractions: Sequence[float]) -> np.ndarray:
+def _checked_fractions(fractions: Any) -> np.ndarray:
     try:
         given = np.asarray(fractions, np.float64)
     except (TypeError, ValueError):
