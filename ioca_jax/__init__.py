@@ -46,6 +46,7 @@ from typing import TYPE_CHECKING, Any
 from ioca_jax.ablation.clamps import optimal_clamp
 from ioca_jax.ablation.curves import ablation_curve, ablation_curves, evaluate_masks
 from ioca_jax.ablation.evaluation import Evaluation
+from ioca_jax.ablation.metrics import Metric
 from ioca_jax.ablation.orderings import cumulative_masks, order_neurons, random_order
 from ioca_jax.ablation.pruning import prune
 from ioca_jax.ablation.replacement import Resampled, resample
@@ -118,6 +119,7 @@ __all__ = [
     "Evaluation",
     "Layer",
     "Measurement",
+    "Metric",
     "Network",
     "NeuronStatistics",
     "Quantile",

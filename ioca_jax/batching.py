@@ -19,10 +19,10 @@ IGNORE_LABEL = -1  # the label of an example that an earlier chunk has accounted
 
 
 def fold_examples(
-    step: Callable[[Carry, Any, Int[Array, " n"]], Carry],
+    step: Callable[[Carry, Any, Int[Array, "n *T"]], Carry],
     carry: Carry,
     x: Any,
-    y: Int[Array, " N"],
+    y: Int[Array, "N *T"],
     *,
     chunk_size: int,
 ) -> Carry:
@@ -43,6 +43,7 @@ def fold_examples(
             lambda array: jax.lax.dynamic_slice_in_dim(array, start, size), (x, y)
         )
         is_new = start + jnp.arange(size) >= first_new
+        is_new = is_new.reshape(-1, *[1] * (y.ndim - 1))
         return step(carry, x_chunk, jnp.where(is_new, y_chunk, IGNORE_LABEL)), None
 
     return jax.lax.scan(body, carry, jnp.arange(chunks))[0]

@@ -165,7 +165,7 @@ def _split_over_devices(x: Any, y: Array) -> tuple[Any, Array]:
     missing = -len(y) % device_mesh().size
     if missing:
         x = jax.tree.map(lambda leaf: jnp.pad(leaf, _padding(leaf, missing)), x)
-        y = jnp.pad(y, (0, missing), constant_values=IGNORE_LABEL)
+        y = jnp.pad(y, _padding(y, missing), constant_values=IGNORE_LABEL)
     return jax.device_put((x, y), NamedSharding(device_mesh(), P(AXIS)))
 
 
@@ -191,7 +191,7 @@ def sum_over_examples(
     engine: Any,
     arrays: Any,
     x: Any,
-    y: Int[Array, " N"],
+    y: Int[Array, "N *T"],
 ) -> Any:
     """Applies a function to shares of the examples and adds up.
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ioca_jax as ioca
-from ioca_jax.ablation.curves import default_engine
+from ioca_jax.ablation.engines import default_engine
 from ioca_jax.networks.models import as_network
 
 from . import in_torch

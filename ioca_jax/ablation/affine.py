@@ -7,13 +7,13 @@ NaN.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ioca_jax.ablation.evaluation import score_logits, zero_scores
+from ioca_jax.ablation.metrics import Batch, Labels, Scorer, Sums
 from ioca_jax.batching import fold_examples, number_that_fits
 from ioca_jax.networks.chain import Affine, AffineChain
 from ioca_jax.networks.layers import one_per_neuron
@@ -28,16 +28,16 @@ class Chunk(NamedTuple):
         outputs: float32 [v, n], of the lowest ablated layer.
         total: float32 [w, n], its product with the kernel above, without the bias.
         size: float32 [n], at least the sum of the absolute terms of any of its rows.
-        intact: the scores of the intact network.
-        y: int32 [n] labels.
+        intact: the sums of the intact network.
+        labels: what logits are compared with.
     """
 
     maps: dict[int, Affine]
     outputs: Array
     total: Array
     size: Array
-    intact: tuple[Array, Array]
-    y: Array
+    intact: Sums
+    labels: Labels
 
 
 class ExamplesAtOnce(NamedTuple):
@@ -53,47 +53,65 @@ class Curves(NamedTuple):
     Attributes:
         network: the networks' shape.
         chain: the network from the lowest ablated layer on.
-        curve: of a chunk of examples, an order [K] and a clamp [H]: correct [K, C] and
-            summed losses [K] at points 1 to K.
+        curve: of a chunk of examples, an order [K] and a clamp [H]: sums [K, ...] at
+            points 1 to K.
+        scorer: what is summed over examples.
         sizes: examples at once.
     """
 
     network: Network
     chain: AffineChain
-    curve: Callable[[Chunk, Array, Array], tuple[Array, Array]]
+    curve: Callable[[Chunk, Array, Array], Sums]
+    scorer: Scorer
     sizes: ExamplesAtOnce
 
     def sums(self, arrays, x, y):
-        """Sums over examples, one network after another, each with its own orders.
+        """Sums [S, M, P, ...] at steps [P], one network after another.
 
         Images are many inputs, so a copy of a chunk of them costs more than its outputs
         do: as many as the budget allows go through the lower layers at once.
         """
-        images, _ = x  # a chain does not take donors
-        return jax.lax.map(lambda one: self._of_network(one, images, y), arrays)
+        networks, steps = arrays
+        sums = jax.lax.map(lambda one: self._of_network(one, x, y), networks)
+        return jax.tree.map(lambda leaf: leaf[:, :, steps], sums)
 
-    def _of_network(self, network, images, y):
+    def _of_network(self, network, batch: Batch, y):
         variables, orders, replacement = network
         maps, lowest = self.chain.maps(variables), self.chain.lowest
         clamps = one_per_neuron(self.network.layers, replacement.values)
 
         def run_below(carry, x_chunk, y_chunk):
-            outputs = self.network.prefix(variables, x_chunk, lowest).outputs
+            outputs = self.network.prefix(variables, x_chunk.x, lowest).outputs
             # Or the product would be laid out for the transpose below: slower.
             outputs = jax.lax.optimization_barrier(outputs)
             size = self.sizes.ablated
-            return fold_examples(ablated, carry, outputs, y_chunk, chunk_size=size)
+            some = x_chunk._replace(x=outputs)
+            return fold_examples(ablated, carry, some, y_chunk, chunk_size=size)
 
-        def ablated(carry, outputs, y_chunk):
-            chunk = _chunk(self.chain, maps, outputs.T, y_chunk)
+        def ablated(carry, some, y_chunk):
+            chunk = self._chunk(maps, some, y_chunk)
             sums = self._score_chunk(chunk, orders, clamps)
             return jax.tree.map(jnp.add, carry, sums)
 
-        zeros = zero_scores(self.chain.num_classes, len(orders), orders.shape[1] + 1)
-        return fold_examples(run_below, zeros, images, y, chunk_size=self.sizes.below)
+        zeros = self.scorer.zeros(len(orders), orders.shape[1] + 1)
+        return fold_examples(run_below, zeros, batch, y, chunk_size=self.sizes.below)
+
+    def _chunk(self, maps: dict[int, Affine], some: Batch, y: Array) -> Chunk:
+        """Runs the intact network from the lowest ablated layer's outputs on."""
+        chain, outputs = self.chain, some.x.T
+        first = maps[chain.lowest + 1]
+        total = chain.multiply(first.kernel.T, outputs)
+        z = total + first.bias[:, None]
+        for layer in range(chain.lowest + 1, chain.num_layers):
+            outputs_of_layer = chain.activate(layer, maps[layer].parameters, z)
+            z = chain.pre_activations(maps[layer + 1], outputs_of_layer)
+        size = jnp.abs(first.kernel).max(axis=1) @ jnp.abs(outputs)
+        labels = self.scorer.labels(y, some, lambda: z.T)
+        intact = self.scorer.score(z, labels)
+        return Chunk(maps, outputs, total, size, intact, labels)
 
     def _score_chunk(self, chunk: Chunk, orders: Array, clamps: Array):
-        """Scores [M, K+1, ...] of a chunk: intact, then the order's points."""
+        """Sums [M, K+1, ...] of a chunk: intact, then the order's points."""
 
         def curve(order_and_clamp):
             return jax.tree.map(
@@ -103,18 +121,6 @@ class Curves(NamedTuple):
             )
 
         return jax.lax.map(curve, (orders, clamps))
-
-
-def _chunk(chain: AffineChain, maps: dict[int, Affine], outputs: Array, y: Array):
-    """Runs the intact network from the lowest ablated layer's outputs on."""
-    first = maps[chain.lowest + 1]
-    total = chain.multiply(first.kernel.T, outputs)
-    z = total + first.bias[:, None]
-    for layer in range(chain.lowest + 1, chain.num_layers):
-        outputs_of_layer = chain.activate(layer, maps[layer].parameters, z)
-        z = chain.pre_activations(maps[layer + 1], outputs_of_layer)
-    size = jnp.abs(first.kernel).max(axis=1) @ jnp.abs(outputs)
-    return Chunk(maps, outputs, total, size, score_logits(z, y), y)
 
 
 # The terms taken from a sum may be as large as this share of all its terms: of the 24
@@ -170,6 +176,8 @@ def steps_of_neurons(order: Array, num_neurons: int) -> Array:
     return jnp.full(num_neurons, len(order)).at[order].set(steps, unique_indices=True)
 
 
-def examples_below(network: Network, x: Array, memory_gb: float) -> int:
+def examples_below(network: Network, x: Any, memory_gb: float) -> int:
     """Examples that run up to a layer at once; each holds a few of its widest value."""
-    return number_that_fits(memory_gb, x[0].size + 2 * network.widest, len(x))
+    leaves = jax.tree.leaves(x)
+    inputs = sum(leaf.size // len(leaf) for leaf in leaves)
+    return number_that_fits(memory_gb, inputs + 2 * network.widest, len(leaves[0]))

@@ -14,7 +14,8 @@ and for every budget where they are equal exactly, as where all outputs of a lay
 way.
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,12 +25,20 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Int, Num
 
 from ioca_jax.ablation.budget import device_budget
-from ioca_jax.ablation.evaluation import Evaluation, make_evaluation
-from ioca_jax.ablation.incremental import incremental_engine
+from ioca_jax.ablation.engines import curve_engine
+from ioca_jax.ablation.evaluation import Evaluation
 from ioca_jax.ablation.masks import MasksEngine, masks_engine
+from ioca_jax.ablation.metrics import (
+    ALWAYS,
+    Batch,
+    Metric,
+    Sums,
+    checked_scorer,
+    make_evaluation,
+    number_counted,
+)
 from ioca_jax.ablation.orderings import checked_neurons
-from ioca_jax.ablation.prefix_sums import prefix_sums_engine
-from ioca_jax.ablation.rank_one import rank_one_engine
+from ioca_jax.ablation.points import Points, area_bound, bisect, chosen_steps
 from ioca_jax.ablation.replacement import (
     Constants,
     Resampled,
@@ -51,6 +60,8 @@ def evaluate_masks(
     x: Num[ArrayLike, "N *features"],
     y: Int[ArrayLike, " N"],
     *,
+    metrics: Sequence[str | Metric | Callable] = ALWAYS,
+    groups: Mapping[str, Int[ArrayLike, " N"]] | None = None,
     memory_gb: float = 1.0,
 ) -> Evaluation:
     """Evaluates a network under each of many masks.
@@ -62,8 +73,18 @@ def evaluate_masks(
         clamp: what ablated neurons output: one number; float32 [..., H], or [..., P]
             with one for each number that a neuron outputs, broadcast against ``masks``;
             by layers' names such arrays of each layer; or what ``resample`` returns.
-        x: float32 [N, ...] examples.
-        y: int32 [N] classes.
+        x: float32 [N, ...] examples, or a pytree of arrays that begin with N.
+        y: int32 [N] classes; [N, T] where the network has logits for each token, -1
+            for those that do not count.
+        metrics: what to average over examples beside accuracy and loss, which are
+            always there: ``kl`` (from the ablated network's output distribution to the
+            intact network's, nats), ``agreement`` (share of predictions that are the
+            intact network's), ``margin`` (logit of the class less the greatest other),
+            ``brier`` (squared distance of the output distribution from the class),
+            ``package.module:function``, a ``Metric``, or a function of logits [n, C],
+            classes [n] and the intact network's logits [n, C] to numbers [n].
+        groups: by name, integers [N] from 0, -1 for none: correct examples are counted
+            for each value, as ``correct_by``.
         memory_gb: bounds what is held at once beside the arguments, about.
 
     Returns:
@@ -72,7 +93,8 @@ def evaluate_masks(
     Raises:
         ValueError: arrays that do not fit the network or each other, masks that are not
             boolean, labels that are not classes, or NaN and infinities; variables of
-            another network, or of one that diverged.
+            another network, or of one that diverged; unknown metrics, or a function
+            that does not return a number for each example.
 
     Example:
         >>> import jax, jax.numpy as jnp, ioca_jax as ioca
@@ -85,7 +107,8 @@ def evaluate_masks(
         ((5,), (5, 2))
     """
     network = checked_network(model, x, y)
-    x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
+    x, y = jax.tree.map(jnp.asarray, x), jnp.asarray(y, jnp.int32)
+    scorer, groups = checked_scorer(network.num_classes, metrics, groups or {}, y)
     memory_gb = device_budget(memory_gb, y)
     check_keep(masks, network.num_neurons, name="masks")
     network.check_variables(variables)
@@ -98,29 +121,12 @@ def evaluate_masks(
         clamps = constants_of(network, clamp)
         shape = _broadcast_shapes("masks", masks_shape, clamps.shape[:-1])
         row, replacement = None, Constants(_flat(clamps, shape))
-    engine = masks_engine(
-        network, _lowest_ablated_layer(network, masks), len(y), memory_gb
-    )
+    lowest = _lowest_ablated_layer(network, masks)
+    engine = masks_engine(network, lowest, scorer, len(y), memory_gb)
     arrays = (variables, _flat(jnp.asarray(masks), shape), replacement)
-    sums = sum_over_examples(MasksEngine.masks, engine, arrays, (x, row), y)
-    return make_evaluation(sums, shape, len(y))
-
-
-ENGINES = ("rank_one", "prefix_sums", "incremental", "masks")
-
-
-def default_engine(
-    network: Network, lowest: int = 0, *, takes_constants: bool = True
-) -> str:
-    """The engine that ``ablation_curve`` takes unless told otherwise.
-
-    Of a chain from the lowest ablated layer on, under constants, ``rank_one`` on a CPU,
-    where it was measured to be the fastest at every size, and ``prefix_sums``
-    elsewhere, where a loop of small steps is launch-bound; else ``incremental``.
-    """
-    if not takes_constants or network.chain(lowest) is None:
-        return "incremental"
-    return "rank_one" if jax.default_backend() == "cpu" else "prefix_sums"
+    batch = Batch(x, row, groups)
+    sums = sum_over_examples(MasksEngine.masks, engine, arrays, batch, y)
+    return make_evaluation(sums, shape, number_counted(y))
 
 
 def ablation_curve(
@@ -131,6 +137,9 @@ def ablation_curve(
     x: Num[ArrayLike, "N *features"],
     y: Int[ArrayLike, " N"],
     *,
+    points: Points = None,
+    metrics: Sequence[str | Metric | Callable] = ALWAYS,
+    groups: Mapping[str, Int[ArrayLike, " N"]] | None = None,
     layers: Sequence[int] | None = None,
     engine: str | None = None,
     memory_gb: float = 1.0,
@@ -144,8 +153,14 @@ def ablation_curve(
         variables: the variables of one network (``ablation_curves`` takes several).
         order: int32 [K], or [..., K] for several curves, neuron indices.
         clamp: as in ``evaluate_masks``, broadcast against ``order``.
-        x: float32 [N, ...] examples.
-        y: int32 [N] classes.
+        x: as in ``evaluate_masks``.
+        y: as in ``evaluate_masks``.
+        points: after how many ablated neurons to evaluate: a number of points, evenly
+            spaced with both ends; ascending steps from 0 to K; ``auto`` for points
+            where the accuracy curves bend, until no area under one can be wrong by more
+            than 0.01 or there are 64; None for all of 0 to K. All curves have the same.
+        metrics: as in ``evaluate_masks``.
+        groups: as in ``evaluate_masks``.
         layers: the layers, counted from 0, that the orders touch. None looks at the
             orders; while they are traced, it takes all layers, which costs time.
         engine: one of ``ENGINES``: ``rank_one`` and ``prefix_sums`` for dense layers in
@@ -154,11 +169,13 @@ def ablation_curve(
         memory_gb: bounds what is held at once beside the arguments, about.
 
     Returns:
-        The evaluation [..., K+1]: point k has the first k neurons ablated.
+        The evaluation [..., K+1]: point k has the first k neurons ablated; with
+        ``points``, [..., P] at ``steps``, and the ``bound`` on the areas.
 
     Raises:
         ValueError: an order that is empty or with indices out of range or twice, layers
-            that do not hold it, an unknown engine, a budget that is not positive, or
+            that do not hold it, points that do not ascend from 0 to K, an unknown
+            engine, a budget that is not positive, or
             arrays and variables that ``evaluate_masks`` refuses. A traced order is
             looked at where the program runs: its curve is NaN, its counts are -1.
 
@@ -189,6 +206,9 @@ def ablation_curve(
         clamp,
         x,
         y,
+        points=points,
+        metrics=metrics,
+        groups=groups,
         layers=layers,
         engine=engine,
         memory_gb=memory_gb,
@@ -204,6 +224,9 @@ def ablation_curves(
     x: Num[ArrayLike, "N *features"],
     y: Int[ArrayLike, " N"],
     *,
+    points: Points = None,
+    metrics: Sequence[str | Metric | Callable] = ALWAYS,
+    groups: Mapping[str, Int[ArrayLike, " N"]] | None = None,
     layers: Sequence[int] | None = None,
     engine: str | None = None,
     memory_gb: float = 1.0,
@@ -219,14 +242,17 @@ def ablation_curves(
             for all its orders. Otherwise the axes between are those of ``order``, each
             equal or 1. One number, or what ``resample`` returns, with an axis S before
             ``donors`` and ``shift``, are for all networks.
-        x: float32 [N, ...] examples.
-        y: int32 [N] classes.
+        x: as in ``evaluate_masks``.
+        y: as in ``evaluate_masks``.
+        points: as in ``ablation_curve``.
+        metrics: as in ``evaluate_masks``.
+        groups: as in ``evaluate_masks``.
         layers: as in ``ablation_curve``.
         engine: as in ``ablation_curve``.
         memory_gb: as in ``ablation_curve``; it does not grow with S.
 
     Returns:
-        The evaluation [S, ..., K+1].
+        The evaluation [S, ..., K+1]; [S, ..., P] with ``points``.
 
     Raises:
         ValueError: as ``ablation_curve``.
@@ -243,7 +269,8 @@ def ablation_curves(
         (3, 3)
     """
     network = checked_network(model, x, y)
-    x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
+    x, y = jax.tree.map(jnp.asarray, x), jnp.asarray(y, jnp.int32)
+    scorer, groups = checked_scorer(network.num_classes, metrics, groups or {}, y)
     memory_gb = device_budget(memory_gb, y)
     is_known_order = is_known(order)
     order = checked_neurons(order, network.num_neurons)
@@ -255,50 +282,33 @@ def ablation_curves(
     layers, num_steps = _checked_layers(layers, network, order), order.shape[-1]
     orders, row, replacement, shape = _of_networks(network, order, clamp, y)
     network.check_variables(variables, len(orders))
-    takes_constants = row is None
-    name = _checked_engine(engine, network, layers[0], takes_constants)
-    run: Any
-    if name == "masks":
-        run = masks_engine(network, layers[0], len(x), memory_gb)
-    elif name == "incremental":
-        sizes = (network, variables, layers, x, num_steps, memory_gb)
-        run = incremental_engine(*sizes, takes_constants=takes_constants)
+    sizes = (network, variables, layers, scorer, x, num_steps, memory_gb)
+    run = curve_engine(engine, *sizes, takes_constants=row is None)
+    networks, batch = (variables, orders, replacement), Batch(x, row, groups)
+
+    def evaluate(steps: np.ndarray) -> Sums:
+        arrays = networks, jnp.asarray(steps)
+        return sum_over_examples(type(run).orders, run, arrays, batch, y)
+
+    if isinstance(points, str) and points == "auto":
+        if not is_known_order:
+            raise ValueError(
+                "points: expected a number or steps while the order is traced, got "
+                "'auto', which looks at the curve"
+            )
+        sums, steps = bisect(evaluate, num_steps, number_counted(y))
     else:
-        chain: Any = network.chain(layers[0])
-        run = (
-            rank_one_engine(network, chain, layers, x, memory_gb)
-            if name == "rank_one"
-            else prefix_sums_engine(network, chain, x, num_steps, memory_gb)
-        )
-    arrays = (variables, orders, replacement)
-    sums = sum_over_examples(type(run).orders, run, arrays, (x, row), y)
+        steps = chosen_steps(points, num_steps)
+        sums = evaluate(steps)
     if not is_known_order:
         sums = _without_numbers(sums, ~_are_orders(network, layers, orders))
-    return make_evaluation(sums, (*shape, num_steps + 1), len(y))
-
-
-def _checked_engine(
-    engine: str | None, network: Network, lowest: int, takes_constants: bool
-) -> str:
-    """The name of an engine that can compute the curves."""
-    if engine is None:
-        return default_engine(network, lowest, takes_constants=takes_constants)
-    if engine not in ENGINES:
-        gone = "; kernel was removed in version 3: use prefix_sums"
-        raise ValueError(
-            f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}"
-            f"{gone if engine == 'kernel' else ''}"
-        )
-    if engine in ("rank_one", "prefix_sums"):
-        reason = "constant clamps" if not takes_constants else None
-        if network.chain(lowest) is None:
-            reason = f"dense layers in a row from {network.layers[lowest].name} on"
-        if reason:
-            raise ValueError(
-                f"engine: expected incremental or masks, got {engine}, which needs "
-                f"{reason}"
-            )
-    return engine
+    number = number_counted(y)
+    found = make_evaluation(sums, (*shape, len(steps)), number)
+    found = dataclasses.replace(found, at=tuple(steps.tolist()))
+    if points is None:
+        return found
+    bound = area_bound(found.accuracy, steps).sum(axis=-1)
+    return dataclasses.replace(found, bound=bound)
 
 
 def _flat(array: Array, shape: tuple[int, ...]) -> Array:
@@ -357,13 +367,15 @@ def _are_orders(
     return within.all(axis=-1) & ~repeats
 
 
-def _without_numbers(sums, where: Bool[Array, "S M"]):
+def _without_numbers(sums: Sums, where: Bool[Array, "S M"]) -> Sums:
     """Sums with -1 and NaN for some of the curves."""
-    correct, loss = sums
-    return (
-        jnp.where(where[..., None, None], -1, correct),
-        jnp.where(where[..., None], jnp.nan, loss),
-    )
+
+    def blank(leaf: Array) -> Array:
+        here = where.reshape(*where.shape, *[1] * (leaf.ndim - where.ndim))
+        is_count = jnp.issubdtype(leaf.dtype, jnp.integer)
+        return jnp.where(here, -1 if is_count else jnp.nan, leaf)
+
+    return jax.tree.map(blank, sums)
 
 
 def _lowest_ablated_layer(model: Network, masks: ArrayLike) -> int:

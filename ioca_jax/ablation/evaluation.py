@@ -6,6 +6,7 @@ from functools import reduce
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ioca_jax.batching import IGNORE_LABEL
@@ -16,11 +17,19 @@ from ioca_jax.batching import IGNORE_LABEL
 class Evaluation:
     """How well ablated networks classify; a leading axis for each mask or step.
 
+    Where labels are per token, each token that counts is an example.
+
     Attributes:
         correct: int32 [..., C], examples classified correctly, by true class; -1 for a
             traced order that turned out to be invalid.
         loss: float32 [...], mean cross-entropy, nats; NaN there.
-        num_examples: N.
+        num_examples: N, those whose label counts.
+        others: by name, float32 [...], means of metrics beside accuracy and loss.
+        correct_by: by annotation, int32 [..., V], correct examples of each value.
+        bound: float32 [...] without the last axis, for chosen points: how far the area
+            under the accuracy curve may be from that of all points, if accuracy is
+            monotone between them; None for other points.
+        at: how many neurons are ablated at each point of a curve; None for masks.
 
     Example:
         >>> import jax.numpy as jnp, ioca_jax as ioca
@@ -32,6 +41,14 @@ class Evaluation:
     correct: Int[Array, "*batch C"]
     loss: Float[Array, "*batch"]
     num_examples: int = dataclasses.field(metadata={"static": True})
+    others: dict[str, Float[Array, "*batch"]] = dataclasses.field(default_factory=dict)
+    correct_by: dict[str, Int[Array, "*batch V"]] = dataclasses.field(
+        default_factory=dict
+    )
+    bound: Float[Array, "*curves"] | None = None
+    at: tuple[int, ...] | None = dataclasses.field(
+        default=None, metadata={"static": True}
+    )
 
     @property
     def accuracy(self) -> Float[Array, "*batch"]:
@@ -39,6 +56,16 @@ class Evaluation:
         number = self.correct.sum(axis=-1)
         share = number / jnp.float32(self.num_examples)
         return jnp.where(number < 0, jnp.nan, share)
+
+    @property
+    def metrics(self) -> dict[str, Float[Array, "*batch"]]:
+        """By name, float32 [...]: accuracy, loss, and what else was asked for."""
+        return {"accuracy": self.accuracy, "loss": self.loss, **self.others}
+
+    @property
+    def steps(self) -> Int[np.ndarray, " P"] | None:
+        """How many neurons are ablated at each point, int32 [P]; None for masks."""
+        return None if self.at is None else np.array(self.at, np.int32)
 
 
 # 2^f is this polynomial in f, |f| <= 1/2, to 9e-8; exactly 1 at 0.
@@ -111,33 +138,20 @@ def right_and_losses(
 _MOST_UNROLLED = 64
 
 
-def score_logits(
-    logits: Float[Array, "C n"],
+def sum_by_class(
+    right: Bool[Array, " n"],
+    losses: Float[Array, " n"],
     y: Int[Array, " n"],
-    exp: Callable[[Array], Array] = jnp.exp,
-) -> tuple[Array, Array]:
-    """Correct by class, int32 [C], and the sum of cross-entropies."""
-    right, losses = right_and_losses(logits, y, exp)
-    is_label = (y == jnp.arange(len(logits))[:, None]).astype(logits.dtype)
+    num_classes: int,
+) -> tuple[Int[Array, " C"], Float[Array, ""]]:
+    """Correct examples by class, and the sum of cross-entropies."""
+    is_label = (y == jnp.arange(num_classes)[:, None]).astype(losses.dtype)
     # A product counts exactly up to 2^24, and is faster than a sum of booleans.
-    correct = jnp.matmul(is_label, right.astype(logits.dtype), precision="highest")
-    return (
-        correct.astype(jnp.int32),
-        jnp.sum(jnp.where(y == IGNORE_LABEL, 0, losses)),
-    )
+    correct = jnp.matmul(is_label, right.astype(losses.dtype), precision="highest")
+    losses = jnp.where(y == IGNORE_LABEL, 0, losses)
+    return correct.astype(jnp.int32), jnp.sum(losses)
 
 
-def zero_scores(num_classes: int, *leading: int) -> tuple[Array, Array]:
-    """Correct [..., C] and losses [...] to add to."""
-    return (
-        jnp.zeros((*leading, num_classes), jnp.int32),
-        jnp.zeros(leading),
-    )
-
-
-def make_evaluation(sums, shape: tuple[int, ...], num_examples: int) -> Evaluation:
-    """Sums over examples as an evaluation with the leading axes ``shape``."""
-    correct, loss = sums
-    return Evaluation(
-        correct.reshape(*shape, -1), loss.reshape(shape) / num_examples, num_examples
-    )
+def by_class(logits: Float[Array, "n *T C"]) -> Float[Array, "C n"]:
+    """Logits with classes first, and tokens as examples of their own."""
+    return logits.reshape(-1, logits.shape[-1]).T

@@ -14,11 +14,11 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from ioca_jax.ablation.evaluation import right_and_losses, score_logits
+from ioca_jax.ablation.evaluation import by_class, right_and_losses
 from ioca_jax.ablation.masks import fit_budget
 from ioca_jax.ablation.orderings import random_order
 from ioca_jax.ablation.replacement import constants_of
-from ioca_jax.batching import fold_examples
+from ioca_jax.batching import IGNORE_LABEL, fold_examples
 from ioca_jax.networks.inputs import checked_network
 from ioca_jax.networks.layers import Ablation, one_per_neuron, slices_of
 from ioca_jax.networks.models import Model
@@ -124,7 +124,8 @@ def _losses(network, variables, clamp, x, y, neurons, memory_gb) -> Callable:
         def losses_without(layer, values, y_chunk, row):
             ablation = Ablation(kept.at[slices[layer].start + row].set(False), clamp)
             logits, _ = network.above(variables, layer, values, ablation)
-            return score_logits(logits.T, y_chunk)[1]
+            _, losses = right_and_losses(by_class(logits), y_chunk.ravel())
+            return jnp.where(y_chunk.ravel() == IGNORE_LABEL, 0, losses).sum()
 
         zeros = jnp.zeros(len(kept))
         return fold_examples(chunk, zeros, x, y, chunk_size=at_once.examples)

@@ -1,23 +1,25 @@
 """The engine for any network that runs in parts: what lies below a step is kept.
 
-Between two points of a cumulative ablation one neuron changes, so nothing changes below
-its layer's outputs. The curve is a nest of loops, one for each layer: the loop of a
-layer goes on for as long as neurons of this layer or of one above are ablated, and
-holds what the network from this layer on depends on. A step in a layer computes the
-layers above; a step in the last layer only what leads from there to the logits. All
-figures are recomputed, none is updated, so no rounding adds up along a curve.
+Between two points of a cumulative ablation a few neurons change, most often one, so
+nothing changes below the outputs of the lowest of their layers. The curve is a nest of
+loops, one for each layer: the loop of a layer goes on for as long as neurons of this
+layer or of one above are ablated, and holds what the network from this layer on depends
+on. A point of a layer computes the layers above; one of the last layer only what leads
+from there to the logits. All figures are recomputed, none is updated, so no rounding
+adds up along a curve.
 """
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ioca_jax.ablation.affine import steps_of_neurons
-from ioca_jax.ablation.evaluation import score_logits, zero_scores
+from ioca_jax.ablation.evaluation import by_class
+from ioca_jax.ablation.metrics import Batch, Labels, Scorer, Sums
 from ioca_jax.batching import fold_examples, number_that_fits
 from ioca_jax.networks.layers import Ablation, Values, slices_of, split_by_layer
 from ioca_jax.networks.network import Network
@@ -28,20 +30,21 @@ class _Curve(NamedTuple):
 
     Attributes:
         variables: of one network.
-        steps: int32 [H], the step that ablates each neuron; K where none does.
-        layer_of_point: int32 [K+1], the layer of the neuron that a point ablates.
+        point_of: int32 [H], the first point at which each neuron is ablated; P where
+            there is none.
+        layer_of_point: int32 [P], the lowest layer of the neurons that a point ablates.
         clamp: of an ablation.
-        y: int32 [n].
+        labels: what logits are compared with.
     """
 
     variables: Any
-    steps: Array
+    point_of: Array
     layer_of_point: Array
     clamp: Any
-    y: Array
+    labels: Labels
 
     def ablation(self, point: Array) -> Ablation:
-        return Ablation(self.steps >= point, self.clamp)
+        return Ablation(self.point_of > point, self.clamp)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,25 +53,33 @@ class IncrementalEngine:
 
     network: Network
     layers: tuple[int, ...]
+    scorer: Scorer
     examples: int
 
     def orders(self, arrays, x, y):
-        """Correct [S, M, K+1, C] and summed losses [S, M, K+1] for orders [S, M, K]."""
+        """Sums [S, M, P, ...] for orders [S, M, K] at steps [P]."""
         return _sum_chunks(self, arrays, x, y)
 
-    def score_chunk(self, variables, orders, replacement, x, y):
-        """Scores [M, K+1, ...] of one network and one chunk of examples."""
-        network, layers = self.network, jnp.asarray(self.network.layer_of_neuron)
-        (images, row), (lowest, *_) = x, self.layers
-        values = network.prefix(variables, images, lowest)
-        replacement = replacement.of_examples(row)
+    def score_chunk(self, variables, orders, steps, replacement, batch: Batch, y):
+        """Sums [M, P, ...] of one network and one chunk of examples."""
+        network, lowest = self.network, self.layers[0]
+        layers, num_points = jnp.asarray(network.layer_of_neuron), len(steps)
+        values = network.prefix(variables, batch.x, lowest)
+        replacement = replacement.of_examples(batch.row)
+        labels = self.scorer.labels(
+            y, batch, lambda: network.above(variables, lowest, values)[0]
+        )
+        # Of each place in an order, the first point that ablates it.
+        points = jnp.searchsorted(steps, jnp.arange(orders.shape[1]), side="right")
 
         def curve(index):
             order, clamp = orders[index], replacement.at(index)
-            steps = steps_of_neurons(order, network.num_neurons)
-            of_point = jnp.pad(layers[order], (1, 0))
-            one = _Curve(variables, steps, of_point, clamp, y)
-            zeros = zero_scores(network.num_classes, len(of_point))
+            point_of = jnp.full(network.num_neurons, num_points)
+            point_of = point_of.at[order].set(points, unique_indices=True)
+            lowest_of = jnp.full(num_points, len(network.layers))
+            lowest_of = lowest_of.at[points].min(layers[order], mode="drop")
+            one = _Curve(variables, point_of, lowest_of, clamp, labels)
+            zeros = self.scorer.zeros(num_points)
             return self._run(one, 0, values, jnp.int32(0), zeros)[1]
 
         return jax.lax.map(curve, jnp.arange(len(orders)))
@@ -91,7 +102,7 @@ class IncrementalEngine:
                 logits, _ = self.network.above(
                     curve.variables, layer, values, curve.ablation(point)
                 )
-                new = score_logits(logits.T, curve.y)
+                new = self.scorer.score(by_class(logits), curve.labels)
                 return point + 1, jax.tree.map(
                     lambda whole, one: whole.at[point].set(one), scores, new
                 )
@@ -114,27 +125,34 @@ class AffineEngine:
 
     network: Network
     layer: int
+    scorer: Scorer
     examples: int
 
     def orders(self, arrays, x, y):
-        """Correct [S, M, K+1, C] and summed losses [S, M, K+1] for orders [S, M, K]."""
+        """Sums [S, M, P, ...] for orders [S, M, K] at steps [P]."""
         return _sum_chunks(self, arrays, x, y)
 
-    def score_chunk(self, variables, orders, replacement, x, y):
-        """Scores [M, K+1, ...] of one network and one chunk of examples."""
+    def score_chunk(self, variables, orders, steps, replacement, batch: Batch, y):
+        """Sums [M, P, ...] of one network and one chunk of examples."""
         network, layer = self.network, self.network.layers[self.layer]
         first = slices_of(network.layers)[self.layer].start
-        terms = self._terms(variables, x[0])
+        terms, intact = self._terms(variables, batch.x)
+        labels = self.scorer.labels(y, batch, lambda: intact)
 
         def curve(index):
             clamps = split_by_layer(network.layers, replacement.at(index))[layer.name]
             clamped = terms.slopes * clamps.reshape(*terms.slopes.shape[:2], 1, 1)
             clamped, rows = clamped.sum(axis=1), orders[index] - first
-            return _score_prefix_sums(terms, rows, clamped[rows], y)
+            scores = _score_prefix_sums(terms, rows, clamped[rows], score)
+            return jax.tree.map(lambda leaf: leaf[steps], scores)
+
+        def score(logits):
+            return self.scorer.score(logits, labels)
 
         return jax.lax.map(curve, jnp.arange(len(orders)))
 
-    def _terms(self, variables: Any, x: Array) -> "_Terms":
+    def _terms(self, variables: Any, x: Any) -> tuple["_Terms", Array]:
+        """Also returns the logits [n, C]."""
         network, layer = self.network, self.network.layers[self.layer]
         values = network.prefix(variables, x, self.layer)
 
@@ -143,7 +161,7 @@ class AffineEngine:
             return network.above(variables, self.layer, changed)[0]
 
         def over_positions(outputs):
-            shape = (len(x), math.prod(layer.positions), layer.num_neurons, -1)
+            shape = (len(outputs), math.prod(layer.positions), layer.num_neurons, -1)
             return jnp.moveaxis(outputs.reshape(shape).sum(axis=1), 0, -1)
 
         def of_class(index):
@@ -155,7 +173,8 @@ class AffineEngine:
         zeros = jnp.zeros_like(values.outputs)
         constant, pull_back = jax.vjp(logits, zeros)
         kept, slopes = jax.lax.map(of_class, jnp.arange(network.num_classes))
-        return _Terms(constant.T, kept.swapaxes(0, 1), jnp.moveaxis(slopes, 0, 2))
+        terms = _Terms(constant.T, kept.swapaxes(0, 1), jnp.moveaxis(slopes, 0, 2))
+        return terms, logits(values.outputs)
 
 
 def _sum_chunks(engine: IncrementalEngine | AffineEngine, arrays, x, y):
@@ -163,18 +182,18 @@ def _sum_chunks(engine: IncrementalEngine | AffineEngine, arrays, x, y):
 
     def of_network(arrays):
         variables, orders, replacement = arrays
-        num_orders, num_steps = orders.shape
         replacement = replacement.of_network(engine.network, variables)
 
         def chunk(carry, x_chunk, y_chunk):
-            arguments = variables, orders, replacement, x_chunk, y_chunk
+            arguments = variables, orders, steps, replacement, x_chunk, y_chunk
             scores = engine.score_chunk(*arguments)
             return jax.tree.map(jnp.add, carry, scores)
 
-        zeros = zero_scores(engine.network.num_classes, num_orders, num_steps + 1)
+        zeros = engine.scorer.zeros(len(orders), len(steps))
         return fold_examples(chunk, zeros, x, y, chunk_size=engine.examples)
 
-    return jax.lax.map(of_network, arrays)
+    networks, steps = arrays
+    return jax.lax.map(of_network, networks)
 
 
 class _Terms(NamedTuple):
@@ -188,8 +207,10 @@ class _Terms(NamedTuple):
     slopes: Array
 
 
-def _score_prefix_sums(terms: _Terms, rows: Array, clamped: Array, y: Array):
-    """Scores [K+1, ...] of a curve that clamps neurons [K] one after another.
+def _score_prefix_sums(
+    terms: _Terms, rows: Array, clamped: Array, score: Callable[[Array], Sums]
+) -> Sums:
+    """Sums [K+1, ...] of a curve that clamps neurons [K] one after another.
 
     Clamped, they add [K, C, n]. What kept neurons add is summed from the end: nothing
     is subtracted, and a large output leaves no rounding behind.
@@ -201,21 +222,22 @@ def _score_prefix_sums(terms: _Terms, rows: Array, clamped: Array, y: Array):
     def restore(kept, step):
         row, before = step
         kept = kept + terms.kept[row]
-        return kept, score_logits(kept + before, y)
+        return kept, score(kept + before)
 
     none = jnp.zeros_like(terms.constant)
     everything, before = jax.lax.scan(ablate, none, clamped)
     others = jnp.ones(len(terms.kept), bool).at[rows].set(False)
     kept = terms.constant + jnp.where(others[:, None, None], terms.kept, 0).sum(axis=0)
     _, scores = jax.lax.scan(restore, kept, (rows, before), reverse=True)
-    last = score_logits(kept + everything, y)
+    last = score(kept + everything)
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), scores, last)
 
 
 def _floats_held(
-    network: Network, variables: Any, layers: tuple[int, ...], x: Array
+    network: Network, variables: Any, layers: tuple[int, ...], x: Any
 ) -> list[int]:
     """Numbers in one example's values at each layer."""
+    num_examples = len(jax.tree.leaves(x)[0])
 
     def values_at_layers(variables, x):
         variables = jax.tree.map(lambda leaf: leaf[0], variables)
@@ -228,7 +250,8 @@ def _floats_held(
         return found
 
     shapes = jax.eval_shape(values_at_layers, variables, x)
-    return [-(-sum(leaf.size for leaf in leaves) // len(x)) for leaves in shapes]
+    floats = [sum(leaf.size for leaf in leaves) for leaves in shapes]
+    return [-(-number // num_examples) for number in floats]
 
 
 _MOST_EXAMPLES = 256  # more at once are no faster, measured on two CPU cores
@@ -238,7 +261,8 @@ def incremental_engine(
     network: Network,
     variables: Any,
     layers: tuple[int, ...],
-    x: Array,
+    scorer: Scorer,
+    x: Any,
     num_steps: int,
     memory_gb: float,
     *,
@@ -250,12 +274,14 @@ def incremental_engine(
     one to the next, for which four times the largest is allowed. Leaves of
     ``variables`` begin with S. Replacements are constants, or outputs for donors.
     """
-    held = _floats_held(network, variables, layers, x[:2])
+    two = jax.tree.map(lambda leaf: leaf[:2], x)
+    held = _floats_held(network, variables, layers, two)
     floats = sum(held) + 4 * max(*held, network.widest)
-    most = min(len(x), _MOST_EXAMPLES)
+    most = min(len(jax.tree.leaves(x)[0]), _MOST_EXAMPLES)
     is_affine = len(layers) == 1 and network.is_affine_above(layers[0])
     if is_affine and takes_constants:
         floats += network.num_classes * (4 * num_steps + 2 * held[0])
         examples = number_that_fits(memory_gb, floats, most)
-        return AffineEngine(network, layers[0], examples)
-    return IncrementalEngine(network, layers, number_that_fits(memory_gb, floats, most))
+        return AffineEngine(network, layers[0], scorer, examples)
+    examples = number_that_fits(memory_gb, floats, most)
+    return IncrementalEngine(network, layers, scorer, examples)

@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from ioca_jax.ablation.budget import FLOATS_PER_STEP
-from ioca_jax.ablation.evaluation import score_logits, zero_scores
+from ioca_jax.ablation.evaluation import by_class
+from ioca_jax.ablation.metrics import Scorer, Sums
 from ioca_jax.batching import fold_examples, number_that_fits
 from ioca_jax.networks.layers import Ablation, split_by_layer
 from ioca_jax.networks.network import Network
@@ -54,23 +55,24 @@ def without(neurons: Int[Array, " k"], num_neurons: int) -> Bool[Array, " H"]:
 class MasksEngine:
     """Runs a network once for each ablation.
 
-    Replacements are ``Constants`` or ``Resampled``; examples come with their donors'
-    rows, None for constants.
+    Replacements are ``Constants`` or ``Resampled``. Examples are a ``Batch``.
 
     Attributes:
         network: the networks' shape.
         lowest: no ablation touches a layer below it.
+        scorer: what is summed over examples.
         at_once: sizes of chunks.
         holds_later: layers above the ``lowest`` output what they do without ablation.
     """
 
     network: Network
     lowest: int
+    scorer: Scorer
     at_once: AtOnce
     holds_later: bool = False
 
     def masks(self, arrays, x, y):
-        """Correct [M, C] and summed losses [M] for masks [M, H]."""
+        """Sums [M, ...] for masks [M, H]."""
         variables, masks, replacement = arrays
 
         def keep_of(index):
@@ -79,27 +81,27 @@ class MasksEngine:
         return self._sums(variables, keep_of, replacement, masks.shape[:1], x, y)
 
     def orders(self, arrays, x, y):
-        """Correct [S, M, K+1, C] and summed losses [S, M, K+1] for orders [S, M, K]."""
-        return jax.lax.map(lambda network: self._orders(network, x, y), arrays)
+        """Sums [S, M, P, ...] for orders [S, M, K] at steps [P]."""
+        networks, steps = arrays
+        return jax.lax.map(lambda one: self._orders(one, steps, x, y), networks)
 
-    def _orders(self, network, x, y):
+    def _orders(self, network, steps, x, y):
         variables, orders, replacement = network
         num_orders, num_steps = orders.shape
         num_neurons = self.network.num_neurons
 
         def keep_of(index, point):
-            within = jnp.arange(num_steps) < point
+            within = jnp.arange(num_steps) < steps[point]
             ablated = jnp.where(within, orders[index], num_neurons)
             return without(ablated, num_neurons)
 
-        shape = num_orders, num_steps + 1
+        shape = num_orders, len(steps)
         return self._sums(variables, keep_of, replacement, shape, x, y)
 
     def singles(self, arrays, x, y):
         """Each neuron of layer ``lowest`` alone, after no neuron.
 
-        Correct [S, A, 1+w, C] and summed losses [S, A, 1+w] under A replacements, or
-        one, of donors.
+        Sums [S, A, 1+w, ...] under A replacements, or one, of donors.
         """
         return jax.lax.map(lambda network: self._singles(network, x, y), arrays)
 
@@ -130,24 +132,26 @@ class MasksEngine:
         )
 
     def _score_chunk(self, variables, keep_of, replacement, indices, x, y):
-        network, lowest = self.network, self.lowest
-        images, row = x
-        values = network.prefix(variables, images, lowest)
-        intact = network.outputs(variables, images)[1] if self.holds_later else None
-        replacement = replacement.of_examples(row)
+        network, lowest, batch = self.network, self.lowest, x
+        values = network.prefix(variables, batch.x, lowest)
+        intact = network.outputs(variables, batch.x)[1] if self.holds_later else None
+        replacement = replacement.of_examples(batch.row)
+        labels = self.scorer.labels(
+            y, batch, lambda: network.above(variables, lowest, values)[0]
+        )
 
         def one_ablation(index):
             keep, clamp = keep_of(*index), replacement.at(index[0])
             ablation = self._ablation(keep, clamp, intact)
             logits, _ = network.above(variables, lowest, values, ablation)
-            return score_logits(logits.T, y)
+            return self.scorer.score(by_class(logits), labels)
 
         return jax.lax.map(
             one_ablation, tuple(indices), batch_size=self.at_once.ablations
         )
 
-    def _sums(self, variables, keep_of, replacement, shape, x, y):
-        """Scores of one network, of the ablation of each index into a shape.
+    def _sums(self, variables, keep_of, replacement, shape, x, y) -> Sums:
+        """Sums of one network, of the ablation of each index into a shape.
 
         The first axis of the shape is that of the replacements.
         """
@@ -160,7 +164,7 @@ class MasksEngine:
             )
             return jax.tree.map(jnp.add, carry, scores)
 
-        zeros = zero_scores(self.network.num_classes, indices.shape[1])
+        zeros = self.scorer.zeros(indices.shape[1])
         sums = fold_examples(chunk, zeros, x, y, chunk_size=self.at_once.examples)
         return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), sums)
 
@@ -168,6 +172,7 @@ class MasksEngine:
 def masks_engine(
     network: Network,
     lowest: int,
+    scorer: Scorer,
     num_examples: int,
     memory_gb: float,
     *,
@@ -175,4 +180,4 @@ def masks_engine(
 ) -> MasksEngine:
     """The engine with chunks that keep to the budget."""
     at_once = fit_budget(network, num_examples, memory_gb)
-    return MasksEngine(network, lowest, at_once, holds_later)
+    return MasksEngine(network, lowest, scorer, at_once, holds_later)

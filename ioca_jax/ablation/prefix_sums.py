@@ -6,7 +6,7 @@ block of points are summed by one product.
 
 import dataclasses
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from ioca_jax.ablation.affine import (
     steps_of_neurons,
     sum_over_others,
 )
-from ioca_jax.ablation.evaluation import score_logits
+from ioca_jax.ablation.metrics import Scorer
 from ioca_jax.batching import number_that_fits
 from ioca_jax.networks.chain import AffineChain
 from ioca_jax.networks.network import Network
@@ -37,16 +37,17 @@ class PrefixSumsEngine:
 
     network: Network
     chain: AffineChain
+    scorer: Scorer
     sizes: ExamplesAtOnce
     steps_at_once: int
 
     def orders(self, arrays, x, y):
-        """Correct [S, M, K+1, C] and summed losses [S, M, K+1]."""
-        curves = Curves(self.network, self.chain, self.curve, self.sizes)
+        """Sums [S, M, P, ...] for orders [S, M, K] at steps [P]."""
+        curves = Curves(self.network, self.chain, self.curve, self.scorer, self.sizes)
         return curves.sums(arrays, x, y)
 
     def curve(self, chunk: Chunk, order: Array, clamp: Array):
-        """One order [K]: correct [K, C] and summed losses [K], points 1 to K."""
+        """One order [K]: sums [K, ...] at points 1 to K."""
         chain, lowest, num_steps = self.chain, self.chain.lowest, len(order)
         rows, within = rows_of(chain, order, lowest)
         size = min(self.steps_at_once, num_steps)
@@ -85,7 +86,7 @@ class PrefixSumsEngine:
                 z, _ = layer(z, jax.tree.map(lambda array: array[0], alike))
             else:  # as a loop, whose one product is compiled once
                 z, _ = jax.lax.scan(layer, z, alike)
-        return sums[:, -1], jax.vmap(score_logits, (1, None))(z, chunk.y)
+        return sums[:, -1], jax.vmap(self.scorer.score, (1, None))(z, chunk.labels)
 
 
 class _Layers(NamedTuple):
@@ -158,7 +159,8 @@ _POINTS_AT_ONCE = 32
 def prefix_sums_engine(
     network: Network,
     chain: AffineChain,
-    x: Array,
+    scorer: Scorer,
+    x: Any,
     num_steps: int,
     memory_gb: float,
 ) -> PrefixSumsEngine:
@@ -170,4 +172,4 @@ def prefix_sums_engine(
     most = min(num_steps + 1, _POINTS_AT_ONCE)
     points = number_that_fits(memory_gb / 2, at_a_point * ablated, most)
     sizes = ExamplesAtOnce(below, ablated)
-    return PrefixSumsEngine(network, chain, sizes, points)
+    return PrefixSumsEngine(network, chain, scorer, sizes, points)

@@ -30,7 +30,8 @@ from ioca_jax.ablation.affine import (
     sum_over_others,
 )
 from ioca_jax.ablation.budget import FLOATS_PER_STEP
-from ioca_jax.ablation.evaluation import quick_exp, score_logits, zero_scores
+from ioca_jax.ablation.evaluation import quick_exp
+from ioca_jax.ablation.metrics import Labels, Scorer, Sums
 from ioca_jax.batching import number_that_fits
 from ioca_jax.networks.chain import AffineChain
 from ioca_jax.networks.network import Network
@@ -43,20 +44,21 @@ class RankOneEngine:
     network: Network
     chain: AffineChain
     layers: tuple[int, ...]
+    scorer: Scorer
     sizes: ExamplesAtOnce
 
     def orders(self, arrays, x, y):
-        """Correct [S, M, K+1, C] and summed losses [S, M, K+1]."""
-        curves = Curves(self.network, self.chain, self.curve, self.sizes)
+        """Sums [S, M, P, ...] for orders [S, M, K] at steps [P]."""
+        curves = Curves(self.network, self.chain, self.curve, self.scorer, self.sizes)
         return curves.sums(arrays, x, y)
 
     def curve(self, chunk: Chunk, order: Array, clamp: Array):
-        """One order [K]: correct [K, C] and summed losses [K], points 1 to K."""
+        """One order [K]: sums [K, ...] at points 1 to K."""
         chain = self.chain
-        curve, total = _curve(chain, self.layers, chunk, order, clamp)
+        curve, total = _curve(self, chunk, order, clamp)
         state = _last_point(curve, chunk._replace(total=total))
         logits = state.pre_activations(chain.num_layers)
-        scores = zero_scores(chain.num_classes, len(order))
+        scores = self.scorer.zeros(len(order))
         scores = _record(curve, state.point, logits, scores)
         carry = _restore_in_last(curve, state, scores)
         if self.layers[0] < chain.num_layers - 1:
@@ -88,7 +90,8 @@ class _Curve(NamedTuple):
         anew: by layer above the lowest, int32 [K+1]: the largest point below each
             point at which the layer's inputs are computed anew, because a neuron
             further below is restored there; 0 if there is none.
-        y: int32 [n] labels.
+        scorer: what is summed over examples.
+        labels: what logits are compared with.
     """
 
     chain: AffineChain
@@ -100,7 +103,8 @@ class _Curve(NamedTuple):
     order: Array
     steps: Array
     anew: dict[int, Array]
-    y: Array
+    scorer: Scorer
+    labels: Labels
 
     def activated(self, state: "_State", layer: int, rows: Any) -> Array:
         """The outputs of some neurons of a layer, [rows, n], or of one, [n]."""
@@ -134,13 +138,10 @@ class _State(NamedTuple):
 
 
 def _curve(
-    chain: AffineChain,
-    layers: tuple[int, ...],
-    chunk: Chunk,
-    order: Array,
-    clamp: Array,
+    engine: RankOneEngine, chunk: Chunk, order: Array, clamp: Array
 ) -> tuple[_Curve, Array]:
     """Numbers the neurons; also returns the chunk's total in these numbers."""
+    chain, layers = engine.chain, engine.layers
     lowest, total = layers[0], chunk.total
     steps = steps_of_neurons(order, chain.num_neurons)
     kernels = {layer: affine.kernel for layer, affine in chunk.maps.items()}
@@ -180,7 +181,8 @@ def _curve(
         order,
         steps[old_of_new],
         anew,
-        chunk.y,
+        engine.scorer,
+        chunk.labels,
     )
     return curve, total
 
@@ -249,7 +251,7 @@ def _restore_in_last(curve: _Curve, state: _State, scores) -> tuple[_State, Any]
     class Top(NamedTuple):  # what such a step changes; it would copy the rest
         point: Array
         from_kept: Array
-        scores: tuple[Array, Array]
+        scores: Sums
 
     def goes_on(top):
         return (top.point > 1) & in_last[top.point - 1]
@@ -291,12 +293,12 @@ def _restore_in(curve: _Curve, layer: int, state: _State, neuron: Array) -> _Sta
     return _with_layers_above(curve, layer + 1, state)
 
 
-def _record(curve: _Curve, point: Array, logits: Array, scores) -> tuple[Array, Array]:
+def _record(curve: _Curve, point: Array, logits: Array, scores: Sums) -> Sums:
     """The scores with those of a point, 1 or later."""
     return jax.tree.map(
         lambda whole, one: whole.at[point - 1].set(one),
         scores,
-        score_logits(logits, curve.y, quick_exp),
+        curve.scorer.score(logits, curve.labels, quick_exp),
     )
 
 
@@ -353,7 +355,8 @@ def rank_one_engine(
     network: Network,
     chain: AffineChain,
     layers: tuple[int, ...],
-    x: Array,
+    scorer: Scorer,
+    x: Any,
     memory_gb: float,
 ) -> RankOneEngine:
     """An ablated example holds three copies of all above the lowest layer."""
@@ -362,4 +365,4 @@ def rank_one_engine(
     most = min(below, max(256, FLOATS_PER_STEP // max(above)))
     ablated = number_that_fits(memory_gb / 2, 3 * sum(above), most)
     sizes = ExamplesAtOnce(below, ablated)
-    return RankOneEngine(network, chain, layers, sizes)
+    return RankOneEngine(network, chain, layers, scorer, sizes)

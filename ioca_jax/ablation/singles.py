@@ -15,8 +15,9 @@ from jaxtyping import Array, Float, Int, Num
 
 from ioca_jax.ablation.budget import device_budget
 from ioca_jax.ablation.curves import ablation_curves
-from ioca_jax.ablation.evaluation import Evaluation, make_evaluation
+from ioca_jax.ablation.evaluation import Evaluation
 from ioca_jax.ablation.masks import MasksEngine, masks_engine
+from ioca_jax.ablation.metrics import Batch, Scorer, make_evaluation, number_counted
 from ioca_jax.ablation.replacement import of_networks
 from ioca_jax.checks import is_known
 from ioca_jax.devices import sum_over_examples
@@ -84,14 +85,15 @@ def _of_layer(
         clamp = replacement.values.reshape(*shape, -1)
         return _as_curves(network, variables, clamp, x, y, layer, memory_gb)
     budget = device_budget(memory_gb, y)
-    engine = masks_engine(network, layer, len(y), budget, holds_later=direct)
-    arrays = (variables, replacement)
-    sums = sum_over_examples(MasksEngine.singles, engine, arrays, (x, row), y)
-    width = network.layers[layer].num_neurons
-    found = make_evaluation(sums, (*shape, 1 + width), len(y))
+    scorer = Scorer(network.num_classes)
+    engine = masks_engine(network, layer, scorer, len(y), budget, holds_later=direct)
+    arrays, batch = (variables, replacement), Batch(x, row, {})
+    sums = sum_over_examples(MasksEngine.singles, engine, arrays, batch, y)
+    width, number = network.layers[layer].num_neurons, number_counted(y)
+    found = make_evaluation(sums, (*shape, 1 + width), number)
     return SingleAblations(
-        Evaluation(found.correct[..., 1:, :], found.loss[..., 1:], len(y)),
-        Evaluation(found.correct[..., 0, :], found.loss[..., 0], len(y)),
+        Evaluation(found.correct[..., 1:, :], found.loss[..., 1:], number),
+        Evaluation(found.correct[..., 0, :], found.loss[..., 0], number),
     )
 
 
@@ -111,9 +113,10 @@ def _as_curves(network, variables, clamp, x, y, layer, memory_gb) -> SingleAblat
         layers=(layer,),
         memory_gb=memory_gb,
     )
+    number = curves.num_examples
     return SingleAblations(
-        Evaluation(curves.correct[..., 1, :], curves.loss[..., 1], len(y)),
-        Evaluation(curves.correct[..., 0, 0, :], curves.loss[..., 0, 0], len(y)),
+        Evaluation(curves.correct[..., 1, :], curves.loss[..., 1], number),
+        Evaluation(curves.correct[..., 0, 0, :], curves.loss[..., 0, 0], number),
     )
 
 

@@ -11,7 +11,7 @@ from conftest import random_examples, random_network
 from reference import evaluate
 
 import ioca_jax as ioca
-from ioca_jax.ablation.curves import ENGINES
+from ioca_jax.ablation.engines import ENGINES
 
 SLOW = pytest.mark.slow
 SCOPES = {"network": slice(0, 18), "first": slice(0, 7), "last": slice(12, 18)}

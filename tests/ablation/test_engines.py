@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from reference import evaluate
 
 import ioca_jax as ioca
-from ioca_jax.ablation.curves import ENGINES
+from ioca_jax.ablation.engines import ENGINES
 
 # One block of rank_one is 16 rows, or an eighth of a layer wider than 128.
 WIDTHS = (1, 2, 3, 16, 17, 33)

@@ -1,0 +1,78 @@
+"""Which of the engines computes a curve."""
+
+from typing import Any
+
+import jax
+
+from ioca_jax.ablation.incremental import incremental_engine
+from ioca_jax.ablation.masks import masks_engine
+from ioca_jax.ablation.metrics import Scorer
+from ioca_jax.ablation.prefix_sums import prefix_sums_engine
+from ioca_jax.ablation.rank_one import rank_one_engine
+from ioca_jax.networks.network import Network
+
+ENGINES = ("rank_one", "prefix_sums", "incremental", "masks")
+
+
+def default_engine(
+    network: Network, lowest: int = 0, *, takes_constants: bool = True
+) -> str:
+    """The engine that ``ablation_curve`` takes unless told otherwise.
+
+    Of a chain from the lowest ablated layer on, under constants, ``rank_one`` on a CPU,
+    where it was measured to be the fastest at every size, and ``prefix_sums``
+    elsewhere, where a loop of small steps is launch-bound; else ``incremental``.
+    """
+    if not takes_constants or network.chain(lowest) is None:
+        return "incremental"
+    return "rank_one" if jax.default_backend() == "cpu" else "prefix_sums"
+
+
+def curve_engine(
+    name: str | None,
+    network: Network,
+    variables: Any,
+    layers: tuple[int, ...],
+    scorer: Scorer,
+    x: Any,
+    num_steps: int,
+    memory_gb: float,
+    *,
+    takes_constants: bool,
+) -> Any:
+    """The engine that computes the curves."""
+    name = _checked_engine(name, network, layers[0], takes_constants)
+    if name == "masks":
+        num_examples = len(jax.tree.leaves(x)[0])
+        return masks_engine(network, layers[0], scorer, num_examples, memory_gb)
+    if name == "incremental":
+        sizes = (network, variables, layers, scorer, x, num_steps, memory_gb)
+        return incremental_engine(*sizes, takes_constants=takes_constants)
+    chain: Any = network.chain(layers[0])
+    if name == "rank_one":
+        return rank_one_engine(network, chain, layers, scorer, x, memory_gb)
+    return prefix_sums_engine(network, chain, scorer, x, num_steps, memory_gb)
+
+
+def _checked_engine(
+    engine: str | None, network: Network, lowest: int, takes_constants: bool
+) -> str:
+    """The name of an engine that can compute the curves."""
+    if engine is None:
+        return default_engine(network, lowest, takes_constants=takes_constants)
+    if engine not in ENGINES:
+        gone = "; kernel was removed in version 3: use prefix_sums"
+        raise ValueError(
+            f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}"
+            f"{gone if engine == 'kernel' else ''}"
+        )
+    if engine in ("rank_one", "prefix_sums"):
+        reason = "constant clamps" if not takes_constants else None
+        if network.chain(lowest) is None:
+            reason = f"dense layers in a row from {network.layers[lowest].name} on"
+        if reason:
+            raise ValueError(
+                f"engine: expected incremental or masks, got {engine}, which needs "
+                f"{reason}"
+            )
+    return engine
