@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Int, Num
+from jaxtyping import Array, Bool, Int
 
 from ioca_jax.ablation.budget import device_budget
 from ioca_jax.ablation.engines import curve_engine
@@ -57,11 +57,11 @@ def evaluate_masks(
     variables: Any,
     masks: Bool[ArrayLike, "*masks H"],
     clamp: Any,
-    x: Num[ArrayLike, "N *features"],
-    y: Int[ArrayLike, " N"],
+    x: Any,
+    y: Int[ArrayLike, "N *T"],
     *,
     metrics: Sequence[str | Metric | Callable] = ALWAYS,
-    groups: Mapping[str, Int[ArrayLike, " N"]] | None = None,
+    groups: Mapping[str, ArrayLike] | None = None,
     memory_gb: float = 1.0,
 ) -> Evaluation:
     """Evaluates a network under each of many masks.
@@ -134,12 +134,12 @@ def ablation_curve(
     variables: Any,
     order: Int[ArrayLike, "*orders K"],
     clamp: Any,
-    x: Num[ArrayLike, "N *features"],
-    y: Int[ArrayLike, " N"],
+    x: Any,
+    y: Int[ArrayLike, "N *T"],
     *,
     points: Points = None,
     metrics: Sequence[str | Metric | Callable] = ALWAYS,
-    groups: Mapping[str, Int[ArrayLike, " N"]] | None = None,
+    groups: Mapping[str, ArrayLike] | None = None,
     layers: Sequence[int] | None = None,
     engine: str | None = None,
     memory_gb: float = 1.0,
@@ -221,12 +221,12 @@ def ablation_curves(
     variables: Any,
     order: Int[ArrayLike, "S *orders K"],
     clamp: Any,
-    x: Num[ArrayLike, "N *features"],
-    y: Int[ArrayLike, " N"],
+    x: Any,
+    y: Int[ArrayLike, "N *T"],
     *,
     points: Points = None,
     metrics: Sequence[str | Metric | Callable] = ALWAYS,
-    groups: Mapping[str, Int[ArrayLike, " N"]] | None = None,
+    groups: Mapping[str, ArrayLike] | None = None,
     layers: Sequence[int] | None = None,
     engine: str | None = None,
     memory_gb: float = 1.0,

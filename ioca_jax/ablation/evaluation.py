@@ -63,9 +63,11 @@ class Evaluation:
         return {"accuracy": self.accuracy, "loss": self.loss, **self.others}
 
     @property
-    def steps(self) -> Int[np.ndarray, " P"] | None:
-        """How many neurons are ablated at each point, int32 [P]; None for masks."""
-        return None if self.at is None else np.array(self.at, np.int32)
+    def steps(self) -> Int[np.ndarray, " P"]:
+        """How many neurons are ablated at each point of a curve, int32 [P]."""
+        if self.at is None:
+            raise ValueError("steps: expected a curve, got the evaluation of masks")
+        return np.array(self.at, np.int32)
 
 
 # 2^f is this polynomial in f, |f| <= 1/2, to 9e-8; exactly 1 at 0.

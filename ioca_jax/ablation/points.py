@@ -92,6 +92,7 @@ def bisect(
     """
     new = np.round(np.linspace(0, num_steps, _AT_ONCE)).astype(np.int32)
     new, rounds, steps = np.unique(new), [], np.zeros(0, np.int32)
+    place = steps
     while len(new):
         found = evaluate(np.pad(new, (0, _AT_ONCE - len(new)), mode="edge"))
         rounds.append(jax.tree.map(partial(_first, len(new)), found))

@@ -7,7 +7,7 @@ with the same counts have the same area, and differ by 0 and not by a rounding e
 import numpy as np
 import xarray as xr
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ioca_jax.results.subsets import count_correct, num_test_examples, over_seeds
 
@@ -18,6 +18,7 @@ _ACCURACY_TIE = 1e-6
 
 def area_under_curve(
     accuracy: Float[ArrayLike, "*batch points"],
+    steps: Int[ArrayLike, " points"] | None = None,
 ) -> Float[np.ndarray, "*batch"]:
     """Mean height of a curve over the share of neurons ablated.
 
@@ -27,30 +28,40 @@ def area_under_curve(
     Args:
         accuracy: float32 [..., K+1]. Points past a shorter scope's end are NaN, the
             same for all leading axes; other NaN are refused.
+        steps: for curves [..., P] at chosen points, how many neurons are ablated at
+            each, ascending: ``Evaluation.steps``, or the coordinate ``step`` of a
+            study. Points that are NaN for all leading axes are left out.
 
     Returns:
         float64 [...], in the range of ``accuracy``; NaN for a curve that is NaN.
 
     Raises:
-        ValueError: not numbers [..., K+1], or a number after NaN.
+        ValueError: not numbers [..., K+1], a number after NaN, or steps that do not
+            ascend.
 
     Example:
         >>> import numpy as np, ioca_jax as ioca
         >>> float(ioca.area_under_curve(np.array([1.0, 0.75, 0.5])))
         0.75
     """
-    curves = _checked_curves(accuracy)
+    curves = _checked_curves(accuracy, tail_only=steps is None)
+    at = np.arange(curves.shape[-1]) if steps is None else np.asarray(steps)
+    if at.shape != curves.shape[-1:] or (np.diff(at) <= 0).any():
+        raise ValueError(
+            f"steps: expected {curves.shape[-1]} ascending numbers of ablated neurons, "
+            f"one for each point, got shape {list(at.shape)}: {at.tolist()[:8]}"
+        )
     is_point = ~np.isnan(curves).all(axis=tuple(range(curves.ndim - 1)))
     if is_point.any():
-        curves = curves[..., is_point]
+        curves, at = curves[..., is_point], at[is_point]
     if curves.shape[-1] == 1:
         return curves[..., 0]
     # asarray: NumPy makes a scalar of the area under a single curve.
-    return np.asarray(np.trapezoid(curves, axis=-1) / (curves.shape[-1] - 1))
+    return np.asarray(np.trapezoid(curves, at, axis=-1) / (at[-1] - at[0]))
 
 
-def _checked_curves(accuracy: ArrayLike) -> np.ndarray:
-    """Curves as float64, in which nothing but a tail is NaN."""
+def _checked_curves(accuracy: ArrayLike, *, tail_only: bool) -> np.ndarray:
+    """Curves as float64, in which nothing but a tail is NaN if that is asked for."""
     given = np.asarray(accuracy)
     if given.ndim < 1 or not given.size or given.dtype.kind not in "fiu":
         raise ValueError(
@@ -59,12 +70,17 @@ def _checked_curves(accuracy: ArrayLike) -> np.ndarray:
         )
     missing = np.isnan(given)
     inside = int((missing[..., :-1] & ~missing[..., 1:]).sum())
-    if inside:
+    if inside and tail_only:
         raise ValueError(
             "accuracy: expected NaN only past the end of a curve, got a number after "
             f"NaN at {inside} points; evaluate those points, or leave the curves out"
         )
     return given.astype(np.float64)
+
+
+def twice_widths(steps: Int[np.ndarray, " P"]) -> Int[np.ndarray, " P"]:
+    """Twice the weight of each point in a sum of trapezia, whole numbers."""
+    return np.diff(steps, prepend=steps[0]) + np.diff(steps, append=steps[-1])
 
 
 def normalized_area(
@@ -128,10 +144,10 @@ def _areas_of_piece(results: xr.Dataset) -> dict[tuple[str, str, str], np.ndarra
     for scope, by_class in zip(results["scope"].values, correct.values, strict=True):
         counts = count_correct(by_class)
         is_point = ~np.isnan(counts).all(axis=(0, 1, 2))
-        counts = counts[..., is_point]
         # Twice the sum of the trapezia, whole.
-        twice = 2 * counts.sum(axis=-1) - counts[..., 0] - counts[..., -1]
-        steps = counts.shape[-1] - 1
+        at = results["step"].values[is_point]
+        twice = counts[..., is_point] @ twice_widths(at)
+        steps = at[-1]
         for ranked, towards in zip(ranked_by, direction, strict=True):
             chosen = (ranked_by == ranked) & (direction == towards)
             whole = 2 * steps * num_examples * int(chosen.sum())
