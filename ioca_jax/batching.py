@@ -49,6 +49,21 @@ def fold_examples(
     return jax.lax.scan(body, carry, jnp.arange(chunks))[0]
 
 
+def count_examples(x: Any) -> int:
+    """N, of an array of examples [N, ...] or a pytree of such."""
+    return len(jax.tree.leaves(x)[0])
+
+
+def take_examples(x: Any, where: Any) -> Any:
+    """Some of the examples: a slice, or indices."""
+    return jax.tree.map(lambda leaf: leaf[where], x)
+
+
+def numbers_in_example(x: Any) -> int:
+    """How many numbers one example has."""
+    return sum(leaf[0].size for leaf in jax.tree.leaves(x))
+
+
 def number_that_fits(memory_gb: float, floats: int, most: int) -> int:
     """How many times ``floats`` float32 fit into a budget: at least 1."""
     return max(1, min(most, int(memory_gb * 1e9 / (4 * floats))))

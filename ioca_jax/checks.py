@@ -158,18 +158,37 @@ def check_labels(
     _check_range(name, array, num_classes, "number classes from 0 to num_classes - 1")
 
 
-def check_examples(x: ArrayLike, y: ArrayLike, num_classes: int) -> None:
-    """Refuses examples that are not finite numbers [N, ...], or their labels."""
-    array = as_array("x", x)
-    shape = np.shape(array)
-    is_number = is_real(array)
-    if len(shape) < 2 or not shape[0] or not is_number:
-        raise ValueError(
-            "x: expected numbers of shape [N, ...] with N at least 1, got "
-            f"{array.dtype} of shape {list(shape)}"
-        )
-    check_labels(y, num_classes, shape[0], name="y")
-    check_finite("x", array, "leave such examples out")
+def check_examples(x: Any, y: ArrayLike, num_classes: int) -> None:
+    """Refuses examples that are not finite numbers [N, ...], or their labels.
+
+    In a pytree of arrays a number for each example, [N], and booleans are numbers too.
+    """
+    arrays = named_arrays("x", as_examples("x", x))
+    is_tree = [name for name, _ in arrays] != ["x"]
+    for name, array in arrays:
+        shape = np.shape(array)
+        is_number = is_real(array) or (is_tree and array.dtype == bool)
+        if len(shape) < 2 - is_tree or not shape[0] or not is_number:
+            raise ValueError(
+                f"{name}: expected numbers of shape [N, ...] with N at least 1, got "
+                f"{array.dtype} of shape {list(shape)}"
+            )
+    check_same_number(arrays)
+    check_labels(y, num_classes, len(arrays[0][1]), name="y")
+    for name, array in arrays:
+        check_finite(name, array, "leave such examples out")
+
+
+def check_same_number(arrays: Sequence[tuple[str, Any]]) -> None:
+    """Refuses named arrays that do not begin with one number of examples, or none."""
+    if not arrays:
+        raise ValueError("x: expected an array, or a pytree of arrays, got none")
+    (first, one), *others = arrays
+    for name, other in others:
+        if len(other) != len(one):
+            raise ValueError(
+                f"{name}: expected {len(one)} examples, as in {first}, got {len(other)}"
+            )
 
 
 def check_keep(keep: ArrayLike, num_neurons: int, *, name: str = "keep") -> None:
@@ -335,6 +354,26 @@ def as_array(name: str, array: ArrayLike) -> Any:
             f"{np.ma.count_masked(array)} masked; leave them out, or fill them"
         )
     return array if isinstance(array, jax.Array) else np.asarray(array)
+
+
+def as_examples(name: str, x: Any) -> Any:
+    """An array, or a pytree of arrays, as it is; lists of numbers become arrays."""
+
+    def is_numbers(node: Any) -> bool:
+        is_sequence = isinstance(node, (list, tuple))
+        return is_sequence and all(map(np.isscalar, jax.tree.leaves(node)))
+
+    return jax.tree.map_with_path(
+        lambda path, leaf: as_array(f"{name}{jax.tree_util.keystr(path)}", leaf),
+        x,
+        is_leaf=is_numbers,
+    )
+
+
+def named_arrays(name: str, x: Any) -> list[tuple[str, Any]]:
+    """The arrays of a pytree, named ``x['ids']``; one array alone is ``x``."""
+    leaves = jax.tree.leaves_with_path(x)
+    return [(f"{name}{jax.tree_util.keystr(path)}", leaf) for path, leaf in leaves]
 
 
 def is_real(array: Any) -> bool:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int
 
 from ioca_jax.ablation.replacement import constants_of
 from ioca_jax.batching import IGNORE_LABEL, fold_examples, number_that_fits
@@ -29,7 +29,7 @@ def optimal_clamp(
     network: Network | Model,
     variables: Any,
     means: Float[ArrayLike, " P"],
-    x: Num[ArrayLike, "N *features"],
+    x: Any,
     y: Int[ArrayLike, " N"],
     key: Array,
     *,

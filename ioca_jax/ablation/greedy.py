@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int
 
 from ioca_jax.ablation.evaluation import by_class, right_and_losses
 from ioca_jax.ablation.masks import fit_budget
@@ -59,7 +59,7 @@ def greedy_orders(
     network: Network | Model,
     variables: Any,
     clamp: Float[ArrayLike, "S H"],
-    x: Num[ArrayLike, "N *features"],
+    x: Any,
     y: Int[ArrayLike, " N"],
     neurons: Int[ArrayLike, " K"],
     *,

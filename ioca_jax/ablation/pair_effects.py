@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Int
 
 from ioca_jax.ablation.budget import FLOATS_PER_STEP, device_budget
 from ioca_jax.ablation.evaluation import right_and_losses
@@ -51,7 +51,7 @@ def pair_effects(
     network: Network | Model,
     variables: Any,
     clamp: Any,
-    x: Num[ArrayLike, "N *features"],
+    x: Any,
     y: Int[ArrayLike, " N"],
     layer: int,
     *,

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Int
 
 from ioca_jax.checks import check_clamp, check_finite, check_labels, is_known
 from ioca_jax.networks.inputs import check_scaled
@@ -270,8 +270,8 @@ def _joined(network: Network, clamp: Mapping[str, ArrayLike]) -> Array:
 
 def resample(
     network: Any,
-    x: Num[ArrayLike, "N *features"],
-    donors: Num[ArrayLike, "D *features"],
+    x: Any,
+    donors: Any,
     key: Array,
     *,
     per_neuron: bool = False,

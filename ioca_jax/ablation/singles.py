@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Int
 
 from ioca_jax.ablation.budget import device_budget
 from ioca_jax.ablation.curves import ablation_curves
@@ -40,7 +40,7 @@ def single_ablations(
     network: Network | Model,
     variables: Any,
     clamp: Any,
-    x: Num[ArrayLike, "N *features"],
+    x: Any,
     y: Int[ArrayLike, " N"],
     *,
     direct: bool = False,

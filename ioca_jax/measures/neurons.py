@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Int
 
 from ioca_jax.batching import IGNORE_LABEL, fold_examples
 from ioca_jax.checks import as_tuple, check_no_nan, is_known
@@ -89,7 +89,7 @@ def threshold_activation(network: Network) -> str:
 def measure_neurons(
     model: Network | Model,
     variables: Any,
-    x: Num[ArrayLike, "N *features"],
+    x: Any,
     y: Int[ArrayLike, " N"],
     *,
     quantizer: str | Quantizer = "threshold",

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Int
 
 from ioca_jax.batching import IGNORE_LABEL, fold_examples, number_that_fits
 from ioca_jax.checks import (
@@ -58,7 +58,7 @@ def _chunk_size(network: Network) -> int:
 def class_selectivity(
     network: Network,
     variables: Any,
-    x: Num[ArrayLike, "N *features"],
+    x: Any,
     y: Int[ArrayLike, " N"],
 ) -> Float[Array, " H"]:
     """How much more a neuron outputs for its preferred class than for the others.
@@ -93,7 +93,7 @@ def activation_variance(
     network: Network,
     variables: Any,
     mean: Float[ArrayLike, " H"],
-    x: Num[ArrayLike, "N *features"],
+    x: Any,
     y: Int[ArrayLike, " N"],
 ) -> Float[Array, " H"]:
     """Variance of the output over examples; ``mean`` is over the same examples."""
@@ -137,7 +137,7 @@ def taylor(
     network: Network,
     variables: Any,
     clamp: Float[ArrayLike, " P"],
-    x: Num[ArrayLike, "N *features"],
+    x: Any,
     y: Int[ArrayLike, " N"],
 ) -> Float[Array, " H"]:
     """First-order estimate of how a neuron's ablation changes an example's loss, nats.
@@ -210,7 +210,7 @@ class Measurement:
 
     network: Network
     variables: Any
-    x: Num[Array, "N *features"]
+    x: Any
     y: Int[Array, " N"]
     activation_mean: Float[Array, " H"]
     clamp: Float[Array, " P"]

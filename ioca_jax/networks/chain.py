@@ -170,13 +170,17 @@ def find_chain(
         known: variables and constants by number, from a network's variables.
     """
     layers = sites[max(lowest, 0) :]
+    if len(program.values[program.output].shape) > 2:  # logits of tokens
+        return None
+    if lowest < 0 and len(program.x) > 1:
+        return None
     if any(site.layer.positions or site.layer.vector for site in layers):
         return None
     if not all(_is_gate(program, site.number) for site in layers):
         return None
     num_classes = program.values[program.output].shape[1]
     logits = _flat_site(program, program.output)
-    starts = [*layers] if lowest >= 0 else [_flat_site(program, program.x), *layers]
+    starts = [*layers] if lowest >= 0 else [_flat_site(program, *program.x), *layers]
     ends = [*starts[1:], logits]
     stretches = []
     for start, end in zip(starts, ends, strict=True):
@@ -264,7 +268,7 @@ def _find_stretch(
 
 def _is_gate(program: Program, number: int) -> bool:
     """Whether the logits depend on the examples through one value alone."""
-    found = {program.x} - {number}
+    found = {*program.x} - {number}
     for equation in program.equations:
         for output, inputs in zip(equation.outputs, equation.sources, strict=True):
             if output != number and not found.isdisjoint(inputs):

@@ -114,7 +114,7 @@ def variables_elsewhere(program: Program, layers: Sequence[Collection[int]]) -> 
 
 def _meetings(program: Program) -> Iterator[tuple[Equation, set[int]]]:
     """Equations that depend on the examples, with the variables that they add."""
-    behind = {number: {number} for number in range(program.x)}
+    behind = {number: {number} for number in range(min(program.x))}
     for equation in program.equations:
         leaves = set().union(*(behind.get(n, ()) for n in equation.numbers))
         on_x = [program.values[number].on_x for number in equation.outputs]

@@ -60,7 +60,7 @@ def trace_program(apply: Callable, variables: Any, x: Any) -> tuple[Program, Any
     Args:
         apply: the function; its output's first leaf is the program's output.
         variables: pytree of shapes and types.
-        x: shape and type of the examples.
+        x: shape and type of the examples, or a pytree of such.
 
     Returns:
         The program, and the shapes of what the function returns.
@@ -74,10 +74,13 @@ def trace_program(apply: Callable, variables: Any, x: Any) -> tuple[Program, Any
         builder.new(Value(tuple(leaf.shape), leaf.dtype, path=path))
         for path, leaf in named_leaves(variables)
     ]
-    inputs.append(builder.new(Value(tuple(x.shape), x.dtype, on_x=True)))
-    outputs = builder.inline(closed.jaxpr, closed.consts, inputs)
-    output = builder.number(outputs[0]) if outputs else inputs[-1]
-    program = builder.program(inputs[-1], output)
+    examples = [
+        builder.new(Value(tuple(leaf.shape), leaf.dtype, on_x=True))
+        for leaf in jax.tree.leaves(x)
+    ]
+    outputs = builder.inline(closed.jaxpr, closed.consts, inputs + examples)
+    output = builder.number(outputs[0]) if outputs else examples[0]
+    program = builder.program(examples, output)
     needed = program.schedule([output], [])
     equations = tuple(equation for equation, _ in needed)
     return dataclasses.replace(program, equations=equations), shapes
@@ -95,7 +98,7 @@ def flat_body(jaxpr: Any, on_x: Sequence[bool]) -> tuple[Program, list[int], lis
     ]
     outputs = builder.inline(body, getattr(jaxpr, "consts", ()), inputs)
     numbers = [builder.number(output) for output in outputs]
-    return builder.program(-1, -1), inputs, numbers
+    return builder.program((), -1), inputs, numbers
 
 
 def _inlined(eqn: JaxprEqn) -> Any:
@@ -147,10 +150,10 @@ class _Builder:
         self.values.append(value)
         return len(self.values) - 1
 
-    def program(self, x: int, output: int) -> Program:
+    def program(self, x: Sequence[int], output: int) -> Program:
         """What was collected."""
         equations, values = tuple(self.equations), tuple(self.values)
-        return Program(equations, values, self.constants, x, output)
+        return Program(equations, values, self.constants, tuple(x), output)
 
     def number(self, item: Any) -> int:
         """The number of a value; a literal becomes a constant."""

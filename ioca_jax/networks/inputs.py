@@ -6,13 +6,19 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from ioca_jax.checks import as_array, check_examples, check_no_nan, is_known
+from ioca_jax.checks import (
+    as_array,
+    as_examples,
+    check_examples,
+    check_no_nan,
+    is_known,
+)
 from ioca_jax.data import LARGEST_UNSCALED
 from ioca_jax.networks.models import Model, as_network
 from ioca_jax.networks.network import Network
 
 
-def checked_network(model: Network | Model, x: ArrayLike, y: ArrayLike) -> Network:
+def checked_network(model: Network | Model, x: Any, y: ArrayLike) -> Network:
     """The network of a model, for examples and labels that fit it.
 
     Refuses what ``check_examples`` does, and pixels of networks trained on shares:
@@ -21,12 +27,13 @@ def checked_network(model: Network | Model, x: ArrayLike, y: ArrayLike) -> Netwo
     """
     if isinstance(model, (Network, Model)):
         check_examples(x, y, model.num_classes)
-    network = as_network(model, as_array("x", x))
+    x = as_examples("x", x)
+    network = as_network(model, x)
     check_scaled(network, "x", x)
     return network
 
 
-def check_scaled(network: Network, name: str, x: ArrayLike) -> None:
+def check_scaled(network: Network, name: str, x: Any) -> None:
     """Refuses 8-bit pixels of a built-in network, if their values are known."""
     if network.model is None or not is_known(x):
         return

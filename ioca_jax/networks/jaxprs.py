@@ -91,14 +91,14 @@ class Program:
             depend on.
         values: of every number. The variables' leaves come first, then the examples.
         constants: values known at tracing, by number.
-        x: the number of the examples.
+        x: the numbers of the examples' arrays.
         output: the number of the output.
     """
 
     equations: tuple[Equation, ...]
     values: tuple[Value, ...]
     constants: dict[int, Any]
-    x: int
+    x: tuple[int, ...]
     output: int
 
     @functools.cached_property

@@ -20,12 +20,14 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from ioca_jax.checks import (
+    as_examples,
     as_tuple,
     check_clamp,
     check_flag,
     check_keep,
     check_num_classes,
     check_number,
+    named_arrays,
 )
 from ioca_jax.networks.layers import (
     Ablation,
@@ -403,7 +405,14 @@ def as_network(model: Any, x: Any) -> Network:
             "network: expected an MLP, a CNN or a network of trace_network, got a "
             f"{type(model).__name__}"
         )
-    x = x if hasattr(x, "dtype") else np.asarray(x)
+    if not hasattr(x, "dtype"):
+        x = as_examples("x", x)
+    if not hasattr(x, "dtype"):
+        names = [name for name, _ in named_arrays("x", x)]
+        raise ValueError(
+            f"x: expected one array, as an MLP or CNN takes, got {', '.join(names)}; "
+            "trace_network takes a function of several"
+        )
     dtype = jax.dtypes.canonicalize_dtype(x.dtype)
     return _traced(model, tuple(x.shape[1:]), dtype)  # pyright: ignore[reportArgumentType]
 

@@ -16,6 +16,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from ioca_jax.batching import count_examples
+from ioca_jax.checks import as_examples, check_same_number, named_arrays
 from ioca_jax.networks.axes import Axes, Site
 from ioca_jax.networks.chain import AffineChain, find_chain
 from ioca_jax.networks.exclusions import grouped
@@ -53,6 +55,7 @@ class Network:
     Attributes:
         layers: in the order in which the network runs.
         num_classes: C.
+        tokens: T, of logits [N, T, C]; None of logits [N, C].
         pool: how positions become one number.
         unreachable: products and variables that are part of no layer and why, a line
             each; ``print`` puts those of one reason on one line.
@@ -72,13 +75,14 @@ class Network:
 
     layers: tuple[Layer, ...]
     num_classes: int
+    tokens: int | None
     pool: str
     unreachable: tuple[str, ...]
     model: Any
     _function: Callable
     _sites: tuple[Site, ...]
     _variables: Any
-    _example: jax.ShapeDtypeStruct
+    _example: Any
     _programs: dict[int, Program]
     _shared: dict[int, int]
     _axes: Mapping[int, Axes]
@@ -138,9 +142,10 @@ class Network:
         ]
         names = ["layer", "kind", "activation shape", "neurons"]
         table = pd.DataFrame(rows, columns=pd.Index(names))
+        of_tokens = f" of each of {self.tokens} tokens" if self.tokens else ""
         lines = [
             table.to_string(index=False),
-            f"{self.num_neurons} neurons, {self.num_classes} classes; "
+            f"{self.num_neurons} neurons, {self.num_classes} classes{of_tokens}; "
             f"positions pooled by {self.pool}",
         ]
         if self.unreachable:
@@ -149,18 +154,18 @@ class Network:
         return "\n".join(lines)
 
     def apply(
-        self, variables: Any, x: ArrayLike, ablation: Ablation | None = None
-    ) -> tuple[Float[Array, "N C"], Float[Array, "N H"]]:
+        self, variables: Any, x: Any, ablation: Ablation | None = None
+    ) -> tuple[Float[Array, "N *tokens C"], Float[Array, "N *tokens H"]]:
         """Runs the network.
 
         Args:
             variables: of the structure and shapes that it was traced with.
-            x: [N, ...] examples.
+            x: [N, ...] examples, or a pytree of arrays [N, ...], as traced.
             ablation: neurons to clamp, at all of their positions.
 
         Returns:
-            Logits [N, C] in the network's own type, and activations [N, H], pooled, as
-            the next layer receives them.
+            Logits [N, C], or [N, T, C] of tokens, in the network's own type, and
+            activations [N, H], pooled, as the next layer receives them.
 
         Raises:
             ValueError: variables, examples or an ablation of other shapes.
@@ -169,7 +174,7 @@ class Network:
         return logits, self._pooled(outputs)
 
     def activations(
-        self, variables: Any, x: ArrayLike
+        self, variables: Any, x: Any
     ) -> tuple[Float[Array, "N H"], Float[Array, "N P"]]:
         """What is measured of each neuron, and what clamps replace.
 
@@ -188,10 +193,10 @@ class Network:
     def outputs(
         self,
         variables: Any,
-        x: ArrayLike,
+        x: Any,
         ablation: Ablation | None = None,
         shift: Mapping[str, ArrayLike] | None = None,
-    ) -> tuple[Float[Array, "N C"], dict[str, Array]]:
+    ) -> tuple[Float[Array, "N *tokens C"], dict[str, Array]]:
         """Runs the network; activations are not pooled.
 
         Args:
@@ -211,7 +216,7 @@ class Network:
     def prefix(
         self,
         variables: Any,
-        x: ArrayLike,
+        x: Any,
         layer: int,
         ablation: Ablation | None = None,
     ) -> Values:
@@ -256,7 +261,7 @@ class Network:
         layer: int,
         values: Values,
         ablation: Ablation | None = None,
-    ) -> tuple[Float[Array, "N C"], Float[Array, "N upper"]]:
+    ) -> tuple[Float[Array, "N *tokens C"], Float[Array, "N *tokens upper"]]:
         """Runs from a layer to the logits.
 
         Under ``vmap`` over ablations, what is in ``values`` is computed once.
@@ -320,22 +325,23 @@ class Network:
             self._programs[num_examples] = program
         return self._programs[num_examples]
 
-    def _inputs(self, variables: Any, x: ArrayLike) -> tuple[dict[int, Any], int]:
+    def _inputs(self, variables: Any, x: Any) -> tuple[dict[int, Any], int]:
         """Variables, constants and examples, by number; and how many examples."""
-        x = jnp.asarray(x)
-        wanted, sizes = self._example.dtype, self._example.shape[1:]
-        if x.dtype != wanted or x.shape[1:] != sizes or not x.size:
-            expected = ", ".join(["N >= 1", *map(str, sizes)])
-            is_cast = jnp.issubdtype(wanted, jnp.integer) and x.dtype == jnp.float32
-            remedy = "; trace with float32 and cast in apply: x.astype(jnp.int32)"
+        given = dict(named_arrays("x", as_examples("x", x)))
+        traced = dict(named_arrays("x", self._example))
+        if given.keys() != traced.keys():
             raise ValueError(
-                f"x: expected {wanted} [{expected}], as traced, got {x.dtype} "
-                f"{list(x.shape)}{remedy if is_cast else ''}"
+                f"x: expected {', '.join(traced)}, as traced, got {', '.join(given)}"
             )
-        program = self._program(len(x))
+        arrays = {name: jnp.asarray(given[name]) for name in traced}
+        for name, array in arrays.items():
+            _check_traced(name, array, traced[name])
+        check_same_number([*arrays.items()])
+        num_examples = count_examples(arrays)
+        program = self._program(num_examples)
         known = self._variable_values(variables, program)
-        known[program.x] = _two_or_more(x)
-        return known, len(x)
+        known |= zip(program.x, map(_two_or_more, arrays.values()), strict=True)
+        return known, num_examples
 
     def check_variables(
         self, variables: Any, num_networks: int | None = None, what: str = "variables"
@@ -477,6 +483,19 @@ def _side_by_side(arrays: Sequence[Array]) -> Array:
     """Arrays [N, n] of all layers as one, in the widest of their types."""
     dtype = jnp.result_type(*arrays)
     return jnp.concatenate([array.astype(dtype) for array in arrays], axis=1)
+
+
+def _check_traced(name: str, x: Array, traced: jax.ShapeDtypeStruct) -> None:
+    """Refuses examples of another type or shape than were traced."""
+    wanted, sizes = traced.dtype, traced.shape[1:]
+    if x.dtype != wanted or x.shape[1:] != sizes or not x.size:
+        expected = ", ".join(["N >= 1", *map(str, sizes)])
+        is_cast = jnp.issubdtype(wanted, jnp.integer) and x.dtype == jnp.float32
+        remedy = f"; trace with float32 and cast in apply: {name}.astype(jnp.int32)"
+        raise ValueError(
+            f"{name}: expected {wanted} [{expected}], as traced, got {x.dtype} "
+            f"{list(x.shape)}{remedy if is_cast else ''}"
+        )
 
 
 def _shape_of(leaf: Any) -> tuple[str, tuple[int, ...]]:

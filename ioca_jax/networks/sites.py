@@ -97,7 +97,7 @@ def find_sites(traces: Traces) -> Found:
     units = find_units(traces, products)
     names = _names_of_products(program, products, units)
     has_layer_above = with_layer_above(program, products)
-    num_classes = program.values[program.output].shape[1]
+    num_classes = program.values[program.output].shape[-1]
     layers, notes, followed = [], [], {}
     for unit in units:
         product = unit.products[0]

@@ -18,6 +18,8 @@ from jax.extend.core import Literal, primitives
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
+from ioca_jax.batching import count_examples, take_examples
+from ioca_jax.checks import as_examples, check_same_number, named_arrays
 from ioca_jax.networks.inlining import trace_program
 from ioca_jax.networks.jaxprs import Program, equations_inside, named_leaves
 
@@ -46,9 +48,7 @@ _MOST_NUMBERS = 2**20  # in the widest value of the examples that are tried
 _MOST, _FEWEST = 2**11, 4  # examples that are tried
 
 
-def checked_arguments(
-    apply: Callable, variables: Any, x: ArrayLike
-) -> tuple[Any, jax.ShapeDtypeStruct]:
+def checked_arguments(apply: Callable, variables: Any, x: Any) -> tuple[Any, Any]:
     """Shapes and types of a function's arguments, for tracing it.
 
     Raises:
@@ -69,40 +69,47 @@ def checked_arguments(
                 f"variables: expected arrays alone, got a {type(leaf).__name__} at "
                 f"{name!r}; let apply hold what is no array"
             )
-    shape = np.shape(x)
-    if not shape or not shape[0]:
-        raise ValueError(f"x: expected examples [N, ...], N >= 1, got {list(shape)}")
+    x = as_examples("x", x)
+    for name, leaf in named_arrays("x", x):
+        shape = np.shape(leaf)
+        if not shape or not shape[0]:
+            raise ValueError(
+                f"{name}: expected examples [N, ...], N >= 1, got {list(shape)}"
+            )
+    check_same_number(named_arrays("x", x))
     shapes = jax.eval_shape(lambda tree: tree, variables)
-    return shapes, jax.eval_shape(jnp.asarray, x)
+    return shapes, jax.eval_shape(lambda tree: jax.tree.map(jnp.asarray, tree), x)
 
 
 def trace_logits(
-    apply: Callable, variables: Any, example: jax.ShapeDtypeStruct, num_examples: int
+    apply: Callable, variables: Any, example: Any, num_examples: int
 ) -> Program:
     """Traces a function of some number of examples that returns logits.
 
     Args:
         apply: the function.
         variables: shapes and types of its variables.
-        example: shape and type of examples; their number is not used.
+        example: shape and type of examples, or a pytree of such; their number is not
+            used.
         num_examples: N.
 
     Raises:
-        ValueError: the function fails, or returns anything but logits [N, C].
+        ValueError: the function fails, or returns anything but logits [N, C], or [N, T,
+            C] of tokens.
     """
-    x = jax.ShapeDtypeStruct((num_examples, *example.shape[1:]), example.dtype)
+    x = with_count(example, num_examples)
     try:
         program, output = trace_program(apply, variables, x)
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"apply: failed on these variables and x {x.dtype} {list(x.shape)}: "
+            f"apply: failed on these variables and {described_arrays(x)}: "
             f"{type(error).__name__}: {reason}"
         ) from error
     leaves = jax.tree.leaves(output)
     if len(leaves) != 1 or leaves[0] is not output:
         raise ValueError(
-            f"apply: expected one output, logits [N, C], got a {type(output).__name__} "
+            f"apply: expected one output, the logits, got a {type(output).__name__} "
             f"of {len(leaves)}; return the logits alone"
         )
     is_float = jnp.issubdtype(output.dtype, jnp.floating)
@@ -112,14 +119,30 @@ def trace_logits(
             f"each example, {list(output.shape)} for N = {num_examples}; for a logit z "
             "[N, 1] return jnp.concatenate([jnp.zeros_like(z), z], 1)"
         )
-    if output.ndim != 2 or output.shape[0] != num_examples or not is_float:
+    is_shape = output.ndim in (2, 3) and output.shape[0] == num_examples
+    if not is_shape or not is_float or (output.ndim == 3 and output.shape[2] < 2):
         raise ValueError(
-            f"apply: expected logits [N, C], got {output.dtype} {list(output.shape)} "
-            f"for N = {num_examples}"
+            "apply: expected logits [N, C], or [N, T, C] of T tokens, got "
+            f"{output.dtype} {list(output.shape)} for N = {num_examples}"
         )
     if not program.values[program.output].on_x:
         raise ValueError("apply: expected logits that depend on x, got constants")
     return program
+
+
+def with_count(example: Any, num_examples: int) -> Any:
+    """The shapes and types of so many examples."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((num_examples, *leaf.shape[1:]), leaf.dtype),
+        example,
+    )
+
+
+def described_arrays(x: Any) -> str:
+    """The names, types and shapes of examples as text."""
+    return ", ".join(
+        f"{name} {leaf.dtype} {list(leaf.shape)}" for name, leaf in named_arrays("x", x)
+    )
 
 
 def check_same_equations(one: Program, other: Program, sizes: tuple[int, int]) -> None:
@@ -161,26 +184,32 @@ def _numbers(program: Program) -> Iterator[Any]:
             yield from (atom.val for atom in eqn.invars if isinstance(atom, Literal))
 
 
-def some_examples(x: ArrayLike, widest: int) -> np.ndarray:
+def some_examples(x: Any, widest: int) -> Any:
     """Examples [n, ...] to try a network on: given ones, and others if those are few.
 
     The widest value of one example has ``widest`` numbers; n is 4 or more.
     """
     most = min(max(_MOST_NUMBERS // widest, _FEWEST), _MOST)
-    x = np.asarray(jnp.asarray(x[:most]))  # type: ignore[index]
-    turned = np.roll(x, 1, axis=-1) if x.ndim > 1 else x
-    made = [x, _changed(x), turned, _changed(turned)]
-    return np.concatenate(made)[: max(len(x), _FEWEST)]
+    x = take_examples(as_examples("x", x), slice(most))
+    number = max(count_examples(x), _FEWEST)
+
+    def made(leaf: ArrayLike) -> np.ndarray:
+        leaf = np.asarray(jnp.asarray(leaf))
+        turned = np.roll(leaf, 1, axis=-1) if leaf.ndim > 1 else leaf
+        every = [leaf, _changed(leaf), turned, _changed(turned)]
+        return np.concatenate(every)[:number]
+
+    return jax.tree.map(made, x)
 
 
-def _changed(x: np.ndarray) -> np.ndarray:
-    return np.where(x == 0, 1, 0).astype(x.dtype)
+def _changed(x: Any) -> Any:
+    return jax.tree.map(lambda leaf: np.where(leaf == 0, 1, 0).astype(leaf.dtype), x)
 
 
 class _Trial(NamedTuple):
     """Examples, some of which must yield what they yield among the given ones."""
 
-    x: np.ndarray
+    x: Any
     rows: np.ndarray  # of x
     same: np.ndarray  # the given examples that these are
     error: str  # if they do not
@@ -201,25 +230,37 @@ def _kept(count: int, rng: np.random.Generator) -> np.ndarray:
     return kept
 
 
-def _trials(x: np.ndarray, counts: Sequence[int]) -> Iterator[_Trial]:
-    count, rng = len(x), np.random.default_rng(0)
-    rows = np.arange(count)
+def _trials(x: Any, counts: Sequence[int]) -> Iterator[_Trial]:
+    count, rng = count_examples(x), np.random.default_rng(0)
+    rows, changed = np.arange(count), _changed(x)
     for kept in _kept(count, rng):
-        other = x[rng.permutation(count)]
-        alike = (other == x).reshape(count, -1).all(axis=1)
-        other[alike] = _changed(x[alike])
-        other[kept] = x[kept]
+        moved = rng.permutation(count)
+        alike = _equal(take_examples(x, moved), x)
+
+        def mixed(own, changed, moved=moved, kept=kept, alike=alike):
+            chosen = np.where(alike, changed.T, own[moved].T)
+            return np.where(kept, own.T, chosen).T
+
+        other = jax.tree.map(mixed, x, changed)
         yield _Trial(other, rows[kept], rows[kept], _MIXED, True)
     for few in counts:
-        yield _Trial(x[:few], rows[:few], rows[:few], _MIXED, False)
+        some = take_examples(x, slice(few))
+        yield _Trial(some, rows[:few], rows[:few], _MIXED, False)
     for order in (rows[::-1], rng.permutation(count)):
-        yield _Trial(x[order], rows, order, _PLACED, False)
+        yield _Trial(take_examples(x, order), rows, order, _PLACED, False)
+
+
+def _equal(one: Any, other: Any) -> np.ndarray:
+    """Which examples are the same, bool [n]."""
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    rows = [(a == b).reshape(len(a), -1).all(axis=1) for a, b in pairs]
+    return np.all(rows, axis=0)
 
 
 def check_figures(
     run: Callable,
     variables: Any,
-    x: np.ndarray,
+    x: Any,
     layers: Sequence[slice],
     counts: Sequence[int],
 ) -> list[bool]:
@@ -228,7 +269,7 @@ def check_figures(
     Args:
         run: takes variables and examples; returns logits and activations.
         variables: its variables.
-        x: [n, ...] examples.
+        x: [n, ...] examples, or a pytree of such.
         layers: where each layer lies on the axis of the neurons.
         counts: numbers of examples; the first so many of ``x`` are also run alone.
 
@@ -241,13 +282,13 @@ def check_figures(
     run = jax.jit(run)
     variables = jax.tree.map(jnp.asarray, variables)
 
-    def parts(variables: Any, x: ArrayLike) -> list[np.ndarray]:
+    def parts(variables: Any, x: Any) -> list[np.ndarray]:
         logits, neurons = (np.asarray(a, np.float64) for a in run(variables, x))
-        return [logits, *(neurons[:, layer] for layer in layers)]
+        return [logits, *(neurons[..., layer] for layer in layers)]
 
     expected = parts(variables, x)
     logits, rounded = expected[0], None
-    if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=_TOLERANCE):
+    if (logits >= 0).all() and np.allclose(logits.sum(axis=-1), 1, atol=_TOLERANCE):
         raise ValueError(
             "apply: expected logits, got probabilities, which sum to 1; return the "
             "logits, or jnp.log of the probabilities"
@@ -262,7 +303,7 @@ def check_figures(
                 continue
             if not trial.is_exact:
                 rounded = rounded or parts(
-                    *_last_digits_changed((variables, jnp.asarray(x)))
+                    *_last_digits_changed((variables, jax.tree.map(jnp.asarray, x)))
                 )
                 change = _greatest(rounded[index] - expected[index])
                 if _is_close(one, two, max(allowed, _ROUNDING * change)):

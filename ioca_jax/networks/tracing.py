@@ -12,9 +12,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-from jax.typing import ArrayLike
-
+from ioca_jax.batching import count_examples
 from ioca_jax.networks.jaxprs import Program
 from ioca_jax.networks.layers import POOLS
 from ioca_jax.networks.network import SIZES, Network
@@ -35,18 +33,19 @@ from ioca_jax.networks.walks import place_examples
 def trace_network(
     apply: Callable[..., Any],
     variables: Any,
-    x: ArrayLike,
+    x: Any,
     layers: str | Sequence[str] | None = None,
     pool: str = "mean",
 ) -> "Network":
     """Finds the layers of a JAX function and makes it a network.
 
     Args:
-        apply: a function ``apply(variables, x) -> logits [N, C]``, at inference: no
-            dropout, running statistics in batch norm.
+        apply: a function ``apply(variables, x) -> logits [N, C]``, or [N, T, C] for T
+            tokens, at inference: no dropout, running statistics in batch norm.
         variables: pytree of arrays, the variables of one network.
-        x: [N, ...] some examples. Their values are not used but to see, on the first
-            of them, that examples do not influence each other.
+        x: [N, ...] some examples, or a pytree of arrays that all begin with N, such as
+            a dictionary of token numbers and a mask. Their values are not used but to
+            see, on the first of them, that examples do not influence each other.
         layers: names or glob patterns of what to measure and ablate: layers as
             ``print(network)`` lists them, ``NAME:input`` for a layer's input (attention
             heads are the input of the output projection), names given by
@@ -59,8 +58,9 @@ def trace_network(
 
     Raises:
         ValueError: a function that is not one of variables and examples, returns
-            anything but logits [N, C] of two classes or more (probabilities, one
-            logit), is in training mode, or has no layers; names that match nothing.
+            anything but logits [N, C] or [N, T, C] of two classes or more
+            (probabilities, one logit), is in training mode, or has no layers; names
+            that match nothing; arrays of ``x`` of several N.
 
     Example:
         >>> import jax, jax.numpy as jnp, ioca_jax as ioca
@@ -91,7 +91,7 @@ def trace_model(
     model: Any,
     apply: Callable[..., Any],
     variables: Any,
-    example: jax.ShapeDtypeStruct,
+    example: Any,
 ) -> "Network":
     """Traces a network of this library, whose layers are known beforehand.
 
@@ -113,7 +113,7 @@ def trace_model(
 
 
 def _trace(
-    apply: Callable[..., Any], variables: Any, example: jax.ShapeDtypeStruct
+    apply: Callable[..., Any], variables: Any, example: Any
 ) -> tuple[Program, Found]:
     """The program for the first number of examples, and what can be ablated in it."""
     first, second = (trace_logits(apply, variables, example, size) for size in SIZES)
@@ -125,16 +125,18 @@ def _trace(
 def _make(
     apply: Callable[..., Any],
     variables: Any,
-    example: jax.ShapeDtypeStruct,
+    example: Any,
     first: Program,
     found: Found,
     patterns: Sequence[str] | None,
     pool: str,
 ) -> "Network":
     sites = choose_sites(found, patterns)
+    *_, tokens, num_classes = None, *first.values[first.output].shape[1:]
     return Network(
         layers=tuple(site.layer for site in sites),
-        num_classes=first.values[first.output].shape[1],
+        num_classes=num_classes,
+        tokens=tokens,
         pool=pool,
         unreachable=tuple(found.unreachable),
         model=None,
@@ -149,11 +151,12 @@ def _make(
     )
 
 
-def _try_examples(network: "Network", variables: Any, x: ArrayLike) -> list[str]:
+def _try_examples(network: "Network", variables: Any, x: Any) -> list[str]:
     """Layers whose activations of an example depend on others; logits may not."""
     examples = some_examples(x, network.widest)
-    first, other = (network._program(size) for size in (SIZES[0], len(examples)))
-    counts = (*SIZES, len(examples) // 2) if uses_count(first, other) else ()
+    number = count_examples(examples)
+    first, other = (network._program(size) for size in (SIZES[0], number))
+    counts = (*SIZES, number // 2) if uses_count(first, other) else ()
     run, parts = network.apply, network.layer_slices
     own = check_figures(run, variables, examples, parts, counts)
     pairs = zip(network.layers, own, strict=True)

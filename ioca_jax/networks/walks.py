@@ -73,7 +73,7 @@ def place_examples(first: Program, second: Program, sizes: tuple[int, int]) -> T
 
     Both programs have the same equations, for ``sizes`` examples each.
     """
-    outer = {first.x: 1}
+    outer = dict.fromkeys(first.x, 1)
     traces = Traces(first, second, sizes, outer)
     for equation in first.equations:
         for number in equation.outputs:

@@ -547,7 +547,7 @@ REFUSED = {
         two_layers,
         X,
         TWO,
-        r"x: expected examples \[N, ...\], N >= 1, got \[\]",
+        r"x\['b'\]: expected 5 examples, as in x\['a'\], got 7",
     ),
     "no examples": (two_layers, TWO, X[:0], r"x: expected examples .* got \[0, 5\]"),
     "fails": (
@@ -560,20 +560,20 @@ REFUSED = {
         lambda v, x: (two_layers(v, x), x),
         TWO,
         X,
-        "expected one output, logits .* got a tuple of 2; return the logits alone",
+        "expected one output, the logits, got a tuple of 2; return the logits alone",
     ),
-    "tokens": (
-        lambda v, x: x @ v["a"],
+    "one class of tokens": (
+        lambda v, x: x @ v["a"][:, :1],
         TWO,
         SEQUENCES,
-        r"expected logits \[N, C\], got float32 \[2, 4, 7\] for N = 2",
+        r"\[N, C\], or \[N, T, C\] of T tokens, got float32 \[2, 4, 1\] for N = 2",
     ),
     "a module": (two_layers, TWO | {"f": jnp.tanh}, X, "variables: .* at 'f'"),
     "integers": (
         lambda v, x: two_layers(v, x).argmax(axis=1),
         TWO,
         X,
-        r"expected logits \[N, C\], got int32 \[2\] for N = 2",
+        r"expected logits \[N, C\], or \[N, T, C\] .*, got int32 \[2\] for N = 2",
     ),
     "probabilities": (
         lambda v, x: jax.nn.softmax(two_layers(v, x)),
