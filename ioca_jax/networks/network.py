@@ -155,7 +155,7 @@ class Network:
 
     def apply(
         self, variables: Any, x: Any, ablation: Ablation | None = None
-    ) -> tuple[Float[Array, "N *tokens C"], Float[Array, "N *tokens H"]]:
+    ) -> tuple[Float[Array, "N *tokens C"], Float[Array, "N *samples H"]]:
         """Runs the network.
 
         Args:
@@ -261,7 +261,7 @@ class Network:
         layer: int,
         values: Values,
         ablation: Ablation | None = None,
-    ) -> tuple[Float[Array, "N *tokens C"], Float[Array, "N *tokens upper"]]:
+    ) -> tuple[Float[Array, "N *tokens C"], Float[Array, "N *samples upper"]]:
         """Runs from a layer to the logits.
 
         Under ``vmap`` over ablations, what is in ``values`` is computed once.
