@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import cuts
 import frameworks
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ class Scores(NamedTuple):
 class Written(NamedTuple):
     """A network, and the same one written with cuts."""
 
-    case: frameworks.Case
+    case: cuts.Case
     network: ioca.Network
     x: np.ndarray
     y: np.ndarray
@@ -87,7 +88,7 @@ def written(request: pytest.FixtureRequest) -> Written:
     def by_hand(masks):
         def of_mask(keep):
             parts = (split_by_layer(network.layers, a) for a in (keep, clamp))
-            return case.by_hand(frameworks.clamping(*parts), case.variables, x)
+            return case.by_hand(cuts.clamping(*parts), case.variables, x)
 
         return jax.lax.map(of_mask, masks)
 

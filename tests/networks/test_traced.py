@@ -2,12 +2,13 @@
 
 from typing import Any, NamedTuple
 
+import cuts
 import frameworks
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from frameworks import Case
+from cuts import Case
 
 import ioca_jax as ioca
 from ioca_jax.networks.layers import Values, split_by_layer
@@ -41,7 +42,7 @@ def traced(request: pytest.FixtureRequest) -> Traced:
 
     @jax.jit
     def by_hand(variables, x, keep, clamp):
-        return case.by_hand(frameworks.clamping(keep, clamp), variables, x)
+        return case.by_hand(cuts.clamping(keep, clamp), variables, x)
 
     logits, outputs = jax.tree.map(np.asarray, look(case.variables, case.x))
     return Traced(case, network, outputs, logits, jax.jit(network.apply), by_hand)
