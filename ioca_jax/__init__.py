@@ -82,6 +82,7 @@ from ioca_jax.sources import load_dataset
 if TYPE_CHECKING:
     from ioca_jax.inference.areas import area_under_curve
     from ioca_jax.inference.claims import judge_claims
+    from ioca_jax.inference.faithful_orders import compare_faithfulness
     from ioca_jax.inference.hypotheses import form_hypotheses
     from ioca_jax.inference.order_tests import compare_orders
     from ioca_jax.report.summary import summarize
@@ -97,6 +98,7 @@ _LATER = {
     "area_under_curve": "inference.areas",
     "judge_claims": "inference.claims",
     "form_hypotheses": "inference.hypotheses",
+    "compare_faithfulness": "inference.faithful_orders",
     "compare_orders": "inference.order_tests",
     "load_table": "report.tables",
     "summarize": "report.summary",
@@ -135,6 +137,7 @@ __all__ = [
     "ablation_curve",
     "ablation_curves",
     "area_under_curve",
+    "compare_faithfulness",
     "compare_orders",
     "cumulative_masks",
     "encode",

@@ -146,16 +146,26 @@ def _checked_fractions(fractions: Any) -> np.ndarray:
 
 def _places(kept: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """Where the steps of shares are among those that have values."""
-    size = steps[-1]
-    wanted = (size - np.rint(kept * size)).astype(np.int64)
-    missing = np.setdiff1d(wanted, steps)
+    missing = missing_steps(kept, steps)
     if missing.size:
         raise ValueError(
             "fractions: expected shares whose steps K - round(q K) are among those "
-            f"evaluated, got none at {_shown(missing)} of K = {size}; evaluate them "
-            "too, or take all points by fractions=None"
+            f"evaluated, got none at {_shown(missing)} of K = {steps[-1]}; evaluate "
+            "them too, or take all points by fractions=None"
         )
-    return np.searchsorted(steps, wanted)
+    return np.searchsorted(steps, _steps_of(kept, steps))
+
+
+def missing_steps(
+    fractions: Sequence[float] | Float[np.ndarray, " shares"],
+    steps: Int[np.ndarray, " points"],
+) -> Int[np.ndarray, " missing"]:
+    """The steps of shares kept that are not among those evaluated, which end with K."""
+    return np.setdiff1d(_steps_of(np.asarray(fractions), steps), steps)
+
+
+def _steps_of(kept: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    return (steps[-1] - np.rint(kept * steps[-1])).astype(np.int64)
 
 
 def _shown(values: object) -> str:

@@ -110,6 +110,28 @@ def _order(row: _Row, does: str, side: str) -> str:
     )
 
 
+def faithfulness_sentences(rows: Rows) -> Iterator[str]:
+    """The ascending order of greatest CPR in the whole network, by its accuracy."""
+    cpr = ("network", "accuracy", "CPR")
+    known = [
+        row
+        for row in rows
+        if (row["scope"], row["metric"], row["quantity"]) == cpr
+        and row["ranked_by"] != "random"
+        and np.isfinite(row["value"])
+    ]
+    if known:
+        row = max(known, key=lambda row: row["value"])
+        above = ""
+        if np.isfinite(row["effect"]):
+            above = f", {row['effect']:+.3f} to that of random order ({_interval(row)})"
+        yield (
+            "Of the neurons of highest value in the whole network, those of "
+            f"{readable(row['ranked_by'])} (others clamped to {row['clamp']}) are the "
+            f"most faithful in accuracy: CPR {row['value']:.3f}{above}."
+        )
+
+
 def area_sentences(kept: xr.Dataset) -> Iterator[str]:
     """Areas in the whole network, where there are too few networks for tests."""
     areas = {

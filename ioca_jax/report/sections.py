@@ -41,6 +41,16 @@ def effects(title: str, table: pd.DataFrame) -> list[str]:
     return section(title, _estimates(table, names, "tau", ".3f"))
 
 
+def faithfulness(title: str, table: pd.DataFrame) -> list[str]:
+    """CPR and CMD from all points, and by how much they differ from random order."""
+    table = table.query("quantity in ('CPR', 'CMD')")
+    names = ["scope", "clamp", "metric", "quantity", "ranked_by"]
+    text = _estimates(table, names, "less random", ".3f")
+    value = table["value"].map(lambda value: f"{value:.3f}" if value == value else "")
+    text.insert(len(names), "value", value)
+    return section(title, text)
+
+
 def hypotheses(title: str, table: pd.DataFrame) -> list[str]:
     """The sentences of what the curves decide."""
     decided = table.query("verdict != 'undecided'")

@@ -15,6 +15,7 @@ import xarray as xr
 from ioca_jax.inference.claims import judge_claims
 from ioca_jax.inference.class_damage import predict_class_damage
 from ioca_jax.inference.comparisons import seeds_needed
+from ioca_jax.inference.faithful_orders import compare_faithfulness
 from ioca_jax.inference.families import ALPHA, above_chance, rankings
 from ioca_jax.inference.hypotheses import form_hypotheses
 from ioca_jax.inference.interactions import (
@@ -111,6 +112,16 @@ TABLES = (
         needs=(_RANDOM,),
         networks=LEAST_FOR_INTERVALS,
         on_page=False,
+    ),
+    Table(
+        "faithfulness",
+        "Faithfulness of the neurons that ascending orders keep: CPR and CMD by "
+        "metric, compared with random order",
+        lambda results, _: compare_faithfulness(results),
+        networks=LEAST_FOR_INTERVALS,
+        heading="Accuracy",
+        sentences=findings.faithfulness_sentences,
+        section=sections.faithfulness,
     ),
     Table(
         "effects",
@@ -274,7 +285,7 @@ def find(results: xr.Dataset, tables: Tables) -> dict[str, list[str]]:
 # Of all tables. A layer may be called 0, null or True: its name is no value.
 _TEXT = {
     *("claim", "clamp", "direction", "effect_in", "end", "finding", "instrument"),
-    *("layer", "layer_name", "measure", "name", "pair_measure", "quantity"),
+    *("layer", "layer_name", "measure", "metric", "name", "pair_measure", "quantity"),
     *("ranked_by", "reason", "scope", "sentence", "setting", "status", "suggested"),
     *("trend", "unit", "variant", "verdict"),
 }

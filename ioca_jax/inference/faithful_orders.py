@@ -1,0 +1,105 @@
+"""The faithfulness of what a study's ascending orders keep, tested over networks.
+
+CPR and CMD of ``faithfulness``, of every ascending order and of random orders, in every
+metric that the study's curves have.
+"""
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float
+
+from ioca_jax.inference.faithfulness import MIB_FRACTIONS, faithfulness, missing_steps
+from ioca_jax.inference.families import (
+    above_chance,
+    add_tests,
+    clamps_of,
+    effect_table,
+)
+from ioca_jax.results.subsets import count_correct, over_seeds
+
+_AXES = ("scope", "seed", "clamp", "ordering", "step")
+_RANDOM = "random"
+_Areas = dict[tuple[str, str, str, str], Float[np.ndarray, "S clamps"]]
+
+
+def compare_faithfulness(results: xr.Dataset) -> pd.DataFrame:
+    """CPR and CMD of the neurons that each ascending order keeps, over networks.
+
+    Args:
+        results: a run's results.
+
+    Returns:
+        A row per scope, metric, ``quantity``, ``ranked_by`` and clamp. Quantities are
+        ``CPR`` and ``CMD`` from all points, and, where the curves have them, ``CPR,
+        MIB`` and ``CMD, MIB`` at MIB's ten shares; ``ranked_by`` is a measure, in
+        ascending order, or ``random``, the mean over draws. ``value`` is the mean over
+        networks and ``value_low`` to ``value_high`` its 95 % interval; ``effect`` is by
+        how much it is above that of random orders, with interval and tests as in
+        ``compare_orders``. NaN where a network has no faithfulness, because it is as
+        good with all neurons ablated.
+
+    Raises:
+        ValueError: fewer than three networks above chance.
+
+    Example:
+        >>> import ioca_jax as ioca
+        >>> results = ioca.load_results("runs/demo")  # of make demo, say
+        >>> table = ioca.compare_faithfulness(results)
+        >>> sorted(set(table["quantity"]))
+        ['CMD', 'CMD, MIB', 'CPR', 'CPR, MIB']
+    """
+    kept = above_chance(results)
+    rows, values, differences = [], [], []
+    areas = circuit_areas(kept)
+    for (scope, metric, quantity, ranked_by), area in areas.items():
+        random = areas.get((scope, metric, quantity, _RANDOM), np.nan)
+        difference = area - (np.nan if ranked_by == _RANDOM else random)
+        for index, clamp in enumerate(clamps_of(kept)):
+            about = {"scope": scope, "clamp": clamp, "metric": metric}
+            rows.append(about | {"quantity": quantity, "ranked_by": ranked_by})
+            values.append(area[:, index])
+            differences.append(difference[:, index])
+    names = {"effect": "value", "low": "value_low", "high": "value_high"}
+    table = effect_table(rows, values).rename(columns=names)
+    effects = effect_table([{}] * len(rows), differences)
+    return add_tests(pd.concat([table, effects], axis=1), differences)
+
+
+def circuit_areas(results: xr.Dataset) -> _Areas:
+    """By scope, metric, quantity and ranking, areas [S, clamps], mean over draws.
+
+    Accuracy is counted in whole examples: orders with equal counts have equal areas.
+    """
+    return over_seeds(results[["correct", "loss"]], _areas_of_piece)
+
+
+def _areas_of_piece(results: xr.Dataset) -> _Areas:
+    metrics = {
+        "accuracy": count_correct(results["correct"].transpose(*_AXES, "class").values),
+        "loss": results["loss"].transpose(*_AXES).values.astype(np.float64),
+    }
+    is_random = results["ranked_by"].values == _RANDOM
+    ascending = is_random | (results["direction"].values == "ascending")
+    ranked_by = results["ranked_by"].values[ascending]
+    found: _Areas = {}
+    for metric, of_scopes in metrics.items():
+        for scope, curves in zip(results["scope"].values, of_scopes, strict=True):
+            is_point = ~np.isnan(curves).all(axis=(0, 1, 2))
+            steps, curves = results["step"].values[is_point], curves[..., is_point]
+            for quantity, area in _quantities(curves[:, :, ascending], steps).items():
+                for ranked in dict.fromkeys(ranked_by.tolist()):
+                    of_draws = area[:, :, ranked_by == ranked]
+                    name = (str(scope), metric, quantity, str(ranked))
+                    found[name] = of_draws.mean(axis=2)
+    return found
+
+
+def _quantities(curves: np.ndarray, steps: np.ndarray) -> dict[str, np.ndarray]:
+    """By name, areas of curves [S, clamps, orders, P] at some steps."""
+    cpr, cmd = faithfulness(curves, steps=steps)
+    found = {"CPR": cpr, "CMD": cmd}
+    if not missing_steps(MIB_FRACTIONS, steps).size:
+        cpr, cmd = faithfulness(curves, MIB_FRACTIONS, steps=steps)
+        found |= {"CPR, MIB": cpr, "CMD, MIB": cmd}
+    return found

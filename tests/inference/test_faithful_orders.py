@@ -1,0 +1,144 @@
+"""Faithfulness of a study's orders: loops over its curves, planted effects."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import planted_results, synthetic_results
+from test_faithfulness import by_mibs_formula
+
+import ioca_jax as ioca
+from ioca_jax.report.findings import faithfulness_sentences
+from ioca_jax.report.tables import find
+
+SIZES = {"network": 7, "layer_1": 4, "layer_2": 3}
+
+
+@pytest.fixture(scope="module")
+def results():
+    made = synthetic_results(seeds=4)
+    for index, size in enumerate(SIZES.values()):  # all worse than the intact network
+        made["correct"].values[:, :, index, :, size] = 5
+        made["loss"].values[:, :, index, :, size] = 1.5
+    return made
+
+
+def rows_of(table: pd.DataFrame, **where) -> list[dict]:
+    rows = table.to_dict("records")
+    return [row for row in rows if all(row[n] == v for n, v in where.items())]
+
+
+def values_by_hand(results, *, scope, clamp, metric, ranked_by, quantity):
+    """[S], a curve after another; the mean over draws of a random order."""
+    kept = results.sel(scope=scope, clamp=clamp)
+    chosen = (kept["ranked_by"] == ranked_by) & (kept["direction"] != "descending")
+    size = SIZES[scope]
+    every = np.arange(size + 1) / size
+    shares = ioca.MIB_FRACTIONS if "MIB" in quantity else every
+    found = []
+    for seed in range(kept.sizes["seed"]):
+        of_draws = []
+        for ordering in np.flatnonzero(chosen.values):
+            one = kept.isel(seed=seed, ordering=ordering)
+            curve = (
+                one["correct"].sum("class") / 40
+                if metric == "accuracy"
+                else one[metric]
+            )
+            areas = by_mibs_formula(curve.values[: size + 1], shares)
+            of_draws.append(areas["CMD" in quantity])
+        found.append(np.mean(of_draws))
+    return np.array(found)
+
+
+def test_values_and_effects_are_those_of_the_curves(results):
+    table = ioca.compare_faithfulness(results)
+    assert (
+        len(table) == 3 * 2 * 4 * 4 * 2
+    )  # scopes, metrics, quantities, orders, clamps
+    for row in table.iloc[::7].to_dict("records"):
+        about = {n: row[n] for n in ("scope", "clamp", "metric", "quantity")}
+        own = values_by_hand(results, **about, ranked_by=row["ranked_by"])
+        assert row["value"] == pytest.approx(own.mean(), abs=1e-6)
+        half = 3.182446 * own.std(ddof=1) / 2  # Student's, of four networks
+        ends = row["value_low"], row["value_high"]
+        np.testing.assert_allclose(ends, own.mean() + [-half, half], atol=1e-5)
+        random = values_by_hand(results, **about, ranked_by="random")
+        if row["ranked_by"] == "random":
+            assert np.isnan([row["effect"], row["p_corrected"]]).all()
+        else:
+            assert row["effect"] == pytest.approx((own - random).mean(), abs=1e-6)
+            assert row["low"] <= row["effect"] <= row["high"]
+
+
+def test_a_planted_order_is_found_and_no_other():
+    planted = ("network", "mutual_information", "ascending")
+    table = ioca.compare_faithfulness(planted_results({planted: 0.05}))
+    shown = [r for r in rows_of(table, metric="accuracy") if r["p_corrected"] <= 0.05]
+    assert {(row["scope"], row["ranked_by"]) for row in shown} == {planted[:2]}
+    signs = {row["quantity"]: np.sign(row["effect"]) for row in shown}
+    assert signs == {"CPR": 1, "CMD": -1, "CPR, MIB": 1, "CMD, MIB": -1}
+
+
+def test_points_that_were_not_evaluated_are_left_out(results):
+    few = results.isel(step=[0, 2, 3, 4, 7])
+    table = ioca.compare_faithfulness(few)
+    assert rows_of(table, scope="layer_1", quantity="CPR, MIB")
+    # Shares of 0.5 and 0.2 of seven neurons are steps 3 and 6.
+    of_network = rows_of(table, scope="network")
+    assert {row["quantity"] for row in of_network} == {"CPR", "CMD"}
+    one = few.sel(scope="network", clamp="mean", ordering="entropy_ascending_0")
+    curves = one["correct"].sum("class").transpose("seed", "step").values
+    width = np.diff([0, 2, 3, 4, 7]) / 7
+    faithful = (curves - curves[:, 4:]) / (curves[:, :1] - curves[:, 4:])
+    by_hand = ((faithful[:, 1:] + faithful[:, :-1]) / 2 * width).sum(axis=1)
+    about = {"metric": "accuracy", "ranked_by": "entropy", "clamp": "mean"}
+    (row,) = rows_of(table, scope="network", quantity="CPR", **about)
+    assert row["value"] == pytest.approx(by_hand.mean(), abs=1e-9)
+
+
+def test_networks_that_lose_nothing_have_no_faithfulness(results):
+    changed = results.copy(deep=True)
+    changed["correct"].values[1, 0, 0, :, 7] = 15  # as the intact network
+    table = ioca.compare_faithfulness(changed)
+    about = {"metric": "accuracy", "quantity": "CPR", "ranked_by": "entropy"}
+    numbers = ("value", "value_low", "effect", "low", "p_value", "p_corrected")
+    for row in rows_of(table, scope="network", **about):
+        is_number = [np.isfinite(row[name]) for name in numbers]
+        assert is_number == [row["clamp"] == "mean"] * 6
+
+
+def test_the_most_faithful_order_is_told(results):
+    rows = pd.DataFrame(
+        {
+            "scope": "network",
+            "clamp": "mean",
+            "metric": ["accuracy", "accuracy", "accuracy", "loss", "accuracy"],
+            "quantity": ["CPR", "CPR", "CPR", "CPR", "CMD"],
+            "ranked_by": ["entropy", "kl_selectivity", "random", "entropy", "entropy"],
+            "value": [0.5, 0.75, 0.875, 0.9, 0.9],
+            "effect": [-0.375, -0.125, np.nan, 0.5, 0.5],
+            "low": -0.25, "high": 0.125, "p_corrected": 0.03,
+        }
+    )  # fmt: skip
+    made = results.assign_attrs(configuration=json.dumps({}))
+    told = find(made, {"faithfulness": rows})["Accuracy"][1]
+    start = (
+        "Of the neurons of highest value in the whole network, those of KL selectivity "
+        "(others clamped to mean) are the most faithful in accuracy: CPR 0.750"
+    )
+    assert told == (
+        f"{start}, -0.125 to that of random order (95 % interval -0.250 to +0.125, "
+        "corrected p = 0.03)."
+    )
+    alone = rows[:2].assign(effect=np.nan).to_dict("records")
+    assert [*faithfulness_sentences(alone)] == [f"{start}."]
+    assert [*faithfulness_sentences(rows.tail(3).to_dict("records"))] == []
+
+
+def test_studies_without_random_orders_have_values():
+    table = ioca.compare_faithfulness(synthetic_results(seeds=3, random_orders=0))
+    assert len(table)
+    assert not rows_of(table, ranked_by="random")
+    assert np.isnan(table["effect"].to_numpy()).all()
