@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from cuts import Cut
 from flax import linen, nnx
+from jax.ad_checkpoint import checkpoint_name
 from published_cnns import dense, layer_norm
 
 
@@ -80,22 +81,77 @@ def vit_by_hand(cut: Cut, weights: Any, x: Any) -> jax.Array:
     return dense(layer_norm(x[:, 0], weights["norm"]), weights["logits"])
 
 
-class DenseExperts(linen.Module):
-    """All experts see every token; a router weighs the best two of four."""
+class Experts(linen.Module):
+    """A router weighs the best two of four gated MLPs.
+
+    All of them see every token, or those that are chosen for it do.
+    """
+
+    is_dense: bool
 
     @linen.compact
     def __call__(self, x):
         x = linen.gelu(linen.Dense(6, name="embed")(x))
         share = linen.softmax(linen.Dense(4, use_bias=False, name="router")(x))
-        best, which = jax.lax.top_k(share, 2)
-        best = best / best.sum(axis=-1, keepdims=True)
-        share = (best[..., None] * jax.nn.one_hot(which, 4)).sum(axis=-2)
+        share, which = jax.lax.top_k(share, 2)
+        share = share / share.sum(axis=-1, keepdims=True)
         init = linen.initializers.lecun_normal(batch_axis=0)
-        gate = self.param("gate", init, (4, 6, 5))
-        up = self.param("up", init, (4, 6, 5))
-        down = self.param("down", init, (4, 5, 6))
-        hidden = linen.silu(jnp.einsum("ntd,edf->ntef", x, gate))
-        hidden = hidden * jnp.einsum("ntd,edf->ntef", x, up)
-        y = jnp.einsum("ntef,efd->nted", hidden, down)
-        x = x + jnp.einsum("nted,nte->ntd", y, share)
+        shapes = {"gate": (4, 6, 5), "up": (4, 6, 5), "down": (4, 5, 6)}
+        weights = [self.param(name, init, shape) for name, shape in shapes.items()]
+        bias = self.param("bias", linen.initializers.normal(), (4, 5))
+        experts = self.all_experts if self.is_dense else self.chosen_experts
+        x = x + experts(x, share, which, *weights, bias)
         return linen.Dense(3, name="logits")(x.mean(axis=1))
+
+    def all_experts(self, x, share, which, gate, up, down, bias):
+        share = (share[..., None] * jax.nn.one_hot(which, 4)).sum(axis=-2)
+        hidden = linen.silu(jnp.einsum("ntd,edf->ntef", x, gate) + bias)
+        hidden = hidden * jnp.einsum("ntd,edf->ntef", x, up)
+        return jnp.einsum(
+            "nted,nte->ntd", jnp.einsum("ntef,efd->nted", hidden, down), share
+        )
+
+    def chosen_experts(self, x, share, which, gate, up, down, bias):
+        hidden = linen.silu(jnp.einsum("ntd,ntkdf->ntkf", x, gate[which]) + bias[which])
+        hidden = hidden * jnp.einsum("ntd,ntkdf->ntkf", x, up[which])
+        hidden = checkpoint_name(hidden, "hidden")
+        return jnp.einsum(
+            "ntkd,ntk->ntd", jnp.einsum("ntkf,ntkfd->ntkd", hidden, down[which]), share
+        )
+
+
+def experts_by_hand(is_dense: bool, cut: Cut, variables: Any, x: Any) -> jax.Array:
+    """Experts one by one."""
+    weights = variables["params"]
+    x = dense(x, weights["embed"])
+    x = x / 2 * (1 + jnp.tanh((2 / jnp.pi) ** 0.5 * (x + 0.044715 * x**3)))
+    x = cut("embed", x)
+    share = softmax(cut("router", x @ weights["router"]["kernel"]))
+    second = jnp.sort(share, axis=-1)[..., -2:-1]
+    share = jnp.where(share >= second, share, 0)
+    share = share / share.sum(axis=-1, keepdims=True)
+    places = jnp.argsort(-share, axis=-1)[..., :2]  # [N, T, 2]
+
+    def side_by_side(name, of_expert):
+        every = jnp.stack([of_expert(expert) for expert in range(4)], axis=2)
+        if not is_dense:  # [N, T, 2, F], as the places say
+            return jnp.take_along_axis(every, places[..., None], axis=2)
+        return cut(name, every.reshape(*x.shape[:2], -1)).reshape(every.shape)
+
+    gate = side_by_side(
+        "gate", lambda e: jax.nn.silu(x @ weights["gate"][e] + weights["bias"][e])
+    )
+    up = side_by_side("up", lambda e: x @ weights["up"][e])
+    if is_dense:
+        hidden = cut("down:input", (gate * up).reshape(*x.shape[:2], 20))
+        hidden = hidden.reshape(gate.shape)
+        y = side_by_side("down", lambda e: hidden[:, :, e] @ weights["down"][e])
+        y = sum(y[:, :, e] * share[..., e : e + 1] for e in range(4))
+    else:
+        hidden, y = cut("hidden", gate * up), 0
+        for place in range(2):
+            for expert in range(4):
+                mine = jnp.where(places[..., place] == expert, share[..., expert], 0)
+                own = hidden[:, :, place] @ weights["down"][expert]
+                y = y + own * mine[..., None]
+    return dense((x + y).mean(axis=1), weights["logits"])

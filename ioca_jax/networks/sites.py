@@ -15,7 +15,7 @@ nor are tables that are looked up.
 import fnmatch
 import itertools
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -118,7 +118,7 @@ def find_sites(traces: Traces) -> Found:
             ]
         notes += _parts(program, products, unit, names)
     shared = shared_inputs(program, units)
-    others = _input_sites(traces, products, units, names, shared)
+    others = _input_sites(traces, products, units, names, shared, followed)
     others += _named_sites(traces, followed)
     others = [
         site for site in others if is_float(program, site.number) and site.has_examples
@@ -190,6 +190,7 @@ def _input_sites(
     units: Sequence[Unit],
     names: Mapping[int, str],
     shared: Mapping[int, int],
+    followed: Mapping[int, Axes],
 ) -> list[Site]:
     """The sites of all products' data; one that several share has the layer's name."""
     mixed, layers = _mixed_axes(traces), {unit.products[0].output for unit in units}
@@ -198,7 +199,7 @@ def _input_sites(
         number = shared.get(product.data, product.data)
         if number not in sites or product.output in layers:
             name = f"{names[product.output]}:input"
-            site = _input_site(traces, product, name, mixed)
+            site = _input_site(traces, product, name, mixed, followed)
             sites[number] = site._replace(number=number)
     return [*sites.values()]
 
@@ -278,36 +279,67 @@ def _numbered(names: Sequence[str]) -> list[str]:
 
 
 def _input_site(
-    traces: Traces, product: Product, name: str, mixed: Mapping[int, Axes]
+    traces: Traces,
+    product: Product,
+    name: str,
+    mixed: Mapping[int, Axes],
+    followed: Mapping[int, Axes],
 ) -> Site:
     """The site of a product's data.
 
-    Where two axes or more are contracted, the last is a neuron's vector and the others
-    are neurons: heads. So is an axis that attention's heads were merged into.
+    Each number along the axes that the weights have too is a neuron, but for the vector
+    of an attention head. Where the heads are not seen, the last of several axes that
+    are contracted is their vector, unless it holds neurons: hidden units of experts.
     """
     program, number = traces.first, product.data
     shape = program.values[number].shape
-    vector: list[int] = []
+    contracted, batch = [], []
     if product.kind == "conv":
-        neurons = [product.equation.params["dimension_numbers"].lhs_spec[1]]
+        contracted = [product.equation.params["dimension_numbers"].lhs_spec[1]]
     else:
         contracted, batch = (
             list(pair[1 - product.weights])
             for pair in product.equation.params["dimension_numbers"]
         )
-        neurons, vector = (batch, contracted) if batch else (contracted, [])
-        if not batch and len(contracted) > 1:
-            neurons, vector = contracted[:-1], contracted[-1:]
-    axes = with_role(traces.axes(number), shape, neurons, "neuron")
+    dims, vector = batch + contracted, []
+    heads = _heads(program, number, dims, mixed)
+    if len(contracted) > 1 and not batch and not heads:
+        is_neurons = _has_neurons(program, number, dims, followed)
+        vector = [] if is_neurons else [dims.pop()]
+    axes = with_role(traces.axes(number), shape, dims, "neuron")
     axes = with_role(axes, shape, vector, "vector")
-    heads = None
-    count = len(neurons + vector)
-    if sorted(neurons + vector) == [*range(len(shape) - count, len(shape))]:
-        heads = _heads(program, number, count, mixed)
     if heads:
-        axes = (*axes[:-count], *heads)
+        axes = tuple(heads.get(dim, axis) for dim, axis in enumerate(axes))
     kind = "heads" if vector or heads else "input"
     return make_site(number, axes, name, kind)
+
+
+def _made_of(program: Program, number: int) -> Iterator[int]:
+    """A value, and all that it is computed from number by number, in any shape."""
+    pending, seen = [number], set()
+    while pending:
+        number = pending.pop()
+        if number in seen:
+            continue
+        seen.add(number)
+        yield number
+        equation = program.equation_of(number)
+        if equation is not None and treats_each(program, equation):
+            sources = program.sources_of(number)
+            pending += [n for n in sources if program.values[n].on_x]
+
+
+def _has_neurons(
+    program: Program, number: int, dims: Sequence[int], followed: Mapping[int, Axes]
+) -> bool:
+    """Whether some axes of a value are those of a layer's neurons."""
+    shape = program.values[number].shape
+    return any(
+        part.role == "neuron"
+        for source in _made_of(program, number)
+        if source in followed and program.values[source].shape == shape
+        for part in followed[source][dims[-1]]
+    )
 
 
 def _mixed_axes(traces: Traces) -> dict[int, Axes]:
@@ -338,41 +370,43 @@ def _mixed_axes(traces: Traces) -> dict[int, Axes]:
 
 
 def _heads(
-    program: Program, number: int, count: int, mixed: Mapping[int, Axes]
-) -> Axes | None:
-    """An input's last axes as heads and their vector, if attention computes them.
+    program: Program, number: int, dims: Sequence[int], mixed: Mapping[int, Axes]
+) -> dict[int, tuple[Part, ...]] | None:
+    """Some axes of an input as heads and their vector, if attention computes them.
 
     Looks upwards through elementwise equations for what attention mixes.
     """
-    sizes, pending = program.values[number].shape[-count:], [number]
-    while pending:
-        number = pending.pop()
-        if number in mixed and program.values[number].shape[-count:] == sizes:
-            return _split_heads(mixed[number], count)
-        equation = program.equation_of(number)
-        if equation is not None and treats_each(program, equation):
-            sources = program.sources_of(number)
-            pending += [n for n in sources if program.values[n].on_x]
+    shape = program.values[number].shape
+    is_last = sorted(dims) == [*range(len(shape) - len(dims), len(shape))]
+    sizes = shape[-len(dims) :] if is_last else shape
+    for source in _made_of(program, number):
+        own = program.values[source].shape
+        if source in mixed and own[-len(sizes) :] == sizes:
+            shift = len(own) - len(shape)
+            found = _split_heads(mixed[source], [dim + shift for dim in dims])
+            return found and {dim - shift: parts for dim, parts in found.items()}
     return None
 
 
-def _split_heads(axes: Axes, count: int) -> Axes | None:
-    """The last axes in the roles of heads and their vector; None if all are a vector.
+def _split_heads(axes: Axes, dims: Sequence[int]) -> dict[int, tuple[Part, ...]] | None:
+    """Some axes in the roles of heads and their vector; None if all are a vector.
 
     The vector is of the operand that has no other axes, the values; the rest is heads.
     """
-    elsewhere = {part.rank[0] for axis in axes[:-count] for part in axis}
-    operands = [part.rank[0] for axis in axes[-count:] for part in axis if part.rank[0]]
-    operands = [operand for operand in operands if operand not in elsewhere] or operands
+    others = [axis for dim, axis in enumerate(axes) if dim not in dims]
+    elsewhere = {part.rank[0] for axis in others for part in axis}
+    own = [part.rank[0] for dim in sorted(dims) for part in axes[dim] if part.rank[0]]
+    operands = [operand for operand in own if operand not in elsewhere] or own
     if not operands:
         return None
-    result, ranks, heads = [], itertools.count(), 0
-    for axis in axes[-count:]:
+    result, ranks, heads = {}, itertools.count(), 0
+    for dim in sorted(dims):
+        axis = axes[dim]
         roles = ["vector" if p.rank[0] == operands[-1] else "neuron" for p in axis]
         heads += roles.count("neuron")
         parts = zip(roles, axis, strict=True)
-        result.append(tuple(Part(r, p.size, (next(ranks),)) for r, p in parts))
-    return tuple(result) if heads else None
+        result[dim] = tuple(Part(r, p.size, (next(ranks),)) for r, p in parts)
+    return result if heads else None
 
 
 def _named_sites(traces: Traces, followed: dict[int, Axes]) -> list[Site]:

@@ -84,7 +84,11 @@ SMALL: dict[str, Any] = {
         ragged,
         {"a": A, "up": UP, "out": OUT},
         X,
-        [LOGITS, "up: multiplied by groups of rows (ragged_dot), not reached"],
+        [
+            LOGITS,
+            "up: multiplied by groups of rows (ragged_dot), not reached; what works: "
+            "einsum over all experts, weighed",
+        ],
     ),
     "exported": (
         exported,
