@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from cuts import Cut
 from flax import linen, nnx
 from jax.ad_checkpoint import checkpoint_name
@@ -81,6 +82,89 @@ def vit_by_hand(cut: Cut, weights: Any, x: Any) -> jax.Array:
     return dense(layer_norm(x[:, 0], weights["norm"]), weights["logits"])
 
 
+def rotated(x: Any) -> jax.Array:
+    """Rotary positions of [N, T, heads, width]."""
+    half = x.shape[-1] // 2
+    angles = jnp.arange(x.shape[1])[:, None] / 100.0 ** (jnp.arange(half) / half)
+    sin, cos = jnp.sin(angles)[:, None], jnp.cos(angles)[:, None]
+    one, two = x[..., :half], x[..., half:]
+    return jnp.concatenate([one * cos - two * sin, two * cos + one * sin], axis=-1)
+
+
+class DecoderBlock(nnx.Module):
+    """Four query heads in two groups, a gated MLP."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        def dense(width, out):
+            return nnx.Linear(width, out, use_bias=False, rngs=rngs)
+
+        self.norm1, self.norm2 = (nnx.RMSNorm(8, rngs=rngs) for _ in range(2))
+        self.query, self.key, self.value = dense(8, 16), dense(8, 8), dense(8, 8)
+        self.out = dense(16, 8)
+        self.gate, self.up, self.down = dense(8, 12), dense(8, 12), dense(12, 8)
+
+    def __call__(self, x):
+        y = self.norm1(x)
+        q = rotated(self.query(y).reshape(*x.shape[:2], 4, 4))
+        k = rotated(self.key(y).reshape(*x.shape[:2], 2, 4))
+        v = self.value(y).reshape(*x.shape[:2], 2, 4)
+        k, v = (jnp.repeat(part, 2, axis=2) for part in (k, v))
+        scores = jnp.einsum("nqhd,nkhd->nhqk", q, k) / 2
+        is_past = jnp.tri(x.shape[1], dtype=bool)
+        share = jax.nn.softmax(jnp.where(is_past, scores, -jnp.inf))
+        heads = jnp.einsum("nhqk,nkhd->nqhd", share, v)
+        x = x + self.out(heads.reshape(*x.shape[:2], 16))
+        y = self.norm2(x)
+        return x + self.down(nnx.silu(self.gate(y)) * self.up(y))
+
+
+class Decoder(nnx.Module):
+    """Classes of each token, from it and those before."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.embed = nnx.Embed(11, 8, rngs=rngs)
+        self.blocks = nnx.List([DecoderBlock(rngs) for _ in range(2)])
+        self.norm = nnx.RMSNorm(8, rngs=rngs)
+        self.logits = nnx.Linear(8, 3, use_bias=False, rngs=rngs)
+
+    def __call__(self, x):
+        x = self.embed(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.logits(self.norm(x))
+
+
+def decoder_by_hand(cut: Cut, weights: Any, x: Any) -> jax.Array:
+    """Heads one by one, each with the keys and values of its group."""
+    x = weights["embed"]["embedding"][x]
+    is_later = np.triu(np.ones((x.shape[1], x.shape[1]), bool), 1)
+    for index in range(2):
+        own, name = weights["blocks"][index], f"blocks/{index}"
+        y = rms_norm(x, own["norm1"]["scale"])
+        q, k, v = (
+            cut(f"{name}/{part}", y @ own[part]["kernel"])
+            for part in ("query", "key", "value")
+        )
+        heads = []
+        for head in range(4):
+            own_q = rotated(q[:, :, None, 4 * head : 4 * head + 4])[:, :, 0]
+            group = slice(4 * (head // 2), 4 * (head // 2) + 4)
+            own_k = rotated(k[:, :, None, group])[:, :, 0]
+            scores = jnp.einsum("nqd,nkd->nqk", own_q, own_k) / 2
+            scores = scores.at[:, is_later].set(-1e9)
+            heads.append(softmax(scores) @ v[..., group])
+        heads = cut(f"{name}/out:input", jnp.stack(heads, axis=2), 2)
+        y = heads.reshape(*x.shape[:2], 16) @ own["out"]["kernel"]
+        x = x + cut(f"{name}/out", y)
+        y = rms_norm(x, own["norm2"]["scale"])
+        gate = y @ own["gate"]["kernel"]
+        gate = cut(f"{name}/gate", gate / (1 + jnp.exp(-gate)))
+        hidden = gate * cut(f"{name}/up", y @ own["up"]["kernel"])
+        hidden = cut(f"{name}/down:input", hidden)
+        x = x + cut(f"{name}/down", hidden @ own["down"]["kernel"])
+    return rms_norm(x, weights["norm"]["scale"]) @ weights["logits"]["kernel"]
+
+
 class Experts(linen.Module):
     """A router weighs the best two of four gated MLPs.
 
@@ -97,10 +181,10 @@ class Experts(linen.Module):
         share = share / share.sum(axis=-1, keepdims=True)
         init = linen.initializers.lecun_normal(batch_axis=0)
         shapes = {"gate": (4, 6, 5), "up": (4, 6, 5), "down": (4, 5, 6)}
-        weights = [self.param(name, init, shape) for name, shape in shapes.items()]
+        gate, up, down = (self.param(name, init, shapes[name]) for name in shapes)
         bias = self.param("bias", linen.initializers.normal(), (4, 5))
         experts = self.all_experts if self.is_dense else self.chosen_experts
-        x = x + experts(x, share, which, *weights, bias)
+        x = x + experts(x, share, which, gate, up, down, bias)
         return linen.Dense(3, name="logits")(x.mean(axis=1))
 
     def all_experts(self, x, share, which, gate, up, down, bias):

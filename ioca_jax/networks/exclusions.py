@@ -138,8 +138,8 @@ def _reason(program: Program, equation: Equation) -> str:
         return "looked up by index, not multiplied"
     if equation.name.startswith("ragged_dot"):
         return (
-            "multiplied by groups of rows (ragged_dot), not reached; what works: einsum "
-            "over all experts, weighed"
+            "multiplied by groups of rows (ragged_dot), not reached; what works: "
+            "einsum over all experts, weighed"
         )
     if is_elementwise_step(program, equation):
         return "combined number by number with values of no single layer, no product"

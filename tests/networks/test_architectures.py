@@ -150,6 +150,24 @@ ARCHITECTURES = {
         },
         ("*/attention/out:input",),
     ),
+    "Decoder": Published(
+        transformers.Decoder,
+        transformers.decoder_by_hand,
+        {
+            "*/query": "one number of a query, before rotary positions",
+            "*/key": "one number of a key, before rotary positions, for all heads of "
+            "its group",
+            "*/value": "one number of a value, for all heads of its group",
+            "*/out:input": "a query head, a vector",
+            "*/out": "what all heads add to one channel of the stream",
+            "*/gate": "a hidden unit of the gate after the activation",
+            "*/up": "a hidden unit before the gate",
+            "*/down:input": "a hidden unit of the MLP: the product of both",
+            "*/down": "what the MLP adds to one channel of the stream",
+        },
+        ("*/out:input", "*/down:input"),
+        np.random.default_rng(0).integers(11, size=(5, 6)).astype(np.int32),
+    ),
     "Mixture of experts": Published(
         transformers.Experts(is_dense=True),
         functools.partial(transformers.experts_by_hand, True),
