@@ -254,7 +254,9 @@ def _floats_held(
     return [-(-number // num_examples) for number in floats]
 
 
-_MOST_EXAMPLES = 256  # more at once are no faster, measured on two CPU cores
+# More at once are no faster, measured on two CPU cores, and slower where the largest
+# value of all of them leaves the caches.
+_MOST_EXAMPLES, _MOST_FLOATS = 256, 2**20
 
 
 def incremental_engine(
@@ -278,6 +280,8 @@ def incremental_engine(
     held = _floats_held(network, variables, layers, two)
     floats = sum(held) + 4 * max(*held, network.widest)
     most = min(len(jax.tree.leaves(x)[0]), _MOST_EXAMPLES)
+    if jax.default_backend() == "cpu":
+        most = min(most, max(1, _MOST_FLOATS // network.widest))
     is_affine = len(layers) == 1 and network.is_affine_above(layers[0])
     if is_affine and takes_constants:
         floats += network.num_classes * (4 * num_steps + 2 * held[0])
