@@ -267,6 +267,16 @@ class Scorer:
         return Sums(correct, loss, others, correct_by)
 
 
+def check_metrics(metrics: Sequence[Metric], num_classes: int) -> None:
+    """Refuses users' functions that fail or return another shape; computes nothing."""
+    n = num_classes + 1  # so that one number for each class is not one for each example
+    logits = jax.ShapeDtypeStruct((n, num_classes), jnp.float32)
+    labels = jax.ShapeDtypeStruct((n,), jnp.int32)
+    for metric in metrics:
+        if METRICS.get(metric.name) is not metric:
+            jax.eval_shape(metric.of_examples, logits, labels, logits)
+
+
 def checked_scorer(
     num_classes: int, metrics: Sequence[Any], groups: Mapping[str, ArrayLike], y: Array
 ) -> tuple[Scorer, dict[str, Array]]:
@@ -277,12 +287,7 @@ def checked_scorer(
             annotations that are not an integer for each example.
     """
     parsed = parse_metrics(metrics)
-    n = num_classes + 1  # so that one number for each class is not one for each example
-    logits = jax.ShapeDtypeStruct((n, num_classes), jnp.float32)
-    labels = jax.ShapeDtypeStruct((n,), jnp.int32)
-    for metric in parsed:
-        if METRICS.get(metric.name) is not metric:
-            jax.eval_shape(metric.of_examples, logits, labels, logits)
+    check_metrics(parsed, num_classes)
     arrays = {name: _annotation(name, values, y) for name, values in groups.items()}
     sizes = tuple(
         (name, int(np.max(array, initial=0)) + 1) for name, array in arrays.items()

@@ -20,7 +20,7 @@ Points = int | str | Sequence[int] | None
 """A number of points, ``auto``, steps, or None for all points."""
 
 TOLERANCE = 0.01  # of the area under the accuracy curve, at which ``auto`` stops
-_MOST = 64  # points that ``auto`` chooses
+MOST_POINTS = 64  # points that ``auto`` chooses
 _AT_ONCE = 8  # points of a round: all rounds are one program
 
 
@@ -56,6 +56,37 @@ def chosen_steps(points: Points, num_steps: int) -> Int[np.ndarray, " P"]:
             f"{', ...' if len(given) > 8 else ''}"
         )
     return given.astype(np.int32)
+
+
+def points_text(points: Points) -> str:
+    """Points as text: ``all``, ``auto``, a number, or a list of steps; checked."""
+    if points is None or points in ("all", "auto"):
+        return "all" if points is None else str(points)
+    parts = str(points).split(",") if isinstance(points, str | int) else points
+    try:
+        numbers = [int(part) for part in parts]
+    except (TypeError, ValueError):
+        numbers = []
+    is_number = len(numbers) == 1 and numbers[0] > 1
+    is_list = len(numbers) > 1 and numbers[0] >= 0
+    is_list = is_list and all(a < b for a, b in zip(numbers, numbers[1:], strict=False))
+    if not is_number and not is_list:
+        raise ValueError(
+            "points: expected all, auto, a number of points from 2, or ascending steps "
+            f"such as 0,10,100, got {points!r}"
+        )
+    return ",".join(map(str, numbers))
+
+
+def points_of_scope(text: str, num_neurons: int) -> Points:
+    """What ``points_text`` gives, for a scope: its own end is added to a list."""
+    if text in ("all", "auto"):
+        return None if text == "all" else text
+    numbers = [int(part) for part in text.split(",")]
+    if len(numbers) == 1:
+        return numbers[0]
+    within = [number for number in numbers if 0 < number < num_neurons]
+    return [0, *within, num_neurons]
 
 
 def area_bound(
@@ -117,7 +148,7 @@ def _halves(
     bounds: Float[np.ndarray, "*curves intervals"], steps: Int[np.ndarray, " P"]
 ) -> Int[np.ndarray, " p"]:
     """The next steps to evaluate, ascending; none when the bound is reached."""
-    number = min(_AT_ONCE, _MOST - len(steps))
+    number = min(_AT_ONCE, MOST_POINTS - len(steps))
     if bounds.sum(axis=-1).max() <= TOLERANCE or number <= 0:
         return np.zeros(0, np.int32)
     total = bounds.reshape(-1, bounds.shape[-1]).sum(axis=0)

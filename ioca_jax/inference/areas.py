@@ -102,8 +102,11 @@ def normalized_area(
 def ablated_at_loss(
     accuracy: Float[ArrayLike, "*batch points"],
     points: tuple[float, ...] = (0.01, 0.05, 0.10),
+    steps: Int[ArrayLike, " points"] | None = None,
 ) -> Float[np.ndarray, "*batch losses"]:
     """The least k with ``accuracy[0] - accuracy[k] >= point``; NaN if none.
+
+    Curves at chosen points come with their ``steps``; the least of these is given.
 
     Losses are shares of all examples (0.01 is one percentage point), in (0, 1]. A loss
     that falls short of its point by 1e-6 or less (a tenth of the point where that is
@@ -120,7 +123,8 @@ def ablated_at_loss(
     lost = (curves[..., :1] - curves)[..., None, :]
     least = losses - np.minimum(_ACCURACY_TIE, losses / 10)
     reached = lost >= least[:, None]
-    return np.where(reached.any(axis=-1), reached.argmax(axis=-1), np.nan)
+    at = np.arange(curves.shape[-1]) if steps is None else np.asarray(steps)
+    return np.where(reached.any(axis=-1), at[reached.argmax(axis=-1)], np.nan)
 
 
 def areas_by_order(

@@ -1,6 +1,7 @@
 """Orders of ablation compared with random orders, and measures with single effects."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -65,7 +66,7 @@ def compare_orders(results: xr.Dataset) -> pd.DataFrame:
         random = areas[scope, "random", "random"]
         for index, clamp in enumerate(clamps_of(kept)):
             curve = mean_curve(kept, clamp, scope, ranked, direction).mean("seed")
-            lost = ablated_at_loss(curve.values)
+            lost = ablated_at_loss(curve.values, steps=curve["step"].values)
             rows.append(
                 {
                     "scope": scope,
@@ -100,11 +101,11 @@ def difference_curves(results: xr.Dataset) -> pd.DataFrame:
             own = summed_curve(kept, clamp, scope, *order)
             curves = np.ascontiguousarray(_difference(own, random))
             low, high = simultaneous_band(curves)
-            about = {"scope": scope, "clamp": clamp}
+            about: dict[str, Any] = {"scope": scope, "clamp": clamp}
             about |= dict(zip(_ORDER, order, strict=True))
             lines = {"mean": curves.mean(axis=0), "low": low, "high": high}
-            step = np.arange(curves.shape[-1])
-            tables.append(pd.DataFrame({**about, "step": step, **lines}))
+            about["step"] = own[0]["step"].values
+            tables.append(pd.DataFrame(about | lines))
     return pd.concat(tables, ignore_index=True)
 
 

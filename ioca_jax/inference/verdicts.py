@@ -163,21 +163,26 @@ def _group_of(
     """Size of the group ablated first, its redundancy, that of random ones."""
     in_order = (about["measure"], _direction(about["end"]))
     bits = _redundancy_along(results, about["layer"], *in_order, alone)[:, 0]
-    usable = np.flatnonzero(np.isfinite(bits).all(axis=0))
-    usable = usable[(usable >= 2) & (usable <= quarter)]
+    steps = results["step"].values
+    is_usable = np.isfinite(bits).all(axis=0) & (steps >= 2) & (steps <= quarter)
+    usable = np.flatnonzero(is_usable)
     if not usable.size:
         nothing = np.full(len(alone), np.nan)
         return 0, nothing, nothing
-    size = int(usable[-1])
+    last = usable[-1]
     drawn = _redundancy_along(results, about["layer"], "random", "random", alone)
-    of_draws = drawn[:, :, size]
-    return size, bits[:, size], finite_mean_where(of_draws, np.isfinite(of_draws))
+    of_draws = drawn[:, :, last]
+    return (
+        int(steps[last]),
+        bits[:, last],
+        finite_mean_where(of_draws, np.isfinite(of_draws)),
+    )
 
 
 def _redundancy_along(
     results: xr.Dataset, layer: Layer, ranked_by: str, direction: str, alone: np.ndarray
 ) -> Float[np.ndarray, "S orderings points"]:
-    """Redundancy of the first k neurons, bits, NaN where it is not judged."""
+    """Redundancy of the neurons ablated at each step, bits, NaN where not judged."""
     where = orderings_of(results, ranked_by, direction)
     along = results[["joint_information_miller_madow", "joint_cells", "order"]]
     along = along.sel(side="ablated", scope=scope_of(layer)).isel(ordering=where)
@@ -185,9 +190,9 @@ def _redundancy_along(
     joint, cells, order = (variable.values for variable in along.values())
     enough = cells * JUDGED_EXAMPLES_PER_CELL <= results.attrs["num_validation"]
     own = np.where(order >= 0, alone[np.arange(len(alone))[:, None, None], order], 0)
-    summed = np.cumsum(own, axis=-1)
+    summed = np.cumsum(own, axis=-1)[..., results["step"].values - 1]
     known = np.where(enough, joint, np.nan).astype(np.float64)
-    return np.concatenate([known[..., :1] * np.nan, summed - known[..., 1:]], axis=-1)
+    return np.where(results["step"].values > 0, summed - known, np.nan)
 
 
 def conclude(tested: pd.DataFrame) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from ioca_jax.results.subsets import (
     orderings_of,
     over_seeds,
     readable,
+    scope_size,
 )
 
 
@@ -264,7 +265,7 @@ def _accuracy_panels(
     for (clamp, scope), axes in panels.items():
         style.set_integer_ticks(axes)
         if clamp == clamps[-1]:
-            size = drawable.scope_size(results, scope)
+            size = scope_size(results, scope)
             axes.set_xlabel(f"neurons ablated (of {size})")
         if scope == scopes[0]:
             axes.set_ylabel(style.ACCURACY)

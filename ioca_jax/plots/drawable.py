@@ -143,13 +143,6 @@ def panel_title(scope: str, clamp: str = "") -> str:
     return f"{name}{separator}clamped to {clamp}"
 
 
-def scope_size(results: xr.Dataset, scope: str) -> int:
-    """The number of neurons of a scope."""
-    if scope == "network":
-        return results.sizes["step"] - 1
-    return len(neurons_of(results, layer_of_scope(scope)))
-
-
 def scores_of(results: xr.Dataset, measure: str, layer: Any) -> np.ndarray:
     """A measure of all neurons of a layer in all networks, float64 [S * width]."""
     scores = results["score"].isel(neuron=neurons_of(results, layer))

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ioca_jax.plots import drawable, style
-from ioca_jax.results.subsets import mean_curve, orderings_of
+from ioca_jax.results.subsets import mean_curve, orderings_of, steps_of_scopes
 
 _NULL: style.Look = {"color": "0.5", "linestyle": ":", "linewidth": 0.8}
 _SHADE = "0.92"
@@ -55,7 +55,7 @@ def joint_information_curves(
     for scope, above, below in zip(
         scopes, panels[:columns], panels[columns:], strict=True
     ):
-        estimated = _draw_joint_information(above, kept, scope, looks)
+        unknown, size = _draw_joint_information(above, kept, scope, looks)
         curves = [
             (mean_curve(kept, clamp, scope, *order), look)
             for order, look in looks.items()
@@ -64,9 +64,9 @@ def joint_information_curves(
         below.set_ylim(bottom=0)
         style.set_integer_ticks(below)
         above.set_title(drawable.panel_title(scope), fontsize="medium")
-        below.set_xlabel(f"neurons ablated (of {len(estimated) - 1})")
-        shaded |= not estimated.all()
-        _shade_unknown(above, below, estimated)
+        below.set_xlabel(f"neurons ablated (of {size})")
+        shaded |= unknown.size > 0
+        _shade_unknown(above, below, unknown, size)
     panels[0].set_ylabel("joint information with\nthe class, Miller-Madow (bits)")
     panels[columns].set_ylabel(style.ACCURACY)
     entries: dict[str, Any] = {look["label"]: look for look in looks.values()}
@@ -87,9 +87,10 @@ def _draw_joint_information(
     results: xr.Dataset,
     scope: str,
     looks: dict[tuple[str, str], style.Look],
-) -> np.ndarray:
-    """Draws the estimates, and returns at which steps any order has one."""
-    estimated = np.zeros(drawable.scope_size(results, scope) + 1, bool)
+) -> tuple[np.ndarray, int]:
+    """Draws the estimates; returns the steps without one, and the last step."""
+    steps = steps_of_scopes(results)[scope]
+    estimated = np.zeros(len(steps), bool)
     curves = []
     for order, look in looks.items():
         for side, fill in (("ablated", {}), ("left", {"mfc": "white"})):
@@ -97,11 +98,11 @@ def _draw_joint_information(
                 _joint_curve(results, f"joint_information_{name}", side, scope, order)
                 for name in ("miller_madow", "null")
             )
-            estimated[curve["step"].values] = True
+            estimated |= np.isin(steps, curve["step"].values)
             curves.append((curve, look | fill))
             axes.plot(null["step"], null.mean("seed"), **_NULL)
     style.draw_curves(axes, curves)
-    return estimated
+    return steps[~estimated], steps[-1]
 
 
 def _joint_curve(
@@ -113,12 +114,10 @@ def _joint_curve(
     return curves.dropna("step", how="any").mean("ordering").transpose("seed", "step")
 
 
-def _shade_unknown(above: Axes, below: Axes, estimated: np.ndarray) -> None:
+def _shade_unknown(above: Axes, below: Axes, unknown: np.ndarray, size: int) -> None:
     """Shades the steps without an estimate, and compresses them if they are many."""
-    unknown = np.flatnonzero(~estimated)
     if not unknown.size:
         return
-    size = len(estimated) - 1
     start, end = unknown[0] - 0.5, unknown[-1] + 0.5
     for axes in (above, below):
         axes.axvspan(start, end, color=_SHADE, linewidth=0, zorder=0)

@@ -3,7 +3,7 @@
 Curves are means over networks; values of single neurons are those of one network.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,15 +31,16 @@ _RANDOM = ("random", "random")
 
 
 def curve_data(results: xr.Dataset) -> dict[str, Any]:
-    """Accuracy along every order, means over networks with standard deviations.
+    """Quantities along every order, means over networks with standard deviations.
 
     Args:
         results: of networks that converged.
 
     Returns:
-        ``clamps``; ``scopes``, each with its ``steps``; ``orders``; ``mean`` and
-        ``deviation`` by clamp, scope, order and step, rounded to 4 decimals. Long
-        curves are thinned evenly, and of many layers some are left out, evenly.
+        ``clamps``; ``scopes``, each with its ``steps``; ``orders``; ``quantities``,
+        each with ``mean`` and ``deviation`` by clamp, scope, order and step, rounded to
+        4 digits. Long curves are thinned evenly, and of many layers some are left out,
+        evenly.
         ``deviation`` is None without a spread; that of random orders of a single
         network is over draws.
     """
@@ -47,24 +48,23 @@ def curve_data(results: xr.Dataset) -> dict[str, Any]:
     orders = orders_of(results)
     if "random" in results["ranked_by"].values:
         orders.append(_RANDOM)
-    per_scope = 2 * len(clamps) * len(orders)
+    per_scope = 2 * len(clamps) * len(orders) * len(quantities_of(results))
     scopes = _spread(results["scope"].values, _NUMBERS // (per_scope * _LEAST_POINTS))
     points = _NUMBERS // (per_scope * len(scopes))
     points = min(max(points, _LEAST_POINTS), _MOST_POINTS)
     steps = {scope: _steps(results, scope, points) for scope in scopes}
-    shape = len(clamps), len(scopes), len(orders)
-    mean, deviation = np.full((2, *shape), None, object)
-    for j, scope in enumerate(scopes):
-        of_scope = _courses(results, scope, steps[scope], orders)
-        for i, k in np.ndindex(shape[0], shape[2]):
-            mean[i, j, k], deviation[i, j, k] = (
-                None if np.isnan(course[i, k]).any() else _plain(course[i, k])
-                for course in of_scope
-            )
+    quantities = {
+        name: _quantity(results, name, scopes, steps, orders)
+        for name in quantities_of(results)
+    }
     return {
         "clamps": clamps,
         "scopes": [
-            {"name": scope, "title": scope_name(scope), "steps": steps[scope].tolist()}
+            {
+                "name": scope,
+                "title": scope_name(scope),
+                "steps": results["step"].values[steps[scope]].tolist(),
+            }
             for scope in scopes
         ],
         "orders": [
@@ -74,9 +74,51 @@ def curve_data(results: xr.Dataset) -> dict[str, Any]:
         "measures": _measure_titles(results),
         "networks": results.sizes["seed"],
         "layers_left_out": results.sizes["scope"] - len(scopes),
-        "mean": mean.tolist(),
-        "deviation": deviation.tolist(),
+        "quantities": quantities,
     }
+
+
+def quantities_of(results: xr.Dataset) -> list[str]:
+    """What is followed along curves, by name: accuracy, loss, further metrics."""
+    further = results["metric"].values.tolist() if "metric" in results.coords else []
+    return ["accuracy", "loss", *further]
+
+
+def _quantity(
+    results: xr.Dataset,
+    name: str,
+    scopes: Sequence[str],
+    steps: Mapping[str, np.ndarray],
+    orders: Sequence[tuple[str, str]],
+) -> dict[str, Any]:
+    """Means and deviations of one quantity, [clamp][scope][order] lists, or None."""
+    shape = results.sizes["clamp"], len(scopes), len(orders)
+    mean, deviation = np.full((2, *shape), None, object)
+    for j, scope in enumerate(scopes):
+        of_scope = _courses(_values_of(results, name, scope, steps[scope]), orders)
+        for i, k in np.ndindex(shape[0], shape[2]):
+            mean[i, j, k], deviation[i, j, k] = (
+                None if np.isnan(course[i, k]).any() else _plain(course[i, k])
+                for course in of_scope
+            )
+    unit = {"accuracy": "1", "loss": "nat"}.get(name)
+    if unit is None:
+        unit = str(results["metric_unit"].sel(metric=name).values)
+    return {"unit": unit, "mean": mean.tolist(), "deviation": deviation.tolist()}
+
+
+def _values_of(
+    results: xr.Dataset, name: str, scope: str, steps: np.ndarray
+) -> xr.Dataset:
+    """A quantity as ``values``; accuracies as counts by class, which add exactly."""
+    if name == "accuracy":
+        values = results["correct"]
+    elif name == "loss":
+        values = results["loss"]
+    else:
+        values = results["metric_mean"].sel(metric=name)
+    values = values.sel(scope=scope).isel(step=steps)
+    return values.to_dataset(name="values").merge(results[["class_size"]])
 
 
 def _measure_titles(results: xr.Dataset) -> dict[str, str]:
@@ -94,41 +136,40 @@ def _spread(names: np.ndarray, most: int) -> list[str]:
 
 def _steps(results: xr.Dataset, scope: str, points: int) -> np.ndarray:
     accuracy = results["accuracy"].sel(scope=scope).isel(clamp=0, ordering=0, seed=0)
-    last = int(np.isfinite(accuracy.values).sum()) - 1
-    return np.unique(np.linspace(0, last, points).round().astype(int))
+    there = np.flatnonzero(np.isfinite(accuracy.values))
+    chosen = np.linspace(0, len(there) - 1, points).round().astype(int)
+    return there[np.unique(chosen)]
 
 
 def _courses(
-    results: xr.Dataset,
-    scope: str,
-    steps: np.ndarray,
-    orders: Sequence[tuple[str, str]],
+    values: xr.Dataset, orders: Sequence[tuple[str, str]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Means and deviations of the accuracy [clamps, orders, steps] of a scope."""
-    correct = results["correct"].sel(scope=scope).isel(step=steps)
-    axes = ("seed", "clamp", "ordering", "step", "class")
-    draws = [orderings_of(results, *order) for order in orders]
+    """Means and deviations [clamps, orders, steps] of a quantity in a scope."""
+    is_count = "class" in values["values"].dims
+    axes = ("seed", "clamp", "ordering", "step", *("class",) * is_count)
+    draws = [orderings_of(values, *order) for order in orders]
+    networks = values.sizes["seed"]
 
     def summed(piece: xr.Dataset) -> dict[str, np.ndarray]:
         """Over networks; of a single network the draws are what varies."""
-        counts = count_correct(piece["correct"].transpose(*axes).values)
-        of_orders = [counts[:, :, own] for own in draws]
-        if results.sizes["seed"] > 1:
+        found = piece["values"].transpose(*axes).values
+        found = count_correct(found) if is_count else found.astype(np.float64)
+        of_orders = [found[:, :, own] for own in draws]
+        if networks > 1:
             of_orders = [own.mean(axis=2, keepdims=True) for own in of_orders]
         return {
             power: np.stack([(own**n).sum(axis=(0, 2)) for own in of_orders], 1)[None]
             for power, n in (("total", 1), ("squares", 2))
         }
 
-    sums = over_seeds(correct.to_dataset(name="correct"), summed)
+    sums = over_seeds(values[["values"]], summed)
     total, squares = (sums[name].sum(axis=0) for name in ("total", "squares"))
-    networks = results.sizes["seed"]
     samples = [networks if networks > 1 else len(own) for own in draws]
     number = np.array(samples)[:, None]
     mean = total / number
     spread = np.maximum(squares - number * mean**2, 0) / np.maximum(number - 1, 1)
     deviation = np.where(number > 1, np.sqrt(spread), np.nan)
-    examples = num_test_examples(results)
+    examples = num_test_examples(values) if is_count else 1
     return mean / examples, deviation / examples
 
 
@@ -200,12 +241,10 @@ def _places(
 
 
 def _plain(values: np.ndarray) -> list[float | None]:
-    """Numbers for JSON with 4 decimals; None for NaN."""
-    return [round(float(v), 4) if np.isfinite(v) else None for v in values]
+    """Numbers for JSON with 4 significant digits; None for NaN."""
+    return [float(f"{v:.4g}") if np.isfinite(v) else None for v in values]
 
 
 def _significant(values: np.ndarray) -> list:
-    """Rows of numbers for JSON with 4 significant digits; None for NaN."""
-    return [
-        [float(f"{v:.4g}") if np.isfinite(v) else None for v in row] for row in values
-    ]
+    """Rows of such numbers."""
+    return [_plain(row) for row in values]

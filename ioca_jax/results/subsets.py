@@ -45,6 +45,22 @@ def loss_increase(
     return results[name].sel(clamp=clamp) - intact.sel(clamp=clamp)
 
 
+def steps_of_scopes(results: xr.Dataset) -> dict[str, np.ndarray]:
+    """By scope, the numbers of ablated neurons at which its curves are evaluated."""
+    steps, scopes = results["step"].values, map(str, results["scope"].values)
+    if "evaluated" in results.coords:
+        evaluated = results["evaluated"].transpose("scope", "step").values
+        return dict(zip(scopes, (steps[own] for own in evaluated), strict=True))
+    return {scope: steps[steps <= scope_size(results, scope)] for scope in scopes}
+
+
+def scope_size(results: xr.Dataset, scope: str) -> int:
+    """The number of neurons of a scope."""
+    if scope == "network":
+        return results.sizes["neuron"]
+    return len(neurons_of(results, layer_of_scope(scope)))
+
+
 def num_test_examples(results: xr.Dataset) -> int:
     """The size of the test split."""
     return int(results["class_size"].sum())

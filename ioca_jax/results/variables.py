@@ -58,6 +58,9 @@ _MEANINGS = {
     },
     (_CURVE, "nat"): {"loss": "mean cross-entropy on the test split"},
     (_CURVE, "1"): {"accuracy": "share of the test split classified correctly"},
+    ((*_CURVE, "metric"), "as the coordinate metric_unit says"): {
+        "metric_mean": "further metric on the test split, mean over examples",
+    },
     (("seed", "clamp", "neuron", "class"), "count"): {
         "single_correct": "test examples classified correctly with this neuron alone "
         "ablated, by true class",

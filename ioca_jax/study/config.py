@@ -7,6 +7,8 @@ from typing import Any
 
 import xarray as xr
 
+from ioca_jax.ablation.metrics import ALWAYS, METRICS, parse_metrics
+from ioca_jax.ablation.points import points_text
 from ioca_jax.ablation.singles import ABLATION_SCORES
 from ioca_jax.checks import (
     as_tuple,
@@ -150,6 +152,18 @@ class StudyConfig:
         "output for one validation example for all ablated neurons (resample_neuron "
         "for each neuron its own, resample_class for one of the same class).",
     )
+    metrics: tuple[str, ...] = _field(
+        ALWAYS,
+        f"What is followed along curves: {', '.join((*ALWAYS, *METRICS))}; or a metric "
+        "of your own: package.module:function, of logits, classes and the intact "
+        "network's logits to numbers [n]. Accuracy and loss are always there.",
+    )
+    points: str = _field(
+        "all",
+        "Numbers of ablated neurons at which curves are evaluated: all; how many, "
+        "evenly spaced; a list such as 0,10,100, to which the end of each scope is "
+        "added; or auto, where the first networks' curves bend.",
+    )
     random_orders: int = _field(10, "Random orders for each network and scope.")
     permutations: int = _field(
         200,
@@ -200,6 +214,9 @@ class StudyConfig:
                     f"{name}: expected one or more of {', '.join(known)}, each once, "
                     f"got {','.join(map(str, given))!r}{nearest(unknown, known)}"
                 )
+        object.__setattr__(self, "metrics", as_tuple("metrics", self.metrics))
+        parse_metrics(self.metrics)
+        object.__setattr__(self, "points", points_text(self.points))
         for name in ("random_orders", "permutations", "split_seed"):
             check_integer(name, getattr(self, name), least=0)
         if not self.random_orders and any("shapley" in n for n in self.measures):

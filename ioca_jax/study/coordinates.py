@@ -3,7 +3,7 @@
 import datetime
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,8 +20,13 @@ _PACKAGES = ("ioca_jax", "jax", "jaxlib", "flax", "optax", "numpy", "xarray")
 _MOST_LAYERS_LISTED = 4
 
 
-def coordinates(plan: Plan, seeds: Sequence[int] | np.ndarray) -> dict[str, Any]:
-    """What stands along the axes of a study's results, by name."""
+def coordinates(
+    plan: Plan, seeds: Sequence[int] | np.ndarray, steps: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """What stands along the axes of a study's results, by name.
+
+    ``steps`` are those at which the curves of each scope are evaluated.
+    """
     network, orderings = plan.network, plan.orderings
     num_validation = len(plan.data.validation.y)
     sizes = [layer.num_neurons for layer in network.layers]
@@ -48,7 +53,7 @@ def coordinates(plan: Plan, seeds: Sequence[int] | np.ndarray) -> dict[str, Any]
         "direction": ("ordering", [ordering.direction for ordering in orderings]),
         "draw": ("ordering", [ordering.draw for ordering in orderings]),
         "position": np.arange(network.num_neurons),
-        "step": np.arange(network.num_neurons + 1),
+        "step": all_steps(steps),
         "class": np.arange(network.num_classes),
         "class_size": (
             "class",
@@ -56,6 +61,12 @@ def coordinates(plan: Plan, seeds: Sequence[int] | np.ndarray) -> dict[str, Any]
             {"long_name": "test examples of each class"},
         ),
     }
+    if plan.points != "all":
+        evaluated = [np.isin(found["step"], steps[scope]) for scope in plan.scopes]
+        found["evaluated"] = ("scope", "step"), np.stack(evaluated)
+    if plan.metrics:
+        found["metric"] = [metric.name for metric in plan.metrics]
+        found["metric_unit"] = "metric", [metric.unit for metric in plan.metrics]
     if plan.variants:
         found["variant"] = list(plan.variants)
     if plan.training:
@@ -66,6 +77,11 @@ def coordinates(plan: Plan, seeds: Sequence[int] | np.ndarray) -> dict[str, Any]
         found["trajectory_epoch"] = list(plan.trajectory_epochs)
         found["hidden_layer"] = np.arange(len(network.layers)) + 1
     return found
+
+
+def all_steps(steps: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Those at which any scope is evaluated, ascending."""
+    return np.unique(np.concatenate(list(steps.values())))
 
 
 def attributes(plan: Plan) -> dict[str, str | int]:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from ioca_jax.ablation.curves import ablation_curves, evaluate_masks
 from ioca_jax.ablation.evaluation import Evaluation
+from ioca_jax.ablation.points import points_of_scope
 from ioca_jax.ablation.singles import single_ablations
 from ioca_jax.measures.information import (
     MEASURES_OF_LABELS,
@@ -32,7 +33,7 @@ from ioca_jax.measures.neurons import (
 )
 from ioca_jax.measures.scores import Score, check_finite_scores
 from ioca_jax.networks.training import Trained
-from ioca_jax.results.variables import make_results
+from ioca_jax.results.variables import VARIABLES, make_results
 from ioca_jax.study import interactions
 from ioca_jax.study.clamps import (
     Ablated,
@@ -40,7 +41,7 @@ from ioca_jax.study.clamps import (
     constant_clamps,
     over_clamps,
 )
-from ioca_jax.study.coordinates import attributes, coordinates
+from ioca_jax.study.coordinates import all_steps, attributes, coordinates
 from ioca_jax.study.inputs import Examples, Inputs
 from ioca_jax.study.orders import random_orders, ranked_orders
 from ioca_jax.study.plan import Plan
@@ -51,13 +52,19 @@ def study_networks(
     plan: Plan,
     trained: Trained,
     *,
+    steps: Mapping[str, np.ndarray] | None = None,
     on_scope: Callable[[str], None] = lambda scope: None,
 ) -> xr.Dataset:
     """Measures and ablates trained networks; returns the results of their seeds.
 
-    ``on_scope`` is called with the name of each
-    scope when its curves are done.
+    Args:
+        plan: the study.
+        trained: its networks, or some of them.
+        steps: by scope, those at which other networks of the study were evaluated where
+            ``plan.points`` is ``auto``; None chooses them.
+        on_scope: called with the name of each scope when its curves are done.
     """
+    steps = dict(steps or {})
     inputs = Inputs.of(plan, trained)
     statistics = _measure(
         inputs, inputs.validation, plan.quantizer, measures=plan.scores
@@ -71,7 +78,7 @@ def study_networks(
     scores = score_neurons(inputs, statistics, constants, drawn)
     orders = _orders(inputs, scores, drawn)
 
-    arrays = _curves(inputs, ablated, orders, on_scope)
+    arrays = _curves(inputs, ablated, orders, steps, on_scope)
     arrays |= over_clamps(inputs, ablated, partial(_total_effects, inputs))
     if plan.direct_effects:
         arrays |= over_clamps(inputs, ablated, partial(_direct_effects, inputs))
@@ -80,7 +87,7 @@ def study_networks(
     if plan.variants and plan.information_measures:
         arrays["variant_score"] = _scores_of_variants(inputs)
     if plan.interactions:
-        arrays |= interactions.measure_interactions(
+        along = interactions.measure_interactions(
             _quantised(inputs, trained.variables, statistics),
             inputs.validation,
             orders,
@@ -88,6 +95,7 @@ def study_networks(
             permutations=plan.permutations,
             memory_gb=plan.memory_gb,
         )
+        arrays |= {name: _at_steps(name, one, steps) for name, one in along.items()}
         arrays |= over_clamps(inputs, ablated, partial(_pair_effects, inputs))
         on_scope("pairs and groups")
     if plan.trajectory_epochs:
@@ -95,7 +103,16 @@ def study_networks(
     _blank_diverged(arrays, trained.diverged)
     arrays |= {name: np.array(values) for name, values in trained.history.items()}
     arrays["diverged"] = trained.diverged
-    return make_results(arrays, coordinates(plan, trained.seeds), attributes(plan))
+    labels = coordinates(plan, trained.seeds, steps)
+    return make_results(arrays, labels, attributes(plan))
+
+
+def _at_steps(
+    name: str, values: np.ndarray, steps: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """What is known after every number of ablated neurons, at the study's steps."""
+    along = VARIABLES[name].dims[-1] == "step"
+    return values[..., all_steps(steps)] if along else values
 
 
 def _measure(
@@ -155,38 +172,65 @@ def _curves(
     inputs: Inputs,
     ablated: list[Ablated],
     orders: Mapping[str, Int[Array, "S O K"]],
+    steps: dict[str, np.ndarray],
     on_scope: Callable[[str], None],
 ) -> dict[str, np.ndarray]:
-    """Orders and ablation curves of all scopes, padded to the whole network's."""
-    size = inputs.network.num_neurons
-    padded = [_padded(order, 2, size) for order in orders.values()]
+    """Orders and ablation curves of all scopes.
+
+    Steps of scopes that have none yet are chosen, and put into ``steps``.
+    """
     by_scope = []
-    for scope in orders:
-        of_scope = partial(_curves_of_scope, inputs, scope, orders[scope])
-        by_scope.append(over_clamps(inputs, ablated, of_scope))
+    for scope, order in orders.items():
+        curves_of = partial(_curves_of_scope, inputs, scope, order, steps)
+        by_scope.append(over_clamps(inputs, ablated, curves_of))
         on_scope(scope)
-    return {"order": np.stack(padded, axis=1)} | {
-        name: np.stack([curves[name] for curves in by_scope], axis=2)
-        for name in by_scope[0]
-    }
+    size, shared = inputs.network.num_neurons, all_steps(steps)
+    padded = [_padded(order, 2, size) for order in orders.values()]
+    found = {"order": np.stack(padded, axis=1)}
+    for name in by_scope[0]:
+        placed = [
+            _placed(curves[name], np.searchsorted(shared, steps[scope]), len(shared))
+            for scope, curves in zip(orders, by_scope, strict=True)
+        ]
+        found[name] = np.stack(placed, axis=2)
+    return found
 
 
 def _curves_of_scope(
-    inputs: Inputs, scope: str, order: Int[Array, "S O K"], ablated: Ablated
+    inputs: Inputs,
+    scope: str,
+    order: Int[Array, "S O K"],
+    steps: dict[str, np.ndarray],
+    ablated: Ablated,
 ) -> dict[str, np.ndarray]:
-    """Curves [S, A, O, ...] under some clamps, padded to the whole network's."""
+    """Curves [S, A, O, P, ...] under some clamps, at the steps of other ones."""
+    plan = inputs.plan
+    points = points_of_scope(plan.points, order.shape[-1])
     curve = ablation_curves(
         ablated.network,
         ablated.variables,
         order[:, None],  # [S, A, O, K] with the clamps
         ablated.clamp_of_orders,
         *ablated.test,
+        points=steps[scope].tolist() if scope in steps else points,
+        metrics=plan.metrics,
         layers=inputs.layers_of(scope),
-        memory_gb=inputs.plan.memory_gb,
+        memory_gb=plan.memory_gb,
     )
-    size = inputs.network.num_neurons + 1
-    names = ("correct", "loss", "accuracy")
-    return {name: _padded(getattr(curve, name), 3, size) for name in names}
+    steps[scope] = curve.steps
+    found = {n: getattr(curve, n) for n in ("correct", "loss", "accuracy")}
+    if plan.metrics:
+        of_metrics = [curve.metrics[metric.name] for metric in plan.metrics]
+        found["metric_mean"] = jnp.stack(of_metrics, axis=-1)
+    return {name: np.asarray(values) for name, values in found.items()}
+
+
+def _placed(values: np.ndarray, places: np.ndarray, size: int) -> np.ndarray:
+    """Values [S, A, O, P, ...] at their places of an axis, others blank."""
+    shape = (*values.shape[:3], size, *values.shape[4:])
+    whole = np.full(shape, _blank(values.dtype), values.dtype)
+    whole[:, :, :, places] = values
+    return whole
 
 
 def _blank(dtype: np.dtype) -> int | float:

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ioca_jax.ablation.metrics import Metric, check_metrics, parse_metrics
 from ioca_jax.checks import check_classes, check_integer
 from ioca_jax.data import Dataset
 from ioca_jax.measures.forward_selection import SELECTIONS
@@ -308,6 +309,8 @@ class Plan:
         units: of the measures, by their names in results.
         clamps: what ablated neurons output.
         random_orders: in each scope.
+        metrics: beside accuracy and loss, along curves.
+        points: at which curves are evaluated, as text.
         variants: other quantisers, and parts of the validation split, to measure
             information by; empty without robustness.
         permutations: of the labels.
@@ -330,6 +333,8 @@ class Plan:
     units: Mapping[str, str]
     clamps: tuple[str, ...]
     random_orders: int
+    metrics: tuple[Metric, ...]
+    points: str
     variants: Mapping[str, tuple[str, slice]]
     permutations: int
     interactions: bool
@@ -414,6 +419,8 @@ def make_plan(
         units=config.units,
         clamps=config.clamps,
         random_orders=config.random_orders,
+        metrics=parse_metrics(config.metrics),
+        points=config.points,
         variants=others if config.robustness else {},
         permutations=config.permutations,
         interactions=config.interactions,
@@ -422,6 +429,7 @@ def make_plan(
         seeds_at_once=seeds_at_once,
     )
     _check_scores(plan)
+    check_metrics(plan.metrics, model.num_classes)
     return plan
 
 

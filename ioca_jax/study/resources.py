@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from ioca_jax.ablation.points import MOST_POINTS, chosen_steps, points_of_scope
 from ioca_jax.devices import device_mesh
 from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import bytes_per_seed, seeds_that_fit
@@ -106,17 +107,19 @@ def _axes(plan: Plan) -> dict[str, int]:
     """
     network = plan.network
     neurons, layers = network.num_neurons, len(network.layers)
+    points = sum(_points_of_scopes(plan).values())
     sizes = {
         "seed": 1,
         "measure": len(plan.measures),
         "neuron": neurons,
         "position": neurons,
-        "step": neurons + 1,
+        "step": min(points, neurons + 1),
         "clamp": len(plan.clamps),
         "scope": layers + 1,
         "ordering": plan.num_orderings,
         "class": network.num_classes,
         "code": plan.num_codes,
+        "metric": len(plan.metrics),
         "epoch": plan.epochs,
     }
     if plan.variants:
@@ -163,6 +166,18 @@ def _operations(function: Callable, *shapes: Any) -> float:
     return float(counted["flops"])
 
 
+def _points_of_scopes(plan: Plan) -> dict[str, int]:
+    """How many points a curve of each scope has, at most."""
+    found = {}
+    for scope, neurons in plan.scopes.items():
+        points = points_of_scope(plan.points, len(neurons))
+        number = MOST_POINTS if points == "auto" else len(neurons) + 1
+        if points is not None and points != "auto":
+            number = len(chosen_steps(points, len(neurons)))
+        found[scope] = min(number, len(neurons) + 1)
+    return found
+
+
 def _operations_of_curves(plan: Plan, above: Sequence[float]) -> float:
     """Operations of one network's curves; each neuron is in two scopes, and alone.
 
@@ -185,7 +200,14 @@ def _operations_of_curves(plan: Plan, above: Sequence[float]) -> float:
         )
     resampled = sum(clamp.startswith("resample") for clamp in plan.clamps)
     of_clamps = resampled * whole + (len(plan.clamps) - resampled) * by_constants
-    return float(len(plan.data.test.y) * (2 * orders + 1) * of_clamps)
+    number = len(plan.data.test.y)
+    if plan.points == "all":
+        return float(number * (2 * orders + 1) * of_clamps)
+    # Between two points neurons of all layers of a scope are ablated.
+    lowest = [0, *range(len(network.layers))]
+    points = zip(_points_of_scopes(plan).values(), lowest, strict=True)
+    of_points = len(plan.clamps) * sum(n * above[layer] for n, layer in points)
+    return float(number * (orders * of_points + of_clamps))
 
 
 def check_fits(

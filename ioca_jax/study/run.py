@@ -31,7 +31,7 @@ from ioca_jax.results.files import (
 )
 from ioca_jax.results.networks import read_networks
 from ioca_jax.results.pieces import Chunk, join_seeds
-from ioca_jax.results.subsets import intact_accuracy
+from ioca_jax.results.subsets import intact_accuracy, steps_of_scopes
 from ioca_jax.study.chunks import (
     count_finished,
     find_chunks,
@@ -226,7 +226,8 @@ class _Run:
         else:
             trained = self._train(plan, filled, seeds, number)
             watch.mark("trained")
-        results = study_networks(plan, trained, on_scope=on_scope)
+        steps = self._known_steps() if plan.points == "auto" else {}
+        results = study_networks(plan, trained, steps=steps, on_scope=on_scope)
         run = self.folder.run
         digests = {
             "variables_digest": run.variables_digest,
@@ -237,6 +238,11 @@ class _Run:
             lambda leaf: leaf[: len(seeds)], named_arrays(trained.variables)
         )
         return Chunk(results.isel(seed=slice(len(seeds))), variables)
+
+    def _known_steps(self) -> dict[str, np.ndarray]:
+        """The steps that the run's first chunk chose; none before it is finished."""
+        chunks, _ = find_chunks(self.folder.path)
+        return steps_of_scopes(chunks[0].load().results) if chunks else {}
 
     def _train(
         self,

@@ -59,9 +59,15 @@ def test_curves_are_those_of_the_results(results):
         steps = curves["scopes"][j]["steps"]
         assert steps == list(range(np.isfinite(of_order[0]).sum()))
         expected = of_order[:, steps]
-        np.testing.assert_allclose(curves["mean"][i][j][k], expected.mean(0), atol=6e-5)
         np.testing.assert_allclose(
-            curves["deviation"][i][j][k], expected.std(0, ddof=1), atol=6e-5
+            curves["quantities"]["accuracy"]["mean"][i][j][k],
+            expected.mean(0),
+            atol=6e-5,
+        )
+        np.testing.assert_allclose(
+            curves["quantities"]["accuracy"]["deviation"][i][j][k],
+            expected.std(0, ddof=1),
+            atol=6e-5,
         )
     assert len(curves["orders"]) == 7
 
@@ -69,10 +75,12 @@ def test_curves_are_those_of_the_results(results):
 def test_a_single_networks_band_is_over_random_draws():
     results = described(synthetic_results(seeds=1))
     curves = Page(run_page(results, {})).data["curves"]
-    assert curves["deviation"][0][0][:6] == [None] * 6
+    assert curves["quantities"]["accuracy"]["deviation"][0][0][:6] == [None] * 6
     draws = results["accuracy"].values[0, 0, 0, 6:]
     np.testing.assert_allclose(
-        curves["deviation"][0][0][6], draws.std(axis=0, ddof=1), atol=6e-5
+        curves["quantities"]["accuracy"]["deviation"][0][0][6],
+        draws.std(axis=0, ddof=1),
+        atol=6e-5,
     )
 
 

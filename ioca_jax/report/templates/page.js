@@ -119,6 +119,8 @@ function startCurves() {
   };
   const titles = Object.entries(curves.measures);
   const first = titles.findIndex(([name]) => name === "mutual_information");
+  const names = Object.keys(curves.quantities);
+  choices.quantity = addSelect(place, "Quantity", names.map((name) => [name, quantityTitle(name)]), redraw);
   choices.scope = addSelect(place, "Scope", curves.scopes.map((s, i) => [i, s.title]), redraw);
   choices.clamp = addSelect(place, "Clamp", curves.clamps.map((name, i) => [i, name]), redraw);
   choices.measures = addChecks(place, "Measures", titles.map(([name, title], i) => [name, title, i === Math.max(first, 0)]), redraw);
@@ -132,12 +134,19 @@ function startCurves() {
   return choices;
 }
 
+// Accuracy, or another quantity with its unit.
+function quantityTitle(name) {
+  const { unit } = DATA.curves.quantities[name];
+  return `Test ${readable(name)}${unit === "1" ? "" : ` (${UNITS[unit]})`}`;
+}
+
 function curvesOf(choices) {
   const { curves } = DATA;
   const [clamp, scope] = [Number(choices.clamp.value), Number(choices.scope.value)];
+  const quantity = curves.quantities[choices.quantity.value];
   return chosenOrders(choices).map((order) => {
-    const values = curves.mean[clamp][scope][order.index];
-    const spread = curves.deviation[clamp][scope][order.index];
+    const values = quantity.mean[clamp][scope][order.index];
+    const spread = quantity.deviation[clamp][scope][order.index];
     const line = { name: orderTitle(order), values, look: orderLook(order) };
     if (spread && choices.band.checked) {
       line.low = values.map((value, i) => value - spread[i]);
@@ -153,6 +162,7 @@ function drawCurves(choices, host, box) {
   const last = steps[steps.length - 1];
   const lines = curvesOf(choices);
   const clamp = DATA.curves.clamps[Number(choices.clamp.value)];
+  const title = quantityTitle(choices.quantity.value);
   const head = html("p", { class: "note" });
   const list = html("ul", { class: "values" });
   const cells = lines.map((line) => {
@@ -164,7 +174,7 @@ function drawCurves(choices, host, box) {
   box.replaceChildren(head, list);
   const say = (i) => {
     const where = `${steps[i]} of ${last} neurons ablated`;
-    head.textContent = `Test accuracy with ${where} (${scope.title}, clamped to ${clamp}); move over the curves, or use the arrow keys:`;
+    head.textContent = `${title} with ${where} (${scope.title}, clamped to ${clamp}); move over the curves, or use the arrow keys:`;
     const texts = lines.map((line) => {
       const spread = line.high ? ` \u00b1 ${(line.high[i] - line.values[i]).toFixed(3)}` : "";
       return isNumber(line.values[i]) ? `${line.values[i].toFixed(3)}${spread}` : "none";
@@ -173,10 +183,11 @@ function drawCurves(choices, host, box) {
     return `${where}: ${lines.map((line, number) => `${line.name} ${texts[number]}`).join("; ")}`;
   };
   choices.place ??= 0.25;
+  const shares = ["accuracy", "agreement"];
   const options = {
-    steps, y: [0, 1], place: nearest(steps, choices.place * last),
-    xLabel: `neurons ablated (of ${last})`, yLabel: "test accuracy",
-    label: `Test accuracy along orders of ablation, ${scope.title}, clamped to ${clamp}`,
+    steps, y: shares.includes(choices.quantity.value) ? [0, 1] : extent(lines.flatMap((line) => line.values)), place: nearest(steps, choices.place * last),
+    xLabel: `neurons ablated (of ${last})`, yLabel: title,
+    label: `${title} along orders of ablation, ${scope.title}, clamped to ${clamp}`,
   };
   drawLines(host, lines, options, (i) => {
     choices.place = steps[i] / Math.max(last, 1);
