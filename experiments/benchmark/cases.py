@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from .chosen_points import points_case
 from .convolution import cnn_curve
 from .counting import measures_case, pairs_case
 from .curves import curve_case
@@ -34,6 +35,8 @@ CASES: dict[str, Callable[[Settings], Case]] = {
     "deep_curve": partial(curve_case, deep=True, engines=("masks",)),
     "cnn_curve": partial(cnn_curve, "network"),
     "cnn_last_layer_curve": partial(cnn_curve, "last_layer"),
+    "resnet_points": partial(points_case, "resnet"),
+    "transformer_points": partial(points_case, "transformer"),
     "measures": measures_case,
     "pairs": pairs_case,
     "training_32": partial(training_case, 32),

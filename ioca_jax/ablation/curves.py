@@ -158,7 +158,9 @@ def ablation_curve(
         points: after how many ablated neurons to evaluate: a number of points, evenly
             spaced with both ends; ascending steps from 0 to K; ``auto`` for points
             where the accuracy curves bend, until no area under one can be wrong by more
-            than 0.01 or there are 64; None for all of 0 to K. All curves have the same.
+            than 0.01 (if it is monotone between points) nor moved by more than 0.004 in
+            the last round, or there are 64; None for all of 0 to K. All curves have the
+            same.
         metrics: as in ``evaluate_masks``.
         groups: as in ``evaluate_masks``.
         layers: the layers, counted from 0, that the orders touch. None looks at the

@@ -19,7 +19,9 @@ from ioca_jax.ablation.metrics import Sums
 Points = int | str | Sequence[int] | None
 """A number of points, ``auto``, steps, or None for all points."""
 
-TOLERANCE = 0.01  # of the area under the accuracy curve, at which ``auto`` stops
+# Of the area under an accuracy curve: ``auto`` stops where no bound is greater, and no
+# area moved by more in the last round, which curves that are not monotone may do.
+TOLERANCE, _MOST_MOVED = 0.01, 0.004
 MOST_POINTS = 64  # points that ``auto`` chooses
 _AT_ONCE = 8  # points of a round: all rounds are one program
 
@@ -111,7 +113,8 @@ def bisect(
     """Evaluates curves at points chosen by what the intervals can still change.
 
     All curves have the same points. A round halves the intervals with the greatest
-    ``area_bound``, summed over curves, until no curve's is above ``TOLERANCE``.
+    ``area_bound``, summed over curves, until no curve's is above ``TOLERANCE`` and the
+    areas have settled.
 
     Args:
         evaluate: of steps [8] to sums [S, M, 8, ...].
@@ -123,7 +126,7 @@ def bisect(
     """
     new = np.round(np.linspace(0, num_steps, _AT_ONCE)).astype(np.int32)
     new, rounds, steps = np.unique(new), [], np.zeros(0, np.int32)
-    place = steps
+    place, area = steps, np.inf
     while len(new):
         found = evaluate(np.pad(new, (0, _AT_ONCE - len(new)), mode="edge"))
         rounds.append(jax.tree.map(partial(_first, len(new)), found))
@@ -131,7 +134,11 @@ def bisect(
         place = np.argsort(steps)
         correct = [np.asarray(sums.correct.sum(axis=-1)) for sums in rounds]
         accuracy = np.concatenate(correct, axis=-1)[..., place] / num_examples
+        before, area = area, np.trapezoid(accuracy, steps[place]) / num_steps
         bounds = np.asarray(area_bound(accuracy, steps[place]))
+        is_bounded = bounds.sum(axis=-1).max() <= TOLERANCE
+        if is_bounded and np.abs(area - before).max() <= _MOST_MOVED:
+            break
         new = _halves(bounds, steps[place])
 
     def together(*leaves: Array) -> Array:
@@ -147,10 +154,8 @@ def _first(number: int, leaf: Array) -> Array:
 def _halves(
     bounds: Float[np.ndarray, "*curves intervals"], steps: Int[np.ndarray, " P"]
 ) -> Int[np.ndarray, " p"]:
-    """The next steps to evaluate, ascending; none when the bound is reached."""
+    """The next steps to evaluate, ascending; none where there are enough."""
     number = min(_AT_ONCE, MOST_POINTS - len(steps))
-    if bounds.sum(axis=-1).max() <= TOLERANCE or number <= 0:
-        return np.zeros(0, np.int32)
     total = bounds.reshape(-1, bounds.shape[-1]).sum(axis=0)
     heap = [
         (-bound, int(start), int(stop))

@@ -102,7 +102,7 @@ def _draw_joint_information(
             curves.append((curve, look | fill))
             axes.plot(null["step"], null.mean("seed"), **_NULL)
     style.draw_curves(axes, curves)
-    return steps[~estimated], steps[-1]
+    return steps[~estimated], int(steps[-1])
 
 
 def _joint_curve(

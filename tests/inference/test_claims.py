@@ -268,7 +268,8 @@ def test_tables_of_a_run_that_has_few_networks():
         ("seed", "neuron", "code", "class"),
         np.full((SEEDS, 50, 2, 2), 7, np.int32),
     )
-    of_three = {"neurons", "orders", "differences", "effects", "class_damage"}
+    of_three = {"neurons", "orders", "faithfulness", "differences", "effects"}
+    of_three |= {"class_damage"}
     of_few = {
         2: {"neurons"},
         3: of_three,

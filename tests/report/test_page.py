@@ -156,7 +156,7 @@ def test_the_largest_page_is_small():
     assert len(text.encode()) < 3e6
     page = Page(text)
     assert page.data["curves"]["layers_left_out"] == 0
-    assert len(page.data["curves"]["mean"][0][0][0]) >= 21
+    assert len(page.data["curves"]["quantities"]["accuracy"]["mean"][0][0][0]) >= 21
     assert page.data["curves"]["scopes"][0]["steps"][-1] == 1800
 
 
