@@ -213,7 +213,9 @@ def trace(name: str) -> Traced:
     return Traced(network, apply, by_hand, variables, published.x)
 
 
-def ablated_by_hand(traced: Traced, keep: Any, clamp: Any) -> tuple[Any, dict]:
+def ablated_by_hand(
+    traced: Traced, variables: Any, x: Any, keep: Any, clamp: Any
+) -> tuple[Any, dict]:
     """Logits, and each layer's outputs with the neurons before a head's vector."""
     parts = [split_by_layer(traced.network.layers, array) for array in (keep, clamp)]
     cut, outputs = clamping(*parts), {}
@@ -223,7 +225,7 @@ def ablated_by_hand(traced: Traced, keep: Any, clamp: Any) -> tuple[Any, dict]:
         outputs[name] = cut(name, value, axis)
         return outputs[name]
 
-    return traced.by_hand(record, traced.variables, traced.x), outputs
+    return traced.by_hand(record, variables, x), outputs
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -235,19 +237,16 @@ def test_twenty_random_ablations_equal_a_copy_by_hand(name: str):
     keep[0] = True
     clamp = rng.normal(size=shape).astype(np.float32)
 
-    @jax.jit
-    @jax.vmap
-    def run(keep, clamp):
+    def run(variables, x, keep, clamp):
         ablation = ioca.Ablation(keep, clamp)
-        return traced.network.outputs(traced.variables, traced.x, ablation)
+        return traced.network.outputs(variables, x, ablation)
 
-    @jax.jit
-    @jax.vmap
-    def by_hand(keep, clamp):
-        return ablated_by_hand(traced, keep, clamp)
+    def each(function: Callable[..., Any]) -> Any:
+        mapped = jax.vmap(function, in_axes=(None, None, 0, 0))
+        return jax.jit(mapped)(traced.variables, traced.x, keep, clamp)
 
-    logits, outputs = run(keep, clamp)
-    expected, written = by_hand(keep, clamp)
+    logits, outputs = each(run)
+    expected, written = each(functools.partial(ablated_by_hand, traced))
     own = jax.jit(traced.apply)(traced.variables, traced.x)
     np.testing.assert_allclose(logits[0], own, rtol=1e-5, atol=1e-5)
     assert outputs.keys() == written.keys()
