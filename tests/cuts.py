@@ -55,3 +55,14 @@ def moved(variables: Any, seed: int = 0) -> Any:
         jnp.asarray(new, leaf.dtype) for new, leaf in zip(noisy, leaves, strict=True)
     ]
     return jax.tree.unflatten(structure, noisy)
+
+
+def perturbed(variables: Any, name: str) -> Any:
+    """Variables of which one leaf is another."""
+
+    def change(path, leaf):
+        path = jax.tree_util.keystr(path, simple=True, separator="/")
+        noise = 0.3 * jnp.sin(1 + jnp.arange(leaf.size)).reshape(leaf.shape)
+        return leaf + noise if path == name else leaf
+
+    return jax.tree_util.tree_map_with_path(change, variables)

@@ -19,7 +19,7 @@ from ioca_jax.networks.jaxprs import (
     split_scan,
     unclosed,
 )
-from ioca_jax.networks.rules import rule_of
+from ioca_jax.networks.rules import is_scale, rule_of
 from ioca_jax.networks.steps import follow, is_elementwise_step
 from ioca_jax.networks.walks import Product, data_products, weight_dims
 
@@ -68,10 +68,12 @@ def _moved(
 
 
 def held_arrays(program: Program) -> list[str]:
-    """Products with arrays that the function holds, a line each."""
+    """Products with arrays that the function holds, a line each; scales are none."""
     notes = []
     for product in data_products(program):
         number = product.equation.inputs[product.weights]
+        if is_scale(product.equation, program.shapes(product.equation)):
+            continue
         if program.values[number].path is None and _comes_of_constant(program, number):
             size = " x ".join(map(str, program.shape(number)))
             notes.append(

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cuts import perturbed
 from flax import linen
 from jax.ad_checkpoint import checkpoint_name
 
@@ -22,6 +23,7 @@ def weights(*shape: int) -> jax.Array:
 
 
 A, UP, OUT = weights(5, 6), weights(3, 6, 7), weights(7, 3)
+HELD = weights(2, 3)
 CHOSEN = (
     "weights chosen for each example, so that a neuron is another unit for another "
     "example; name the result by checkpoint_name to take it"
@@ -39,6 +41,13 @@ def gathered(v, x):
     chosen, shift = (v[name][expert_of(h)] for name in ("up", "shift"))
     z = checkpoint_name(jnp.einsum("nd,ndf->nf", h, chosen) + shift, "experts")
     return jax.nn.relu(z) @ v["out"]
+
+
+def scaled(v, x):
+    """The numbers of a product that contracts nothing are no weights."""
+    h = jax.nn.relu(x @ v["a"]).reshape(-1, 2, 3)
+    h = jnp.einsum("nij,ij->nij", h, HELD)
+    return h.reshape(-1, 6) @ v["out"]
 
 
 def ragged(v, x):
@@ -96,6 +105,12 @@ SMALL: dict[str, Any] = {
         X,
         [LOGITS, "up: inside a call_exported, not reached"],
     ),
+    "scale": (
+        scaled,
+        {"a": A, "out": weights(6, 3)},
+        X,
+        [LOGITS],
+    ),
     "callback": (
         called_back,
         {"a": A, "up": UP, "out": OUT},
@@ -132,17 +147,6 @@ SMALL: dict[str, Any] = {
         ],
     ),
 }
-
-
-def perturbed(variables: Any, name: str) -> Any:
-    """Variables of which one leaf is another."""
-
-    def change(path, leaf):
-        path = jax.tree_util.keystr(path, simple=True, separator="/")
-        noise = 0.3 * jnp.sin(1 + jnp.arange(leaf.size)).reshape(leaf.shape)
-        return leaf + noise if path == name else leaf
-
-    return jax.tree_util.tree_map_with_path(change, variables)
 
 
 def unaccounted(network: Any, variables: Any, x: Any) -> list[str]:
