@@ -38,7 +38,13 @@ from ioca_jax.ablation.metrics import (
     number_counted,
 )
 from ioca_jax.ablation.orderings import checked_neurons
-from ioca_jax.ablation.points import Points, area_bound, bisect, chosen_steps
+from ioca_jax.ablation.points import (
+    Points,
+    area_bound,
+    bisect,
+    chosen_steps,
+    number_of_points,
+)
 from ioca_jax.ablation.replacement import (
     Constants,
     Resampled,
@@ -285,7 +291,12 @@ def ablation_curves(
     orders, row, replacement, shape = _of_networks(network, order, clamp, y)
     network.check_variables(variables, len(orders))
     sizes = (network, variables, layers, scorer, x, num_steps, memory_gb)
-    run = curve_engine(engine, *sizes, takes_constants=row is None)
+    run = curve_engine(
+        engine,
+        *sizes,
+        takes_constants=row is None,
+        num_points=number_of_points(points, num_steps),
+    )
     networks, batch = (variables, orders, replacement), Batch(x, row, groups)
 
     def evaluate(steps: np.ndarray) -> Sums:

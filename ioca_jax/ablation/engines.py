@@ -9,23 +9,45 @@ from ioca_jax.ablation.masks import masks_engine
 from ioca_jax.ablation.metrics import Scorer
 from ioca_jax.ablation.prefix_sums import prefix_sums_engine
 from ioca_jax.ablation.rank_one import rank_one_engine
+from ioca_jax.networks.chain import AffineChain
 from ioca_jax.networks.network import Network
 
 ENGINES = ("rank_one", "prefix_sums", "incremental", "masks")
 
 
 def default_engine(
-    network: Network, lowest: int = 0, *, takes_constants: bool = True
+    network: Network,
+    lowest: int = 0,
+    *,
+    takes_constants: bool = True,
+    num_points: int | None = None,
 ) -> str:
     """The engine that ``ablation_curve`` takes unless told otherwise.
 
     Of a chain from the lowest ablated layer on, under constants, ``rank_one`` on a CPU,
     where it was measured to be the fastest at every size, and ``prefix_sums``
-    elsewhere, where a loop of small steps is launch-bound; else ``incremental``.
+    elsewhere, where a loop of small steps is launch-bound; else ``incremental``, also
+    of a chain where ``num_points`` are so few that running it for each costs less than
+    restoring one neuron after another.
     """
-    if not takes_constants or network.chain(lowest) is None:
+    chain = network.chain(lowest) if takes_constants else None
+    if chain is None or _is_cheaper_by_points(chain, num_points):
         return "incremental"
     return "rank_one" if jax.default_backend() == "cpu" else "prefix_sums"
+
+
+def _is_cheaper_by_points(chain: AffineChain, num_points: int | None) -> bool:
+    """Whether products for each point cost less than updates for each neuron."""
+    if num_points is None:
+        return False
+    widths = (*chain.widths[chain.lowest :], chain.num_classes)
+    products = [a * b for a, b in zip(widths[:-1], widths[1:], strict=True)]
+    updates = sum(
+        width * (widths[layer + 1] + sum(products[layer + 1 :]))
+        for layer, width in enumerate(widths[:-1])
+    )
+    # An update does its operations more slowly: measured at three sizes.
+    return num_points * sum(products) < 1.5 * updates
 
 
 def curve_engine(
@@ -39,9 +61,16 @@ def curve_engine(
     memory_gb: float,
     *,
     takes_constants: bool,
+    num_points: int | None,
 ) -> Any:
-    """The engine that computes the curves."""
-    name = _checked_engine(name, network, layers[0], takes_constants)
+    """The engine that computes the curves, at so many points if not at all."""
+    if name is None:
+        name = default_engine(
+            *(network, layers[0]),
+            takes_constants=takes_constants,
+            num_points=num_points,
+        )
+    _check_engine(name, network, layers[0], takes_constants)
     if name == "masks":
         num_examples = len(jax.tree.leaves(x)[0])
         return masks_engine(network, layers[0], scorer, num_examples, memory_gb)
@@ -54,12 +83,10 @@ def curve_engine(
     return prefix_sums_engine(network, chain, scorer, x, num_steps, memory_gb)
 
 
-def _checked_engine(
-    engine: str | None, network: Network, lowest: int, takes_constants: bool
-) -> str:
-    """The name of an engine that can compute the curves."""
-    if engine is None:
-        return default_engine(network, lowest, takes_constants=takes_constants)
+def _check_engine(
+    engine: str, network: Network, lowest: int, takes_constants: bool
+) -> None:
+    """Refuses what is no engine, or one that cannot compute the curves."""
     if engine not in ENGINES:
         gone = "; kernel was removed in version 3: use prefix_sums"
         raise ValueError(
@@ -75,4 +102,3 @@ def _checked_engine(
                 f"engine: expected incremental or masks, got {engine}, which needs "
                 f"{reason}"
             )
-    return engine

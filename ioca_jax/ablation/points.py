@@ -16,13 +16,13 @@ from jaxtyping import Array, Float, Int
 
 from ioca_jax.ablation.metrics import Sums
 
-Points = int | str | Sequence[int] | None
+Points = int | str | Sequence[int] | np.ndarray | None
 """A number of points, ``auto``, steps, or None for all points."""
 
 # Of the area under an accuracy curve: ``auto`` stops where no bound is greater, and no
 # area moved by more in the last round, which curves that are not monotone may do.
 TOLERANCE, _MOST_MOVED = 0.01, 0.004
-MOST_POINTS = 64  # points that ``auto`` chooses
+_MOST_POINTS = 64  # points that ``auto`` chooses
 _AT_ONCE = 8  # points of a round: all rounds are one program
 
 
@@ -60,10 +60,21 @@ def chosen_steps(points: Points, num_steps: int) -> Int[np.ndarray, " P"]:
     return given.astype(np.int32)
 
 
+def number_of_points(points: Points, num_steps: int) -> int | None:
+    """How many points a curve has: None for all, and what ``auto`` often takes."""
+    if points is None:
+        return None
+    if isinstance(points, str) and points == "auto":
+        return min(3 * _AT_ONCE, num_steps + 1)
+    return len(chosen_steps(points, num_steps))
+
+
 def points_text(points: Points) -> str:
     """Points as text: ``all``, ``auto``, a number, or a list of steps; checked."""
-    if points is None or points in ("all", "auto"):
-        return "all" if points is None else str(points)
+    if points is None:
+        return "all"
+    if isinstance(points, str) and points in ("all", "auto"):
+        return points
     parts = str(points).split(",") if isinstance(points, str | int) else points
     try:
         numbers = [int(part) for part in parts]
@@ -155,7 +166,7 @@ def _halves(
     bounds: Float[np.ndarray, "*curves intervals"], steps: Int[np.ndarray, " P"]
 ) -> Int[np.ndarray, " p"]:
     """The next steps to evaluate, ascending; none where there are enough."""
-    number = min(_AT_ONCE, MOST_POINTS - len(steps))
+    number = min(_AT_ONCE, _MOST_POINTS - len(steps))
     total = bounds.reshape(-1, bounds.shape[-1]).sum(axis=0)
     heap = [
         (-bound, int(start), int(stop))

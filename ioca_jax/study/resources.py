@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ioca_jax.ablation.points import MOST_POINTS, chosen_steps, points_of_scope
+from ioca_jax.ablation.points import number_of_points, points_of_scope
 from ioca_jax.devices import device_mesh
 from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import bytes_per_seed, seeds_that_fit
@@ -167,14 +167,12 @@ def _operations(function: Callable, *shapes: Any) -> float:
 
 
 def _points_of_scopes(plan: Plan) -> dict[str, int]:
-    """How many points a curve of each scope has, at most."""
+    """How many points a curve of each scope has, about."""
     found = {}
     for scope, neurons in plan.scopes.items():
-        points = points_of_scope(plan.points, len(neurons))
-        number = MOST_POINTS if points == "auto" else len(neurons) + 1
-        if points is not None and points != "auto":
-            number = len(chosen_steps(points, len(neurons)))
-        found[scope] = min(number, len(neurons) + 1)
+        number = len(neurons)
+        points = points_of_scope(plan.points, number)
+        found[scope] = number_of_points(points, number) or number + 1
     return found
 
 

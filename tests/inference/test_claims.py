@@ -279,7 +279,7 @@ def test_tables_of_a_run_that_has_few_networks():
     for seeds, expected in of_few.items():
         assert set(tabulate(results.isel(seed=range(seeds)))) == expected
     without = results.isel(ordering=range(6))
-    assert set(tabulate(without)) == {"neurons"}
+    assert set(tabulate(without)) == {"neurons", "faithfulness"}
     none = results.assign(diverged=results["diverged"] | True)
     assert tabulate(none) == {}
 
