@@ -106,6 +106,18 @@ def test_the_guide_of_scores_runs(capsys):
     assert set(on) <= {0, *range(18, 22)}
 
 
+def test_the_guide_of_curves_runs(capsys):
+    namespace: dict = {}
+    for example in blocks("python", ["docs/guides/curves.md"]):
+        exec(compile(example, "docs/guides/curves.md", "exec"), namespace)
+    assert f"[{' '.join(f'{step:2}' for step in range(0, 51, 5))}]" in (
+        capsys.readouterr().out
+    )
+    bends, some = namespace["bends"], namespace["some"]
+    assert len(bends.steps) in (16, 24, 32, 40, 48, 51)
+    assert abs(namespace["area"] - some.accuracy.mean()) < 0.1
+
+
 def test_the_jobs_and_flags_that_are_named_exist():
     found = set()
     for _, dash_m, module, *arguments in commands("python"):

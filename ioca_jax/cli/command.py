@@ -59,7 +59,7 @@ GROUPS = {
     "batch_norm matmul_precision",
     "Training": "seeds epochs optimizer learning_rate batch_size l2 trajectory_epochs",
     "Measures": "measures quantizer robustness interactions direct_effects",
-    "Ablation": "clamps random_orders",
+    "Ablation": "clamps metrics points random_orders",
     "Inference": "permutations",
     "Devices and memory": "num_devices memory_gb seeds_at_once compilation_cache "
     "deterministic",

@@ -18,7 +18,9 @@ from ioca_jax.report.findings import clearest_comparisons
 from ioca_jax.report.tables import tabulate
 from ioca_jax.study.events import Event
 
-CONFIG = ioca.StudyConfig(hidden=(100, 100), activation="relu", epochs=20)
+CONFIG = ioca.StudyConfig(
+    hidden=(100, 100), activation="relu", epochs=20, metrics=("brier",)
+)
 # What the demonstration tells of, in this order.
 _CLAIMS = ("2, highest first", "1", "4")
 

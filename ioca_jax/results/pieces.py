@@ -173,6 +173,7 @@ def join_seeds(
     for name, one, parted in (
         ("data_digest", "one dataset", "different images or labels"),
         ("variables_digest", "one set of networks", "networks of another"),
+        ("steps", "one choice of points", "another; give --points as a list"),
     ):
         if len({source.attrs.get(name) for source in sources}) > 1:
             raise ValueError(f"expected parts of {one}, got some of {parted}")

@@ -153,10 +153,10 @@ class StudyConfig:
         "for each neuron its own, resample_class for one of the same class).",
     )
     metrics: tuple[str, ...] = _field(
-        ALWAYS,
-        f"What is followed along curves: {', '.join((*ALWAYS, *METRICS))}; or a metric "
-        "of your own: package.module:function, of logits, classes and the intact "
-        "network's logits to numbers [n]. Accuracy and loss are always there.",
+        (),
+        "What is followed along curves beside accuracy and loss, which always are: "
+        f"{', '.join(METRICS)}; or a metric of your own: package.module:function, of "
+        "logits, classes and the intact network's logits to numbers [n].",
     )
     points: str = _field(
         "all",
@@ -214,8 +214,10 @@ class StudyConfig:
                     f"{name}: expected one or more of {', '.join(known)}, each once, "
                     f"got {','.join(map(str, given))!r}{nearest(unknown, known)}"
                 )
-        object.__setattr__(self, "metrics", as_tuple("metrics", self.metrics))
-        parse_metrics(self.metrics)
+        metrics = as_tuple("metrics", self.metrics)
+        parse_metrics(metrics)
+        further = tuple(name for name in metrics if name not in ALWAYS)
+        object.__setattr__(self, "metrics", further)
         object.__setattr__(self, "points", points_text(self.points))
         for name in ("random_orders", "permutations", "split_seed"):
             check_integer(name, getattr(self, name), least=0)

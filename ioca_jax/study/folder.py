@@ -341,7 +341,8 @@ def differing_field(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str |
 
     Fields that older runs lack have the value that leaves results as they were.
     """
-    theirs, ours = ({"architecture": "mlp"} | dict(fields) for fields in (theirs, ours))
+    as_before = {"architecture": "mlp", "points": "all"}
+    theirs, ours = (as_before | dict(fields) for fields in (theirs, ours))
     names = sorted((theirs.keys() | ours.keys()) - set(_NOT_OF_THE_RESULTS))
     differ = (n for n in names if _plain(theirs.get(n)) != _plain(ours.get(n)))
     return next(differ, None)

@@ -5,6 +5,7 @@ order of every scope under every clamp. ``run`` trains them and stores what is
 computed.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -103,8 +104,10 @@ def study_networks(
     _blank_diverged(arrays, trained.diverged)
     arrays |= {name: np.array(values) for name, values in trained.history.items()}
     arrays["diverged"] = trained.diverged
-    labels = coordinates(plan, trained.seeds, steps)
-    return make_results(arrays, labels, attributes(plan))
+    labels, attrs = coordinates(plan, trained.seeds, steps), attributes(plan)
+    if plan.points == "auto":  # runs of other seeds may have chosen others
+        attrs["steps"] = json.dumps({n: own.tolist() for n, own in steps.items()})
+    return make_results(arrays, labels, attrs)
 
 
 def _at_steps(

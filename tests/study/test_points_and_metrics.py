@@ -68,6 +68,21 @@ def test_chosen_points_are_those_of_the_whole_study(whole, listed, points, tmp_p
         np.testing.assert_array_equal(some[name], expected)
 
 
+def test_shards_whose_curves_bend_elsewhere_are_not_joined(tmp_path):
+    folders = []
+    for index in range(2):
+        folders.append(tmp_path / str(index))
+        fields = {"points": "auto", "interactions": False, "clamps": ("zero",)}
+        config = dataclasses.replace(CONFIG, hidden=(24, 3), **fields)
+        shard = ioca.Shard(index, 2)
+        ioca.run_study(config, folders[-1], data=DATA, draw=False, shard=shard)
+    chosen = [ioca.load_results(folder).attrs["steps"] for folder in folders]
+    assert chosen[0] != chosen[1]
+    error = "expected parts of one choice of points, got some of another; give --points"
+    with pytest.raises(ValueError, match=f"^{error} as a list$"):
+        ioca.merge_runs(folders, tmp_path / "all")
+
+
 def test_areas_are_those_of_the_points(whole, listed):
     steps = steps_of_scopes(listed)
     for (scope, ranked, direction), areas in areas_by_order(listed).items():
