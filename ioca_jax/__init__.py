@@ -46,6 +46,7 @@ from typing import TYPE_CHECKING, Any
 from ioca_jax.ablation.clamps import optimal_clamp
 from ioca_jax.ablation.curves import ablation_curve, ablation_curves, evaluate_masks
 from ioca_jax.ablation.evaluation import Evaluation
+from ioca_jax.ablation.learned import learned_order
 from ioca_jax.ablation.metrics import Metric
 from ioca_jax.ablation.orderings import cumulative_masks, order_neurons, random_order
 from ioca_jax.ablation.pruning import prune
@@ -150,6 +151,7 @@ __all__ = [
     "joint_counts",
     "judge_claims",
     "kl_selectivity",
+    "learned_order",
     "load_dataset",
     "load_networks",
     "load_results",

@@ -15,6 +15,8 @@ from ioca_jax.inference.families import (
     add_tests,
     clamps_of,
     effect_table,
+    judge_family,
+    normalized_areas,
 )
 from ioca_jax.results.subsets import count_correct, over_seeds
 
@@ -66,12 +68,60 @@ def compare_faithfulness(results: xr.Dataset) -> pd.DataFrame:
     return add_tests(pd.concat([table, effects], axis=1), differences)
 
 
+def compare_regret(results: xr.Dataset) -> pd.DataFrame:
+    """Order regret: by how much ascending orders are below the learned order.
+
+    Args:
+        results: a run's results, with ``learned_zero`` or ``learned_mean`` among its
+            measures.
+
+    Returns:
+        A row per scope, clamp that an order was learned under, ``quantity`` (``CPR`` in
+        accuracy, or ``normalised area``) and ``ranked_by`` (other measures, in
+        ascending order, or ``random``): ``learned``, that of the learned order, and
+        ``effect``, by how much it is above, with interval and tests as in
+        ``compare_orders``. Below 0 an order is better than the learned one, which is
+        fitted to other examples than curves are evaluated on.
+    """
+    if not has_learned(results):
+        raise ValueError(
+            "measures: expected learned_zero or learned_mean, with a clamp of that "
+            f"name, got {', '.join(map(str, results['measure'].values))}"
+        )
+    kept = above_chance(results)
+    areas = {
+        (scope, quantity, ranked_by): area
+        for (scope, metric, quantity, ranked_by), area in circuit_areas(kept).items()
+        if (metric, quantity) == ("accuracy", "CPR")
+    }
+    for (scope, ranked_by, direction), area in normalized_areas(kept).items():
+        if direction != "descending":
+            areas[scope, "normalised area", ranked_by] = area
+    rows, values = [], []
+    for (scope, quantity, ranked_by), area in areas.items():
+        for index, clamp in enumerate(clamps_of(kept)):
+            learned = areas.get((scope, quantity, f"learned_{clamp}"))
+            if learned is not None and ranked_by != f"learned_{clamp}":
+                about = {"scope": scope, "clamp": clamp, "quantity": quantity}
+                mean = learned[:, index].mean()
+                rows.append(about | {"ranked_by": ranked_by, "learned": mean})
+                values.append((learned - area)[:, index])
+    return judge_family(rows, values)
+
+
+def has_learned(results: xr.Dataset) -> bool:
+    """Whether an order is learned under one of the clamps that curves have."""
+    learned = {f"learned_{clamp}" for clamp in clamps_of(results)}
+    return not learned.isdisjoint(results["ranked_by"].values.tolist())
+
+
 def circuit_areas(results: xr.Dataset) -> _Areas:
     """By scope, metric, quantity and ranking, areas [S, clamps], mean over draws.
 
     Accuracy is counted in whole examples: orders with equal counts have equal areas.
     """
-    return over_seeds(results[["correct", "loss"]], _areas_of_piece)
+    names = {"correct", "loss", "metric_mean"} & {*map(str, results.data_vars)}
+    return over_seeds(results[sorted(names)], _areas_of_piece)
 
 
 def _areas_of_piece(results: xr.Dataset) -> _Areas:
@@ -79,6 +129,10 @@ def _areas_of_piece(results: xr.Dataset) -> _Areas:
         "accuracy": count_correct(results["correct"].transpose(*_AXES, "class").values),
         "loss": results["loss"].transpose(*_AXES).values.astype(np.float64),
     }
+    if "metric_mean" in results:
+        of_metrics = results["metric_mean"].transpose("metric", *_AXES)
+        names = map(str, of_metrics["metric"].values)
+        metrics |= zip(names, of_metrics.values.astype(np.float64), strict=True)
     is_random = results["ranked_by"].values == _RANDOM
     ascending = is_random | (results["direction"].values == "ascending")
     ranked_by = results["ranked_by"].values[ascending]

@@ -322,3 +322,54 @@ def quantize(
         [[0], [1], [1]]
     """
     return encode(activations, quantizer_edges(activations, spec, activation))
+
+
+def quantile_labels(
+    values: Float[ArrayLike, " N"],
+    num_labels: int,
+    reference: Float[ArrayLike, " M"] | None = None,
+) -> Int[np.ndarray, " N"]:
+    """Labels of a continuous variable: groups of equal frequency, by quantiles.
+
+    What is then measured is information about the group, not about the variable: it
+    depends on the number of groups, and differences within one do not count.
+
+    Args:
+        values: [N] numbers, NaN where unknown.
+        num_labels: V, the number of groups, from 2 to 256.
+        reference: [M] numbers whose quantiles are the limits of the groups, those of
+            the training examples for test examples, say; None is ``values``.
+
+    Returns:
+        int32 [N] in [0, V), ascending with the value; -1 where it is NaN.
+
+    Raises:
+        ValueError: not numbers [N], none that is known, or equal ones in so many cases
+            that groups are empty.
+
+    Example:
+        >>> import numpy as np, ioca_jax as ioca
+        >>> ioca.quantile_labels(np.array([3.5, 0.1, 2.0, np.nan, 9.0]), 2).tolist()
+        [1, 0, 0, -1, 1]
+    """
+    given, limits = (
+        np.asarray(values if array is None else array) for array in (values, reference)
+    )
+    for name, array in (("values", given), ("reference", limits)):
+        if array.ndim != 1 or array.dtype.kind not in "fiu" or np.isnan(array).all():
+            raise ValueError(
+                f"{name}: expected numbers [N], some of them not NaN, got "
+                f"{array.dtype} of shape {list(array.shape)}"
+            )
+    number = Quantile(num_labels).num_codes
+    ordered = np.sort(limits[~np.isnan(limits)].astype(np.float64))
+    edges = ordered[np.arange(1, number) * (len(ordered) - 1) // number]
+    sizes = np.bincount(np.searchsorted(edges, ordered), minlength=number)
+    if not sizes.all():
+        raise ValueError(
+            f"num_labels: expected groups that all have values, got {number} groups of "
+            f"which {np.count_nonzero(sizes == 0)} are empty, as many values are "
+            "equal or few are there; give fewer"
+        )
+    labels = np.searchsorted(edges, given).astype(np.int32)
+    return np.where(np.isnan(given), np.int32(-1), labels)

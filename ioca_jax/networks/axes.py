@@ -88,7 +88,8 @@ class Site(NamedTuple):
 
         Args:
             value: of any number of examples.
-            keep: bool [num_neurons].
+            keep: bool [num_neurons]; or, of a ``SoftAblation``, shares of the value
+                that neurons keep, [num_neurons] or [N, *layer.shape].
             clamp: [], [num_neurons], [num_neurons, *vector], ``layer.shape`` or
                 [N, *layer.shape].
 
@@ -96,8 +97,13 @@ class Site(NamedTuple):
             An array like ``value``.
         """
         clamped = self._spread(clamp).astype(value.dtype)
-        view = value.reshape(self.view)
-        return jnp.where(self._spread(keep), view, clamped).reshape(value.shape)
+        view, keep = value.reshape(self.view), self._spread(keep)
+        if keep.dtype == bool:
+            ablated = jnp.where(keep, view, clamped)
+        else:
+            share = keep.astype(value.dtype)
+            ablated = share * view + (1 - share) * clamped
+        return ablated.reshape(value.shape)
 
     def _spread(self, array: Array) -> Array:
         """An array of the layer, broadcast against the view."""

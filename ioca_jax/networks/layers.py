@@ -48,6 +48,15 @@ class Ablation(NamedTuple):
     clamp: Float[ArrayLike, " P"] | Mapping[str, ArrayLike]
 
 
+class SoftAblation(Ablation):
+    """An ablation by shares, for gradients with respect to the shares.
+
+    A neuron outputs ``keep`` times its own output and ``1 - keep`` times its clamp.
+    ``keep`` is a mapping from layers' names to floats [num_neurons], or [N,
+    *Layer.shape]; it is not checked.
+    """
+
+
 @dataclasses.dataclass(frozen=True)
 class Layer:
     """Neurons that are measured and ablated together.
@@ -205,7 +214,7 @@ def by_layer(
     keep = _named_arrays("keep", layers, ablation.keep, sizes[:1])
     clamp = _named_arrays("clamp", layers, ablation.clamp, sizes)
     for layer in layers:
-        if layer.name in keep:
+        if layer.name in keep and not isinstance(ablation, SoftAblation):
             _check_layer(layer, keep[layer.name], clamp.get(layer.name))
     return {name: (keep[name], clamp[name]) for name in keep}
 

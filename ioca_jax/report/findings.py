@@ -124,11 +124,55 @@ def faithfulness_sentences(rows: Rows) -> Iterator[str]:
         row = max(known, key=lambda row: row["value"])
         above = ""
         if np.isfinite(row["effect"]):
-            above = f", {row['effect']:+.3f} to that of random order ({_interval(row)})"
+            above = (
+                f", {row['effect']:+.3f} relative to random order ({_interval(row)})"
+            )
         yield (
             "Of the neurons of highest value in the whole network, those of "
             f"{readable(row['ranked_by'])} (others clamped to {row['clamp']}) are the "
             f"most faithful in accuracy: CPR {row['value']:.3f}{above}."
+        )
+
+
+def regret_sentences(rows: Rows) -> Iterator[str]:
+    """The measure nearest to the learned order in the whole network, by clamp."""
+    for clamp in dict.fromkeys(row["clamp"] for row in rows):
+        about = ("network", clamp, "normalised area")
+        own = [
+            row
+            for row in rows
+            if (row["scope"], row["clamp"], row["quantity"]) == about
+            and row["ranked_by"] != "random"
+            and np.isfinite(row["effect"])
+        ]
+        if own:
+            row = min(own, key=lambda row: row["effect"])
+            yield (
+                "In the whole network, the order learned on the validation split "
+                f"(clamped to {clamp}) has a normalised area of {row['learned']:.3f}; "
+                f"of other ascending orders that of {readable(row['ranked_by'])} is "
+                f"nearest, with a regret of {row['effect']:+.3f} ({_interval(row)})."
+            )
+
+
+def annotation_sentences(rows: Rows) -> Iterator[str]:
+    """For each annotation the order that costs one value most beyond the others."""
+    for name in dict.fromkeys(row["annotation"] for row in rows):
+        own = [row for row in rows if row["annotation"] == name]
+        shown = [r for r in own if r["p_corrected"] <= ALPHA and r["effect"] > 0]
+        if not shown:
+            yield (
+                f"No order costs the examples of one value of {name} more than those "
+                f"of others (of {len(own)} comparisons)."
+            )
+            continue
+        row = max(shown, key=lambda row: row["effect"])
+        yield (
+            f"Examples with {name} = {row['value']} lose most beyond others in "
+            f"{order_name(row['ranked_by'], row['direction'])} of "
+            f"{scope_name(row['scope'])} (clamped to {row['clamp']}): "
+            f"{row['lost']:.3f} of accuracy, mean over the curve, {row['effect']:+.3f} "
+            f"relative to examples of other values ({_interval(row)})."
         )
 
 

@@ -51,6 +51,24 @@ def faithfulness(title: str, table: pd.DataFrame) -> list[str]:
     return section(title, text)
 
 
+def regret(title: str, table: pd.DataFrame) -> list[str]:
+    """By how much orders are below the learned one."""
+    names = ["scope", "clamp", "quantity", "ranked_by"]
+    text = _estimates(table, names, "regret", ".3f")
+    text.insert(len(names), "learned", table["learned"].map("{:.3f}".format))
+    return section(title, text)
+
+
+def annotations(title: str, table: pd.DataFrame) -> list[str]:
+    """The differences between values that tests show."""
+    names = ["annotation", "value", "scope", "clamp", "ranked_by", "direction"]
+    shown = table.query("p_corrected <= 0.05")
+    if shown.empty:
+        return [f"{title}: no difference is significant"]
+    text = _estimates(shown, names, "more than others", ".3f")
+    return section(title, text, "(those with a corrected p of at most 0.05)")
+
+
 def hypotheses(title: str, table: pd.DataFrame) -> list[str]:
     """The sentences of what the curves decide."""
     decided = table.query("verdict != 'undecided'")

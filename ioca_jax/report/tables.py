@@ -12,10 +12,15 @@ from typing import Any, NamedTuple
 import pandas as pd
 import xarray as xr
 
+from ioca_jax.inference.annotations import compare_values
 from ioca_jax.inference.claims import judge_claims
 from ioca_jax.inference.class_damage import predict_class_damage
 from ioca_jax.inference.comparisons import seeds_needed
-from ioca_jax.inference.faithful_orders import compare_faithfulness
+from ioca_jax.inference.faithful_orders import (
+    compare_faithfulness,
+    compare_regret,
+    has_learned,
+)
 from ioca_jax.inference.families import ALPHA, above_chance, rankings
 from ioca_jax.inference.hypotheses import form_hypotheses
 from ioca_jax.inference.interactions import (
@@ -38,10 +43,12 @@ from ioca_jax.results.subsets import converged
 
 Tables = Mapping[str, pd.DataFrame]
 _RANDOM, _PAPER, _EPOCHS = "random orders", "the paper's measures", "several epochs"
+_LEARNED = "a learned order"
 _SIGNIFICANT = seeds_needed(ALPHA)
 HEADINGS = (
     "Accuracy",
     "Neurons",
+    "Annotations",
     "Claims of the paper",
     "Pairs and groups",
     "Training",
@@ -122,6 +129,28 @@ TABLES = (
         heading="Accuracy",
         sentences=findings.faithfulness_sentences,
         section=sections.faithfulness,
+    ),
+    Table(
+        "regret",
+        "Order regret: CPR and normalised area of the learned order, less those of "
+        "each ascending order and of random order",
+        lambda results, _: compare_regret(results),
+        needs=(_LEARNED,),
+        networks=LEAST_FOR_INTERVALS,
+        heading="Accuracy",
+        sentences=findings.regret_sentences,
+        section=sections.regret,
+    ),
+    Table(
+        "annotations",
+        "Accuracy that examples of a value of an annotation lose along an order, less "
+        "that of examples of the other values",
+        lambda results, _: compare_values(results),
+        needs=("correct_by_value",),
+        networks=LEAST_FOR_INTERVALS,
+        heading="Annotations",
+        sentences=findings.annotation_sentences,
+        section=sections.annotations,
     ),
     Table(
         "effects",
@@ -250,6 +279,7 @@ def _properties(results: xr.Dataset) -> set[str]:
     has = {
         _RANDOM: "random" in results["ranked_by"].values,
         _PAPER: bool(rankings(results)),
+        _LEARNED: has_learned(results),
         _EPOCHS: results.sizes.get("trajectory_epoch", 0) > 1,
     }
     return {name for name, there in has.items() if there}
@@ -284,7 +314,16 @@ def find(results: xr.Dataset, tables: Tables) -> dict[str, list[str]]:
 
 # Of all tables. A layer may be called 0, null or True: its name is no value.
 _TEXT = {
-    *("claim", "clamp", "direction", "effect_in", "end", "finding", "instrument"),
+    *(
+        "annotation",
+        "claim",
+        "clamp",
+        "direction",
+        "effect_in",
+        "end",
+        "finding",
+        "instrument",
+    ),
     *("layer", "layer_name", "measure", "metric", "name", "pair_measure", "quantity"),
     *("ranked_by", "reason", "scope", "sentence", "setting", "status", "suggested"),
     *("trend", "unit", "variant", "verdict"),

@@ -56,6 +56,10 @@ _MEANINGS = {
         "correct": "test examples classified correctly, by true class, -1 past the "
         "scope's end",
     },
+    ((*_CURVE, "annotation_value"), "count"): {
+        "correct_by_value": "test examples classified correctly, by value of an "
+        "annotation, -1 past the scope's end",
+    },
     (_CURVE, "nat"): {"loss": "mean cross-entropy on the test split"},
     (_CURVE, "1"): {"accuracy": "share of the test split classified correctly"},
     ((*_CURVE, "metric"), "as the coordinate metric_unit says"): {

@@ -20,7 +20,7 @@ from ioca_jax.checks import (
 )
 from ioca_jax.data import check_label_noise
 from ioca_jax.measures.forward_selection import SELECTIONS
-from ioca_jax.measures.information import PAPER_MEASURES
+from ioca_jax.measures.information import MEASURES_OF_LABELS, PAPER_MEASURES
 from ioca_jax.measures.neurons import settled_quantizer
 from ioca_jax.measures.quantization import parse_quantizer
 from ioca_jax.measures.scores import SCORES, Score, another_name, parse_score
@@ -43,6 +43,8 @@ UNITS = (
         for clamp in CLAMPS_OF_SCORES
     }
     | dict.fromkeys(SELECTIONS, "rank")
+    # Names are only added at the end: the place decides the key of ties.
+    | {f"learned_{clamp}": "rank" for clamp in CLAMPS_OF_SCORES}
 )
 """What neurons can be ranked by, with the unit of its values, beside users' scores."""
 OF_NETWORKS = (
@@ -141,8 +143,10 @@ class StudyConfig:
     measures: tuple[str, ...] = _field(
         tuple(PAPER_MEASURES),
         f"What neurons are ranked by: {', '.join(UNITS)}; "
-        "or a score of your own: package.module:function, a function of an "
-        "ioca_jax.Measurement or an ioca_jax.Score.",
+        f"one of {', '.join(MEASURES_OF_LABELS)} about an annotation of the data, "
+        "such as mutual_information@parity; or a score of your own: "
+        "package.module:function, a function of an ioca_jax.Measurement or an "
+        "ioca_jax.Score.",
     )
     clamps: tuple[str, ...] = _field(
         CLAMPS_OF_SCORES,
@@ -208,6 +212,8 @@ class StudyConfig:
             given = as_tuple(name, getattr(self, name))
             object.__setattr__(self, name, given)
             own = [v for v in given if name == "measures" and ":" in str(v)]
+            if name == "measures":
+                own += [f"{base}@{of}" for base, of in split_measures(given)]
             unknown = [value for value in given if value not in (*known, *own)]
             if unknown or not given or len(set(given)) < len(given):
                 raise ValueError(
@@ -308,7 +314,8 @@ class StudyConfig:
         units = {}
         for name in self.measures:
             score = parse_score(name) if ":" in name else None
-            units |= {score.name: score.unit} if score else {name: UNITS[name]}
+            base = name.partition("@")[0]
+            units |= {score.name: score.unit} if score else {name: UNITS[base]}
         return units
 
     @property
@@ -340,6 +347,25 @@ class StudyConfig:
             if value is not None:
                 lines.append(f"--{field.name}={value}")
         return lines
+
+
+def split_measures(names: Sequence[Any]) -> list[tuple[str, str]]:
+    """The measures of annotations, ``measure@annotation``, and the annotations.
+
+    Raises ValueError for a measure that labels do not decide.
+    """
+    found = []
+    for name in map(str, names):
+        base, at, annotation = name.partition("@")
+        if not at or ":" in name:
+            continue
+        if base not in MEASURES_OF_LABELS or not annotation:
+            raise ValueError(
+                f"measures: expected one of {', '.join(MEASURES_OF_LABELS)} before @ "
+                f"and an annotation of the data after it, got {name!r}"
+            )
+        found.append((base, annotation))
+    return found
 
 
 def config_of(results: xr.Dataset) -> StudyConfig:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from ioca_jax.ablation.curves import ablation_curves
 from ioca_jax.ablation.greedy import greedy_orders
+from ioca_jax.ablation.learned import learned_orders
 from ioca_jax.ablation.singles import shapley_values, single_ablations
 from ioca_jax.devices import place_examples
 from ioca_jax.measures.forward_selection import SELECTIONS, selection_scores
@@ -135,17 +136,28 @@ def _shapley(ablated: _Ablated) -> dict[str, Float[Array, "S H"]]:
 
 def _greedy(ablated: _Ablated) -> dict[str, Float[Array, "S H"]]:
     """The places of neurons in the greedy order of each scope."""
+    few = jax.tree.map(lambda array: array[:_EXAMPLES_OF_GREEDY], ablated.examples)
+    return _places_in(greedy_orders, ablated._replace(examples=few))
+
+
+def _learned(ablated: _Ablated) -> dict[str, Float[Array, "S H"]]:
+    """The places of neurons in the learned order of each scope."""
+    return _places_in(learned_orders, ablated)
+
+
+def _places_in(
+    find_orders: Callable[..., Int[Array, "S K"]], ablated: _Ablated
+) -> dict[str, Float[Array, "S H"]]:
+    """The places of neurons in an order of each scope, found by ablation."""
     inputs, found = ablated.inputs, {}
-    x, y = (array[:_EXAMPLES_OF_GREEDY] for array in ablated.examples)
     keys = jax.vmap(jax.random.key)(inputs.seeds)
     places_of = partial(_places, inputs.network.num_neurons)
     for index, (scope, neurons) in enumerate(inputs.scopes.items()):
-        orders = greedy_orders(
+        orders = find_orders(
             inputs.network,
             inputs.trained.variables,
             ablated.clamp,
-            x,
-            y,
+            *ablated.examples,
             neurons,
             keys=jax.vmap(partial(jax.random.fold_in, data=index))(keys),
             memory_gb=inputs.plan.memory_gb,
@@ -167,6 +179,7 @@ _SCORES_OF_ABLATION: dict[str, tuple[_Score, str]] = {
         ("ablation_loss", _ablation_loss),
         ("shapley", _shapley),
         ("greedy", _greedy),
+        ("learned", _learned),
     )
     for clamp in CLAMPS_OF_SCORES
 }
