@@ -181,7 +181,7 @@ def test_tables_are_sorted_and_saved(browser, tables):
 
 def test_selected_neurons_are_seen_in_effects_and_orders(browser, results):
     for button in browser.find_elements("css selector", "#neuron-choices button"):
-        if "highest tenth" in button.text:
+        if "highest tenth" in button.get_attribute("textContent"):
             browser.execute_script("arguments[0].click()", button)
     rows = downloaded(browser, "button.csv[data-of=selected]")
     scores = results["score"].sel(measure="entropy").values[0]

@@ -134,10 +134,14 @@ function startCurves() {
   return choices;
 }
 
-// Accuracy, or another quantity with its unit.
+const QUANTITIES = {
+  accuracy: "Test accuracy", loss: "Test loss", brier: "Brier score", agreement: "Agreement with the intact network",
+  kl: "KL divergence to the intact network",
+};
+
 function quantityTitle(name) {
   const { unit } = DATA.curves.quantities[name];
-  return `Test ${readable(name)}${unit === "1" ? "" : ` (${UNITS[unit]})`}`;
+  return `${QUANTITIES[name] ?? readable(name)}${unit === "1" ? "" : ` (${UNITS[unit] ?? unit})`}`;
 }
 
 function curvesOf(choices) {
@@ -185,7 +189,7 @@ function drawCurves(choices, host, box) {
   choices.place ??= 0.25;
   const shares = ["accuracy", "agreement"];
   const options = {
-    steps, y: shares.includes(choices.quantity.value) ? [0, 1] : extent(lines.flatMap((line) => line.values)), place: nearest(steps, choices.place * last),
+    steps, y: shares.includes(choices.quantity.value) ? [0, 1] : extent(lines.flatMap((line) => [...line.values, ...(line.low ?? []), ...(line.high ?? [])])), place: nearest(steps, choices.place * last),
     xLabel: `neurons ablated (of ${last})`, yLabel: title,
     label: `${title} along orders of ablation, ${scope.title}, clamped to ${clamp}`,
   };
@@ -203,7 +207,7 @@ function downloadCurves(choices) {
     step,
     ...lines.flatMap((line) => (line.high ? [line.values[i], Number((line.high[i] - line.values[i]).toFixed(4))] : [line.values[i]])),
   ]);
-  download(`curves, ${scope.name}, ${DATA.curves.clamps[Number(choices.clamp.value)]}`, [["neurons_ablated", ...names], ...rows]);
+  download(`${choices.quantity.value}, ${scope.name}, ${DATA.curves.clamps[Number(choices.clamp.value)]}`, [["neurons_ablated", ...names], ...rows]);
 }
 
 // Comparisons with intervals, from the tables.
