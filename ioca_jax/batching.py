@@ -54,6 +54,36 @@ def count_examples(x: Any) -> int:
     return len(jax.tree.leaves(x)[0])
 
 
+def count_labels(y: Any) -> Any:
+    """How many labels count: N of [N]; of [N, T] those that are not -1."""
+    return len(y) if y.ndim == 1 else (y != IGNORE_LABEL).sum()
+
+
+def counted_examples(y: Any) -> Any:
+    """bool [N]: the examples with a label that counts."""
+    return y != IGNORE_LABEL if y.ndim == 1 else (y != IGNORE_LABEL).any(axis=1)
+
+
+def samples_of(values: Array, y: Array, number: int | None = None) -> tuple:
+    """Values and labels of all samples: of examples, or of their tokens.
+
+    Args:
+        values: [N, n], or [N, T, n] of tokens.
+        y: labels [N] or [N, T].
+        number: of labels [N, T] that are not -1; None leaves tokens with -1 in.
+
+    Returns:
+        Values [samples, n], and labels [samples].
+    """
+    if y.ndim == 1:
+        return values, y
+    values, labels = values.reshape(-1, values.shape[-1]), y.ravel()
+    if number is None:
+        return values, labels
+    rows = jnp.flatnonzero(labels != IGNORE_LABEL, size=number)
+    return values[rows], labels[rows]
+
+
 def take_examples(x: Any, where: Any) -> Any:
     """Some of the examples: a slice, or indices."""
     return jax.tree.map(lambda leaf: leaf[where], x)

@@ -143,10 +143,19 @@ def check_labels(
     num_examples: int | None = None,
     *,
     name: str = "labels",
+    tokens: int | None = None,
 ) -> None:
-    """Refuses labels that are not int [N] in [0, C), one for each example."""
+    """Refuses labels that are not int [N] in [0, C), one for each example.
+
+    With a number of ``tokens`` T they are [N, T] in [-1, C), at least one of a class.
+    """
     array = _checked_integers(name, labels, "number classes from 0")
-    if array.ndim != 1:
+    if tokens is not None and array.shape[1:] != (tokens,):
+        raise ValueError(
+            f"{name}: expected shape [N, {tokens}], a class for each token of the "
+            f"logits, or -1 where none counts, got shape {list(array.shape)}"
+        )
+    if tokens is None and array.ndim != 1:
         raise ValueError(
             f"{name}: expected shape [N], one class for each example, got shape "
             f"{list(array.shape)}"
@@ -155,13 +164,25 @@ def check_labels(
         raise ValueError(
             f"{name}: expected {num_examples}, one for each example, got {len(array)}"
         )
-    _check_range(name, array, num_classes, "number classes from 0 to num_classes - 1")
+    advice = "number classes from 0 to num_classes - 1"
+    if tokens is None:
+        _check_range(name, array, num_classes, advice)
+    elif is_known(array):
+        counted = np.asarray(array)[np.asarray(array) != -1]
+        if not counted.size:
+            raise ValueError(
+                f"{name}: expected a class for one token or more, got -1 for all"
+            )
+        _check_range(name, counted, num_classes, f"{advice}, -1 where none counts")
 
 
-def check_examples(x: Any, y: ArrayLike, num_classes: int) -> None:
+def check_examples(
+    x: Any, y: ArrayLike, num_classes: int, tokens: int | None = None
+) -> None:
     """Refuses examples that are not finite numbers [N, ...], or their labels.
 
-    In a pytree of arrays a number for each example, [N], and booleans are numbers too.
+    Labels are [N], or [N, T] with a number of ``tokens`` T. In a pytree of arrays a
+    number for each example, [N], and booleans are numbers too.
     """
     arrays = named_arrays("x", as_examples("x", x))
     is_tree = [name for name, _ in arrays] != ["x"]
@@ -174,7 +195,7 @@ def check_examples(x: Any, y: ArrayLike, num_classes: int) -> None:
                 f"{array.dtype} of shape {list(shape)}"
             )
     check_same_number(arrays)
-    check_labels(y, num_classes, len(arrays[0][1]), name="y")
+    check_labels(y, num_classes, len(arrays[0][1]), name="y", tokens=tokens)
     for name, array in arrays:
         check_finite(name, array, "leave such examples out")
 
@@ -292,11 +313,26 @@ def check_codes_and_labels(
     check_labels(labels, num_classes, np.shape(codes)[0])
 
 
+def number_counted(y: Any) -> int:
+    """N: the labels, or of labels per token those that are not -1."""
+    if y.ndim == 1:
+        return len(y)
+    if not is_known(y):
+        raise ValueError(
+            "y: expected known labels per token, whose number decides accuracies, got "
+            "traced ones; leave them out of the traced function's arguments"
+        )
+    return int((np.asarray(y) != -1).sum())
+
+
 def check_classes(labels: ArrayLike) -> None:
-    """Refuses labels of a single class: there is no information on it."""
+    """Refuses labels of a single class: there is no information on it.
+
+    The label -1 of a token counts as none.
+    """
     if not is_known(labels):
         return
-    present = np.unique(np.asarray(labels))
+    present = np.setdiff1d(np.asarray(labels), [-1])
     if len(present) < 2:
         raise ValueError(
             "labels: expected examples of two classes or more, got "
@@ -368,6 +404,11 @@ def as_examples(name: str, x: Any) -> Any:
         x,
         is_leaf=is_numbers,
     )
+
+
+def device_examples(name: str, x: Any) -> Any:
+    """The same as JAX arrays."""
+    return jax.tree.map(jnp.asarray, as_examples(name, x))
 
 
 def named_arrays(name: str, x: Any) -> list[tuple[str, Any]]:

@@ -18,29 +18,42 @@ such splits; ``Dataset.from_arrays`` keeps the caller's order and warns.
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from absl import logging
-from jaxtyping import Float32, Int32
+from jaxtyping import Int32
 from numpy.typing import ArrayLike
 
-from ioca_jax.checks import check_labels, check_num_classes
-
-_LARGEST_PIXEL = 255
-_LARGEST_EXACT = 2**24  # integer of which all smaller ones are float32 too
-_GROUPED = -4  # standard deviations from the mean number of runs
-LARGEST_UNSCALED = 16  # integers up to here are not 8-bit pixels
+from ioca_jax.arrays import (
+    Arrays,
+    as_arrays,
+    as_given,
+    check_finite_examples,
+    check_shapes,
+    checked_arrays,
+    describe_shape,
+    digest_arrays,
+    grouped_splits,
+    kinds_of,
+    refuse,
+    scaled,
+    unscaled,
+)
+from ioca_jax.batching import count_examples, take_examples
+from ioca_jax.checks import check_labels, check_num_classes, named_arrays
 
 
 class Split(NamedTuple):
     """Examples and their labels.
 
     Attributes:
-        x: float32 [N, ...], finite; images [N, height, width, channels].
-        y: int32 [N], class indices in [0, C).
+        x: float32 [N, ...], finite; images [N, height, width, channels]. Or a pytree of
+            arrays that begin with N, of float32, int32 and bool.
+        y: int32 [N], class indices in [0, C); or of tokens [N, T], -1 where none
+            counts.
 
     Example:
         >>> import numpy as np, ioca_jax as ioca
@@ -49,8 +62,8 @@ class Split(NamedTuple):
         [0, 1, 1]
     """
 
-    x: Float32[np.ndarray, "N ..."]
-    y: Int32[np.ndarray, " N"]
+    x: Any
+    y: Int32[np.ndarray, "N *T"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,25 +112,37 @@ class Dataset:
                 given = type(part).__name__
                 refuse(self.name, f"{split} to be a Split(x, y)", given)
             x, y = part
-            for name, array, dtype in (("x", x, np.float32), ("y", y, np.int32)):
+            arrays = named_arrays(f"{split}.x", x)
+            for name, array in (*arrays, (f"{split}.y", y)):
+                kinds = [np.int32] if array is y else kinds_of(x)
                 given = getattr(array, "dtype", type(array).__name__)
-                if given != dtype:
+                if given not in kinds:
+                    known = ", ".join(np.dtype(kind).name for kind in kinds)
                     raise ValueError(
-                        f"{self.name}: expected {split}.{name} to be an array of "
-                        f"{np.dtype(dtype)}, got {given}; Dataset.from_arrays converts"
+                        f"{self.name}: expected {name} to be an array of {known}, got "
+                        f"{given}; Dataset.from_arrays converts"
                     )
-            _check_examples(self.name, f"{split}.x", x)
+            check_finite_examples(self.name, f"{split}.x", x)
             where = f"{self.name}: {split}.y"
-            check_labels(y, self.num_classes, len(x), name=where)
+            check_labels(
+                *(y, self.num_classes, count_examples(x)),
+                name=where,
+                tokens=self.tokens,
+            )
             examples[f"{split}.x"] = x
-        _check_shapes(self.name, examples)
+        check_shapes(self.name, examples)
+
+    @property
+    def tokens(self) -> int | None:
+        """T, of labels [N, T]; None of labels [N]."""
+        return self.train.y.shape[1] if self.train.y.ndim > 1 else None
 
     @classmethod
     def from_arrays(
         cls,
-        x_train: ArrayLike,
+        x_train: Any,
         y_train: ArrayLike,
-        x_test: ArrayLike,
+        x_test: Any,
         y_test: ArrayLike,
         *,
         num_validation: int | None = None,
@@ -135,8 +160,11 @@ class Dataset:
             x_train: numbers [N, ...]: training examples, from which the validation
                 split is cut. Integers from 0 to 255 with a value above 16, in
                 ``x_train`` or ``x_test``, are pixels and are divided by 255; integers
-                from 0 to 16 and floats are used as given.
-            y_train: integers [N] or [N, 1]: classes 0, 1, ..., C-1, each at least once.
+                from 0 to 16 and floats are used as given. Or a pytree of arrays that
+                begin with N, such as a dictionary: these are never scaled, and
+                integers and booleans stay what they are.
+            y_train: integers [N] or [N, 1]: classes 0, 1, ..., C-1, each at least once;
+                or [N, T] of T tokens, -1 where none counts.
             x_test: test examples, shaped as the training examples.
             y_test: their classes, out of those of ``y_train``.
             num_validation: examples moved from training to validation. None is a sixth
@@ -166,7 +194,7 @@ class Dataset:
         """
         _check_name(name)
         given = zip(Arrays._fields, (x_train, y_train, x_test, y_test), strict=True)
-        arrays = Arrays(*(_as_array(name, field, array) for field, array in given))
+        arrays = Arrays(*(as_arrays(name, field, array) for field, array in given))
         arrays = checked_arrays(name, arrays)
         grouped = grouped_splits(arrays)
         if grouped:
@@ -178,13 +206,19 @@ class Dataset:
             )
         num_train, num_classes = len(arrays.y_train), int(arrays.y_train.max()) + 1
         kept, held_out = _cut(name, num_train, num_validation, seed)
-        x_train, x_test = _scaled(name, arrays) if scale else _as_given(name, arrays)
+        if not isinstance(arrays.x_train, np.ndarray):
+            x_train, x_test = unscaled(name, arrays)
+        else:
+            convert = scaled if scale else as_given
+            x_train, x_test = convert(name, arrays)
         y_train = arrays.y_train.astype(np.int32)
-        noisy = corrupt_labels(y_train[kept], num_classes, label_noise, seed)
+        noisy = y_train[kept]
+        counted = noisy >= 0
+        noisy[counted] = corrupt_labels(noisy[counted], num_classes, label_noise, seed)
         return cls(
             name=name,
-            train=Split(x_train[kept], noisy),
-            validation=Split(x_train[held_out], y_train[held_out]),
+            train=Split(take_examples(x_train, kept), noisy),
+            validation=Split(take_examples(x_train, held_out), y_train[held_out]),
             test=Split(x_test, arrays.y_test.astype(np.int32)),
             num_classes=num_classes,
         )
@@ -195,7 +229,10 @@ class Dataset:
 
         Types, shapes and the number of classes enter it, the name does not.
         """
-        arrays = [array for split in self._splits for array in split]
+        arrays = [array for x, y in self._splits for array in (*jax.tree.leaves(x), y)]
+        if not isinstance(self.train.x, np.ndarray):
+            names = ",".join(name for name, _ in named_arrays("x", self.train.x))
+            arrays.append(np.frombuffer(names.encode(), np.uint8))
         return digest_arrays(np.int64(self.num_classes), *arrays)
 
     @property
@@ -205,22 +242,15 @@ class Dataset:
     def __str__(self) -> str:
         """What the dataset holds, in one line."""
         train, validation, test = (len(split.y) for split in self._splits)
-        low = min(split.x.min() for split in self._splits)
-        high = max(split.x.max() for split in self._splits)
+        leaves = [leaf for split in self._splits for leaf in jax.tree.leaves(split.x)]
+        low = float(min(leaf.min() for leaf in leaves))
+        high = float(max(leaf.max() for leaf in leaves))
+        of_tokens = f" of each of {self.tokens} tokens" if self.tokens else ""
         return (
             f"{self.name}: {train} training, {validation} validation and {test} test "
-            f"examples of shape {list(self.train.x.shape[1:])} with values in "
-            f"[{low:g}, {high:g}], {self.num_classes} classes"
+            f"examples of shape {describe_shape(self.train.x)} with values in "
+            f"[{low:g}, {high:g}], {self.num_classes} classes{of_tokens}"
         )
-
-
-class Arrays(NamedTuple):
-    """What a source yields: examples [N, ...] and labels, not yet cut or scaled."""
-
-    x_train: np.ndarray
-    y_train: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
 
 
 def corrupt_labels(
@@ -255,134 +285,6 @@ def _check_name(name: str) -> None:
         raise ValueError(f"name: expected a name on one line, got {name!r}")
 
 
-def _as_array(name: str, field: str, given: ArrayLike) -> np.ndarray:
-    try:
-        return np.asarray(given)
-    except Exception as error:  # other libraries' arrays raise errors of their own
-        raise ValueError(
-            f"{name}: expected {field} to be an array, got {type(given).__name__} "
-            f"({error})"
-        ) from error
-
-
-def refuse(name: str, expected: str, given: str, advice: str = "") -> NoReturn:
-    """Raises the error of a dataset that cannot be used."""
-    raise ValueError(f"{name}: expected {expected}, got {given}{advice}")
-
-
-def _check_examples(name: str, field: str, x: np.ndarray) -> None:
-    """Refuses examples that are not finite numbers [N, ...]."""
-    if x.ndim < 2 or x.size == 0:
-        refuse(name, f"{field} of shape [N, ...], not empty", f"{list(x.shape)}")
-    if x.dtype.kind not in "buif":
-        refuse(name, f"{field} to be numbers", str(x.dtype))
-    # A minimum or maximum is NaN where a value is.
-    if x.dtype.kind == "f" and not np.isfinite([x.min(), x.max()]).all():
-        bad = x.size - int(np.isfinite(x).sum())
-        refuse(name, f"finite numbers in {field}", f"{bad} NaN or infinite")
-
-
-def _check_shapes(name: str, examples: dict[str, np.ndarray]) -> None:
-    """Refuses arrays whose examples have different shapes."""
-    (first, x), *others = examples.items()
-    for field, other in others:
-        if other.shape[1:] != x.shape[1:]:
-            refuse(
-                name,
-                f"examples of shape {list(x.shape[1:])} in {field}, as in {first}",
-                f"shape {list(other.shape[1:])}",
-            )
-
-
-def checked_arrays(name: str, arrays: Arrays) -> Arrays:
-    """Refuses arrays that are not a dataset; labels in a column become [N]."""
-    for split in ("train", "test"):
-        x, y = getattr(arrays, f"x_{split}"), getattr(arrays, f"y_{split}")
-        if y.ndim == 2 and y.shape[1] == 1:  # Keras lays out CIFAR-10's labels so
-            y = y[:, 0]
-            arrays = arrays._replace(**{f"y_{split}": y})
-        if y.ndim != 1 or y.dtype.kind not in "ui":
-            refuse(
-                name,
-                f"y_{split} to be integers of shape [N]",
-                f"{y.dtype} of shape {list(y.shape)}",
-            )
-        _check_examples(name, f"x_{split}", x)
-        if len(x) != len(y):
-            refuse(
-                name,
-                f"as many examples in x_{split} as labels in y_{split}",
-                f"{len(x)} and {len(y)}",
-            )
-    _check_shapes(name, {"x_train": arrays.x_train, "x_test": arrays.x_test})
-    _check_classes(name, arrays)
-    return arrays
-
-
-def _check_classes(name: str, arrays: Arrays) -> None:
-    """Refuses labels that are not 0, 1, ..., C-1, each in the training labels."""
-    classes = np.unique(arrays.y_train)
-    if len(classes) < 2:
-        refuse(name, "two classes or more in y_train", f"only {classes[0]}")
-    if not np.array_equal(classes, np.arange(len(classes))):
-        shown = [str(label) for label in classes]
-        if len(shown) > 6:
-            shown = [*shown[:3], "...", shown[-1]]
-        refuse(
-            name,
-            "the labels 0, 1, ..., C-1 in y_train, each at least once",
-            f"the {len(classes)} classes {', '.join(shown)}",
-            "; renumber y_train and y_test: np.searchsorted(np.unique(y_train), y)",
-        )
-    outside = np.setdiff1d(arrays.y_test, classes)
-    if len(outside):
-        refuse(
-            name,
-            f"y_test in [0, {classes[-1]}], the classes of y_train",
-            f"{outside[0 if outside[0] < 0 else -1]}",
-        )
-
-
-def grouped_splits(arrays: Arrays) -> list[str]:
-    """Those of ``train`` and ``test`` whose classes come in groups.
-
-    A split in random order is called grouped once in 30,000 times.
-    """
-    return [
-        split
-        for split in ("train", "test")
-        if _runs_score(getattr(arrays, f"y_{split}")) < _GROUPED
-    ]
-
-
-def _runs_score(labels: np.ndarray) -> float:
-    """The number of runs of equal labels, standardised over all orders of them.
-
-    Source: A. M. Mood, "The distribution theory of runs", Annals of Mathematical
-    Statistics 11 (1940).
-    """
-    number = len(labels)
-    shares = np.unique(labels, return_counts=True)[1] / number
-    squares, cubes = (shares**2).sum(), (shares**3).sum()
-    mean = number * (1 - squares) + 1
-    scaled = number**2 * (squares**2 + squares - 2 * cubes) - number * (1 - squares)
-    runs = 1 + np.count_nonzero(labels[1:] != labels[:-1])
-    if scaled <= 0:  # one class, or one example of each: all orders have as many runs
-        return 0.0
-    return float((runs - mean) / np.sqrt(scaled / (number - 1)))
-
-
-def mix_classes(name: str, arrays: Arrays) -> Arrays:
-    """Puts grouped splits in a fixed random order; other splits stay as they are."""
-    for split in grouped_splits(arrays):
-        x, y = getattr(arrays, f"x_{split}"), getattr(arrays, f"y_{split}")
-        # One order for every seed: the seed moves the cut and never the test split.
-        order = np.random.default_rng(0).permutation(len(y))
-        arrays = arrays._replace(**{f"x_{split}": x[order], f"y_{split}": y[order]})
-        logging.info("%s: %s is put in a fixed random order", name, split)
-    return arrays
-
-
 def _cut(
     name: str, num_train: int, num_validation: int | None, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -398,62 +300,3 @@ def _cut(
     shuffled = np.random.default_rng(seed).permutation(num_train)
     # Held out in random order, whatever the source's: any part of them is a sample.
     return np.sort(shuffled[count:]), shuffled[:count]
-
-
-def _scaled(name: str, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
-    """Training and test examples as float32; only pixels are scaled."""
-    examples = (arrays.x_train, arrays.x_test)
-    types = " and ".join(dict.fromkeys(str(x.dtype) for x in examples))
-    floats = {x.dtype.kind == "f" for x in examples}
-    if len(floats) > 1:
-        refuse(name, "x_train and x_test both of integers or both of floats", types)
-    low = float(min(x.min() for x in examples))
-    high = float(max(x.max() for x in examples))
-    in_bytes = low >= 0 and LARGEST_UNSCALED < high <= _LARGEST_PIXEL
-    small = low >= 0 and high <= LARGEST_UNSCALED
-    if True in floats:
-        divisor, unusual = 1, in_bytes  # pixels that were not divided?
-    elif in_bytes:
-        divisor, unusual = _LARGEST_PIXEL, False
-    elif small:
-        divisor, unusual = 1, high > 1
-    else:
-        refuse(
-            name,
-            "examples that are floats or integers in [0, 255]",
-            f"{types} in [{low:g}, {high:g}]",
-            "; convert them to floats on the scale that the network is to receive, or "
-            "give scale=False to keep tokens as they are",
-        )
-    done = f"divided by {divisor}" if divisor > 1 else "used as given, not scaled"
-    level = logging.WARNING if unusual else logging.INFO
-    logging.log(
-        level, "%s: %s examples in [%g, %g] are %s", name, types, low, high, done
-    )
-    return _divided(arrays.x_train, divisor), _divided(arrays.x_test, divisor)
-
-
-def _as_given(name: str, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
-    """Training and test examples as float32, not scaled."""
-    for x in (arrays.x_train, arrays.x_test):
-        largest = max(abs(float(x.min())), abs(float(x.max())))
-        if x.dtype.kind in "ui" and largest > _LARGEST_EXACT:
-            most = f"integers up to {_LARGEST_EXACT}, exact in float32"
-            refuse(name, most, f"{largest:.0f}")
-    return _divided(arrays.x_train, 1), _divided(arrays.x_test, 1)
-
-
-def _divided(x: np.ndarray, divisor: int) -> Float32[np.ndarray, "N ..."]:
-    with np.errstate(over="ignore"):  # what becomes infinite is refused
-        x = x.astype(np.float32)
-    x /= np.float32(divisor)
-    return x
-
-
-def digest_arrays(*arrays: np.ndarray | np.generic) -> str:
-    """A hash of arrays with their types and shapes, hexadecimal."""
-    digest = hashlib.blake2b(digest_size=16)
-    for array in map(np.asarray, arrays):
-        digest.update(f"{array.dtype.str} {array.shape} ".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()

@@ -25,7 +25,8 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int, Num
 
-from ioca_jax.batching import IGNORE_LABEL
+from ioca_jax.batching import IGNORE_LABEL, count_examples
+from ioca_jax.checks import device_examples
 
 AXIS = "device"
 
@@ -96,14 +97,12 @@ def replicated(tree: Any) -> Any:
     return jax.device_put(tree, NamedSharding(device_mesh(), P()))
 
 
-def place_examples(
-    x: Num[ArrayLike, "N *shape"], y: Int[ArrayLike, " N"]
-) -> tuple[Num[Array, "N *shape"], Int[Array, " N"]]:
+def place_examples(x: Any, y: Int[ArrayLike, "N *T"]) -> tuple[Any, Int[Array, "N *T"]]:
     """Puts examples where many evaluations will want them, once.
 
     Args:
-        x: examples [N, ...].
-        y: labels [N].
+        x: examples [N, ...], or a pytree of arrays that begin with N.
+        y: labels [N], or [N, T] of tokens.
 
     Returns:
         The same on the devices, a share on each if N is a multiple of their number.
@@ -117,10 +116,11 @@ def place_examples(
         >>> x.shape, len(x.devices()) >= 1
         ((64, 4), True)
     """
-    x, y, mesh = jnp.asarray(x), jnp.asarray(y), device_mesh()
-    if y.shape != x.shape[:1]:
+    x, y, mesh = device_examples("x", x), jnp.asarray(y), device_mesh()
+    number = count_examples(x)
+    if y.shape[:1] != (number,):
         raise ValueError(
-            f"y: expected shape {list(x.shape[:1])}, a label for each example, got "
+            f"y: expected shape {[number]}, a label for each example, got "
             f"{list(y.shape)}"
         )
     if len(y) % mesh.size:
@@ -173,7 +173,7 @@ def _split_over_devices(x: Any, y: Array) -> tuple[Any, Array]:
 _FEWEST_IN_A_SHARE = 256
 
 
-def shares_at_once(y: Int[Array, " N"]) -> int:
+def shares_at_once(y: Int[Array, "N *T"]) -> int:
     """Into how many shares ``sum_over_examples`` splits examples.
 
     One per device; on a CPU that the user has not split into devices, one per core.

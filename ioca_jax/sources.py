@@ -28,15 +28,15 @@ from typing import Any, NoReturn
 import numpy as np
 from absl import logging
 
-from ioca_jax.checks import check_integer, import_extra, nearest
-from ioca_jax.data import (
+from ioca_jax.arrays import (
     Arrays,
-    Dataset,
     checked_arrays,
     digest_arrays,
     mix_classes,
     refuse,
 )
+from ioca_jax.checks import check_integer, import_extra, nearest
+from ioca_jax.data import Dataset
 
 _TFDS_NAME = re.compile(r"[a-z0-9_]+(/[\w.-]+)?(:[\d.*]+)?")
 _MOST_VERSIONS = 8  # listed in an error

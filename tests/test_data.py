@@ -24,7 +24,8 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 import ioca_jax as ioca
 from ioca_jax import sources
-from ioca_jax.data import _runs_score, corrupt_labels
+from ioca_jax.arrays import _runs_score
+from ioca_jax.data import corrupt_labels
 
 SPLITS = ("train", "validation", "test")
 TFDS_DIR = os.environ.get("IOCA_TFDS_DIR")
@@ -328,11 +329,12 @@ RENUMBER = "renumber y_train and y_test: np.searchsorted(np.unique(y_train), y)"
 REFUSED = {
     "labels of floats": (
         {"y_train": FILE["y_train"].astype(np.float32)},
-        "expected y_train to be integers of shape [N], got float32 of shape [31]",
+        "expected y_train to be integers of shape [N], or [N, T] of tokens, got "
+        "float32 of shape [31]",
     ),
     "one-hot labels": (
         {"y_test": np.eye(3, dtype=np.int64)[FILE["y_test"]]},
-        "expected y_test to be integers of shape [N], got int64 of shape [8, 3]",
+        "expected labels of shape [N] in y_test, as in y_train, got [8, 3]",
     ),
     "fewer images than labels": (
         {"x_test": FILE["x_test"][:7]},

@@ -11,8 +11,16 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from ioca_jax.ablation.replacement import constants_of
-from ioca_jax.batching import IGNORE_LABEL, fold_examples, number_that_fits
-from ioca_jax.checks import check_memory
+from ioca_jax.batching import (
+    IGNORE_LABEL,
+    count_labels,
+    counted_examples,
+    fold_examples,
+    number_that_fits,
+    numbers_in_example,
+    take_examples,
+)
+from ioca_jax.checks import check_memory, device_examples
 from ioca_jax.networks.inputs import checked_network
 from ioca_jax.networks.layers import Ablation
 from ioca_jax.networks.models import Model
@@ -30,7 +38,7 @@ def optimal_clamp(
     variables: Any,
     means: Float[ArrayLike, " P"],
     x: Any,
-    y: Int[ArrayLike, " N"],
+    y: Int[ArrayLike, "N *T"],
     key: Array,
     *,
     jointly: bool = True,
@@ -51,7 +59,8 @@ def optimal_clamp(
         means: float32 [H] or [P], the mean of each number that a neuron outputs, over
             the examples: ``measure_neurons(...).clamp``.
         x: [N, ...] examples of the measuring split, at least 100.
-        y: int32 [N] classes.
+        y: int32 [N] classes, or [N, T] of tokens, -1 where none counts: the loss is
+            then the mean over tokens.
         key: decides the examples and subsets of each step.
         jointly: fit for random subsets; False fits each neuron alone.
         memory_gb: bounds what is held at once beside the arguments, about.
@@ -76,14 +85,14 @@ def optimal_clamp(
     """
     network = checked_network(network, x, y)
     means = constants_of(network, means)
-    x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
+    x, y = device_examples("x", x), jnp.asarray(y, jnp.int32)
     if len(y) < _LEAST_EXAMPLES:
         raise ValueError(
             f"x: expected at least {_LEAST_EXAMPLES} examples to fit constants to, got "
             f"{len(y)}"
         )
     sizes = [math.prod(layer.shape) for layer in network.layers]
-    held = 4 * (sum(sizes) + network.widest + x[0].size)
+    held = 4 * (sum(sizes) + network.widest + numbers_in_example(x))
     check_memory(memory_gb)
     at_once = number_that_fits(memory_gb, held, _BATCH)
     return _fit(network, jointly, at_once, variables, means, x, y, key)
@@ -97,14 +106,21 @@ def _fit(network, jointly, at_once, variables, means, x, y, key):
     def loss(moved, example):
         image, label, keep = example
         ablation = Ablation(keep, means + scale * moved)
-        logits, _ = network.apply(variables, image[None], ablation)
-        return optax.softmax_cross_entropy_with_integer_labels(logits[0], label)
+        image = jax.tree.map(lambda leaf: leaf[None], image)
+        logits, _ = network.apply(variables, image, ablation)
+        own = jnp.maximum(label, 0)
+        each = optax.softmax_cross_entropy_with_integer_labels(logits[0], own)
+        if label.ndim == 0:
+            return each
+        # An example's share of the tokens that count: the mean is over tokens.
+        counted = jnp.where(label == IGNORE_LABEL, 0, each).sum()
+        return counted * len(y) / count_labels(y)
 
     def draw(key):
         row_key, mask_key = jax.random.split(key)
         rows = jax.random.randint(row_key, (_BATCH,), 0, len(y))
         masks = _random_masks(network, jointly, mask_key)
-        return x[rows], y[rows], masks
+        return take_examples(x, rows), y[rows], masks
 
     def mean_of(function, moved, examples):
         each = jax.lax.map(partial(function, moved), examples, batch_size=at_once)
@@ -132,8 +148,8 @@ def _deviations(network, variables, means, x, y) -> Float[Array, " P"]:
     """Standard deviations over examples of the numbers that neurons output."""
 
     def add(total, x_chunk, y_chunk):
-        _, outputs = network.activations(variables, x_chunk)
-        weights = (y_chunk != IGNORE_LABEL).astype(outputs.dtype)
+        outputs = network.activations(variables, x_chunk, y_chunk).means
+        weights = counted_examples(y_chunk).astype(outputs.dtype)
         squares = jnp.square(outputs - means)
         return total + jnp.matmul(weights, squares, precision="highest")
 

@@ -35,7 +35,6 @@ from ioca_jax.ablation.metrics import (
     Sums,
     checked_scorer,
     make_evaluation,
-    number_counted,
 )
 from ioca_jax.ablation.orderings import checked_neurons
 from ioca_jax.ablation.points import (
@@ -51,7 +50,7 @@ from ioca_jax.ablation.replacement import (
     constants_of,
     donors_rows,
 )
-from ioca_jax.checks import check_keep, is_known
+from ioca_jax.checks import check_keep, device_examples, is_known, number_counted
 from ioca_jax.devices import sum_over_examples
 from ioca_jax.networks.inputs import check_converged, checked_network
 from ioca_jax.networks.models import Model
@@ -113,7 +112,7 @@ def evaluate_masks(
         ((5,), (5, 2))
     """
     network = checked_network(model, x, y)
-    x, y = jax.tree.map(jnp.asarray, x), jnp.asarray(y, jnp.int32)
+    x, y = device_examples("x", x), jnp.asarray(y, jnp.int32)
     scorer, groups = checked_scorer(network.num_classes, metrics, groups or {}, y)
     memory_gb = device_budget(memory_gb, y)
     check_keep(masks, network.num_neurons, name="masks")
@@ -277,7 +276,7 @@ def ablation_curves(
         (3, 3)
     """
     network = checked_network(model, x, y)
-    x, y = jax.tree.map(jnp.asarray, x), jnp.asarray(y, jnp.int32)
+    x, y = device_examples("x", x), jnp.asarray(y, jnp.int32)
     scorer, groups = checked_scorer(network.num_classes, metrics, groups or {}, y)
     memory_gb = device_budget(memory_gb, y)
     is_known_order = is_known(order)

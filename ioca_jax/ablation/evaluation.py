@@ -154,6 +154,6 @@ def sum_by_class(
     return correct.astype(jnp.int32), jnp.sum(losses)
 
 
-def by_class(logits: Float[Array, "n *T C"]) -> Float[Array, "C n"]:
+def by_class(logits: Float[Array, "N *T C"]) -> Float[Array, "C n"]:
     """Logits with classes first, and tokens as examples of their own."""
     return logits.reshape(-1, logits.shape[-1]).T

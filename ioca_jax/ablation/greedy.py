@@ -19,6 +19,7 @@ from ioca_jax.ablation.masks import fit_budget
 from ioca_jax.ablation.orderings import random_order
 from ioca_jax.ablation.replacement import constants_of
 from ioca_jax.batching import IGNORE_LABEL, fold_examples
+from ioca_jax.checks import device_examples
 from ioca_jax.networks.inputs import checked_network
 from ioca_jax.networks.layers import Ablation, one_per_neuron, slices_of
 from ioca_jax.networks.models import Model
@@ -60,7 +61,7 @@ def greedy_orders(
     variables: Any,
     clamp: Float[ArrayLike, "S H"],
     x: Any,
-    y: Int[ArrayLike, " N"],
+    y: Int[ArrayLike, "N *T"],
     neurons: Int[ArrayLike, " K"],
     *,
     keys: Array,
@@ -74,7 +75,8 @@ def greedy_orders(
     """
     network = checked_network(network, x, y)
     chosen = tuple(np.asarray(neurons).tolist())
-    clamp, x, y = constants_of(network, clamp), jnp.asarray(x), jnp.asarray(y, "int32")
+    clamp, x = constants_of(network, clamp), device_examples("x", x)
+    y = jnp.asarray(y, jnp.int32)
     return _greedy(network, variables, clamp, x, y, keys, chosen, memory_gb)
 
 

@@ -312,18 +312,6 @@ def _annotation(name: str, values: ArrayLike, y: Array) -> np.ndarray:
     return np.broadcast_to(array, y.shape).astype(np.int32)
 
 
-def number_counted(y: Array) -> int:
-    """N: the labels, or of labels per token those that are not -1."""
-    if y.ndim == 1:
-        return len(y)
-    if not is_known(y):
-        raise ValueError(
-            "y: expected known labels per token, whose number decides accuracies, got "
-            "traced ones; leave them out of the traced function's arguments"
-        )
-    return int((np.asarray(y) != IGNORE_LABEL).sum())
-
-
 def make_evaluation(
     sums: Sums, shape: tuple[int, ...], num_examples: int
 ) -> Evaluation:

@@ -17,9 +17,16 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from ioca_jax.ablation.budget import FLOATS_PER_STEP, device_budget
-from ioca_jax.ablation.evaluation import right_and_losses
+from ioca_jax.ablation.evaluation import by_class, right_and_losses
 from ioca_jax.ablation.replacement import of_networks
-from ioca_jax.batching import IGNORE_LABEL, fold_examples, number_that_fits
+from ioca_jax.batching import (
+    IGNORE_LABEL,
+    count_examples,
+    fold_examples,
+    number_that_fits,
+    numbers_in_example,
+)
+from ioca_jax.checks import device_examples, number_counted
 from ioca_jax.devices import sum_over_examples
 from ioca_jax.networks.inputs import checked_network
 from ioca_jax.networks.layers import Ablation, one_per_neuron, slices_of
@@ -52,7 +59,7 @@ def pair_effects(
     variables: Any,
     clamp: Any,
     x: Any,
-    y: Int[ArrayLike, " N"],
+    y: Int[ArrayLike, "N *T"],
     layer: int,
     *,
     memory_gb: float = 1.0,
@@ -73,22 +80,23 @@ def pair_effects(
             f"layer: expected a hidden layer from 0 to {len(network.layers) - 1}, got "
             f"{layer}"
         )
-    x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
+    x, y = device_examples("x", x), jnp.asarray(y, jnp.int32)
     replacement, row, shape = of_networks(network, variables, clamp, len(y))
     examples = _examples_at_once(network, layer, x, device_budget(memory_gb, y))
     is_chain = row is None and network.chain(layer) is not None
     engine = _PairEngine(network, layer, examples, is_chain)
     arrays = (variables, replacement)
     sums = sum_over_examples(_PairEngine.sums, engine, arrays, (x, row), y)
-    return _effects(sums, shape, len(y))
+    return _effects(sums, shape, number_counted(y))
 
 
-def _examples_at_once(network: Network, layer: int, x: Array, memory_gb: float) -> int:
+def _examples_at_once(network: Network, layer: int, x: Any, memory_gb: float) -> int:
     """Inputs, two copies of the outputs below, four of the layer, three above."""
     sizes = [math.prod(layer.shape) for layer in network.layers]
     above = [*sizes[layer + 1 :], network.num_classes]
-    held = x[0].size + 2 * sum(sizes[:layer]) + 4 * sizes[layer] + 3 * sum(above)
-    most = min(len(x), max(256, FLOATS_PER_STEP // max(above)))
+    inputs = numbers_in_example(x)
+    held = inputs + 2 * sum(sizes[:layer]) + 4 * sizes[layer] + 3 * sum(above)
+    most = min(count_examples(x), max(256, FLOATS_PER_STEP // max(above)))
     return number_that_fits(memory_gb, held, most)
 
 
@@ -216,13 +224,15 @@ def _run_above(network: Network, variables, layer: int, clamp, x) -> _Ablated:
         return keep.at[start + neuron].set(False)
 
     def logits(keep):
-        return network.above(variables, layer, values, Ablation(keep, clamp))[0].T
+        above = network.above(variables, layer, values, Ablation(keep, clamp))
+        return by_class(above[0])
 
     return _Ablated(jnp.ones(network.num_neurons, bool), ablate, logits)
 
 
-def _sum_chunk(ablated: _Ablated, width: int, y: Int[Array, " n"]) -> _PairSums:
-    """Sums over the examples of a chunk."""
+def _sum_chunk(ablated: _Ablated, width: int, y: Int[Array, "n *T"]) -> _PairSums:
+    """Sums over the examples of a chunk, or their tokens."""
+    y = y.ravel()
     counted = y != IGNORE_LABEL
 
     def score(state):

@@ -21,8 +21,17 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from ioca_jax.checks import check_clamp, check_finite, check_labels, is_known
-from ioca_jax.networks.inputs import check_scaled
+from ioca_jax.batching import count_examples, take_examples
+from ioca_jax.checks import (
+    check_clamp,
+    check_finite,
+    check_labels,
+    check_same_number,
+    device_examples,
+    is_known,
+    named_arrays,
+)
+from ioca_jax.networks.inputs import check_counted, check_scaled
 from ioca_jax.networks.layers import Layer, neuron_outputs, slices_of
 from ioca_jax.networks.models import as_network
 from ioca_jax.networks.network import Network
@@ -95,12 +104,15 @@ class Resampled:
     def for_one_network(self) -> "Resampled":
         """The same with an axis of one network before the pool's others."""
         return dataclasses.replace(
-            self, donors=self.donors[None], shift=self.shift[None]
+            self,
+            donors=jax.tree.map(lambda leaf: leaf[None], self.donors),
+            shift=self.shift[None],
         )
 
     def of_network(self, network: Network, variables: Any) -> "_DonorOutputs":
         """What all neurons output for all donors."""
         _, outputs = network.outputs(variables, self.donors)
+        outputs = network.pooling.at_counted(network.layers, outputs, self.donors)
         return _DonorOutputs(outputs, self.shift, network, self.turn)
 
 
@@ -196,7 +208,8 @@ def donors_rows(
         )
     leading = () if num_networks is None else (num_networks,)
     wanted, got = [*leading, network.num_neurons], [*jnp.shape(clamp.shift)]
-    if got != wanted or jnp.shape(clamp.donors)[: len(leading)] != leading:
+    donors = jnp.shape(jax.tree.leaves(clamp.donors)[0])
+    if got != wanted or donors[: len(leading)] != leading:
         raise ValueError(
             f"clamp: expected a resampling with shift {wanted}, a place for each "
             f"neuron, got {got}; call resample with this network, and put an axis of "
@@ -289,7 +302,8 @@ def resample(
     Args:
         network: the network.
         x: [N, ...] the examples that the network will be ablated on.
-        donors: [D, ...] examples to take outputs from, as the measuring split.
+        donors: [D, ...] examples to take outputs from, as the measuring split. Where
+            the network has ``counts``, the positions of a donor that count take turns.
         key: decides who is in the pool.
         per_neuron: each neuron has a donor of its own, which takes the neurons'
             dependence away.
@@ -315,12 +329,13 @@ def resample(
         (3,)
     """
     network = as_network(network, x)
-    x, donors = jnp.asarray(x), jnp.asarray(donors)
+    x, donors = device_examples("x", x), device_examples("donors", donors)
     _check_donors(network, x, donors, y, donor_labels)
     classes, by_class = network.num_classes, y is not None
     size = max(1, _MOST_DONORS // classes) if by_class else _MOST_DONORS
-    size = size if by_class else min(size, len(donors))
-    row = jnp.arange(len(x), dtype=jnp.int32) % size  # the pool is in random order
+    size = size if by_class else min(size, count_examples(donors))
+    # The pool is in random order.
+    row = jnp.arange(count_examples(x), dtype=jnp.int32) % size
     if y is not None:
         row += jnp.asarray(y, jnp.int32) * size
     pool_key, shift_key = jax.random.split(key)
@@ -330,40 +345,49 @@ def resample(
 
 
 def _draw_pool(
-    donors: Array, labels: ArrayLike | None, num_classes: int, size: int, key: Array
-) -> Array:
+    donors: Any, labels: ArrayLike | None, num_classes: int, size: int, key: Array
+) -> Any:
     """Donors in random order, ``size`` in all, or of each class if labels are given."""
-    mixed = jax.random.permutation(key, len(donors))
+    mixed = jax.random.permutation(key, count_examples(donors))
     if labels is None:
-        return donors[mixed[:size]]
+        return take_examples(donors, mixed[:size])
     labels = jnp.asarray(labels)[mixed]
     number = jnp.zeros(num_classes, jnp.int32).at[labels].add(1)
     first = jnp.cumsum(number) - number
     turn = jnp.arange(size) % jnp.maximum(number, 1)[:, None]
     rows = mixed[jnp.argsort(labels)][first[:, None] + turn]
-    return donors[rows.ravel()]
+    return take_examples(donors, rows.ravel())
 
 
 def _check_donors(
     network: Network,
-    x: ArrayLike,
-    donors: ArrayLike,
+    x: Any,
+    donors: Any,
     y: ArrayLike | None,
     donor_labels: ArrayLike | None,
 ) -> None:
-    if np.shape(x)[1:] != np.shape(donors)[1:] or not np.shape(donors)[0]:
-        raise ValueError(
-            f"donors: expected one or more examples of shape {list(np.shape(x)[1:])}, "
-            f"got shape {list(np.shape(donors))}"
-        )
-    for name, array in (("x", x), ("donors", donors)):
-        check_finite(name, array, "leave such examples out")
-        check_scaled(network, name, array)
+    ours, theirs = named_arrays("x", x), named_arrays("donors", donors)
+    if jax.tree.structure(x) != jax.tree.structure(donors):
+        names = [", ".join(name for name, _ in arrays) for arrays in (ours, theirs)]
+        raise ValueError(f"donors: expected arrays as {names[0]}, got {names[1]}")
+    for (_, own), (name, other) in zip(ours, theirs, strict=True):
+        if np.shape(own)[1:] != np.shape(other)[1:] or not np.shape(other)[0]:
+            raise ValueError(
+                f"{name}: expected one or more examples of shape "
+                f"{list(np.shape(own)[1:])}, got shape {list(np.shape(other))}"
+            )
+    for arrays in (ours, theirs):
+        check_same_number(arrays)
+        for name, array in arrays:
+            check_finite(name, array, "leave such examples out")
+            check_scaled(network, name, array)
+    check_counted(network, "donors", donors)
     if (y is None) != (donor_labels is None):
         raise ValueError("y, donor_labels: expected both or none, got one")
     for name, labels, of in (("y", y, x), ("donor_labels", donor_labels, donors)):
         if labels is not None:
-            check_labels(labels, network.num_classes, np.shape(of)[0], name=name)
+            number = count_examples(of)
+            check_labels(labels, network.num_classes, number, name=name)
     missing = []
     if y is not None and donor_labels is not None and is_known(y):
         missing = np.setdiff1d(y, donor_labels) if is_known(donor_labels) else []

@@ -17,9 +17,9 @@ from ioca_jax.ablation.budget import device_budget
 from ioca_jax.ablation.curves import ablation_curves
 from ioca_jax.ablation.evaluation import Evaluation
 from ioca_jax.ablation.masks import MasksEngine, masks_engine
-from ioca_jax.ablation.metrics import Batch, Scorer, make_evaluation, number_counted
+from ioca_jax.ablation.metrics import Batch, Scorer, make_evaluation
 from ioca_jax.ablation.replacement import of_networks
-from ioca_jax.checks import is_known
+from ioca_jax.checks import device_examples, is_known
 from ioca_jax.devices import sum_over_examples
 from ioca_jax.networks.inputs import checked_network
 from ioca_jax.networks.models import Model
@@ -41,7 +41,7 @@ def single_ablations(
     variables: Any,
     clamp: Any,
     x: Any,
-    y: Int[ArrayLike, " N"],
+    y: Int[ArrayLike, "N *T"],
     *,
     direct: bool = False,
     memory_gb: float = 1.0,
@@ -65,7 +65,7 @@ def single_ablations(
         Of each neuron ablated alone, and of the intact network.
     """
     network = checked_network(network, x, y)
-    x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
+    x, y = device_examples("x", x), jnp.asarray(y, jnp.int32)
     replaced = of_networks(network, variables, clamp, len(y))
     evaluate = partial(_of_layer, network, variables, replaced, x, y, direct, memory_gb)
     parts = [evaluate(layer) for layer in range(len(network.layers))]
@@ -89,7 +89,7 @@ def _of_layer(
     engine = masks_engine(network, layer, scorer, len(y), budget, holds_later=direct)
     arrays, batch = (variables, replacement), Batch(x, row, {})
     sums = sum_over_examples(MasksEngine.singles, engine, arrays, batch, y)
-    width, number = network.layers[layer].num_neurons, number_counted(y)
+    width, number = network.layers[layer].num_neurons(y)
     found = make_evaluation(sums, (*shape, 1 + width), number)
     return SingleAblations(
         Evaluation(found.correct[..., 1:, :], found.loss[..., 1:], number),

@@ -16,6 +16,7 @@ import dataclasses
 import pathlib
 
 import ioca_jax as ioca
+from ioca_jax.arrays import describe_shape
 from ioca_jax.cli.command import Command, option
 from ioca_jax.study import chunks, events, folder, plan, resources, trackers
 from ioca_jax.study.run import how_to_go_on
@@ -92,7 +93,7 @@ def describe(request: plan.Request, options: RunOptions) -> str:
     done = f"{study.epochs} epochs each" if study.training else "trained already"
     seconds = needs.seconds(seeds - finished)
     return (
-        f"Data: {data.name}, {sizes} examples of shape {list(data.train.x.shape[1:])}, "
+        f"Data: {data.name}, {sizes} examples of shape {describe_shape(data.train.x)}, "
         f"{data.num_classes} classes\n"
         f"Networks: {seeds}, {finished} of them finished, {done}, {model.num_neurons} "
         f"neurons in {len(model.layers)} layers\n"

@@ -167,8 +167,9 @@ def count_cells(code: Array, labels: Array, num_classes: int) -> Array:
 
 
 def joint_table(code: Array, labels: Array, size: int, num_classes: int) -> Array:
-    """Joint counts [size, C]; codes beyond the table are not counted."""
+    """Joint counts [size, C] but for labels -1 and codes beyond the table."""
     zeros = jnp.zeros((size, num_classes), jnp.int32)
+    labels = jnp.where(labels < 0, num_classes, labels)  # -1 would count from the end
     return zeros.at[code, labels].add(1, mode="drop")
 
 
@@ -223,6 +224,7 @@ def information_along_order(
     num_classes: int,
     key: Array,
     permutations: int = 100,
+    permuted: Int[Array, "number N"] | None = None,
 ) -> OrderInformation:
     """Joint information of the neurons ablated so far, and of the remaining ones.
 
@@ -230,14 +232,15 @@ def information_along_order(
     too few the values are NaN, and ``examples_needed`` estimates how many are needed:
     joint codes multiply, and a curve of one-bit neurons ends after some seven to
     fifteen of them. Cells are counted up to the first such point; past it more occur,
-    and ``cells`` are that point's.
+    and ``cells`` are that point's. ``permuted`` are as in ``pair_null``.
     """
     codes, labels = checked_codes(codes, labels, num_codes, num_classes)
     shape = np.shape(order)
     flat = order if len(shape) == 2 else jnp.reshape(order, (-1, *shape[-1:]))
     flat = checked_groups("order", flat, codes.shape[1])
     check_permutations(permutations)
-    permuted = permuted_labels(labels, key, permutations)
+    if permuted is None:
+        permuted = permuted_labels(labels, key, permutations)
     bits = _along_orders(codes, labels, permuted, flat, num_codes, num_classes)
     return jax.tree.map(lambda leaf: leaf.reshape(*shape[:-1], -1), bits)
 

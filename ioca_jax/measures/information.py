@@ -328,6 +328,28 @@ def permuted_labels(
     return jax.lax.map(one, keys, batch_size=_PERMUTATIONS_AT_ONCE)
 
 
+def permuted_samples(
+    y: Int[Array, "N *T"], key: Array, number: int, num_counted: int
+) -> Int[Array, "number samples"]:
+    """Labels of all samples, of which whole examples change places.
+
+    Args:
+        y: labels [N], or [N, T] of tokens, -1 where none counts.
+        key: of the permutations.
+        number: m.
+        num_counted: how many labels are not -1.
+
+    Returns:
+        int32 [m, samples], of the tokens that count; -1 for a token whose place in the
+        other example has no label.
+    """
+    if y.ndim == 1:
+        return permuted_labels(y, key, number)
+    order = permuted_labels(jnp.arange(len(y), dtype=jnp.int32), key, number)
+    rows = jnp.flatnonzero(y.ravel() >= 0, size=num_counted)
+    return jax.lax.map(lambda examples: y[examples].ravel()[rows], order)
+
+
 @partial(jax.jit, static_argnames=("num_codes", "num_classes", "measures"))
 def null_of_labels(
     codes: Int[Array, "N H"],
@@ -338,7 +360,7 @@ def null_of_labels(
     num_classes: int,
     measures: tuple[str, ...],
 ) -> dict[str, Null]:
-    """``permutation_null`` against given permutations [m, N]."""
+    """``permutation_null`` against given permutations [m, N]; -1 counts nowhere."""
     num_neurons, number = codes.shape[1], len(permuted)
     observed = joint_counts(codes, labels, num_codes=num_codes, num_classes=num_classes)
     present = jnp.arange(1, num_codes, dtype=codes.dtype)
@@ -357,7 +379,7 @@ def null_of_labels(
         is_class = (shuffled == classes).astype(jnp.float32)
         met = jnp.matmul(is_class, indicators, precision="highest").astype(jnp.int32)
         met = met.T.reshape(num_neurons, num_codes - 1, num_classes)
-        first = observed.sum(axis=1) - met.sum(axis=1)
+        first = is_class.sum(axis=1).astype(jnp.int32) - met.sum(axis=1)
         null = measured(jnp.concatenate([first[:, None], met], axis=1))
         most = null.max(axis=-1, keepdims=True)
         alone, family = (reaches(x, values, scale) for x in (null, most))

@@ -10,8 +10,19 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from ioca_jax.batching import IGNORE_LABEL, fold_examples
-from ioca_jax.checks import as_tuple, check_no_nan, is_known
+from ioca_jax.batching import (
+    IGNORE_LABEL,
+    counted_examples,
+    fold_examples,
+    samples_of,
+)
+from ioca_jax.checks import (
+    as_tuple,
+    check_no_nan,
+    device_examples,
+    is_known,
+    number_counted,
+)
 from ioca_jax.measures.counts import joint_counts
 from ioca_jax.measures.information import PAPER_MEASURES
 from ioca_jax.measures.quantization import (
@@ -90,10 +101,11 @@ def measure_neurons(
     model: Network | Model,
     variables: Any,
     x: Any,
-    y: Int[ArrayLike, " N"],
+    y: Int[ArrayLike, "N *T"],
     *,
     quantizer: str | Quantizer = "threshold",
     measures: Sequence[str | Score] = tuple(PAPER_MEASURES),
+    num_counted: int | None = None,
 ) -> NeuronStatistics:
     """Measures every hidden neuron, streaming over examples.
 
@@ -101,13 +113,15 @@ def measure_neurons(
         model: the network, ``MLP`` or any that ``trace_network`` found.
         variables: the variables of one network (``vmap`` or ``jax.lax.map`` for
             several).
-        x: [N, ...] examples that the network was not trained on.
-        y: int32 [N] classes.
+        x: [N, ...] examples that the network was not trained on, or a pytree of arrays.
+        y: int32 [N] classes; of a network with logits of tokens [N, T], -1 where none
+            counts. Each other token is then an example of its own.
         quantizer: as in ``quantize``; ``threshold`` alone as in ``settled_quantizer``,
             at 0.5 if all neurons are sigmoids, else at 0. ``Threshold`` and ``Uniform``
             hold a chunk of activations, all others those of all examples, [N, H].
         measures: names of scores that need no ablation, ``package.module:function``, or
             ``Score`` objects.
+        num_counted: how many labels [N, T] are not -1, if they are traced.
 
     Returns:
         Scores, means, counts and edges.
@@ -135,9 +149,11 @@ def measure_neurons(
         raise ValueError(f"measures: expected each name once, got {','.join(names)}")
     network = checked_network(model, x, y)
     network.check_variables(variables)
-    x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
+    x, y = device_examples("x", x), jnp.asarray(y, jnp.int32)
+    if num_counted is None:
+        num_counted = number_counted(y)
     quantizer = settled_quantizer(quantizer, network.layers)
-    found = _measure(network, quantizer, wanted, variables, x, y)
+    found = _measure(network, quantizer, wanted, num_counted, variables, x, y)
     check_finite_activations(network, found.activation_mean)
     check_no_nan("edges", found.edges, "look at the quantizer")
     if quantizer == "threshold":
@@ -191,48 +207,81 @@ def _check_both_sides(network: Network, found: NeuronStatistics) -> None:
             )
 
 
-@partial(jax.jit, static_argnames=("model", "quantizer", "measures"))
-def _measure(model, quantizer, measures, variables, x, y) -> NeuronStatistics:
+class _Sums(NamedTuple):
+    """Of what neurons output: sums over examples, and the range."""
+
+    total: Float[Array, " H"]
+    clamp: Float[Array, " P"]
+    weights: Float[Array, " P"]
+    low: Float[Array, " H"]
+    high: Float[Array, " H"]
+
+
+def _summarise(model, variables, sums: _Sums, x, y) -> _Sums:
+    """Adds a chunk of examples."""
+    outputs, means, weights = model.activations(variables, x, y)
+    samples, labels = samples_of(outputs, y)
+    counts = labels != IGNORE_LABEL
+    if y.ndim > 1:  # padding may be anything
+        samples = jnp.where(counts[:, None], samples, 0)
+    is_counted = counted_examples(y).astype(means.dtype)
+    if weights is None:
+        clamp, sizes = jnp.matmul(is_counted, means, precision="highest"), 0
+    else:
+        weights *= is_counted[:, None]
+        clamp, sizes = (weights * means).sum(axis=0), weights.sum(axis=0)
+    is_sample = counts.astype(samples.dtype)
+    low, high = (
+        jnp.where(counts[:, None], samples, end) for end in (jnp.inf, -jnp.inf)
+    )
+    return _Sums(
+        sums.total + jnp.matmul(is_sample, samples, precision="highest"),
+        sums.clamp + clamp,
+        sums.weights + sizes,
+        jnp.minimum(sums.low, low.min(axis=0)),
+        jnp.maximum(sums.high, high.max(axis=0)),
+    )
+
+
+@partial(jax.jit, static_argnames=("model", "quantizer", "measures", "num_counted"))
+def _measure(
+    model, quantizer, measures, num_counted, variables, x, y
+) -> NeuronStatistics:
     """``measure_neurons`` of checked arguments."""
     spec = parse_quantizer(quantizer, threshold_activation(model))
-    fold = partial(fold_examples, y=y, chunk_size=_EXAMPLES_MEASURED_AT_ONCE)
-
-    def summarise(carry, x_chunk, y_chunk):
-        total, clamp, low, high = carry
-        outputs, numbers = model.activations(variables, x_chunk)
-        weights = (y_chunk != IGNORE_LABEL).astype(outputs.dtype)
-        return (
-            total + jnp.matmul(weights, outputs, precision="highest"),
-            clamp + jnp.matmul(weights, numbers, precision="highest"),
-            jnp.minimum(low, outputs.min(axis=0)),
-            jnp.maximum(high, outputs.max(axis=0)),
-        )
-
+    fold = partial(fold_examples, chunk_size=_EXAMPLES_MEASURED_AT_ONCE)
     start = jnp.full(model.num_neurons, jnp.inf)
-    zeros = jnp.zeros(model.num_neurons), jnp.zeros(model.num_outputs)
-    first = (*zeros, start, -start)
-    total, clamp, low, high = fold(summarise, first, x=x)
+    total, zeros = jnp.zeros(model.num_neurons), jnp.zeros(model.num_outputs)
+    first = _Sums(total, zeros, zeros, start, -start)
+    sums = fold(partial(_summarise, model, variables), first, x, y)
     is_held = not getattr(spec, "of_range", False)
     if is_held:
         # Once: made again, they may round to the other side of an edge.
         outputs = jax.lax.optimization_barrier(model.apply(variables, x)[1])
+        held = samples_of(outputs, y, num_counted)
+        outputs = held[0]
     else:
-        outputs = jnp.stack([low, high])
+        outputs, held = jnp.stack([sums.low, sums.high]), None
     edges = quantizer_edges(outputs, spec)
 
     sizes = {"num_codes": spec.num_codes, "num_classes": model.num_classes}
 
     def count(carry, x_chunk, y_chunk):
         chunk = x_chunk if is_held else model.apply(variables, x_chunk)[1]
-        return carry + joint_counts(encode(chunk, edges), y_chunk, **sizes)
+        samples, labels = samples_of(chunk, y_chunk)
+        return carry + joint_counts(encode(samples, edges), labels, **sizes)
 
-    counts = fold(
-        count,
-        jnp.zeros((model.num_neurons, spec.num_codes, model.num_classes), jnp.int32),
-        x=outputs if is_held else x,
+    none = jnp.zeros((model.num_neurons, spec.num_codes, model.num_classes), jnp.int32)
+    counts = fold(count, none, *(held or (x, y)))
+    number = len(y) if y.ndim == 1 else num_counted
+    is_masked = y.ndim > 1 or model.pooling.counts is not None
+    mean, clamp = (
+        sums.total / number,
+        sums.clamp / (sums.weights if is_masked else number),
     )
-    mean, clamp = total / len(y), clamp / len(y)
-    measurement = Measurement(model, variables, x, y, mean, clamp, counts, edges)
+    measurement = Measurement(
+        model, variables, x, y, mean, clamp, counts, edges, num_counted
+    )
     found = compute_scores(measures, measurement)
     is_finite = jnp.isfinite(mean)  # NaN and infinite ones have codes, but no meaning
     scores = {n: jnp.where(is_finite, score, jnp.nan) for n, score in found.items()}

@@ -173,6 +173,7 @@ def pair_null(
     measures: Sequence[str] = ("co_information", "redundancy_mmi", "synergy_mmi"),
     permutations: int = 200,
     memory_gb: float = 1.0,
+    permuted: Int[Array, "number N"] | None = None,
 ) -> dict[str, Null]:
     """Tests all pairs of neurons against permuted labels; NaN on the diagonal.
 
@@ -180,14 +181,16 @@ def pair_null(
     null hypothesis is that labels are independent of both neurons: two neurons with
     independent information about the class also show some redundancy by ``mmi`` and
     ``i_min``, and it is significant. Co-information has either sign and is compared by
-    its magnitude.
+    its magnitude. ``permuted`` are labels to take in place of permutations of single
+    ones, such as those of whole sentences; -1 counts nowhere.
     """
     codes, labels = checked_codes(codes, labels, num_codes, num_classes)
     check_names("measures", measures, PAIR_MEASURES)
     check_permutations(permutations)
     _check_pairs_supported(len(labels), num_codes, num_classes)
     rows = _rows_at_once(codes.shape[1], num_codes, num_classes, memory_gb)
-    permuted = permuted_labels(labels, key, permutations)
+    if permuted is None:
+        permuted = permuted_labels(labels, key, permutations)
     return _pair_null(
         codes, labels, permuted, num_codes, num_classes, tuple(measures), rows
     )

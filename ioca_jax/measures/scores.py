@@ -22,10 +22,17 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from ioca_jax.batching import IGNORE_LABEL, fold_examples, number_that_fits
+from ioca_jax.batching import (
+    IGNORE_LABEL,
+    count_labels,
+    fold_examples,
+    number_that_fits,
+    samples_of,
+)
 from ioca_jax.checks import (
     check_classes,
     described,
+    device_examples,
     import_named,
     is_known,
     is_real,
@@ -40,12 +47,10 @@ from ioca_jax.networks.network import Network
 _EXAMPLES_AT_ONCE = 1000
 
 
-def _fold(
-    network: Network, step: Callable, carry: Any, x: ArrayLike, y: ArrayLike
-) -> Any:
+def _fold(network: Network, step: Callable, carry: Any, x: Any, y: ArrayLike) -> Any:
     """Folds over chunks of examples."""
     network = checked_network(network, x, y)
-    x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
+    x, y = device_examples("x", x), jnp.asarray(y, jnp.int32)
     return fold_examples(step, carry, x, y, chunk_size=_chunk_size(network))
 
 
@@ -59,7 +64,7 @@ def class_selectivity(
     network: Network,
     variables: Any,
     x: Any,
-    y: Int[ArrayLike, " N"],
+    y: Int[ArrayLike, "N *T"],
 ) -> Float[Array, " H"]:
     """How much more a neuron outputs for its preferred class than for the others.
 
@@ -72,13 +77,15 @@ def class_selectivity(
     check_classes(y)
 
     def add(total, x_chunk, y_chunk):
-        _, outputs = network.apply(variables, x_chunk)
-        is_class = jax.nn.one_hot(y_chunk, network.num_classes)
+        outputs, labels = _counted_samples(network, variables, x_chunk, y_chunk)
+        is_class = jax.nn.one_hot(labels, network.num_classes)
         return total + jnp.matmul(is_class.T, outputs, precision="highest")
 
     zeros = jnp.zeros((network.num_classes, network.num_neurons))
     total = _fold(network, add, zeros, x, y)
-    sizes = jnp.zeros(network.num_classes).at[jnp.asarray(y)].add(1)[:, None]
+    labels = jnp.asarray(y).ravel()
+    labels = jnp.where(labels == IGNORE_LABEL, network.num_classes, labels)
+    sizes = jnp.zeros(network.num_classes).at[labels].add(1, mode="drop")[:, None]
     present = sizes > 0
     means = total / jnp.maximum(sizes, 1)
     most = jnp.max(jnp.where(present, means, -jnp.inf), axis=0)
@@ -94,18 +101,27 @@ def activation_variance(
     variables: Any,
     mean: Float[ArrayLike, " H"],
     x: Any,
-    y: Int[ArrayLike, " N"],
+    y: Int[ArrayLike, "N *T"],
 ) -> Float[Array, " H"]:
     """Variance of the output over examples; ``mean`` is over the same examples."""
     mean = jnp.asarray(mean)
 
     def add(total, x_chunk, y_chunk):
-        _, outputs = network.apply(variables, x_chunk)
-        weights = (y_chunk != IGNORE_LABEL).astype(outputs.dtype)
+        outputs, labels = _counted_samples(network, variables, x_chunk, y_chunk)
+        weights = (labels != IGNORE_LABEL).astype(outputs.dtype)
         squares = jnp.square(outputs - mean)
         return total + jnp.matmul(weights, squares, precision="highest")
 
-    return _fold(network, add, jnp.zeros(network.num_neurons), x, y) / np.shape(y)[0]
+    total = _fold(network, add, jnp.zeros(network.num_neurons), x, y)
+    return total / count_labels(jnp.asarray(y))
+
+
+def _counted_samples(network, variables, x, y) -> tuple[Array, Array]:
+    """Outputs of examples or tokens, and labels; outputs of tokens with -1 are 0."""
+    outputs, labels = samples_of(network.apply(variables, x)[1], y)
+    if y.ndim > 1:  # padding may be anything
+        outputs = jnp.where((labels != IGNORE_LABEL)[:, None], outputs, 0)
+    return outputs, labels
 
 
 def incoming_weight_norm(network: Network, variables: Any) -> Float[Array, " H"]:
@@ -138,39 +154,49 @@ def taylor(
     variables: Any,
     clamp: Float[ArrayLike, " P"],
     x: Any,
-    y: Int[ArrayLike, " N"],
+    y: Int[ArrayLike, "N *T"],
 ) -> Float[Array, " H"]:
     """First-order estimate of how a neuron's ablation changes an example's loss, nats.
 
     The mean over examples of ``|sum dL/dt (c - t)|``, the sum over the positions at
-    which its output t moves to the clamp c. Source: P. Molchanov et al., arXiv
-    1611.06440, equation 8.
+    which its output t moves to the clamp c. Of a network with logits of tokens each
+    token's loss L is such an example, which takes a backward pass each. Source: P.
+    Molchanov et al., arXiv 1611.06440, equation 8.
     """
     layers = network.layers
     clamps = split_by_layer(layers, clamp)
 
-    def losses(shifts, x_chunk, y_chunk):
+    def losses(shifts, x_chunk, y_chunk, token):
         logits, outputs = network.outputs(variables, x_chunk, shift=shifts)
+        logits = logits if token is None else logits[:, token]
         each = optax.softmax_cross_entropy_with_integer_labels(logits, y_chunk)
         return each.sum(), outputs
 
-    def add(total, x_chunk, y_chunk):
+    def changes(x_chunk, y_chunk, token):
+        """Summed over examples, of the loss of one token of each or of the example."""
         shapes = {layer.name: (len(y_chunk), *layer.shape) for layer in layers}
         shifts = {name: jnp.zeros(shape) for name, shape in shapes.items()}
         labels = jnp.maximum(y_chunk, 0)
-        gradients, outputs = jax.grad(losses, has_aux=True)(shifts, x_chunk, labels)
+        gradient = jax.grad(losses, has_aux=True)
+        gradients, outputs = gradient(shifts, x_chunk, labels, token)
 
         def change_of(layer: Layer) -> Array:
             constant = _at_positions(layer, clamps[layer.name])
             moved = constant - outputs[layer.name]
             return jnp.abs(_sum_positions(layer, gradients[layer.name] * moved))
 
-        changes = [change_of(layer) for layer in layers]
+        every = jnp.concatenate([change_of(layer) for layer in layers], axis=1)
         counted = (y_chunk != IGNORE_LABEL)[:, None]
-        change = jnp.where(counted, jnp.concatenate(changes, axis=1), 0)
-        return total + change.sum(axis=0)
+        return jnp.where(counted, every, 0).sum(axis=0)
 
-    return _fold(network, add, jnp.zeros(network.num_neurons), x, y) / np.shape(y)[0]
+    def add(total, x_chunk, y_chunk):
+        if y_chunk.ndim == 1:
+            return total + changes(x_chunk, y_chunk, None)
+        of_token = lambda token: changes(x_chunk, y_chunk[:, token], token)  # noqa: E731
+        return total + jax.lax.map(of_token, jnp.arange(y_chunk.shape[1])).sum(axis=0)
+
+    total = _fold(network, add, jnp.zeros(network.num_neurons), x, y)
+    return total / count_labels(jnp.asarray(y))
 
 
 def _at_positions(layer: Layer, values: Array) -> Array:
@@ -193,12 +219,14 @@ class Measurement:
     Attributes:
         network: what it computes.
         variables: its variables.
-        x: [N, ...] examples of the measuring split.
-        y: int32 [N] classes.
+        x: [N, ...] examples of the measuring split, or a pytree of arrays.
+        y: int32 [N] classes; of a network with logits of tokens [N, T], -1 where none
+            counts. N below is then the number of the others.
         activation_mean: float32 [H], over the examples.
         clamp: float32 [P], the mean of each number that a neuron outputs.
         joint_counts: int32 [H, B, C] of codes and classes.
         edges: float32 [H, B-1], the quantiser's.
+        num_counted: the number of labels that are not -1.
 
     Example:
         >>> import ioca_jax as ioca
@@ -211,24 +239,31 @@ class Measurement:
     network: Network
     variables: Any
     x: Any
-    y: Int[Array, " N"]
+    y: Int[Array, "N *T"]
     activation_mean: Float[Array, " H"]
     clamp: Float[Array, " P"]
     joint_counts: Int[Array, "H B C"]
     edges: Float[Array, "H edges"]
+    num_counted: int | None = None
+
+    @property
+    def labels(self) -> Int[Array, " N"]:
+        """The classes of all examples, or of all tokens that count."""
+        return samples_of(self.y[..., None], self.y, self.num_counted)[1]
 
     @property
     def activations(self) -> Float[Array, "N H"]:
-        """Outputs of all neurons for all examples; computed at each use."""
+        """Outputs of all neurons for all ``labels``; computed at each use."""
 
         def add(found, x_chunk, rows):
             _, outputs = self.network.apply(self.variables, x_chunk)
             rows = jnp.where(rows == IGNORE_LABEL, len(found), rows)  # dropped
             return found.at[rows].set(outputs, mode="drop")
 
-        start = jnp.zeros((len(self.y), self.network.num_neurons))
+        start = jnp.zeros((*self.y.shape, self.network.num_neurons))
         rows, size = jnp.arange(len(self.y)), _chunk_size(self.network)
-        return fold_examples(add, start, self.x, rows, chunk_size=size)
+        found = fold_examples(add, start, self.x, rows, chunk_size=size)
+        return samples_of(found, self.y, self.num_counted)[0]
 
     @property
     def codes(self) -> Int[Array, "N H"]:

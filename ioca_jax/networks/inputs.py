@@ -4,8 +4,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
+from ioca_jax.arrays import LARGEST_UNSCALED
 from ioca_jax.checks import (
     as_array,
     as_examples,
@@ -13,7 +15,6 @@ from ioca_jax.checks import (
     check_no_nan,
     is_known,
 )
-from ioca_jax.data import LARGEST_UNSCALED
 from ioca_jax.networks.models import Model, as_network
 from ioca_jax.networks.network import Network
 
@@ -26,11 +27,26 @@ def checked_network(model: Network | Model, x: Any, y: ArrayLike) -> Network:
     255; what other networks take is theirs to say.
     """
     if isinstance(model, (Network, Model)):
-        check_examples(x, y, model.num_classes)
+        tokens = model.tokens if isinstance(model, Network) else None
+        check_examples(x, y, model.num_classes, tokens)
     x = as_examples("x", x)
     network = as_network(model, x)
     check_scaled(network, "x", x)
+    check_counted(network, "x", x)
     return network
+
+
+def check_counted(network: Network, name: str, x: Any) -> None:
+    """Refuses examples of which no position counts, if they are known."""
+    if network.pooling.counts is None or not all(map(is_known, jax.tree.leaves(x))):
+        return
+    with jax.ensure_compile_time_eval():
+        numbers = np.asarray(network.counted(x)).sum(axis=1)
+    if not numbers.all():
+        raise ValueError(
+            f"{name}: expected a position that counts in every example, got none in "
+            f"{(numbers == 0).sum()} of {len(numbers)}; leave such examples out"
+        )
 
 
 def check_scaled(network: Network, name: str, x: Any) -> None:

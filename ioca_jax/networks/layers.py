@@ -97,11 +97,13 @@ class Values:
         outputs: [N, *layer.shape], the layer's own outputs before any ablation of it.
         rest: values that pass by the layer, such as a residual stream.
         num_examples: N.
+        counted: bool [N, T], the positions that count; None: all.
     """
 
     outputs: Array
     rest: tuple[Array, ...]
     num_examples: int = dataclasses.field(metadata={"static": True})
+    counted: Array | None = None
 
 
 def count_neurons(layers: Sequence[Layer]) -> int:
@@ -161,49 +163,6 @@ def split_by_layer(layers: Sequence[Layer], values: ArrayLike) -> dict[str, Arra
             layers, ends, starts[:-1], starts[1:], strict=True
         )
     }
-
-
-POOLS = ("mean", "max", "share_active", "last")
-
-
-def pool_activations(layer: Layer, outputs: Array, pool: str) -> Float[Array, "N n"]:
-    """One number per example and neuron.
-
-    Args:
-        layer: the layer.
-        outputs: [N, *layer.shape].
-        pool: ``mean`` and ``max`` over positions and vector, ``share_active``, the
-            share of them that is positive, or ``last``, the mean over the vector at the
-            last position.
-
-    Returns:
-        float32 [N, num_neurons] (float64 if the outputs are).
-    """
-    outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
-    shape = (len(outputs), math.prod(layer.positions), layer.num_neurons, -1)
-    outputs = outputs.reshape(shape)
-    if pool == "max":
-        return outputs.max(axis=(1, 3))
-    if pool == "share_active":
-        outputs = (outputs > 0).astype(outputs.dtype)
-    if pool == "last":
-        outputs = outputs[:, -1:]
-    return outputs.mean(axis=(1, 3))
-
-
-def mean_over_positions(layer: Layer, outputs: Array) -> Float[Array, "N p"]:
-    """Each number that a neuron outputs, as its mean over positions.
-
-    Args:
-        layer: the layer.
-        outputs: [N, *layer.shape].
-
-    Returns:
-        float32 [N, num_neurons * vector] (float64 if the outputs are).
-    """
-    outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
-    outputs = outputs.reshape(len(outputs), math.prod(layer.positions), -1)
-    return outputs.mean(axis=1)
 
 
 def by_layer(

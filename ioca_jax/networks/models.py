@@ -34,10 +34,10 @@ from ioca_jax.networks.layers import (
     Layer,
     count_neurons,
     neuron_layers,
-    pool_activations,
     slices_of,
 )
 from ioca_jax.networks.network import Network
+from ioca_jax.networks.pooling import Pooling
 from ioca_jax.networks.tracing import trace_model
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -49,6 +49,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 PRECISIONS = ("highest", "high", "default")
 BATCH_NORM_EPSILON = 1e-5
+_MEAN = Pooling("mean")  # of a channel over its pixels
 
 
 class Model(nn.Module):
@@ -159,7 +160,7 @@ class Model(nn.Module):
             outputs = self._layer(index, outputs, train)
             outputs = self._ablated(index, outputs, ablation)
             is_flat = outputs.ndim == 2
-            pooled = outputs if is_flat else pool_activations(layer, outputs, "mean")
+            pooled = outputs if is_flat else _MEAN.measured(layer, outputs, None)
             activations.append(pooled)
         logits = self._affine(self.num_layers, outputs)
         return logits, jnp.concatenate(activations, axis=-1)

@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from ioca_jax.batching import count_examples
-from ioca_jax.checks import as_examples, check_same_number, named_arrays
+from ioca_jax.checks import device_examples
 from ioca_jax.networks.axes import Axes, Site
 from ioca_jax.networks.chain import AffineChain, find_chain
 from ioca_jax.networks.exclusions import grouped
@@ -28,14 +28,14 @@ from ioca_jax.networks.layers import (
     Values,
     by_layer,
     count_neurons,
-    mean_over_positions,
     neuron_layers,
     neuron_outputs,
-    pool_activations,
     slices_of,
 )
+from ioca_jax.networks.pooling import Activations, Pooling
 from ioca_jax.networks.traceable import (
     check_same_equations,
+    checked_examples,
     trace_logits,
 )
 from ioca_jax.networks.units import share_inputs
@@ -55,8 +55,7 @@ class Network:
     Attributes:
         layers: in the order in which the network runs.
         num_classes: C.
-        tokens: T, of logits [N, T, C]; None of logits [N, C].
-        pool: how positions become one number.
+        pooling: how positions become one number, and which of them count.
         unreachable: products and variables that are part of no layer and why, a line
             each; ``print`` puts those of one reason on one line.
         model: the ``MLP`` or ``CNN`` that was traced; None for other functions.
@@ -75,8 +74,7 @@ class Network:
 
     layers: tuple[Layer, ...]
     num_classes: int
-    tokens: int | None
-    pool: str
+    pooling: Pooling
     unreachable: tuple[str, ...]
     model: Any
     _function: Callable
@@ -87,6 +85,16 @@ class Network:
     _shared: dict[int, int]
     _axes: Mapping[int, Axes]
     _chains: dict[int, AffineChain | None]
+
+    @property
+    def pool(self) -> str:
+        """How positions become one number: one of ``POOLS``."""
+        return self.pooling.pool
+
+    @property
+    def tokens(self) -> int | None:
+        """T, of logits [N, T, C]; None of logits [N, C]."""
+        return self.pooling.tokens
 
     @property
     def num_neurons(self) -> int:
@@ -155,7 +163,7 @@ class Network:
 
     def apply(
         self, variables: Any, x: Any, ablation: Ablation | None = None
-    ) -> tuple[Float[Array, "N *tokens C"], Float[Array, "N *samples H"]]:
+    ) -> tuple[Float[Array, "N *tokens C"], Float[Array, "N *tokens H"]]:
         """Runs the network.
 
         Args:
@@ -165,30 +173,32 @@ class Network:
 
         Returns:
             Logits [N, C], or [N, T, C] of tokens, in the network's own type, and
-            activations [N, H], pooled, as the next layer receives them.
+            activations [N, H], or [N, T, H], pooled, as the next layer receives them.
 
         Raises:
             ValueError: variables, examples or an ablation of other shapes.
         """
         logits, outputs = self.outputs(variables, x, ablation)
-        return logits, self._pooled(outputs)
+        return logits, self.pooling.all_measured(self.layers, outputs, self.counted(x))
+
+    def counted(self, x: Any, y: ArrayLike | None = None) -> Array | None:
+        """The positions that count, bool [N, T]; None: all."""
+        return self.pooling.counted(device_examples("x", x), y)
 
     def activations(
-        self, variables: Any, x: Any
-    ) -> tuple[Float[Array, "N H"], Float[Array, "N P"]]:
+        self, variables: Any, x: Any, y: ArrayLike | None = None
+    ) -> Activations:
         """What is measured of each neuron, and what clamps replace.
 
         Args:
             variables: as in ``apply``.
             x: as in ``apply``.
-
-        Returns:
-            Activations [N, H], pooled, and each number that a neuron outputs as its
-            mean over positions, [N, P].
+            y: int [N, T] labels of tokens, which say what counts unless the network has
+                ``counts``; not used otherwise.
         """
         _, outputs = self.outputs(variables, x)
-        means = [mean_over_positions(lay, outputs[lay.name]) for lay in self.layers]
-        return self._pooled(outputs), _side_by_side(means)
+        counted = self.counted(x), self.counted(x, y)
+        return self.pooling.activations(self.layers, outputs, *counted)
 
     def outputs(
         self,
@@ -232,7 +242,8 @@ class Network:
             Values for ``advance`` and ``above``.
         """
         known, num_examples = self._inputs(variables, x)
-        return self._stop(known, num_examples, 0, layer, ablation)
+        values = self._stop(known, num_examples, 0, layer, ablation)
+        return dataclasses.replace(values, counted=self.counted(x))
 
     def advance(
         self,
@@ -253,7 +264,8 @@ class Network:
             Values of the next layer.
         """
         known = self._resume(variables, layer, values)
-        return self._stop(known, values.num_examples, layer, layer + 1, ablation)
+        after = self._stop(known, values.num_examples, layer, layer + 1, ablation)
+        return dataclasses.replace(after, counted=values.counted)
 
     def above(
         self,
@@ -261,7 +273,7 @@ class Network:
         layer: int,
         values: Values,
         ablation: Ablation | None = None,
-    ) -> tuple[Float[Array, "N *tokens C"], Float[Array, "N *samples upper"]]:
+    ) -> tuple[Float[Array, "N *tokens C"], Float[Array, "N *tokens upper"]]:
         """Runs from a layer to the logits.
 
         Under ``vmap`` over ablations, what is in ``values`` is computed once.
@@ -277,7 +289,7 @@ class Network:
         """
         known = self._resume(variables, layer, values)
         logits, outputs = self._finish(known, values.num_examples, layer, ablation)
-        return logits, self._pooled(outputs)
+        return logits, self.pooling.all_measured(self.layers, outputs, values.counted)
 
     def is_affine_above(self, layer: int) -> bool:
         """Whether the logits are an affine function of a layer's outputs.
@@ -327,16 +339,7 @@ class Network:
 
     def _inputs(self, variables: Any, x: Any) -> tuple[dict[int, Any], int]:
         """Variables, constants and examples, by number; and how many examples."""
-        given = dict(named_arrays("x", as_examples("x", x)))
-        traced = dict(named_arrays("x", self._example))
-        if given.keys() != traced.keys():
-            raise ValueError(
-                f"x: expected {', '.join(traced)}, as traced, got {', '.join(given)}"
-            )
-        arrays = {name: jnp.asarray(given[name]) for name in traced}
-        for name, array in arrays.items():
-            _check_traced(name, array, traced[name])
-        check_same_number([*arrays.items()])
+        arrays = checked_examples(x, self._example)
         num_examples = count_examples(arrays)
         program = self._program(num_examples)
         known = self._variable_values(variables, program)
@@ -469,33 +472,6 @@ class Network:
         for number in site_of.keys() & known.keys():
             known[number] = replace(number, known[number])
         evaluate(schedule, known, replace)
-
-    def _pooled(self, outputs: Mapping[str, Array]) -> Float[Array, "N n"]:
-        pooled = [
-            pool_activations(layer, outputs[layer.name], self.pool)
-            for layer in self.layers
-            if layer.name in outputs
-        ]
-        return _side_by_side(pooled)
-
-
-def _side_by_side(arrays: Sequence[Array]) -> Array:
-    """Arrays [N, n] of all layers as one, in the widest of their types."""
-    dtype = jnp.result_type(*arrays)
-    return jnp.concatenate([array.astype(dtype) for array in arrays], axis=1)
-
-
-def _check_traced(name: str, x: Array, traced: jax.ShapeDtypeStruct) -> None:
-    """Refuses examples of another type or shape than were traced."""
-    wanted, sizes = traced.dtype, traced.shape[1:]
-    if x.dtype != wanted or x.shape[1:] != sizes or not x.size:
-        expected = ", ".join(["N >= 1", *map(str, sizes)])
-        is_cast = jnp.issubdtype(wanted, jnp.integer) and x.dtype == jnp.float32
-        remedy = f"; trace with float32 and cast in apply: {name}.astype(jnp.int32)"
-        raise ValueError(
-            f"{name}: expected {wanted} [{expected}], as traced, got {x.dtype} "
-            f"{list(x.shape)}{remedy if is_cast else ''}"
-        )
 
 
 def _shape_of(leaf: Any) -> tuple[str, tuple[int, ...]]:

@@ -130,6 +130,42 @@ def trace_logits(
     return program
 
 
+def checked_examples(x: Any, traced: Any) -> dict[str, Array]:
+    """The arrays of examples by name, in the order of the traced ones.
+
+    Args:
+        x: an array, or a pytree of arrays.
+        traced: shapes and types of the examples that were traced.
+
+    Raises:
+        ValueError: other arrays than were traced, or of several numbers of examples.
+    """
+    given = dict(named_arrays("x", as_examples("x", x)))
+    expected = dict(named_arrays("x", traced))
+    if given.keys() != expected.keys():
+        raise ValueError(
+            f"x: expected {', '.join(expected)}, as traced, got {', '.join(given)}"
+        )
+    arrays = {name: jnp.asarray(given[name]) for name in expected}
+    for name, array in arrays.items():
+        _check_traced(name, array, expected[name])
+    check_same_number([*arrays.items()])
+    return arrays
+
+
+def _check_traced(name: str, x: Array, traced: jax.ShapeDtypeStruct) -> None:
+    """Refuses examples of another type or shape than were traced."""
+    wanted, sizes = traced.dtype, traced.shape[1:]
+    if x.dtype != wanted or x.shape[1:] != sizes or not x.size:
+        expected = ", ".join(["N >= 1", *map(str, sizes)])
+        is_cast = jnp.issubdtype(wanted, jnp.integer) and x.dtype == jnp.float32
+        remedy = f"; trace with float32 and cast in apply: {name}.astype(jnp.int32)"
+        raise ValueError(
+            f"{name}: expected {wanted} [{expected}], as traced, got {x.dtype} "
+            f"{list(x.shape)}{remedy if is_cast else ''}"
+        )
+
+
 def with_count(example: Any, num_examples: int) -> Any:
     """The shapes and types of so many examples."""
     return jax.tree.map(

@@ -14,8 +14,8 @@ from typing import Any
 
 from ioca_jax.batching import count_examples
 from ioca_jax.networks.jaxprs import Program
-from ioca_jax.networks.layers import POOLS
 from ioca_jax.networks.network import SIZES, Network
+from ioca_jax.networks.pooling import POOLS, Pooling, make_pooling
 from ioca_jax.networks.sites import Found, choose_sites, find_sites
 from ioca_jax.networks.traceable import (
     check_equations,
@@ -36,6 +36,7 @@ def trace_network(
     x: Any,
     layers: str | Sequence[str] | None = None,
     pool: str = "mean",
+    counts: Callable[[Any], Any] | None = None,
 ) -> "Network":
     """Finds the layers of a JAX function and makes it a network.
 
@@ -52,6 +53,10 @@ def trace_network(
             ``jax.ad_checkpoint.checkpoint_name``. None takes all layers.
         pool: how a neuron's activations at several positions become one number:
             ``mean``, ``max``, ``share_active`` or ``last``.
+        counts: a function ``counts(x) -> bool [N, T]``: the positions that enter the
+            pooling and the means of clamps, in layers that have an axis of T positions;
+            ``lambda x: x["mask"] > 0`` leaves padding out. None takes all of them,
+            and where labels are of tokens those that have one.
 
     Returns:
         The network.
@@ -79,12 +84,13 @@ def trace_network(
     shapes, example = checked_arguments(apply, variables, x)
     patterns = [layers] if isinstance(layers, str) else layers
     first, found = _trace(apply, shapes, example)
-    network = _make(apply, shapes, example, first, found, patterns, pool)
+    pooling = make_pooling(pool, _tokens(first), counts, example)
+    network = _make(apply, shapes, example, first, found, patterns, pooling)
     unassigned = _try_examples(network, variables, x)
     if not unassigned:
         return network
     found = found.without(unassigned)
-    return _make(apply, shapes, example, first, found, patterns, pool)
+    return _make(apply, shapes, example, first, found, patterns, pooling)
 
 
 def trace_model(
@@ -108,7 +114,7 @@ def trace_model(
     pairs = zip(found.layers, model.layers, strict=True)
     layers = [site._replace(layer=layer) for site, layer in pairs]
     found = found._replace(layers=layers, unreachable=[])
-    network = _make(apply, variables, example, first, found, None, "mean")
+    network = _make(apply, variables, example, first, found, None, Pooling("mean"))
     return dataclasses.replace(network, model=model)
 
 
@@ -122,6 +128,12 @@ def _trace(
     return first, find_sites(place_examples(first, second, SIZES))
 
 
+def _tokens(program: Program) -> int | None:
+    """T of logits [N, T, C]; None of logits [N, C]."""
+    _, *tokens, _ = program.values[program.output].shape
+    return tokens[0] if tokens else None
+
+
 def _make(
     apply: Callable[..., Any],
     variables: Any,
@@ -129,15 +141,20 @@ def _make(
     first: Program,
     found: Found,
     patterns: Sequence[str] | None,
-    pool: str,
+    pooling: Pooling,
 ) -> "Network":
     sites = choose_sites(found, patterns)
-    *_, tokens, num_classes = None, *first.values[first.output].shape[1:]
+    axes = [pooling.axis(site.layer) for site in sites]
+    if pooling.counts is not None and axes == [None] * len(sites):
+        sizes = {size for site in sites for size in site.layer.positions}
+        raise ValueError(
+            "counts: expected marks of as many positions as a layer has, "
+            f"{', '.join(map(str, sorted(sizes))) or 'none here'}, got {pooling.length}"
+        )
     return Network(
         layers=tuple(site.layer for site in sites),
-        num_classes=num_classes,
-        tokens=tokens,
-        pool=pool,
+        num_classes=first.values[first.output].shape[-1],
+        pooling=pooling,
         unreachable=tuple(found.unreachable),
         model=None,
         _function=apply,

@@ -26,7 +26,7 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float
 
-from ioca_jax.checks import as_tuple, check_integer, check_number
+from ioca_jax.checks import as_tuple, check_integer, check_number, named_arrays
 from ioca_jax.data import Dataset
 from ioca_jax.devices import (
     AXIS,
@@ -259,6 +259,7 @@ def seeds_that_fit(
 
 def check_fit(model: MLP | CNN, data: Dataset, config: TrainConfig) -> None:
     """Refuses a network, examples or a batch that do not fit each other."""
+    check_single(data)
     if model.num_classes != data.num_classes:
         raise ValueError(
             f"num_classes: expected {data.num_classes}, as {data.name} has, got "
@@ -269,6 +270,22 @@ def check_fit(model: MLP | CNN, data: Dataset, config: TrainConfig) -> None:
         raise ValueError(
             f"batch_size: expected at most {num_train}, the training split's size, got "
             f"{config.batch_size}"
+        )
+
+
+def check_single(data: Dataset) -> None:
+    """Refuses examples of several arrays, and labels of tokens."""
+    if not isinstance(data.train.x, np.ndarray):
+        names = ", ".join(name for name, _ in named_arrays("x", data.train.x))
+        raise ValueError(
+            f"x: expected one array, as an MLP or CNN takes, got {names}; give trained "
+            "networks of your own: run_study(network=, variables=)"
+        )
+    if data.tokens is not None:
+        raise ValueError(
+            "y: expected one class for each example, as an MLP or CNN has, got [N, "
+            f"{data.tokens}]; of one-hot labels take y.argmax(axis=1), and for tokens "
+            "give trained networks of your own: run_study(network=, variables=)"
         )
 
 

@@ -2,13 +2,15 @@
 
 import datetime
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from ioca_jax.arrays import describe_shape
+from ioca_jax.batching import numbers_in_example
+from ioca_jax.checks import number_counted
 from ioca_jax.measures.quantization import parse_quantizer
 from ioca_jax.networks.models import Model
 from ioca_jax.networks.network import Network
@@ -28,7 +30,8 @@ def coordinates(
     ``steps`` are those at which the curves of each scope are evaluated.
     """
     network, orderings = plan.network, plan.orderings
-    num_validation = len(plan.data.validation.y)
+    num_validation = number_counted(plan.data.validation.y)
+    test = plan.data.test.y
     sizes = [layer.num_neurons for layer in network.layers]
     found: dict[str, Any] = {
         "seed": np.array(seeds, np.int64),
@@ -57,7 +60,7 @@ def coordinates(
         "class": np.arange(network.num_classes),
         "class_size": (
             "class",
-            np.bincount(plan.data.test.y, minlength=network.num_classes),
+            np.bincount(test[test >= 0], minlength=network.num_classes),
             {"long_name": "test examples of each class"},
         ),
     }
@@ -89,19 +92,19 @@ def attributes(plan: Plan) -> dict[str, str | int]:
     network, data = plan.network, plan.data
     # Of the groups drawn along training; 0 if the codes are too many for any.
     size = interactions.group_size_in_layers(
-        len(data.validation.y), plan.num_codes, network.num_classes
+        number_counted(data.validation.y), plan.num_codes, network.num_classes
     )
     devices = {f"{d.platform} {d.device_kind}" for d in jax.devices()}
     attrs: dict[str, str | int] = {
         "title": "information-ordered cumulative ablation",
         "configuration": json.dumps(plan.fields),
-        "network": describe_network(plan.model, math.prod(data.train.x.shape[1:])),
+        "network": describe_network(plan.model, numbers_in_example(data.train.x)),
         "architecture": type(plan.model).__name__,
-        "example_shape": ",".join(map(str, data.train.x.shape[1:])),
+        "example_shape": describe_shape(data.train.x).strip("[]").replace(", ", ","),
         "quantizer": str(parse_quantizer(plan.quantizer, plan.fields["activation"])),
-        "num_train": len(data.train.y),
-        "num_validation": len(data.validation.y),
-        "num_test": len(data.test.y),
+        "num_train": number_counted(data.train.y),
+        "num_validation": number_counted(data.validation.y),
+        "num_test": number_counted(data.test.y),
         "data_digest": data.digest,
         "trajectory_group_size": size,
         "versions": json.dumps(versions(_PACKAGES)),

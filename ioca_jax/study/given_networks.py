@@ -17,9 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from ioca_jax.batching import take_examples
 from ioca_jax.checks import described, import_named
 from ioca_jax.data import Dataset
 from ioca_jax.measures.neurons import check_finite_activations, measure_neurons
+from ioca_jax.networks.inputs import check_counted
 from ioca_jax.networks.layers import split_by_layer
 from ioca_jax.networks.models import Model, as_network
 from ioca_jax.networks.network import Network
@@ -89,7 +91,7 @@ class GivenNetworks:
         check_networks(network, self.variables, seeds, data)
         if quantizer == "threshold" and not self.is_built_in:
             one = jax.tree.map(lambda leaf: leaf[0], self.variables)
-            x, y = (array[:_EXAMPLES_TRIED] for array in data.validation)
+            x, y = take_examples(tuple(data.validation), slice(_EXAMPLES_TRIED))
             measure_neurons(self.network, one, x, y)  # refuses one that tells nothing
 
     @property
@@ -114,11 +116,14 @@ class GivenNetworks:
                 f"network: expected {data.num_classes} classes, as {data.name} has, "
                 f"got {num_classes}"
             )
-        x = data.train.x
+        x = take_examples(data.train.x, slice(1))
         network = as_network(self.network, x)
         network.check_variables(self.variables, num_networks)
         one = jax.tree.map(lambda leaf: leaf[0], self.variables)
-        jax.eval_shape(network.apply, one, x[:1])  # refuses examples of other shapes
+        jax.eval_shape(network.apply, one, x)  # refuses examples of other shapes
+        _check_tokens(network, data)
+        for split in ("validation", "test"):
+            check_counted(network, f"{split}.x", getattr(data, split).x)
 
     def take(self, all_seeds: Sequence[int], seeds: Sequence[int]) -> Trained:
         """The networks of some seeds, without a history.
@@ -129,6 +134,20 @@ class GivenNetworks:
         chosen = np.array([place_of.get(seed, 0) for seed in seeds])
         variables = jax.tree.map(lambda leaf: jnp.asarray(leaf[chosen]), self.variables)
         return Trained(variables, np.asarray(seeds, np.int32))
+
+
+def _check_tokens(network: Network, data: Dataset) -> None:
+    """Refuses labels of tokens for logits of examples, the reverse, and other T."""
+    if network.tokens == data.tokens:
+        return
+    of_data, of_network = (
+        f"{tokens} tokens" if tokens else "examples"
+        for tokens in (data.tokens, network.tokens)
+    )
+    raise ValueError(
+        f"network: expected logits of {of_data}, as {data.name} has labels, got logits "
+        f"of {of_network}"
+    )
 
 
 def check_leaves(variables: Any, num_networks: int) -> None:
@@ -183,7 +202,8 @@ def check_networks(
         of_one, activations = _run(network, *_first(variables, data, place))
         check_finite_activations(network, activations, f" for seed {seed}")
         few = max(2, _MOST_LOGITS // network.num_classes)
-        logits.append(np.asarray(of_one[:few], np.float64))
+        of_one = np.asarray(of_one, np.float64).reshape(-1, network.num_classes)
+        logits.append(of_one[:few])
     _check_functions(np.nan_to_num(logits), seeds)
 
 
@@ -228,7 +248,7 @@ def check_copies(variables: Any, seeds: Sequence[int]) -> None:
 def _first(variables: Any, data: Dataset, place: int) -> tuple[Any, Any]:
     """The variables of a network, and the examples that it is tried on."""
     one = jax.tree.map(lambda leaf: leaf[place], variables)
-    return one, data.validation.x[:_EXAMPLES]
+    return one, take_examples(data.validation.x, slice(_EXAMPLES))
 
 
 def fingerprint_of(network: Network, variables: Any, data: Dataset) -> str:
@@ -242,9 +262,14 @@ def fingerprint_of(network: Network, variables: Any, data: Dataset) -> str:
     one, x = _first(variables, data, 0)
     logits, activations = _run(network, one, x)
     device = jax.local_devices()[0].device_kind
+
+    def with_counts(variables: Any, x: Any) -> Any:
+        return network.apply(variables, x), network.counted(x)
+
+    program = network.apply if network.pooling.counts is None else with_counts
     return make_fingerprint(
         f"{versions(_PACKAGES)} on {device}",
-        _program_digest(jax.make_jaxpr(network.apply)(one, x)),
+        _program_digest(jax.make_jaxpr(program)(one, x)),
         logits,
         split_by_layer(network.layers, activations),
     )

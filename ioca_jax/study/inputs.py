@@ -1,12 +1,12 @@
 """What a study computes its results from."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Int, UInt32
 
 from ioca_jax.devices import place_examples
 from ioca_jax.networks.network import Network
@@ -15,10 +15,10 @@ from ioca_jax.study.plan import Plan
 
 
 class Examples(NamedTuple):
-    """A split on the devices: examples [N, ...] and classes [N]."""
+    """A split on the devices: examples, and classes [N], or [N, T] of tokens."""
 
-    x: Float[Array, "N *features"]
-    y: Int[Array, " N"]
+    x: Any
+    y: Int[Array, "N *T"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,12 +17,20 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from ioca_jax.ablation.pair_effects import pair_effects
+from ioca_jax.batching import (
+    count_examples,
+    numbers_in_example,
+    samples_of,
+    take_examples,
+)
+from ioca_jax.checks import device_examples
 from ioca_jax.measures.groups import (
     information_along_order,
     random_groups,
     redundancy_index,
     vulnerability,
 )
+from ioca_jax.measures.information import permuted_samples
 from ioca_jax.measures.o_information import o_information
 from ioca_jax.measures.pairs import EXAMPLES_PER_CELL, pair_information, pair_null
 from ioca_jax.measures.quantization import encode
@@ -57,7 +65,7 @@ _MOST_FLOATS = 2**26  # examples and activations held at once
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=("variables", "edges"),
-    meta_fields=("network", "num_codes"),
+    meta_fields=("network", "num_codes", "num_counted"),
 )
 @dataclasses.dataclass(frozen=True)
 class Quantised:
@@ -68,41 +76,56 @@ class Quantised:
         variables: the networks' variables; leaves begin with S.
         edges: float32 [S, H, B-1], the quantisers'.
         num_codes: B.
+        num_counted: how many labels of the measuring split count.
     """
 
     network: Network
     variables: Any
     edges: Float[ArrayLike, "S H edges"]
     num_codes: int
+    num_counted: int
 
-    def map(self, function: Callable, x: Float[ArrayLike, "N ..."], *more: Any) -> Any:
-        """Calls a function with the codes [N, H] of each network, one after another.
+    def map(self, function: Callable, split: tuple[Any, Any], *more: Any) -> Any:
+        """Calls a function for each network, one after another.
 
-        Further arguments of the function have one entry per network in ``more``.
+        It takes the codes [N, H] and labels [N] of the examples of a split, or of those
+        tokens that count, and what ``more`` has for the network.
         """
-
-        x = jnp.asarray(x)
+        x, y = device_examples("x", split[0]), jnp.asarray(split[1])
 
         def of_network(network: Any) -> Any:
             variables, edges, *own = network
-            return function(self._codes(variables, edges, x), *own)
+            codes = self._codes(variables, edges, x)
+            return function(*samples_of(codes, y, self.num_counted), *own)
 
         return jax.lax.map(of_network, (self.variables, self.edges, *more))
 
-    def _codes(self, variables: Any, edges: Array, x: Array) -> Int[Array, "N H"]:
+    def permuted(self, split: tuple[Any, Any], key: Array, number: int) -> Array:
+        """Labels of all samples, in m random orders of the examples."""
+        y = jnp.asarray(split[1])
+        return permuted_samples(y, key, number, self.num_counted)
+
+    def _codes(self, variables: Any, edges: Array, x: Any) -> Int[Array, "N *T H"]:
         """Codes of one network, in chunks if feature maps of all examples are large."""
 
-        def encode_chunk(x: Array) -> Array:
-            return encode(self.network.apply(variables, x)[1], edges)
+        def encode_chunk(x: Any) -> Array:
+            outputs = self.network.apply(variables, x)[1]
+            flat = outputs.reshape(-1, outputs.shape[-1])
+            return encode(flat, edges).reshape(outputs.shape)
 
         outputs = sum(math.prod(layer.shape) for layer in self.network.layers)
-        size = max(1, _MOST_FLOATS // (x[0].size + outputs))
-        if len(x) <= size:
+        size = max(1, _MOST_FLOATS // (numbers_in_example(x) + outputs))
+        number = count_examples(x)
+        if number <= size:
             return encode_chunk(x)
-        end = len(x) // size * size
-        chunks = x[:end].reshape(-1, size, *x.shape[1:])
-        codes = jax.lax.map(encode_chunk, chunks).reshape(end, -1)
-        rest = [encode_chunk(x[end:])] if end < len(x) else []
+        end = number // size * size
+        chunks = jax.tree.map(
+            lambda leaf: leaf[:end].reshape(-1, size, *leaf.shape[1:]), x
+        )
+        codes = jax.lax.map(encode_chunk, chunks)
+        codes = codes.reshape(end, *codes.shape[2:])
+        is_whole = end == number
+        rest = [] if is_whole else [encode_chunk(take_examples(x, slice(end, None)))]
         return jnp.concatenate([codes, *rest])
 
 
@@ -134,7 +157,7 @@ def permutations_made(permutations: int) -> dict[str, int]:
 
 def measure_interactions(
     networks: Quantised,
-    validation: tuple[ArrayLike, ArrayLike],
+    validation: tuple[Any, ArrayLike],
     orders: Mapping[str, Int[ArrayLike, "S O K"]],
     seeds: Sequence[int],
     *,
@@ -148,7 +171,7 @@ def measure_interactions(
     of_pairs, of_groups = permutations_made(permutations).values()
     key = jax.random.key(0)  # the same labels for all networks
     keys = jax.vmap(_key_of_groups)(jnp.asarray(seeds, jnp.uint32))
-    pairs = _pairs(networks, *validation, key, of_pairs, memory_gb)
+    pairs = _pairs(networks, validation, key, of_pairs, memory_gb)
     found = jax.tree.map(np.array, pairs)
     found |= _orders(networks, orders, validation, key, of_groups)
     found |= _groups(networks, list(orders.values()), validation, keys)
@@ -161,36 +184,38 @@ def _key_of_groups(seed: Array) -> Array:
 
 
 @partial(jax.jit, static_argnames=("permutations", "memory_gb"))
-def _pairs(networks, x, y, key, permutations, memory_gb) -> dict[str, Array]:
+def _pairs(networks, split, key, permutations, memory_gb) -> dict[str, Array]:
     network, num_codes = networks.network, networks.num_codes
     sizes = {"num_codes": num_codes, "num_classes": network.num_classes}
+    permuted = networks.permuted(split, key, permutations)
 
-    def of_network(codes):
+    def of_network(codes, labels):
         values = pair_information(
-            codes, y, **sizes, measures=PAIR_VALUES, memory_gb=memory_gb
+            codes, labels, **sizes, measures=PAIR_VALUES, memory_gb=memory_gb
         )
         null = pair_null(
             codes,
-            y,
+            labels,
             **sizes,
             key=key,
             measures=("co_information",),
             permutations=permutations,
             memory_gb=memory_gb,
+            permuted=permuted,
         )
         return {
             "pair_value": jnp.stack([values[name] for name in PAIR_VALUES]),
             "pair_p_value": null["co_information"].p_value_family,
         }
 
-    return networks.map(of_network, x)
+    return networks.map(of_network, split)
 
 
 def ablate_pairs(
     network: Network,
     variables: Any,
     clamps: Any,
-    test: tuple[ArrayLike, ArrayLike],
+    test: tuple[Any, ArrayLike],
     memory_gb: float,
 ) -> dict[str, np.ndarray]:
     """Effects of all pairs of neurons of a layer; NaN across layers."""
@@ -221,9 +246,8 @@ def _orders(networks, orders, validation, key, permutations) -> dict[str, np.nda
         name: np.full(shape, np.nan, np.float32) for name in fields
     }
     found["joint_cells"] = np.full(shape, -1, np.int32)
-    x, y = validation
     for index, order in enumerate(orders.values()):
-        sides = _along(networks, order, x, y, key, permutations)
+        sides = _along(networks, order, validation, key, permutations)
         points = order.shape[-1] + 1
         for side, values in enumerate(sides):
             for name, field in (*fields.items(), ("joint_cells", "cells")):
@@ -232,24 +256,32 @@ def _orders(networks, orders, validation, key, permutations) -> dict[str, np.nda
 
 
 @partial(jax.jit, static_argnames=("permutations",))
-def _along(networks, orders, x, y, key, permutations):
+def _along(networks, orders, split, key, permutations):
     sizes = {
         "num_codes": networks.num_codes,
         "num_classes": networks.network.num_classes,
     }
 
-    def of_network(codes, order):
+    permuted = networks.permuted(split, key, permutations)
+
+    def of_network(codes, labels, order):
         return information_along_order(
-            codes, y, order, **sizes, key=key, permutations=permutations
+            codes,
+            labels,
+            order,
+            **sizes,
+            key=key,
+            permutations=permutations,
+            permuted=permuted,
         )
 
-    return networks.map(of_network, x, orders)
+    return networks.map(of_network, split, orders)
 
 
 def _groups(networks, scopes, validation, keys) -> dict[str, np.ndarray]:
     """Groups drawn at random [S, scope, size, group], of the neurons of each scope."""
-    num_examples, num_classes = len(validation[1]), networks.network.num_classes
-    sizes = group_sizes(num_examples, networks.num_codes, num_classes)
+    num_classes = networks.network.num_classes
+    sizes = group_sizes(networks.num_counted, networks.num_codes, num_classes)
     shape = (len(keys), len(scopes), len(sizes), _GROUPS)
     names = ("redundancy_index", "vulnerability", "o_information_with_class")
     found = {name: np.full(shape, np.nan, np.float32) for name in names}
@@ -264,7 +296,7 @@ def _groups(networks, scopes, validation, keys) -> dict[str, np.ndarray]:
             where = (slice(None), index, place)
             # The first of each: a group of three is one of two and another neuron.
             drawn = whole[..., :size]
-            for name, values in _of_groups(networks, drawn, *validation, keys).items():
+            for name, values in _of_groups(networks, drawn, validation, keys).items():
                 found[name][*where, : values.shape[1]] = values
     return found
 
@@ -276,53 +308,53 @@ def _draw_groups(neurons, keys, size) -> Int[Array, "S M size"]:
 
 
 @jax.jit
-def _of_groups(networks, groups, x, y, keys) -> dict[str, Array]:
+def _of_groups(networks, groups, split, keys) -> dict[str, Array]:
     sizes = {
         "num_codes": networks.num_codes,
         "num_classes": networks.network.num_classes,
     }
 
-    def of_network(codes, groups, key):
+    def of_network(codes, labels, groups, key):
         values = {
-            "redundancy_index": redundancy_index(codes, y, groups, **sizes),
-            "vulnerability": vulnerability(codes, y, groups, **sizes),
+            "redundancy_index": redundancy_index(codes, labels, groups, **sizes),
+            "vulnerability": vulnerability(codes, labels, groups, **sizes),
         }
         if groups.shape[1] >= _LEAST_FOR_O_INFORMATION:
             few = groups[:_GROUPS_WITH_O_INFORMATION]
             # Its null is not used: one permutation is the least that it takes.
-            found = o_information(codes, y, few, **sizes, key=key, permutations=1)
+            found = o_information(codes, labels, few, **sizes, key=key, permutations=1)
             values["o_information_with_class"] = found.with_class_miller_madow
         return values
 
-    return networks.map(of_network, x, groups, keys)
+    return networks.map(of_network, split, groups, keys)
 
 
 def measure_layers(
     networks: Quantised,
-    validation: tuple[ArrayLike, ArrayLike],
+    validation: tuple[Any, ArrayLike],
     seeds: Sequence[int],
 ) -> dict[str, np.ndarray]:
     """Information of each layer as a whole, by variable, [S, L, ...]."""
     keys = jax.vmap(_key_of_groups)(jnp.asarray(seeds, jnp.uint32))
-    return jax.tree.map(np.array, _of_layers(networks, *validation, keys))
+    return jax.tree.map(np.array, _of_layers(networks, validation, keys))
 
 
 @jax.jit
-def _of_layers(networks, x, y, keys) -> dict[str, Array]:
+def _of_layers(networks, split, keys) -> dict[str, Array]:
     network = networks.network
     sizes = {"num_codes": networks.num_codes, "num_classes": network.num_classes}
 
-    def of_layer(codes, key, where):
-        whole = layer_information(codes[:, where], y, **sizes)
+    def of_layer(codes, labels, key, where):
+        whole = layer_information(codes[:, where], labels, **sizes)
         width = where.stop - where.start
-        size = group_size_in_layers(len(y), **sizes)
+        size = group_size_in_layers(len(labels), **sizes)
         index = jnp.full(_GROUPS, jnp.nan)
         if 0 < size <= width:
             neurons = np.arange(where.start, where.stop)
             groups = random_groups(
                 neurons, size, _GROUPS, key=jax.random.fold_in(key, where.start)
             )
-            index = redundancy_index(codes, y, groups, **sizes)
+            index = redundancy_index(codes, labels, groups, **sizes)
         return {
             "layer_entropy": whole.entropy,
             "layer_information": whole.information_miller_madow,
@@ -330,11 +362,12 @@ def _of_layers(networks, x, y, keys) -> dict[str, Array]:
             "layer_redundancy_index": index,
         }
 
-    def of_network(codes, key):
-        layers = [of_layer(codes, key, where) for where in slices_of(network.layers)]
+    def of_network(codes, labels, key):
+        slices = slices_of(network.layers)
+        layers = [of_layer(codes, labels, key, where) for where in slices]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
 
-    return networks.map(of_network, x, keys)
+    return networks.map(of_network, split, keys)
 
 
 def group_size_in_layers(num_examples: int, num_codes: int, num_classes: int) -> int:

@@ -21,10 +21,12 @@ from ioca_jax.ablation.curves import ablation_curves, evaluate_masks
 from ioca_jax.ablation.evaluation import Evaluation
 from ioca_jax.ablation.points import points_of_scope
 from ioca_jax.ablation.singles import single_ablations
+from ioca_jax.batching import take_examples
+from ioca_jax.checks import number_counted
 from ioca_jax.measures.information import (
     MEASURES_OF_LABELS,
     null_of_labels,
-    permuted_labels,
+    permuted_samples,
     selective_class,
 )
 from ioca_jax.measures.neurons import (
@@ -133,7 +135,9 @@ def _measure(
         variables = inputs.trained.variables
     if measures is None:
         measures = inputs.plan.information_measures
-    found = _measure_all(inputs.network, variables, split, quantizer, tuple(measures))
+    number = number_counted(split.y)
+    options = {"quantizer": quantizer, "measures": tuple(measures)}
+    found = _measure_all(inputs.network, variables, split, number, **options)
     means, scores = jax.device_get((found.activation_mean, found.scores))
     trained = inputs.trained
     for place in np.flatnonzero(~trained.diverged):
@@ -143,14 +147,12 @@ def _measure(
     return found
 
 
-@partial(jax.jit, static_argnames=("network", "quantizer", "measures"))
-def _measure_all(network, variables, split, quantizer, measures) -> NeuronStatistics:
+@partial(jax.jit, static_argnames=("network", "number", "quantizer", "measures"))
+def _measure_all(network, variables, split, number, *, quantizer, measures):
     """One network after another on the device."""
+    options = {"quantizer": quantizer, "measures": measures, "num_counted": number}
     return jax.lax.map(
-        lambda one: measure_neurons(
-            network, one, *split, quantizer=quantizer, measures=measures
-        ),
-        variables,
+        lambda one: measure_neurons(network, one, *split, **options), variables
     )
 
 
@@ -307,8 +309,9 @@ def _tests_of_measures(
     tested = tuple(name for name in inputs.plan.measures if name in MEASURES_OF_LABELS)
     if not number or not tested:
         return {}
-    permuted = permuted_labels(inputs.validation.y, jax.random.key(0), number)
     networks = _quantised(inputs, inputs.trained.variables, statistics)
+    y, key = inputs.validation.y, jax.random.key(0)
+    permuted = permuted_samples(y, key, number, networks.num_counted)
     nulls = _nulls(networks, inputs.validation, permuted, tested)
     return {
         name: _by_measure(inputs, {n: getattr(null, name) for n, null in nulls.items()})
@@ -320,15 +323,15 @@ def _tests_of_measures(
 def _nulls(networks, split, permuted, measures):
     """Nulls of every network, one after another, of the same permutations."""
     return networks.map(
-        lambda codes: null_of_labels(
+        lambda codes, labels: null_of_labels(
             codes,
-            split.y,
+            labels,
             permuted,
             num_codes=networks.num_codes,
             num_classes=networks.network.num_classes,
             measures=measures,
         ),
-        split.x,
+        split,
     )
 
 
@@ -339,7 +342,10 @@ def _scores_of_variants(inputs: Inputs) -> np.ndarray:
     return np.stack(
         [
             _by_measure(
-                inputs, _measure(inputs, Examples(x[part], y[part]), quantizer).scores
+                inputs,
+                _measure(
+                    inputs, Examples(take_examples(x, part), y[part]), quantizer
+                ).scores,
             )
             for quantizer, part in others
         ],
@@ -359,7 +365,11 @@ def _quantised(
     inputs: Inputs, variables: Any, statistics: NeuronStatistics
 ) -> interactions.Quantised:
     return interactions.Quantised(
-        inputs.network, variables, statistics.edges, inputs.plan.num_codes
+        inputs.network,
+        variables,
+        statistics.edges,
+        inputs.plan.num_codes,
+        number_counted(inputs.validation.y),
     )
 
 

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from ioca_jax.ablation.metrics import Metric, check_metrics, parse_metrics
-from ioca_jax.checks import check_classes, check_integer
+from ioca_jax.checks import check_classes, check_integer, number_counted
 from ioca_jax.data import Dataset
 from ioca_jax.measures.forward_selection import SELECTIONS
 from ioca_jax.measures.information import MEASURES
@@ -29,7 +29,7 @@ from ioca_jax.measures.pairs import check_pairs
 from ioca_jax.measures.scores import Score
 from ioca_jax.networks.models import CNN, Model, as_network
 from ioca_jax.networks.network import Network
-from ioca_jax.networks.training import TrainConfig, check_fit
+from ioca_jax.networks.training import TrainConfig, check_fit, check_single
 from ioca_jax.sources import can_load, load_dataset
 from ioca_jax.study.config import OF_NETWORKS, StudyConfig
 from ioca_jax.study.given_networks import (
@@ -395,7 +395,12 @@ def make_plan(
         check_integer("seeds_at_once", seeds_at_once, least=1)
     model = _fitting_model(config, data, given)
     check_classes(data.validation.y)
-    num_validation, num_codes = len(data.validation.y), config.num_codes
+    if data.tokens is not None and "resample_class" in config.clamps:
+        raise ValueError(
+            "clamps: expected no donors by class with labels of tokens, got "
+            "resample_class; resample and resample_neuron take any example's outputs"
+        )
+    num_validation, num_codes = number_counted(data.validation.y), config.num_codes
     if config.interactions or set(SELECTIONS) & set(config.measures):
         check_pairs(
             model.num_neurons,
@@ -404,7 +409,7 @@ def make_plan(
             num_classes=model.num_classes,
             memory_gb=config.memory_gb,
         )
-    others = variants(model, config.quantizer, num_validation)
+    others = variants(model, config.quantizer, len(data.validation.y))
     plan = Plan(
         fields=_as_json(config),
         model=model,
@@ -444,6 +449,7 @@ def _check_scores(plan: Plan) -> None:
             plan.network,
             quantizer=plan.quantizer,
             measures=plan.scores,
+            num_counted=number_counted(plan.data.validation.y),
         )
         jax.eval_shape(measure, plan.shapes_of_variables(), *plan.data.validation)
 
@@ -455,6 +461,7 @@ def _fitting_model(
     if given:
         given.check_fit(data, config.seeds, config.quantizer)
         return given.network
+    check_single(data)
     model = config.model(data.num_classes, data.train.x.shape[1:])
     # To count what deep networks take takes minutes; each layer is a scope too.
     layers = len(model.layers)

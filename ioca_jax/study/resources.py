@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 import jax
 
 from ioca_jax.ablation.points import number_of_points, points_of_scope
+from ioca_jax.checks import number_counted
 from ioca_jax.devices import device_mesh
 from ioca_jax.networks.network import Network
+from ioca_jax.networks.traceable import with_count
 from ioca_jax.networks.training import bytes_per_seed, seeds_that_fit
 from ioca_jax.results.files import free_memory
 from ioca_jax.results.variables import VARIABLES
@@ -65,8 +67,8 @@ class Needs(NamedTuple):
 def count_needs(plan: Plan) -> Needs:
     """Counts what a study takes that trains its networks, or is given some."""
     network, data = plan.network, plan.data
-    num_validation = len(data.validation.y)
-    example = jax.ShapeDtypeStruct((1, *data.train.x.shape[1:]), data.train.x.dtype)
+    num_validation = number_counted(data.validation.y)
+    example = with_count(data.train.x, 1)
     variables = plan.shapes_of_variables()
     weights = sum(leaf.size for leaf in jax.tree.leaves(variables))
     forward, above = _operations_of_example(network, variables, example)
@@ -128,7 +130,7 @@ def _axes(plan: Plan) -> dict[str, int]:
         sizes["trajectory_epoch"] = len(plan.trajectory_epochs)
         sizes["hidden_layer"] = layers
     if plan.interactions:
-        num_validation = len(plan.data.validation.y)
+        num_validation = number_counted(plan.data.validation.y)
         labels = interactions.coordinates(network, num_validation, plan.num_codes)
         sizes |= {axis: len(values) for axis, values in labels.items()}
     return sizes

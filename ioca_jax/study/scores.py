@@ -16,6 +16,7 @@ from ioca_jax.ablation.curves import ablation_curves
 from ioca_jax.ablation.greedy import greedy_orders
 from ioca_jax.ablation.learned import learned_orders
 from ioca_jax.ablation.singles import shapley_values, single_ablations
+from ioca_jax.checks import number_counted
 from ioca_jax.devices import place_examples
 from ioca_jax.measures.forward_selection import SELECTIONS, selection_scores
 from ioca_jax.measures.neurons import NeuronStatistics
@@ -79,7 +80,11 @@ def _selection(
     """Forward selections among the neurons of each scope."""
     plan, network = inputs.plan, inputs.network
     networks = Quantised(
-        network, inputs.trained.variables, statistics.edges, plan.num_codes
+        network,
+        inputs.trained.variables,
+        statistics.edges,
+        plan.num_codes,
+        number_counted(inputs.validation.y),
     )
     keys = jax.vmap(jax.random.key)(inputs.seeds)
     return _select_all(
@@ -91,16 +96,16 @@ def _selection(
 
 @partial(jax.jit, static_argnames=("criterion", "memory_gb"))
 def _select_all(networks, split, scopes, keys, *, criterion, memory_gb):
-    def select(codes, key):
+    def select(codes, labels, key):
         return selection_scores(
-            *(codes, split.y, scopes, key),
+            *(codes, labels, scopes, key),
             criterion=criterion,
             num_codes=networks.num_codes,
             num_classes=networks.network.num_classes,
             memory_gb=memory_gb,
         )
 
-    return networks.map(select, split.x, keys)
+    return networks.map(select, split, keys)
 
 
 def _ablation_loss(ablated: _Ablated) -> dict[str, Float[Array, "S H"]]:
