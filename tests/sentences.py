@@ -1,5 +1,7 @@
 """Sentences of several lengths, and a small transformer with a class for each word."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,7 +52,7 @@ def random_variables(seed: int = 0, width: int = 8):
 LAYERS = ("project:input", "up")
 
 
-def of_words(v, x, keep=True, heads=None, clamp=0.0):
+def of_words(v, x, keep: Any = True, heads=None, clamp: Any = 0.0):
     """Attention of two heads and a layer of six units; by hand with an ablation.
 
     Masked words are not attended to. ``keep`` is of the units, ``heads`` of the heads,

@@ -282,7 +282,9 @@ def incremental_engine(
     most = min(len(jax.tree.leaves(x)[0]), _MOST_EXAMPLES)
     if jax.default_backend() == "cpu":
         most = min(most, max(1, _MOST_FLOATS // network.widest))
-    is_affine = len(layers) == 1 and network.is_affine_above(layers[0])
+    # Of tokens a logit depends on units at all positions: a pass for each, and class.
+    is_affine = len(layers) == 1 and network.tokens is None
+    is_affine = is_affine and network.is_affine_above(layers[0])
     if is_affine and takes_constants:
         floats += network.num_classes * (4 * num_steps + 2 * held[0])
         examples = number_that_fits(memory_gb, floats, most)

@@ -19,7 +19,7 @@ from ioca_jax.ablation.evaluation import Evaluation
 from ioca_jax.ablation.masks import MasksEngine, masks_engine
 from ioca_jax.ablation.metrics import Batch, Scorer, make_evaluation
 from ioca_jax.ablation.replacement import of_networks
-from ioca_jax.checks import device_examples, is_known
+from ioca_jax.checks import device_examples, is_known, number_counted
 from ioca_jax.devices import sum_over_examples
 from ioca_jax.networks.inputs import checked_network
 from ioca_jax.networks.models import Model
@@ -89,7 +89,7 @@ def _of_layer(
     engine = masks_engine(network, layer, scorer, len(y), budget, holds_later=direct)
     arrays, batch = (variables, replacement), Batch(x, row, {})
     sums = sum_over_examples(MasksEngine.singles, engine, arrays, batch, y)
-    width, number = network.layers[layer].num_neurons(y)
+    width, number = network.layers[layer].num_neurons, number_counted(y)
     found = make_evaluation(sums, (*shape, 1 + width), number)
     return SingleAblations(
         Evaluation(found.correct[..., 1:, :], found.loss[..., 1:], number),

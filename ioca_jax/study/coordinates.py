@@ -100,7 +100,7 @@ def attributes(plan: Plan) -> dict[str, str | int]:
         "configuration": json.dumps(plan.fields),
         "network": describe_network(plan.model, numbers_in_example(data.train.x)),
         "architecture": type(plan.model).__name__,
-        "example_shape": describe_shape(data.train.x).strip("[]").replace(", ", ","),
+        "example_shape": _shape_as_text(data.train.x),
         "quantizer": str(parse_quantizer(plan.quantizer, plan.fields["activation"])),
         "num_train": number_counted(data.train.y),
         "num_validation": number_counted(data.validation.y),
@@ -121,6 +121,13 @@ def attributes(plan: Plan) -> dict[str, str | int]:
     if plan.interactions:
         attrs |= interactions.permutations_made(plan.permutations)
     return attrs
+
+
+def _shape_as_text(x: Any) -> str:
+    """``28,28,1``; of several arrays with their names."""
+    if isinstance(x, np.ndarray):
+        return ",".join(map(str, x.shape[1:]))
+    return describe_shape(x)
 
 
 def describe_network(network: Network | Model, num_inputs: int) -> str:

@@ -246,12 +246,12 @@ def test_codes_are_the_same_in_chunks(networks, data, monkeypatch):
     stacked = jax.tree.map(lambda leaf: leaf[None], variables)
     edges = np.full((1, 12, 1), 0.5, np.float32)
     quantised = interactions.Quantised(
-        as_network(model, data.test.x), stacked, edges, 2
+        as_network(model, data.test.x), stacked, edges, 2, len(data.validation.y)
     )
     for num_examples in (160, 150):  # whole chunks of 16, and a rest
         monkeypatch.setattr(interactions, "_MOST_FLOATS", 16 * (784 + 12))
-        x = data.validation.x[:num_examples]
-        found = quantised.map(lambda codes: codes, x)[0]
+        split = tuple(array[:num_examples] for array in data.validation)
+        found = quantised.map(lambda codes, labels: codes, split)[0]
         np.testing.assert_array_equal(found, codes[:num_examples])
 
 
@@ -263,7 +263,11 @@ def test_layers_too_narrow_for_a_group_or_a_pair_have_none(data):
     )
     network = as_network(model, data.test.x)
     networks = interactions.Quantised(
-        network, variables, np.zeros((1, 3, 1), np.float32), 2
+        network,
+        variables,
+        np.zeros((1, 3, 1), np.float32),
+        2,
+        len(data.validation.y),
     )
     orders = {"layer_1": np.zeros((1, 1, 1), np.int32)}
     found = interactions.measure_interactions(
