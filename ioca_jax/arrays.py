@@ -41,7 +41,7 @@ def describe_shape(x: Any) -> str:
 def as_arrays(name: str, field: str, given: Any) -> Any:
     """An array, or of examples a pytree of arrays."""
     try:
-        if field.startswith("x"):
+        if field.startswith("x") and jax.tree.leaves(given):
             return jax.tree.map(np.asarray, as_examples(field, given))
         return np.asarray(given)
     except Exception as error:  # other libraries' arrays raise errors of their own

@@ -382,7 +382,7 @@ def _checked_integers(name: str, array: ArrayLike, advice: str) -> Any:
     return known
 
 
-def as_array(name: str, array: ArrayLike) -> Any:
+def as_array(name: str, array: Any) -> Any:
     """An array as it is, and anything else as a NumPy array; refuses masked values."""
     if np.ma.is_masked(array):
         raise ValueError(

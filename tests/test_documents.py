@@ -118,6 +118,16 @@ def test_the_guide_of_curves_runs(capsys):
     assert abs(namespace["area"] - some.accuracy.mean()) < 0.1
 
 
+def test_the_guide_of_tokens_runs(capsys):
+    namespace: dict = {}
+    for example in blocks("python", ["docs/guides/tokens.md"]):
+        exec(compile(example, "docs/guides/tokens.md", "exec"), namespace)
+    counted = (namespace["data"].test.y >= 0).sum()
+    printed = capsys.readouterr().out
+    assert "10 neurons, 2 classes of each of 8 tokens" in printed
+    assert printed.endswith(f"{counted} tokens that count\n(100, 10)\n")
+
+
 def test_the_jobs_and_flags_that_are_named_exist():
     found = set()
     for _, dash_m, module, *arguments in commands("python"):

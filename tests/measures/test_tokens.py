@@ -143,10 +143,10 @@ def padded(request):
 @pytest.mark.parametrize("quantizer", ["uniform:4", QUANTIZER])
 def test_padding_changes_nothing_of_tokens(network, padded, quantizer):
     figures = []
-    for of, *examples in ((network, X, Y), padded):
-        found = ioca.measure_neurons(of, VARIABLES, *examples, quantizer=quantizer)
+    for of, x, y in ((network, X, Y), padded):
+        found = ioca.measure_neurons(of, VARIABLES, x, y, quantizer=quantizer)
         masks = ~np.eye(8, dtype=bool)
-        alone = ioca.evaluate_masks(of, VARIABLES, masks, found.clamp, *examples)
+        alone = ioca.evaluate_masks(of, VARIABLES, masks, found.clamp, x, y)
         figures.append((found, alone.correct, alone.loss, alone.num_examples))
     np.testing.assert_array_equal(
         figures[1][0].joint_counts, figures[0][0].joint_counts
