@@ -40,7 +40,7 @@ def _kl(logits: Array, y: Array, intact: Array) -> Array:
     ours, theirs = jax.nn.log_softmax(intact), jax.nn.log_softmax(logits)
     # Where the intact network gives 0, the term is 0.
     terms = jnp.where(jnp.isneginf(ours), 0, jnp.exp(ours) * (ours - theirs))
-    return terms.sum(axis=-1)
+    return jnp.maximum(terms.sum(axis=-1), 0)  # rounding may leave less
 
 
 def _agreement(logits: Array, y: Array, intact: Array) -> Array:
