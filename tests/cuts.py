@@ -62,7 +62,9 @@ def perturbed(variables: Any, name: str) -> Any:
 
     def change(path, leaf):
         path = jax.tree_util.keystr(path, simple=True, separator="/")
-        noise = 0.3 * jnp.sin(1 + jnp.arange(leaf.size)).reshape(leaf.shape)
-        return leaf + noise if path == name else leaf
+        if path != name:
+            return leaf
+        noise = 0.3 * np.sin(1 + np.arange(leaf.size)).reshape(leaf.shape)
+        return np.asarray(leaf) + noise.astype(leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(change, variables)
