@@ -202,4 +202,4 @@ def test_other_models_are_traced(name: str):
 def test_the_guides_example_runs():
     guide = pathlib.Path(ioca.__file__).parent.parent / "docs" / "guides" / "models.md"
     (example,) = re.findall(r"```python\n(.*?)```", guide.read_text(), re.DOTALL)
-    exec(compile(example, guide.name, "exec"), {"ioca": ioca})
+    exec(compile(example, guide.name, "exec"), {})
