@@ -68,6 +68,7 @@ from ioca_jax.measures.quantization import (
     Threshold,
     Uniform,
     encode,
+    quantile_labels,
     quantize,
     quantizer_edges,
 )
@@ -164,6 +165,7 @@ __all__ = [
     "permutation_null",
     "place_examples",
     "prune",
+    "quantile_labels",
     "quantize",
     "quantizer_edges",
     "random_order",

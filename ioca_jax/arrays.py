@@ -6,6 +6,7 @@ found by their range and divided by 255; a pytree of arrays is never scaled.
 """
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import jax
@@ -13,7 +14,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float32
 
-from ioca_jax.batching import count_examples
+from ioca_jax.batching import count_examples, take_examples
 from ioca_jax.checks import as_examples, named_arrays
 
 _LARGEST_PIXEL = 255
@@ -23,12 +24,63 @@ LARGEST_UNSCALED = 16  # integers up to here are not 8-bit pixels
 
 
 class Arrays(NamedTuple):
-    """What a source yields: examples [N, ...] and labels, not yet cut or scaled."""
+    """What a source yields: examples [N, ...] and labels, not yet cut or scaled.
+
+    ``annotations`` are pairs of arrays, of training and test examples, by name.
+    """
 
     x_train: Any
     y_train: np.ndarray
     x_test: Any
     y_test: np.ndarray
+    annotations: Mapping[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def take(self, split: str, rows: np.ndarray) -> "Arrays":
+        """The same with some examples of ``train`` or ``test``, in some order."""
+        place = ("train", "test").index(split)
+        pairs = {name: [*pair] for name, pair in self.annotations.items()}
+        for pair in pairs.values():
+            pair[place] = pair[place][rows]
+        return self._replace(
+            annotations={name: (train, test) for name, (train, test) in pairs.items()},
+            **{
+                f"x_{split}": take_examples(getattr(self, f"x_{split}"), rows),
+                f"y_{split}": getattr(self, f"y_{split}")[rows],
+            },
+        )
+
+
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+"""What every source yields."""
+
+
+def check_annotation(
+    name: str, annotation: str, given: Any, sizes: Mapping[str, int]
+) -> None:
+    """Refuses what is not an integer, -1 or more, for each example of each split."""
+    expected = f"the annotation {annotation!r} to have integers"
+    if not isinstance(given, (tuple, list)) or len(given) != len(sizes):
+        refuse(name, f"{expected} for {', '.join(sizes)}", described_arrays(given))
+    for (split, size), array in zip(sizes.items(), given, strict=True):
+        known = np.asarray(array)
+        if known.dtype.kind not in "ui" or known.shape != (size,):
+            refuse(
+                name,
+                f"{expected} [{size}], one for each {split} example",
+                f"{known.dtype} of shape {list(known.shape)}",
+            )
+        if known.min() < -1:
+            refuse(
+                name,
+                f"{expected} from 0, or -1 where the value is unknown",
+                f"{known.min()} in {split}",
+            )
+
+
+def described_arrays(given: Any) -> str:
+    """What was given instead of some arrays."""
+    is_several = isinstance(given, (tuple, list))
+    return f"{len(given)} arrays" if is_several else type(given).__name__
 
 
 def describe_shape(x: Any) -> str:
@@ -189,10 +241,9 @@ def _runs_score(labels: np.ndarray) -> float:
 def mix_classes(name: str, arrays: Arrays) -> Arrays:
     """Puts grouped splits in a fixed random order; other splits stay as they are."""
     for split in grouped_splits(arrays):
-        x, y = getattr(arrays, f"x_{split}"), getattr(arrays, f"y_{split}")
         # One order for every seed: the seed moves the cut and never the test split.
-        order = np.random.default_rng(0).permutation(len(y))
-        arrays = arrays._replace(**{f"x_{split}": x[order], f"y_{split}": y[order]})
+        number = len(getattr(arrays, f"y_{split}"))
+        arrays = arrays.take(split, np.random.default_rng(0).permutation(number))
         logging.info("%s: %s is put in a fixed random order", name, split)
     return arrays
 

@@ -28,9 +28,11 @@ from jaxtyping import Int32
 from numpy.typing import ArrayLike
 
 from ioca_jax.arrays import (
+    ARRAYS,
     Arrays,
     as_arrays,
     as_given,
+    check_annotation,
     check_finite_examples,
     check_shapes,
     checked_arrays,
@@ -76,6 +78,9 @@ class Dataset:
         validation: scores and clamp means are measured on it.
         test: accuracies are measured on it.
         num_classes: C, at least 2.
+        annotations: further discrete variables of the examples, by name: int32 [N] of
+            the training, validation and test examples, values from 0, -1 where one is
+            unknown. Studies measure information about them and what they lose.
         loaded_by: the arguments of ``load_dataset`` that give these arrays again; None
             for arrays of the caller's own, loaded and then changed ones included.
 
@@ -96,6 +101,9 @@ class Dataset:
     validation: Split
     test: Split
     num_classes: int
+    annotations: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = (
+        dataclasses.field(default_factory=dict)
+    )
     # Not an argument: dataclasses.replace, which may change arrays, leaves it out.
     loaded_by: Mapping[str, Any] | None = dataclasses.field(
         default=None, init=False, repr=False, compare=False
@@ -131,6 +139,18 @@ class Dataset:
             )
             examples[f"{split}.x"] = x
         check_shapes(self.name, examples)
+        names = ("training", "validation", "test")
+        sizes = {n: len(s.y) for n, s in zip(names, self._splits, strict=True)}
+        for name, arrays in self.annotations.items():
+            check_annotation(self.name, name, arrays, sizes)
+
+    @property
+    def annotation_values(self) -> dict[str, int]:
+        """By annotation, the number of its values: the greatest of all splits and 1."""
+        return {
+            name: 1 + max(int(array.max()) for array in arrays)
+            for name, arrays in self.annotations.items()
+        }
 
     @property
     def tokens(self) -> int | None:
@@ -150,6 +170,7 @@ class Dataset:
         label_noise: float = 0.0,
         name: str = "arrays",
         scale: bool = True,
+        annotations: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
     ) -> "Dataset":
         """Makes a dataset of arrays: checks, scales, and cuts a validation split.
 
@@ -175,6 +196,8 @@ class Dataset:
             name: of the dataset, in messages, results and reports.
             scale: False uses all numbers as given: tokens, counts. They become float32
                 all the same, which is exact for integers up to 2^24.
+            annotations: by name, integers [N] of the training and of the test examples:
+                further discrete variables, values from 0, -1 where one is unknown.
 
         Returns:
             The dataset, examples float32 [N, ...] of the shape given, labels int32 [N].
@@ -193,7 +216,7 @@ class Dataset:
             50 10 40
         """
         _check_name(name)
-        given = zip(Arrays._fields, (x_train, y_train, x_test, y_test), strict=True)
+        given = zip(ARRAYS, (x_train, y_train, x_test, y_test), strict=True)
         arrays = Arrays(*(as_arrays(name, field, array) for field, array in given))
         arrays = checked_arrays(name, arrays)
         grouped = grouped_splits(arrays)
@@ -206,6 +229,12 @@ class Dataset:
             )
         num_train, num_classes = len(arrays.y_train), int(arrays.y_train.max()) + 1
         kept, held_out = _cut(name, num_train, num_validation, seed)
+        sizes = {"training": num_train, "test": len(arrays.y_test)}
+        annotated = {}
+        for annotation, pair in (annotations or {}).items():
+            check_annotation(name, annotation, pair, sizes)
+            of_train, of_test = (np.asarray(array, np.int32) for array in pair)
+            annotated[annotation] = of_train[kept], of_train[held_out], of_test
         if not isinstance(arrays.x_train, np.ndarray):
             x_train, x_test = unscaled(name, arrays)
         else:
@@ -221,6 +250,7 @@ class Dataset:
             validation=Split(take_examples(x_train, held_out), y_train[held_out]),
             test=Split(x_test, arrays.y_test.astype(np.int32)),
             num_classes=num_classes,
+            annotations=annotated,
         )
 
     @functools.cached_property
@@ -233,6 +263,8 @@ class Dataset:
         if not isinstance(self.train.x, np.ndarray):
             names = ",".join(name for name, _ in named_arrays("x", self.train.x))
             arrays.append(np.frombuffer(names.encode(), np.uint8))
+        for name, of_splits in sorted(self.annotations.items()):
+            arrays += [np.frombuffer(name.encode(), np.uint8), *of_splits]
         return digest_arrays(np.int64(self.num_classes), *arrays)
 
     @property

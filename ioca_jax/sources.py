@@ -9,7 +9,8 @@ Sources:
       one shape. It is read in the ``array_record`` format without TensorFlow, which
       only a first download needs.
     * a path that ends in ``.npz``: arrays ``x_train, y_train, x_test, y_test``, as
-      Keras lays out ``mnist.npz``.
+      Keras lays out ``mnist.npz``; ``annotation_NAME_train`` and
+      ``annotation_NAME_test`` are annotations.
 
 Splits whose classes come in groups are put in a fixed random order, the same for every
 seed: those of ``mnist5k``, and of files sorted by class. Other splits, such as those of
@@ -18,17 +19,20 @@ the datasets named above, stay in the order they are stored in.
 
 import importlib.metadata
 import importlib.util
+import itertools
 import os
 import pathlib
 import re
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 from absl import logging
 
 from ioca_jax.arrays import (
+    ARRAYS,
     Arrays,
     checked_arrays,
     digest_arrays,
@@ -39,6 +43,7 @@ from ioca_jax.checks import check_integer, import_extra, nearest
 from ioca_jax.data import Dataset
 
 _TFDS_NAME = re.compile(r"[a-z0-9_]+(/[\w.-]+)?(:[\d.*]+)?")
+_ANNOTATION = "annotation_"
 _MOST_VERSIONS = 8  # listed in an error
 # The paper's, and a fifth of the digits of mnist5k.
 _VALIDATION_SIZES = {
@@ -102,7 +107,8 @@ def load_dataset(
     if num_test is not None:
         arrays = _with_fewer_tests(name, arrays, num_test, seed)
     dataset = Dataset.from_arrays(
-        *arrays,
+        *arrays[:4],
+        annotations=arrays.annotations,
         num_validation=(
             _default_validation(name) if num_validation is None else num_validation
         ),
@@ -142,8 +148,7 @@ def _with_fewer_tests(name: str, arrays: Arrays, num_test: int, seed: int) -> Ar
             f"{name}, got {num_test}"
         )
     rng = np.random.default_rng([seed, 2])  # a stream of its own
-    kept = np.sort(rng.permutation(available)[:num_test])
-    return arrays._replace(x_test=arrays.x_test[kept], y_test=arrays.y_test[kept])
+    return arrays.take("test", np.sort(rng.permutation(available)[:num_test]))
 
 
 def can_load(name: str) -> bool:
@@ -387,13 +392,21 @@ def _read_npz(path: pathlib.Path) -> Arrays:
     try:
         # Opened here: np.load leaves a broken file open when given its path.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            missing = [key for key in Arrays._fields if key not in file.files]
+            missing = [key for key in _wanted(file.files) if key not in file.files]
             if missing:
                 raise ValueError(
-                    f"{path}: expected the arrays {', '.join(Arrays._fields)}, got "
-                    f"{', '.join(file.files) or 'none'}; add {', '.join(missing)}"
+                    f"{path}: expected the arrays {', '.join(_wanted(file.files))}, "
+                    f"got {', '.join(file.files) or 'none'}; add {', '.join(missing)}"
                 )
-            arrays = Arrays(*(file[key] for key in Arrays._fields))
+            of_examples = (file[key] for key in ARRAYS)
+            annotations = {
+                name: (
+                    file[f"{_ANNOTATION}{name}_train"],
+                    file[f"{_ANNOTATION}{name}_test"],
+                )
+                for name in _annotations(file.files)
+            }
+            arrays = Arrays(*of_examples, annotations=annotations)
     except ValueError as error:
         if str(error).startswith(str(path)):
             raise
@@ -408,3 +421,19 @@ def _read_npz(path: pathlib.Path) -> Arrays:
             f"{path}: expected an .npz file, got one that cannot be read ({error})"
         ) from error
     return arrays
+
+
+def _annotations(keys: Sequence[str]) -> list[str]:
+    """The names of a file's annotations, ``annotation_NAME_train`` and ``_test``."""
+    own = [key.removeprefix(_ANNOTATION) for key in keys if key.startswith(_ANNOTATION)]
+    names = (re.sub("_(train|test)$", "", name) for name in own)
+    return list(dict.fromkeys(names))
+
+
+def _wanted(keys: Sequence[str]) -> list[str]:
+    """The arrays that a file must have: both of each annotation of which it has any."""
+    pairs = (
+        (f"{_ANNOTATION}{n}_train", f"{_ANNOTATION}{n}_test")
+        for n in _annotations(keys)
+    )
+    return [*ARRAYS, *itertools.chain.from_iterable(pairs)]

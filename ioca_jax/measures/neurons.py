@@ -17,8 +17,10 @@ from ioca_jax.batching import (
     samples_of,
 )
 from ioca_jax.checks import (
+    as_array,
     as_tuple,
     check_no_nan,
+    check_num_classes,
     device_examples,
     is_known,
     number_counted,
@@ -45,6 +47,7 @@ from ioca_jax.networks.network import Network
 
 # Examples measured at a time. Fixed, so that clamp means do not depend on a budget.
 _EXAMPLES_MEASURED_AT_ONCE = 1000
+_OF_CLASSES = ("class_selectivity", "taylor_zero", "taylor_mean")
 
 
 class NeuronStatistics(NamedTuple):
@@ -105,6 +108,7 @@ def measure_neurons(
     *,
     quantizer: str | Quantizer = "threshold",
     measures: Sequence[str | Score] = tuple(PAPER_MEASURES),
+    num_classes: int | None = None,
     num_counted: int | None = None,
 ) -> NeuronStatistics:
     """Measures every hidden neuron, streaming over examples.
@@ -121,6 +125,10 @@ def measure_neurons(
             hold a chunk of activations, all others those of all examples, [N, H].
         measures: names of scores that need no ablation, ``package.module:function``, or
             ``Score`` objects.
+        num_classes: the number of values of ``y``, where these are not the network's
+            classes but an annotation of the examples, 0, 1, ...; -1 is then an example
+            whose value is unknown, which counts in means and edges alone. None is the
+            network's C.
         num_counted: how many labels [N, T] are not -1, if they are traced.
 
     Returns:
@@ -131,8 +139,8 @@ def measure_neurons(
             of such neurons are NaN), an unusable quantiser, ``threshold`` alone where
             all outputs of a layer are on one side of it, an unknown measure or two of
             one name, a score of your own that is not a finite number for each neuron,
-            labels that are not one class for each example, or variables of another
-            network.
+            labels that are not one class for each example, a measure of the network's
+            classes for other labels, or variables of another network.
 
     Example:
         >>> import jax, jax.numpy as jnp, ioca_jax as ioca
@@ -147,13 +155,20 @@ def measure_neurons(
     names = [score.name for score in wanted]
     if len(set(names)) < len(names):
         raise ValueError(f"measures: expected each name once, got {','.join(names)}")
-    network = checked_network(model, x, y)
+    if num_classes is not None:
+        check_num_classes(num_classes)
+        _check_no_class_measure(names)
+        y = _with_unknown(y, num_classes)
+    # An unknown value is one more, which is not counted.
+    more = 0 if num_classes is None else num_classes + 1
+    network = checked_network(model, x, y, more or None)
     network.check_variables(variables)
     x, y = device_examples("x", x), jnp.asarray(y, jnp.int32)
     if num_counted is None:
         num_counted = number_counted(y)
     quantizer = settled_quantizer(quantizer, network.layers)
-    found = _measure(network, quantizer, wanted, num_counted, variables, x, y)
+    sizes = num_classes or network.num_classes, num_counted
+    found = _measure(network, quantizer, wanted, *sizes, variables, x, y)
     check_finite_activations(network, found.activation_mean)
     check_no_nan("edges", found.edges, "look at the quantizer")
     if quantizer == "threshold":
@@ -161,6 +176,29 @@ def measure_neurons(
     scores = {name: found.scores[name] for name in names}  # jit sorts the names
     check_finite_scores(scores)
     return found._replace(scores=scores)
+
+
+def _check_no_class_measure(names: Sequence[str]) -> None:
+    """Refuses measures of the network's classes where labels are others."""
+    wrong = [name for name in names if name in _OF_CLASSES]
+    if wrong:
+        raise ValueError(
+            f"measures: expected none of {', '.join(_OF_CLASSES)} with num_classes, as "
+            f"these are of the network's own classes, got {', '.join(wrong)}"
+        )
+
+
+def _with_unknown(y: ArrayLike, num_classes: int) -> ArrayLike:
+    """Labels [N] with ``num_classes`` for -1; those of tokens as they are."""
+    labels = as_array("y", y)
+    if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
+        return labels
+    if is_known(labels) and np.max(labels, initial=0) >= num_classes:
+        raise ValueError(
+            f"y: expected values in [0, {num_classes - 1}], or -1 where one is "
+            f"unknown, got {np.max(labels)}; num_classes is the number of values"
+        )
+    return jnp.where(jnp.asarray(labels) == -1, num_classes, labels)
 
 
 def check_finite_activations(
@@ -243,9 +281,12 @@ def _summarise(model, variables, sums: _Sums, x, y) -> _Sums:
     )
 
 
-@partial(jax.jit, static_argnames=("model", "quantizer", "measures", "num_counted"))
+@partial(
+    jax.jit,
+    static_argnames=("model", "quantizer", "measures", "num_classes", "num_counted"),
+)
 def _measure(
-    model, quantizer, measures, num_counted, variables, x, y
+    model, quantizer, measures, num_classes, num_counted, variables, x, y
 ) -> NeuronStatistics:
     """``measure_neurons`` of checked arguments."""
     spec = parse_quantizer(quantizer, threshold_activation(model))
@@ -264,14 +305,14 @@ def _measure(
         outputs, held = jnp.stack([sums.low, sums.high]), None
     edges = quantizer_edges(outputs, spec)
 
-    sizes = {"num_codes": spec.num_codes, "num_classes": model.num_classes}
+    sizes = {"num_codes": spec.num_codes, "num_classes": num_classes}
 
     def count(carry, x_chunk, y_chunk):
         chunk = x_chunk if is_held else model.apply(variables, x_chunk)[1]
         samples, labels = samples_of(chunk, y_chunk)
         return carry + joint_counts(encode(samples, edges), labels, **sizes)
 
-    none = jnp.zeros((model.num_neurons, spec.num_codes, model.num_classes), jnp.int32)
+    none = jnp.zeros((model.num_neurons, spec.num_codes, num_classes), jnp.int32)
     counts = fold(count, none, *(held or (x, y)))
     number = len(y) if y.ndim == 1 else num_counted
     is_masked = y.ndim > 1 or model.pooling.counts is not None

@@ -336,7 +336,7 @@ def quantile_labels(
 
     Args:
         values: [N] numbers, NaN where unknown.
-        num_labels: V, the number of groups, from 2 to 256.
+        num_labels: V, the number of groups, at least 2.
         reference: [M] numbers whose quantiles are the limits of the groups, those of
             the training examples for test examples, say; None is ``values``.
 
@@ -361,15 +361,16 @@ def quantile_labels(
                 f"{name}: expected numbers [N], some of them not NaN, got "
                 f"{array.dtype} of shape {list(array.shape)}"
             )
-    number = Quantile(num_labels).num_codes
+    check_integer("num_labels", num_labels, least=2)
     ordered = np.sort(limits[~np.isnan(limits)].astype(np.float64))
-    edges = ordered[np.arange(1, number) * (len(ordered) - 1) // number]
-    sizes = np.bincount(np.searchsorted(edges, ordered), minlength=number)
-    if not sizes.all():
+    edges = ordered[np.arange(1, num_labels) * (len(ordered) - 1) // num_labels]
+    sizes = np.bincount(np.searchsorted(edges, ordered), minlength=num_labels)
+    empty = np.count_nonzero(sizes == 0)
+    if empty:
         raise ValueError(
-            f"num_labels: expected groups that all have values, got {number} groups of "
-            f"which {np.count_nonzero(sizes == 0)} are empty, as many values are "
-            "equal or few are there; give fewer"
+            "num_labels: expected groups that all have values, got "
+            f"{num_labels} groups of which {empty} are empty, as many values are equal "
+            "or few are there; give fewer"
         )
     labels = np.searchsorted(edges, given).astype(np.int32)
     return np.where(np.isnan(given), np.int32(-1), labels)

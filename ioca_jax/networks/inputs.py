@@ -19,8 +19,12 @@ from ioca_jax.networks.models import Model, as_network
 from ioca_jax.networks.network import Network
 
 
-def checked_network(model: Network | Model, x: Any, y: ArrayLike) -> Network:
+def checked_network(
+    model: Network | Model, x: Any, y: ArrayLike, num_classes: int | None = None
+) -> Network:
     """The network of a model, for examples and labels that fit it.
+
+    Labels are the network's classes, or of a number of others.
 
     Refuses what ``check_examples`` does, and pixels of networks trained on shares:
     networks of this library are trained on a ``Dataset``, which divides 8-bit pixels by
@@ -28,7 +32,7 @@ def checked_network(model: Network | Model, x: Any, y: ArrayLike) -> Network:
     """
     if isinstance(model, (Network, Model)):
         tokens = model.tokens if isinstance(model, Network) else None
-        check_examples(x, y, model.num_classes, tokens)
+        check_examples(x, y, num_classes or model.num_classes, tokens)
     x = as_examples("x", x)
     network = as_network(model, x)
     check_scaled(network, "x", x)

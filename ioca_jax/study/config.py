@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from ioca_jax.ablation.metrics import ALWAYS, METRICS, parse_metrics
@@ -18,7 +19,7 @@ from ioca_jax.checks import (
     check_number,
     nearest,
 )
-from ioca_jax.data import check_label_noise
+from ioca_jax.data import Dataset, check_label_noise
 from ioca_jax.measures.forward_selection import SELECTIONS
 from ioca_jax.measures.information import MEASURES_OF_LABELS, PAPER_MEASURES
 from ioca_jax.measures.neurons import settled_quantizer
@@ -366,6 +367,30 @@ def split_measures(names: Sequence[Any]) -> list[tuple[str, str]]:
             )
         found.append((base, annotation))
     return found
+
+
+def measures_of(names: Sequence[str], annotation: str) -> tuple[str, ...]:
+    """The measures about an annotation, without its name."""
+    return tuple(base for base, of in split_measures(names) if of == annotation)
+
+
+def check_annotations(names: Sequence[str], data: Dataset) -> None:
+    """Refuses measures of annotations that the data do not have, or of one value."""
+    there = data.annotations
+    for measure, annotation in split_measures(names):
+        name = f"{measure}@{annotation}"
+        if annotation not in there:
+            has = f"one of {', '.join(there)}" if there else "the data have none"
+            raise ValueError(
+                f"measures: expected an annotation of the data after @, {has}, got "
+                f"{name}"
+            )
+        values = np.unique(there[annotation][1])
+        if np.count_nonzero(values >= 0) < 2:
+            raise ValueError(
+                f"measures: expected validation examples of two values or more for "
+                f"{name}, got {', '.join(map(str, values))}; no measure is defined"
+            )
 
 
 def config_of(results: xr.Dataset) -> StudyConfig:

@@ -70,6 +70,8 @@ def coordinates(
     if plan.metrics:
         found["metric"] = [metric.name for metric in plan.metrics]
         found["metric_unit"] = "metric", [metric.unit for metric in plan.metrics]
+    if plan.data.annotation_values:
+        found |= _annotation_coordinates(plan)
     if plan.variants:
         found["variant"] = list(plan.variants)
     if plan.training:
@@ -80,6 +82,30 @@ def coordinates(
         found["trajectory_epoch"] = list(plan.trajectory_epochs)
         found["hidden_layer"] = np.arange(len(network.layers)) + 1
     return found
+
+
+def _annotation_coordinates(plan: Plan) -> dict[str, Any]:
+    """Of the axis of all annotations' values, one after another."""
+    names, values, sizes = [], [], []
+    for name, number in plan.data.annotation_values.items():
+        of_test = plan.data.annotations[name][-1]
+        labels = np.broadcast_to(
+            of_test.reshape(-1, *[1] * (plan.data.test.y.ndim - 1)),
+            plan.data.test.y.shape,
+        )
+        counted = labels[(labels >= 0) & (plan.data.test.y >= 0)]
+        names += [name] * number
+        values += range(number)
+        sizes += np.bincount(counted, minlength=number).tolist()
+    return {
+        "annotation": ("annotation_value", names),
+        "value": ("annotation_value", values),
+        "value_size": (
+            "annotation_value",
+            sizes,
+            {"long_name": "test examples of each value"},
+        ),
+    }
 
 
 def all_steps(steps: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -25,8 +25,6 @@ from ioca_jax.batching import take_examples
 from ioca_jax.checks import number_counted
 from ioca_jax.measures.information import (
     MEASURES_OF_LABELS,
-    null_of_labels,
-    permuted_samples,
     selective_class,
 )
 from ioca_jax.measures.neurons import (
@@ -37,7 +35,7 @@ from ioca_jax.measures.neurons import (
 from ioca_jax.measures.scores import Score, check_finite_scores
 from ioca_jax.networks.training import Trained
 from ioca_jax.results.variables import VARIABLES, make_results
-from ioca_jax.study import interactions
+from ioca_jax.study import annotations, interactions
 from ioca_jax.study.clamps import (
     Ablated,
     ablated_networks,
@@ -72,6 +70,8 @@ def study_networks(
     statistics = _measure(
         inputs, inputs.validation, plan.quantizer, measures=plan.scores
     )
+    about = annotations.score_annotations(inputs, statistics.edges)
+    statistics = statistics._replace(scores=statistics.scores | about)
     constants = constant_clamps(inputs, statistics.clamp)
     ablated = ablated_networks(inputs, constants)
     drawn = {
@@ -219,11 +219,14 @@ def _curves_of_scope(
         *ablated.test,
         points=steps[scope].tolist() if scope in steps else points,
         metrics=plan.metrics,
+        groups=annotations.test_values(inputs),
         layers=inputs.layers_of(scope),
         memory_gb=plan.memory_gb,
     )
     steps[scope] = curve.steps
     found = {n: getattr(curve, n) for n in ("correct", "loss", "accuracy")}
+    if plan.data.annotation_values:
+        found["correct_by_value"] = annotations.correct_by_value(inputs, curve)
     if plan.metrics:
         of_metrics = [curve.metrics[metric.name] for metric in plan.metrics]
         found["metric_mean"] = jnp.stack(of_metrics, axis=-1)
@@ -305,34 +308,26 @@ def _tests_of_measures(
     inputs: Inputs, statistics: NeuronStatistics
 ) -> dict[str, np.ndarray]:
     """P-values of the measures that depend on labels; none without permutations."""
-    number = inputs.plan.permutations
-    tested = tuple(name for name in inputs.plan.measures if name in MEASURES_OF_LABELS)
-    if not number or not tested:
+    plan, key = inputs.plan, jax.random.key(0)
+    if not plan.permutations:
         return {}
-    networks = _quantised(inputs, inputs.trained.variables, statistics)
-    y, key = inputs.validation.y, jax.random.key(0)
-    permuted = permuted_samples(y, key, number, networks.num_counted)
-    nulls = _nulls(networks, inputs.validation, permuted, tested)
+    nulls = annotations.nulls_of_annotations(inputs, statistics.edges, key)
+    tested = tuple(name for name in plan.measures if name in MEASURES_OF_LABELS)
+    if tested:
+        networks = _quantised(inputs, inputs.trained.variables, statistics)
+        nulls |= annotations.nulls_of_networks(
+            networks,
+            inputs.validation,
+            networks.permuted(inputs.validation, key, plan.permutations),
+            measures=tested,
+            num_values=inputs.network.num_classes,
+        )
+    if not nulls:
+        return {}
     return {
         name: _by_measure(inputs, {n: getattr(null, name) for n, null in nulls.items()})
         for name in ("p_value", "p_value_family")
     }
-
-
-@partial(jax.jit, static_argnames=("measures",))
-def _nulls(networks, split, permuted, measures):
-    """Nulls of every network, one after another, of the same permutations."""
-    return networks.map(
-        lambda codes, labels: null_of_labels(
-            codes,
-            labels,
-            permuted,
-            num_codes=networks.num_codes,
-            num_classes=networks.network.num_classes,
-            measures=measures,
-        ),
-        split,
-    )
 
 
 def _scores_of_variants(inputs: Inputs) -> np.ndarray:

@@ -31,7 +31,7 @@ from ioca_jax.networks.models import CNN, Model, as_network
 from ioca_jax.networks.network import Network
 from ioca_jax.networks.training import TrainConfig, check_fit, check_single
 from ioca_jax.sources import can_load, load_dataset
-from ioca_jax.study.config import OF_NETWORKS, StudyConfig
+from ioca_jax.study.config import OF_NETWORKS, StudyConfig, check_annotations
 from ioca_jax.study.given_networks import (
     GivenNetworks,
     check_copies,
@@ -433,6 +433,7 @@ def make_plan(
         memory_gb=config.memory_gb,
         seeds_at_once=seeds_at_once,
     )
+    check_annotations(config.measures, data)
     _check_scores(plan)
     check_metrics(plan.metrics, model.num_classes)
     return plan

@@ -122,6 +122,7 @@ def _axes(plan: Plan) -> dict[str, int]:
         "class": network.num_classes,
         "code": plan.num_codes,
         "metric": len(plan.metrics),
+        "annotation_value": sum(plan.data.annotation_values.values()),
         "epoch": plan.epochs,
     }
     if plan.variants:
