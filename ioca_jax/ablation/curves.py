@@ -303,11 +303,6 @@ def ablation_curves(
         return sum_over_examples(type(run).orders, run, arrays, batch, y)
 
     if isinstance(points, str) and points == "auto":
-        if not is_known_order:
-            raise ValueError(
-                "points: expected a number or steps while the order is traced, got "
-                "'auto', which looks at the curve"
-            )
         sums, steps = bisect(evaluate, num_steps, number_counted(y))
     else:
         steps = chosen_steps(points, num_steps)

@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from ioca_jax.ablation.metrics import Sums
+from ioca_jax.checks import is_known
 
 Points = int | str | Sequence[int] | np.ndarray | None
 """A number of points, ``auto``, steps, or None for all points."""
@@ -39,7 +40,7 @@ def chosen_steps(points: Points, num_steps: int) -> Int[np.ndarray, " P"]:
     """
     if points is None:
         return np.arange(num_steps + 1, dtype=np.int32)
-    given = np.asarray(points)
+    given = np.asarray(points if is_known(points) else None)
     if given.dtype.kind not in "iu" or given.ndim > 1:
         raise ValueError(
             "points: expected a number of points, 'auto', or ascending steps from 0 to "
@@ -134,12 +135,20 @@ def bisect(
 
     Returns:
         Sums [S, M, P, ...], and the steps, ascending from 0 to K.
+
+    Raises:
+        ValueError: sums whose numbers are not known, as while JAX traces.
     """
     new = np.round(np.linspace(0, num_steps, _AT_ONCE)).astype(np.int32)
     new, rounds, steps = np.unique(new), [], np.zeros(0, np.int32)
     place, area = steps, np.inf
     while len(new):
         found = evaluate(np.pad(new, (0, _AT_ONCE - len(new)), mode="edge"))
+        if not is_known(found.correct):
+            raise ValueError(
+                "points: expected a number or steps while JAX traces, got 'auto', "
+                "which looks at the curve"
+            )
         rounds.append(jax.tree.map(partial(_first, len(new)), found))
         steps = np.concatenate([steps, new])
         place = np.argsort(steps)

@@ -137,10 +137,13 @@ def _areas_of_piece(results: xr.Dataset) -> _Areas:
     ascending = is_random | (results["direction"].values == "ascending")
     ranked_by = results["ranked_by"].values[ascending]
     found: _Areas = {}
+    # Counts say which points a scope has; a metric may be NaN at some of these.
+    is_point = ~np.isnan(metrics["accuracy"]).all(axis=(1, 2, 3))
     for metric, of_scopes in metrics.items():
-        for scope, curves in zip(results["scope"].values, of_scopes, strict=True):
-            is_point = ~np.isnan(curves).all(axis=(0, 1, 2))
-            steps, curves = results["step"].values[is_point], curves[..., is_point]
+        for scope, curves, own in zip(
+            results["scope"].values, of_scopes, is_point, strict=True
+        ):
+            steps, curves = results["step"].values[own], curves[..., own]
             for quantity, area in _quantities(curves[:, :, ascending], steps).items():
                 for ranked in dict.fromkeys(ranked_by.tolist()):
                     of_draws = area[:, :, ranked_by == ranked]
@@ -150,10 +153,16 @@ def _areas_of_piece(results: xr.Dataset) -> _Areas:
 
 
 def _quantities(curves: np.ndarray, steps: np.ndarray) -> dict[str, np.ndarray]:
-    """By name, areas of curves [S, clamps, orders, P] at some steps."""
-    cpr, cmd = faithfulness(curves, steps=steps)
-    found = {"CPR": cpr, "CMD": cmd}
+    """By name, areas of curves [S, clamps, orders, P] at some steps.
+
+    ``faithfulness`` takes points that are NaN for all curves for another scope's. These
+    are the scope's own: a curve with NaN has no area.
+    """
+    is_nan = np.isnan(curves)
+    curves = np.where(is_nan, 0, curves)
+    found = dict(zip(("CPR", "CMD"), faithfulness(curves, steps=steps), strict=True))
     if not missing_steps(MIB_FRACTIONS, steps).size:
-        cpr, cmd = faithfulness(curves, MIB_FRACTIONS, steps=steps)
-        found |= {"CPR, MIB": cpr, "CMD, MIB": cmd}
-    return found
+        at_shares = faithfulness(curves, MIB_FRACTIONS, steps=steps)
+        found |= zip(("CPR, MIB", "CMD, MIB"), at_shares, strict=True)
+    has_nan = is_nan.any(axis=-1)
+    return {name: np.where(has_nan, np.nan, area) for name, area in found.items()}

@@ -161,14 +161,26 @@ def test_other_points_are_refused(case, points, error):
         ioca.ablation_curve(*case, points=points)
 
 
-def test_auto_needs_an_order_that_is_known(case):
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_points_that_look_at_the_curve_or_are_traced_are_refused_while_jax_traces(case):
     model, variables, orders, clamp, x, y = case
 
-    def curve(order):
-        return ioca.ablation_curve(model, variables, order, clamp, x, y, points="auto")
+    def curve(variables, order, points):
+        arguments = (model, variables, order, clamp, x, y)
+        return ioca.ablation_curve(*arguments, points=points).accuracy
 
-    with pytest.raises(ValueError, match="points: expected a number or steps while"):
-        jax.jit(curve)(orders[0])
+    error = (
+        "^points: expected a number or steps while JAX traces, got 'auto', which looks "
+        "at the curve"
+    )
+    for traced in ({"order": orders[0]}, {"variables": variables}):
+        known = {"order": orders[0], "variables": variables, "points": "auto"}
+        with pytest.raises(ValueError, match=error):
+            jax.jit(lambda given, known=known: curve(**known | given))(traced)
+    with pytest.raises(
+        ValueError, match="^points: expected a number of points, 'auto'"
+    ):
+        jax.jit(lambda points: curve(variables, orders[0], points))(jnp.arange(25))
 
 
 def test_evenly_spaced_points_have_both_ends():

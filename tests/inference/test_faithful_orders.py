@@ -73,6 +73,20 @@ def test_values_and_effects_are_those_of_the_curves(results):
             assert row["low"] <= row["effect"] <= row["high"]
 
 
+def test_a_metric_that_is_nan_where_all_neurons_are_ablated_has_no_faithfulness(
+    results,
+):
+    undefined = results.copy(deep=True)
+    for index, size in enumerate(SIZES.values()):
+        undefined["loss"].values[:, :, index, :, size] = np.nan
+    table = ioca.compare_faithfulness(undefined)
+    about = {"quantity": "CPR", "ranked_by": "mutual_information", "clamp": "zero"}
+    of_loss = rows_of(table, metric="loss", **about)
+    assert np.isnan([row["value"] for row in of_loss]).tolist() == [True] * len(SIZES)
+    of_accuracy = rows_of(table, metric="accuracy", **about)
+    assert np.isfinite([row["value"] for row in of_accuracy]).all()
+
+
 def test_a_planted_order_is_found_and_no_other():
     planted = ("network", "mutual_information", "ascending")
     table = ioca.compare_faithfulness(planted_results({planted: 0.05}))

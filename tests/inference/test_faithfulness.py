@@ -102,6 +102,9 @@ def test_chosen_steps():
     spread = np.full(11, np.nan)
     spread[steps] = curve[steps]
     np.testing.assert_array_equal(ioca.faithfulness(spread, steps=np.arange(11)), found)
+    # A curve without its first point is not that of a network with less to lose.
+    without_first = np.where(steps == 0, np.nan, curve[steps])
+    assert np.isnan(ioca.faithfulness(without_first, steps=steps)).all()
     shares = (0.0, 0.1, 0.6, 1.0)
     np.testing.assert_array_equal(
         ioca.faithfulness(curve[steps], shares, steps=steps),
