@@ -5,6 +5,7 @@ chosen: evenly spaced, given, or where the curve bends.
 """
 
 import heapq
+import operator
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -78,7 +79,7 @@ def points_text(points: Points) -> str:
         return points
     parts = str(points).split(",") if isinstance(points, str | int) else points
     try:
-        numbers = [int(part) for part in parts]
+        numbers = [int(p) if isinstance(p, str) else operator.index(p) for p in parts]
     except (TypeError, ValueError):
         numbers = []
     is_number = len(numbers) == 1 and numbers[0] > 1

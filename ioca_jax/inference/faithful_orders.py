@@ -160,9 +160,10 @@ def _quantities(curves: np.ndarray, steps: np.ndarray) -> dict[str, np.ndarray]:
     """
     is_nan = np.isnan(curves)
     curves = np.where(is_nan, 0, curves)
-    found = dict(zip(("CPR", "CMD"), faithfulness(curves, steps=steps), strict=True))
+    cpr, cmd = faithfulness(curves, steps=steps)
+    found = {"CPR": cpr, "CMD": cmd}
     if not missing_steps(MIB_FRACTIONS, steps).size:
-        at_shares = faithfulness(curves, MIB_FRACTIONS, steps=steps)
-        found |= zip(("CPR, MIB", "CMD, MIB"), at_shares, strict=True)
+        cpr, cmd = faithfulness(curves, MIB_FRACTIONS, steps=steps)
+        found |= {"CPR, MIB": cpr, "CMD, MIB": cmd}
     has_nan = is_nan.any(axis=-1)
     return {name: np.where(has_nan, np.nan, area) for name, area in found.items()}

@@ -116,6 +116,11 @@ def test_metrics_of_the_intact_network_are_known(whole):
             "such as 0,10,100, got '5,2'",
         ),
         (
+            {"points": [0, 3.7, 10]},
+            "points: expected all, auto, a number of points from 2, or ascending steps "
+            "such as 0,10,100, got [0, 3.7, 10]",
+        ),
+        (
             {"metrics": ("brierr",)},
             "metrics: expected names out of accuracy, loss, kl, agreement, margin, "
             "brier, a function (logits, y, intact_logits) -> [n], or "
