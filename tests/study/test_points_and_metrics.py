@@ -102,6 +102,7 @@ def test_metrics_of_the_intact_network_are_known(whole):
     assert (intact.sel(metric="brier") < 2).all()
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
     ("fields", "error"),
     [
