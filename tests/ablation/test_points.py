@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import compilations, random_examples, random_network
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ioca_jax as ioca
@@ -76,6 +76,7 @@ def monotone_curves(draw):
     return np.round(rows).astype(np.int32)
 
 
+@settings(max_examples=25)
 @given(monotone_curves())
 def test_bisection_keeps_its_word_on_monotone_curves(counts):
     number, asked = counts.shape[-1] - 1, []

@@ -9,10 +9,11 @@ from synthetic import TINY
 
 import ioca_jax as ioca
 from ioca_jax.inference.areas import areas_by_order
+from ioca_jax.report.tables import tabulate
 from ioca_jax.results.subsets import steps_of_scopes
 
 CONFIG = dataclasses.replace(
-    TINY, interactions=True, clamps=("zero", "resample"), permutations=19, epochs=3
+    TINY, clamps=("zero", "resample"), permutations=19, epochs=3
 )
 RNG = np.random.default_rng(0)
 DATA = ioca.Dataset(
@@ -43,7 +44,7 @@ def listed(tmp_path_factory):
 
 @pytest.mark.parametrize("points", ["0,2,5", "auto"])
 def test_chosen_points_are_those_of_the_whole_study(whole, listed, points, tmp_path):
-    fields = {"points": points, "metrics": ("kl", "brier"), "interactions": False}
+    fields = {"points": points, "metrics": ("kl", "brier")}
     some = listed if points == "0,2,5" else study(tmp_path, **fields)
     assert some["metric"].values.tolist() == ["kl", "brier"]
     assert some["metric_unit"].values.tolist() == ["nat", "1"]
@@ -61,18 +62,28 @@ def test_chosen_points_are_those_of_the_whole_study(whole, listed, points, tmp_p
         others = np.setdiff1d(some["step"].values, own)
         assert np.isnan(some["loss"].sel(scope=scope, step=others)).all()
         assert (some["correct"].sel(scope=scope, step=others) == -1).all()
-    for name in {"joint_information", "joint_cells", "order", "score"} & {*some}:
-        expected = whole[name]
-        if "step" in expected.dims:
-            expected = expected.sel(step=some["step"])
+    for name in ("order", "score"):
+        np.testing.assert_array_equal(some[name], whole[name])
+
+
+@pytest.mark.slow
+def test_joint_information_is_known_at_chosen_points(tmp_path):
+    whole, some = (
+        study(tmp_path / points, points=points, interactions=True)
+        for points in ("all", "0,2,5")
+    )
+    for name in ("joint_information", "joint_cells"):
+        expected = whole[name].sel(step=some["step"])
         np.testing.assert_array_equal(some[name], expected)
+    assert {*tabulate(some)} == {*tabulate(whole)}
 
 
+@pytest.mark.slow
 def test_shards_whose_curves_bend_elsewhere_are_not_joined(tmp_path):
     folders = []
     for index in range(2):
         folders.append(tmp_path / str(index))
-        fields = {"points": "auto", "interactions": False, "clamps": ("zero",)}
+        fields = {"points": "auto", "clamps": ("zero",)}
         config = dataclasses.replace(CONFIG, hidden=(24, 3), **fields)
         shard = ioca.Shard(index, 2)
         ioca.run_study(config, folders[-1], data=DATA, draw=False, shard=shard)

@@ -1,5 +1,6 @@
 """A study of token classifiers that are trained here: heads, units, several inputs."""
 
+import dataclasses
 import re
 from functools import partial
 
@@ -20,7 +21,7 @@ from ioca_jax.report.tables import tabulate
 SEEDS = tuple(range(5))
 CONFIG = ioca.StudyConfig(
     seeds=SEEDS, random_orders=1, permutations=19, quantizer="quantile:2",
-    measures=("mutual_information",), clamps=("mean",), interactions=True,
+    measures=("mutual_information",), clamps=("mean",),
 )  # fmt: skip
 
 
@@ -110,7 +111,7 @@ def test_curves_are_those_of_a_copy_by_hand(results, networks, data):
             np.testing.assert_array_equal(curve["correct"][k], expected)
 
 
-def test_information_of_units_and_pairs_is_scikit_learns(results, networks, data):
+def test_information_of_units_is_scikit_learns(results, networks, data):
     x, y = data.validation
     labels = y[y >= 0]
     for place in (0, 1):
@@ -120,6 +121,18 @@ def test_information_of_units_and_pairs_is_scikit_learns(results, networks, data
         alone = [mutual_info_score(codes[:, h], labels) / np.log(2) for h in range(8)]
         found = here["score"].sel(measure="mutual_information")
         np.testing.assert_allclose(found, alone, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_information_of_pairs_is_scikit_learns(networks, data, tmp_path):
+    config = dataclasses.replace(CONFIG, interactions=True)
+    results = ioca.run_study(config, tmp_path, data=data, **networks, draw=False)
+    x, y = data.validation
+    labels = y[y >= 0]
+    for place in (0, 1):
+        _, outputs = networks["network"].apply(of_seed(networks, place), x)
+        codes = np.asarray(ioca.quantize(np.asarray(outputs)[y >= 0], CONFIG.quantizer))
+        here = results.isel(seed=place)
         both = mutual_info_score(2 * codes[:, 1] + codes[:, 6], labels) / np.log(2)
         pair = here["pair_value"].sel(pair_measure="joint_information")
         np.testing.assert_allclose(pair[1, 6], both, rtol=1e-4)
