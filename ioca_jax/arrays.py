@@ -58,6 +58,9 @@ def check_annotation(
     name: str, annotation: str, given: Any, sizes: Mapping[str, int]
 ) -> None:
     """Refuses what is not an integer, -1 or more, for each example of each split."""
+    if not annotation.isidentifier():
+        wanted = "annotations named by letters, digits and underscores"
+        refuse(name, wanted, repr(annotation))
     expected = f"the annotation {annotation!r} to have integers"
     if not isinstance(given, (tuple, list)) or len(given) != len(sizes):
         refuse(name, f"{expected} for {', '.join(sizes)}", described_arrays(given))

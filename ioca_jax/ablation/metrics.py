@@ -32,6 +32,7 @@ from ioca_jax.checks import (
 )
 
 ALWAYS = ("accuracy", "loss")  # what every evaluation has
+_MOST_VALUES = 2**16  # of an annotation: each has a count at every point
 
 
 def _kl(logits: Array, y: Array, intact: Array) -> Array:
@@ -159,6 +160,11 @@ def _parsed(metric: str | Metric | Callable) -> Metric:
         found, name = METRICS.get(metric), metric
     else:
         found, name = metric, getattr(metric, "__name__", type(metric).__name__)
+    if callable(found) and not name.isidentifier():
+        raise ValueError(
+            f"metrics: expected a function with a name, got {name}; name it by "
+            "ioca_jax.Metric(name, unit, function)"
+        )
     if callable(found):
         return Metric(name, "1", found)
     if not isinstance(found, Metric):
@@ -307,6 +313,12 @@ def _annotation(name: str, values: ArrayLike, y: Array) -> np.ndarray:
         raise ValueError(
             f"groups: expected integers {list(of_examples or y.shape)} for {name!r}, a "
             f"value for each example, got {array.dtype} of shape {list(array.shape)}"
+        )
+    outside = array[(array < -1) | (array >= _MOST_VALUES)]
+    if outside.size:
+        raise ValueError(
+            f"groups: expected values of {name!r} from 0 to {_MOST_VALUES - 1}, or -1 "
+            f"for none, got {outside[0]}; number the values from 0"
         )
     array = array.reshape(*array.shape, *[1] * (y.ndim - array.ndim))
     return np.broadcast_to(array, y.shape).astype(np.int32)

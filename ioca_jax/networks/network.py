@@ -183,6 +183,8 @@ class Network:
 
     def counted(self, x: Any, y: ArrayLike | None = None) -> Array | None:
         """The positions that count, bool [N, T]; None: all."""
+        if self.pooling.counts is not None:
+            checked_examples(x, self._example)  # before the user's function sees them
         return self.pooling.counted(device_examples("x", x), y)
 
     def activations(

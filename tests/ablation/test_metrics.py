@@ -153,6 +153,16 @@ def test_kl_is_infinite_where_a_possible_class_becomes_impossible():
             "got int64 of shape [59]",
         ),
         (
+            {"groups": {"parity": np.full(60, 2**16)}},
+            "groups: expected values of 'parity' from 0 to 65535, or -1 for none, got "
+            "65536; number the values from 0",
+        ),
+        (
+            {"metrics": [lambda logits, y, intact: logits[:, 0]]},
+            "metrics: expected a function with a name, got <lambda>; name it by "
+            "ioca_jax.Metric(name, unit, function)",
+        ),
+        (
             {"groups": {"parity": np.zeros(60)}},
             "groups: expected integers [60] for 'parity', a value for each example, "
             "got float64 of shape [60]",
