@@ -89,4 +89,4 @@ def test_refused_in_one_line(case):
 def test_minus_one_is_no_class_of_an_example():
     message = "own: expected the labels 0, 1, ..., C-1 in y_train, each at least once, "
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
-        made(X, np.arange(60) % 3 - 1, X_TEST, np.zeros(20, int))
+        made(X, np.arange(60, dtype=np.int32) % 3 - 1, X_TEST, np.zeros(20, np.int32))

@@ -1,6 +1,7 @@
 """Learned orders: near the best of all nested orders; soft masks by hand."""
 
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from ioca_jax.networks.models import as_network
 KEY = jax.random.key(0)
 MODEL = ioca.MLP(hidden=(5, 3), num_classes=3)
 X = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
-VARIABLES = MODEL.init(jax.random.key(4), X)
+VARIABLES: Any = MODEL.init(jax.random.key(4), X)
 VARIABLES["params"]["dense_2"]["kernel"] *= 4  # sure of its predictions
 # The network's own predictions: it is never wrong until neurons go.
 Y = np.asarray(MODEL.apply(VARIABLES, X)[0]).argmax(axis=1).astype(np.int32)

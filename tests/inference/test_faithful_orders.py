@@ -1,6 +1,7 @@
 """Faithfulness of a study's orders: loops over its curves, planted effects."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -211,8 +212,8 @@ def test_the_measure_of_least_regret_is_told():
     ]
     names = ("scope", "clamp", "quantity", "ranked_by", "learned", "effect")
     more = {"low": 0.0625, "high": 0.25, "p_corrected": 0.04}
-    rows = [dict(zip(names, row, strict=True)) | more for row in rows]
-    assert [*regret_sentences(rows)] == [
+    table: Any = [dict(zip(names, row, strict=True)) | more for row in rows]
+    assert [*regret_sentences(table)] == [
         "In the whole network, the order learned on the validation split (clamped to "
         "mean) has a normalised area of 0.750; of other ascending orders that of jmi "
         "is nearest, with a regret of +0.125 (95 % interval +0.062 to +0.250, "
