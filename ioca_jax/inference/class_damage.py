@@ -15,7 +15,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from ioca_jax.inference.families import above_chance, clamps_of, judge_family
-from ioca_jax.inference.statistics import correlation_interval, spearman
+from ioca_jax.inference.statistics import spearman, spearman_step
 from ioca_jax.measures.information import class_divergences
 from ioca_jax.results.subsets import Layer, evenly, layers_of, neurons_of, over_seeds
 
@@ -57,7 +57,7 @@ def predict_class_damage(results: xr.Dataset) -> pd.DataFrame:
     rows. Classes for which a correlation is not defined are left out.
     """
     kept = above_chance(results)
-    rows, values = [], []
+    rows, values, steps = [], [], []
     for layer, clamp in itertools.product(layers_of(kept), clamps_of(kept)):
         found = class_correlations(kept, layer, clamp)
         is_own = np.eye(found.shape[-1], dtype=bool)
@@ -66,7 +66,10 @@ def predict_class_damage(results: xr.Dataset) -> pd.DataFrame:
         rows.append(about | {"quantity": "own class"})
         rows.append(about | {"quantity": "own class less others"})
         values += [own, own - others]
-    return judge_family(rows, values, interval=correlation_interval)
+        classes = len(is_own)
+        step = spearman_step(len(neurons_of(kept, layer))) / classes
+        steps += [step, step / (classes - 1)]
+    return judge_family(rows, values, steps=steps)
 
 
 def _means(values: Float[np.ndarray, "S C C"], where: np.ndarray) -> np.ndarray:

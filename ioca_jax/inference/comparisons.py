@@ -20,10 +20,11 @@ from jaxtyping import Float, Int, Real
 from ioca_jax.checks import check_integer
 from ioca_jax.inference.statistics import (
     BLOCK,
+    RESAMPLES,
     TIE,
     check_seeds,
     mean_and_error,
-    resampled_t,
+    sign_flips,
 )
 
 ALTERNATIVES = ("two-sided", "greater", "less")
@@ -51,7 +52,7 @@ def sign_flip_test(
     threshold: float | Float[ArrayLike, " M"] = 0.0,
     alternative: str = "two-sided",
     alpha: float | None = None,
-    resamples: int = 2**14 - 1,
+    resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> PairedTest:
     """Paired test of M planned comparisons [S, M] against random signs.
@@ -98,28 +99,16 @@ def sign_flip_test(
         sums = signs @ unit
         return np.abs(sums) if alternative == "two-sided" else sums
 
-    exact = 2**num_seeds <= resamples + 1
-    num_flips = 2**num_seeds if exact else resamples
-
-    def flipped() -> Iterator[np.ndarray]:
-        rng = np.random.default_rng(seed)
-        width = max(1, BLOCK // max(num_seeds, num_comparisons))
-        for start in range(0, num_flips, width):
-            stop = min(start + width, num_flips)
-            if exact:
-                flips = np.arange(start, stop)[:, None] >> np.arange(num_seeds) & 1
-            else:
-                flips = rng.integers(0, 2, (stop - start, num_seeds))
-            yield statistic(1.0 - 2.0 * flips)
-
+    width = max(1, BLOCK // max(num_seeds, num_comparisons))
+    flips = sign_flips(num_seeds, resamples, seed=seed, width=width)
+    flipped = (statistic(1.0 - 2.0 * block) for block in flips)
     reference = statistic(np.ones((1, num_seeds)))[0]
-    alone, corrected = _step_down(reference, flipped())
-    # Among all flips are the observed signs; random ones are given them.
-    given = 0 if exact else 1
+    alone, corrected = _step_down(reference, flipped)
+    num_flips = min(2**num_seeds, resamples + 1)
     return PairedTest(
         mean=observed.mean(axis=0),
-        p_value=(alone + given) / (num_flips + given),
-        p_corrected=(corrected + given) / (num_flips + given),
+        p_value=alone / num_flips,
+        p_corrected=corrected / num_flips,
     )
 
 
@@ -165,7 +154,7 @@ def bootstrap_test(
     t = np.where(varies, mean - threshold, 0) / np.where(varies, error, 1)
 
     def resampled(sign: int) -> Iterator[np.ndarray]:
-        for drawn in resampled_t(centred, error, resamples, seed):
+        for drawn in _resampled_t(centred, error, resamples, seed):
             yield sign * drawn
 
     signs = {"greater": (1,), "less": (-1,), "two-sided": (1, -1)}[alternative]
@@ -218,7 +207,7 @@ def independent_test(
     second: Real[ArrayLike, "S2 *batch"],
     *,
     alternative: str = "two-sided",
-    resamples: int = 2**14 - 1,
+    resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> IndependentTest:
     """Permutation test of two settings [S1, ...] and [S2, ...] that are not paired.
@@ -256,6 +245,32 @@ def independent_test(
         rng=np.random.default_rng(seed),
     )
     return IndependentTest(np.asarray(difference), np.asarray(tested.pvalue))
+
+
+def _resampled_t(
+    centred: Float[np.ndarray, "S M"],
+    error: Float[np.ndarray, " M"],
+    resamples: int,
+    seed: int,
+) -> Iterator[Float[np.ndarray, "block M"]]:
+    """Student's t of bootstrap samples around the mean; infinite without spread.
+
+    In blocks of samples, of which many networks' weights would fill the memory.
+    """
+    num_seeds, num_comparisons = centred.shape
+    rng = np.random.default_rng(seed)
+    chances = np.full(num_seeds, 1 / num_seeds)
+    width = max(1, BLOCK // max(num_seeds, num_comparisons))
+    for start in range(0, resamples, width):
+        size = min(width, resamples - start)
+        # The share of each network in each sample.
+        weights = rng.multinomial(num_seeds, chances, size=size) / num_seeds
+        shift = weights @ centred
+        variance = weights @ centred**2 - shift**2
+        has_spread = variance > TIE * error**2
+        resampled_error = np.sqrt(np.where(has_spread, variance, 1) / (num_seeds - 1))
+        t = shift / resampled_error
+        yield np.where(has_spread, t, np.where(shift > 0, np.inf, -np.inf))
 
 
 def _step_down(

@@ -1,6 +1,6 @@
 """What all tests over networks share: which networks count, levels, corrections."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -74,13 +74,13 @@ def judge_family(
     values: Sequence[np.ndarray],
     *,
     threshold: float | Sequence[float] = 0.0,
-    interval: Callable = mean_interval,
+    steps: Sequence[float] | None = None,
 ) -> pd.DataFrame:
     """Means of the rows' values over networks, their intervals, and two-sided tests.
 
     The rows are one family: ``effect_table`` with ``add_tests`` of the same values.
     """
-    table = effect_table(rows, values, interval=interval)
+    table = effect_table(rows, values, steps=steps)
     return add_tests(table, values, threshold=threshold)
 
 
@@ -88,18 +88,23 @@ def effect_table(
     rows: Sequence[dict],
     values: Sequence[np.ndarray],
     *,
-    interval: Callable = mean_interval,
+    steps: Sequence[float] | None = None,
 ) -> pd.DataFrame:
     """Rows with ``effect``, the mean of their values [S], and its interval.
 
-    The 95 % interval is ``low`` to ``high``; NaN where a network has no value.
+    The 95 % interval is ``low`` to ``high``; NaN where a network has no value. Rows of
+    correlations are given with their least differences, ``steps``.
     """
     together = np.stack(values, axis=1)
     whole = np.isfinite(together).all(axis=0)
     columns = np.full((3, len(rows)), np.nan)
     if whole.any():
         together = together[:, whole]
-        columns[:, whole] = np.stack([together.mean(axis=0), *interval(together)])
+        if steps is None:
+            ends = mean_interval(together)
+        else:
+            ends = correlation_interval(together, step=np.asarray(steps)[whole])
+        columns[:, whole] = np.stack([together.mean(axis=0), *ends])
     return pd.DataFrame(rows).assign(effect=columns[0], low=columns[1], high=columns[2])
 
 
@@ -177,11 +182,11 @@ def finite_mean(values: np.ndarray) -> float:
     return float(values.mean()) if values.size else float("nan")
 
 
-def interval_over_networks(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of the mean over networks, NaN for fewer than three."""
+def interval_over_networks(values: np.ndarray, step: float) -> tuple[float, float]:
+    """The 95 % interval of correlations over networks, NaN for fewer than three."""
     if len(values) < 3:
         return float("nan"), float("nan")
-    low, high = correlation_interval(values)
+    low, high = correlation_interval(values, step=step)
     return float(low), float(high)
 
 

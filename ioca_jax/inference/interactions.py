@@ -21,7 +21,7 @@ from ioca_jax.inference.families import (
     effect_table,
     judge_family,
 )
-from ioca_jax.inference.statistics import correlation_interval, significant, spearman
+from ioca_jax.inference.statistics import significant, spearman, spearman_step
 from ioca_jax.results.subsets import (
     Layer,
     layers_of,
@@ -60,9 +60,10 @@ def correlate_pairs(results: xr.Dataset) -> pd.DataFrame:
     kept = above_chance_with_interactions(results)
     measures = kept["pair_measure"].values
     columns = [(str(c), name) for c in kept["clamp"].values for name in EFFECTS]
-    rows, values = [], []
+    rows, values, steps = [], [], []
     for layer in layers_of(kept):
-        correlate = partial(_correlate_layer, pairs_of(kept, layer))
+        pairs = pairs_of(kept, layer)
+        correlate = partial(_correlate_layer, pairs)
         rho = over_seeds(kept[["pair_value", *_PAIR_EFFECTS]], correlate)["rho"]
         for column, (clamp, effect_in) in enumerate(columns):
             for index, measure in enumerate(measures):
@@ -77,7 +78,8 @@ def correlate_pairs(results: xr.Dataset) -> pd.DataFrame:
                     }
                 )
                 values.append(of_networks)
-    return judge_family(rows, values, interval=correlation_interval)
+                steps.append(spearman_step(pairs.number))
+    return judge_family(rows, values, steps=steps)
 
 
 def _correlate_layer(pairs: "Pairs", results: xr.Dataset) -> dict[str, np.ndarray]:

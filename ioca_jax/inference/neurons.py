@@ -12,7 +12,12 @@ from ioca_jax.inference.families import (
     finite_mean,
     interval_over_networks,
 )
-from ioca_jax.inference.statistics import false_discovery, significant, spearman
+from ioca_jax.inference.statistics import (
+    false_discovery,
+    significant,
+    spearman,
+    spearman_step,
+)
 from ioca_jax.results.subsets import layers_of, neurons_of, over_seeds
 
 
@@ -45,7 +50,7 @@ def compare_variants(results: xr.Dataset) -> pd.DataFrame:
             own.isel(neuron=of_layer).values, other.isel(neuron=of_layer).values
         )
         found = found[np.isfinite(found)]
-        low, high = interval_over_networks(found)
+        low, high = interval_over_networks(found, spearman_step(len(of_layer)))
         rows.append(
             {
                 "variant": str(variant),

@@ -20,7 +20,7 @@ from ioca_jax.inference.families import (
     scores_and_effects,
 )
 from ioca_jax.inference.statistics import (
-    correlation_interval,
+    kendall_step,
     kendall_tau,
     simultaneous_band,
     spearman,
@@ -128,7 +128,7 @@ def correlate_effects(results: xr.Dataset) -> pd.DataFrame:
     neurons of the layer are not all alike. Rows without enough of them have NaN.
     """
     kept = above_chance(results)
-    rows, values = [], []
+    rows, values, steps = [], [], []
     for layer, clamp, measure in itertools.product(
         layers_of(kept), clamps_of(kept), kept["measure"].values
     ):
@@ -144,4 +144,5 @@ def correlate_effects(results: xr.Dataset) -> pd.DataFrame:
             }
         )
         values.append(tau)
-    return judge_family(rows, values, interval=correlation_interval)
+        steps.append(kendall_step(scores.shape[-1]))
+    return judge_family(rows, values, steps=steps)

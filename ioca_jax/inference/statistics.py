@@ -4,13 +4,13 @@ The network is the unit of analysis: neurons of one network share its training a
 not an independent sample, so a rank correlation over neurons is one number per network,
 and such numbers are tested over networks (``comparisons``). Arrays begin with S.
 
-Sources: P. Hall, "Theoretical comparison of bootstrap confidence intervals", Annals of
-Statistics 16 (1988), for intervals; F. J. E. Telschow and A. Schwartzman, "Simultaneous
-confidence bands for functional data using the Gaussian kinematic formula", Journal of
-Statistical Planning and Inference 216 (2022), for bands.
+Source of bands: F. J. E. Telschow and A. Schwartzman, "Simultaneous confidence bands
+for functional data using the Gaussian kinematic formula", Journal of Statistical
+Planning and Inference 216 (2022).
 
-Limits: networks have to be independent, and the band assumes Gaussian curves. Random
-draws have a fixed seed: the same data give the same numbers.
+Limits: networks have to be independent, intervals assume values that are symmetric
+around their mean, and the band assumes Gaussian curves. Random draws have a fixed seed:
+the same data give the same numbers.
 """
 
 import math
@@ -20,9 +20,7 @@ import numpy as np
 import scipy.special
 import scipy.stats
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Float, Real
-
-from ioca_jax.checks import check_integer
+from jaxtyping import Bool, Float, Int, Real
 
 # Numbers held at once where all combinations would be too many: 32 MiB of float64.
 BLOCK = 2**22
@@ -31,12 +29,10 @@ TIE = 1e-9
 # As a share of the level. Twice the error of a float32 p-value and more; (b + 1) / (m +
 # 1) misses a level by more than that for fewer than a million permutations.
 _P_VALUE_TIE = 1e-6
-# Up to this many networks intervals are Student's: resamples of so few are too alike.
-_MOST_FOR_STUDENT = 5
+# Random flips of the signs; all 2^14 of 14 networks are one more.
+RESAMPLES = 2**14 - 1
 # As many leave no bit of a quantile open.
 _HALVINGS = 60
-# Correlations nearer to 1 than this count as this near: Fisher's z of 1 is infinite.
-_CORRELATION_TIE = 1e-6
 
 
 def significant(
@@ -55,81 +51,101 @@ def mean_interval(
     values: Real[ArrayLike, "S *batch"],
     *,
     confidence: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
+    step: float | Float[ArrayLike, "*#batch"] = 0.0,
 ) -> tuple[Float[np.ndarray, "*batch"], Float[np.ndarray, "*batch"]]:
     """Confidence interval for a mean over at least 3 networks, NaN where one is NaN.
 
-    From 6 networks on the studentised bootstrap (bootstrap-t): the quantiles of ``t* =
-    (mean* - mean) / se*`` over resamples replace Student's, ``[mean - t*_high se, mean
-    - t*_low se]``. A resample without spread counts as infinitely far out; a quantile
-    that is infinite for that (most values are equal) is replaced by Student's. From 3
-    to 5 networks Student's: the bootstrap's intervals are up to 8 times as wide there.
+    The interval holds the thresholds that the two-sided ``sign_flip_test`` does not
+    reject: it excludes 0 exactly where ``p <= 1 - confidence``. A flip of some networks
+    is as extreme as the observed signs where their mean is beyond the threshold. So
+    both ends are means of subsets of networks, within the data: with ``K = floor((1 -
+    confidence) / 2 * 2^S)``, the K-th smallest and the K-th largest. From 15 networks
+    on, the subsets are the test's random flips.
 
-    Share of nominal 95 % intervals that contain the mean, in 4,000 data sets or more:
+    With fewer networks than the test needs to reject (3 to 5 at 95 %), the interval is
+    Student's, with the squared standard error increased by ``step^2 / 12``: values in
+    steps, such as rank correlations of a few neurons, may be equal by chance. ``step``
+    is the least difference of two values.
 
-    =======================  =====  =====  =====  =====  =====
-    networks                 3      5      6      8      10
-    =======================  =====  =====  =====  =====  =====
-    normal                   0.949  0.951  0.946  0.947  0.944
-    gamma, skewness 1        0.935  0.930  0.938  0.948  0.947
-    exponential, skewness 2  0.888  0.880  0.927  0.935  0.943
-    uniform                  0.921  0.934  0.956  0.965  0.973
-    =======================  =====  =====  =====  =====  =====
+    Coverage by number of networks and law is simulated in ``docs/statistics.md``.
 
-    (Student's for ten exponential values: 0.899; percentile intervals: 0.863.)
+    Source: J. A. Hartigan, "Using subsample values as typical values", Journal of the
+    American Statistical Association 64 (1969).
     """
     of_seed = np.asarray(values, np.float64)
     num_seeds, *batch = of_seed.shape
     _check_interval(num_seeds, confidence, "values")
-    check_integer("resamples", resamples, least=1)
     columns = of_seed.reshape(num_seeds, -1)
-    mean, centred, error = mean_and_error(columns)
-    # asarray: NumPy's quantiles of Student's law are scalars.
-    student = scipy.stats.t.ppf((1 + confidence) / 2, num_seeds - 1)
-    quantiles = np.full((2, columns.shape[1]), np.inf)
-    if num_seeds > _MOST_FOR_STUDENT:
-        cut = math.floor((1 - confidence) / 2 * (resamples - 1))
-        width = max(1, BLOCK // resamples)
-        for start in range(0, columns.shape[1], width):
-            part = slice(start, start + width)
-            blocks = resampled_t(centred[:, part], error[part], resamples, seed)
-            t = np.concatenate(list(blocks))
-            t.partition([cut, resamples - 1 - cut], axis=0)
-            quantiles[:, part] = t[[cut, resamples - 1 - cut]]
-    lowest, highest = np.where(
-        np.isinf(quantiles), student * np.array([[-1], [1]]), quantiles
-    )
-    low, high = mean - highest * error, mean - lowest * error
+    if (1 - confidence) * 2**num_seeds < 2:  # the least p-value is 2 / 2^S
+        mean, _, error = mean_and_error(columns)
+        error = np.hypot(error, np.broadcast_to(step, batch).ravel() / math.sqrt(12))
+        half_width = scipy.stats.t.ppf((1 + confidence) / 2, num_seeds - 1) * error
+        low, high = mean - half_width, mean + half_width
+        return low.reshape(batch), high.reshape(batch)
+    blocks = list(sign_flips(num_seeds, RESAMPLES, seed=0, width=BLOCK))
+    flips = np.concatenate(blocks).astype(np.float64)
+    width = max(1, BLOCK // len(flips))
+    parts = [
+        _flip_interval(columns[:, start : start + width], flips, confidence)
+        for start in range(0, columns.shape[1], width)
+    ]
+    low, high = np.concatenate([np.empty((2, 0)), *parts], axis=1)
     return low.reshape(batch), high.reshape(batch)
+
+
+def _flip_interval(
+    columns: Float[np.ndarray, "S M"],
+    flips: Float[np.ndarray, "N S"],
+    confidence: float,
+) -> Float[np.ndarray, "2 M"]:
+    """Least and greatest threshold that the sign-flip test with these flips keeps."""
+    num_seeds = len(columns)
+    number = flips.sum(axis=1)
+    is_part = (number > 0) & (number < num_seeds)
+    # Flips of no network and of all are as extreme whatever the threshold.
+    rank = math.floor((1 - confidence) * len(flips)) - (~is_part).sum()
+    number, sums = number[is_part], columns.T @ flips[is_part].T
+    means = sums / number
+    of_rest = (columns.sum(axis=0)[:, None] - sums) / (num_seeds - number)
+    low = np.partition(np.minimum(means, of_rest), rank)[:, rank]
+    high = np.partition(np.maximum(means, of_rest), -1 - rank)[:, -1 - rank]
+    least, most = columns.min(axis=0), columns.max(axis=0)
+    ends = np.clip([low, high], least, most)
+    # An end that is 0 but for rounding is 0, as in the test.
+    return np.where(np.abs(ends) <= TIE * np.maximum(-least, most), 0, ends)
+
+
+def sign_flips(
+    num_seeds: int, resamples: int, *, seed: int, width: int
+) -> Iterator[Int[np.ndarray, "block S"]]:
+    """The networks whose sign is flipped (1), in blocks of ``width``; first none is.
+
+    All 2^S choices where they are at most ``resamples + 1``, random ones otherwise.
+    """
+    if 2**num_seeds <= resamples + 1:
+        for start in range(0, 2**num_seeds, width):
+            block = np.arange(start, min(start + width, 2**num_seeds))
+            yield block[:, None] >> np.arange(num_seeds) & 1
+        return
+    yield np.zeros((1, num_seeds), np.int64)
+    rng = np.random.default_rng(seed)
+    for start in range(0, resamples, width):
+        yield rng.integers(0, 2, (min(width, resamples - start), num_seeds))
 
 
 def correlation_interval(
     correlations: Float[ArrayLike, "S *batch"],
     *,
     confidence: float = 0.95,
+    step: float | Float[ArrayLike, "*#batch"] = 0.0,
 ) -> tuple[Float[np.ndarray, "*batch"], Float[np.ndarray, "*batch"]]:
-    """Confidence interval for a mean over networks of correlations, within [-1, 1].
+    """The ``mean_interval`` of correlations, cut off at -1 and 1.
 
-    From 6 networks on ``mean_interval``, cut off at -1 and 1. From 3 to 5 networks
-    Student's interval of Fisher's ``z = artanh(r)``, transformed back: few correlations
-    are nearer to normal there. Of nominal 95 % intervals 0.945 to 0.97 contain the
-    mean, for beta laws with means of 0 to 0.8 and 3 to 10 networks; 0.90 to 0.94 for
-    skewness -2.5 (mean 0.9), where Student's interval of three has 0.789.
+    ``step`` is the least difference of such correlations: ``kendall_step`` and
+    ``spearman_step`` of the number of neurons.
     """
-    given = np.asarray(correlations, np.float64)
-    if len(given) > _MOST_FOR_STUDENT:
-        low, high = mean_interval(given, confidence=confidence)
-        return np.clip(low, -1, 1), np.clip(high, -1, 1)
-    most = 1 - _CORRELATION_TIE
-    low, high = mean_interval(
-        np.arctanh(np.clip(given, -most, most)), confidence=confidence
-    )
-    is_constant = (given == given[:1]).all(axis=0)
-    return (
-        np.where(is_constant, given[0], np.tanh(low)),
-        np.where(is_constant, given[0], np.tanh(high)),
-    )
+    low, high = mean_interval(correlations, confidence=confidence, step=step)
+    return np.clip(low, -1, 1), np.clip(high, -1, 1)
 
 
 def simultaneous_band(
@@ -226,6 +242,11 @@ def kendall_tau(
     return np.asarray(found.statistic, np.float64)
 
 
+def kendall_step(num_neurons: int) -> float:
+    """Least difference of two values of Kendall's tau without ties: one pair turned."""
+    return 4 / (num_neurons * max(1, num_neurons - 1))
+
+
 def spearman(
     x: Real[ArrayLike, "*#batch H"], y: Real[ArrayLike, "*#batch H"]
 ) -> Float[np.ndarray, "*batch"]:
@@ -244,6 +265,11 @@ def spearman(
     missing = [np.isnan(score).any(axis=-1) for score in scores]
     # Rounding may leave [-1, 1].
     return np.where(missing[0] | missing[1], np.nan, np.clip(rho, -1, 1))
+
+
+def spearman_step(num_neurons: int) -> float:
+    """Least difference of two values of Spearman's rank correlation without ties."""
+    return 12 / (num_neurons * max(1, num_neurons**2 - 1))
 
 
 def false_discovery(
@@ -307,29 +333,3 @@ def _paired_scores(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
             f"that x scores, got {list(scores[1].shape)}; score the same neurons"
         )
     return scores
-
-
-def resampled_t(
-    centred: Float[np.ndarray, "S M"],
-    error: Float[np.ndarray, " M"],
-    resamples: int,
-    seed: int,
-) -> Iterator[Float[np.ndarray, "block M"]]:
-    """Student's t of bootstrap samples around the mean; infinite without spread.
-
-    In blocks of samples, of which many networks' weights would fill the memory.
-    """
-    num_seeds, num_comparisons = centred.shape
-    rng = np.random.default_rng(seed)
-    chances = np.full(num_seeds, 1 / num_seeds)
-    width = max(1, BLOCK // max(num_seeds, num_comparisons))
-    for start in range(0, resamples, width):
-        size = min(width, resamples - start)
-        # The share of each network in each sample.
-        weights = rng.multinomial(num_seeds, chances, size=size) / num_seeds
-        shift = weights @ centred
-        variance = weights @ centred**2 - shift**2
-        has_spread = variance > TIE * error**2
-        resampled_error = np.sqrt(np.where(has_spread, variance, 1) / (num_seeds - 1))
-        t = shift / resampled_error
-        yield np.where(has_spread, t, np.where(shift > 0, np.inf, -np.inf))

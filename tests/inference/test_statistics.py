@@ -14,42 +14,18 @@ from hypothesis.extra import numpy as hnp
 from synthetic import binomial_tolerance
 
 from ioca_jax.inference import statistics
+from ioca_jax.inference.comparisons import sign_flip_test
 from ioca_jax.inference.statistics import (
     correlation_interval,
     false_discovery,
+    kendall_step,
     kendall_tau,
     mean_interval,
     significant,
     simultaneous_band,
     spearman,
+    spearman_step,
 )
-
-
-def t_of_all_resamples(values: np.ndarray) -> np.ndarray:
-    """Student's t of the S^S resamples around their mean; sorted."""
-    chosen = np.array(list(itertools.product(range(len(values)), repeat=len(values))))
-    resamples = values[chosen]
-    shift, spread = resamples.mean(axis=1) - values.mean(), resamples.std(1, ddof=1)
-    is_constant = (resamples == resamples[:, :1]).all(axis=1)
-    t = np.copysign(np.inf, shift)
-    np.divide(np.sqrt(len(values)) * shift, spread, out=t, where=~is_constant)
-    return np.sort(t)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_interval_is_that_of_all_resamples(seed):
-    values = np.random.default_rng(seed).gamma(2, size=6)
-    low, high = mean_interval(values, resamples=100_000)
-    t = t_of_all_resamples(values)
-    # Where 2.5 % of 100,000 random resamples end among all 46,656, to four standard
-    # errors: 0.2 %.
-    error = scipy.stats.sem(values)
-    outer, inner = (
-        values.mean() - t[[-1 - rank, rank]] * error
-        for rank in (round(0.023 * len(t)), round(0.027 * len(t)))
-    )
-    assert outer[0] - 1e-9 <= low <= inner[0] + 1e-9
-    assert inner[1] - 1e-9 <= high <= outer[1] + 1e-9
 
 
 def student_interval(values: np.ndarray, confidence: float) -> np.ndarray:
@@ -63,79 +39,96 @@ def share_covered(ends, mean: float) -> float:
     return ((ends[0] <= mean) & (mean <= ends[1])).mean()
 
 
-@pytest.mark.parametrize("confidence", [0.8, 0.95])
-def test_interval_covers_the_mean_of_ten_networks(confidence):
-    values = np.random.default_rng(0).normal(3, 1e-3, size=(10, 2000))
-    covered = share_covered(
-        mean_interval(values, confidence=confidence, resamples=2000), 3
-    )
-    tolerance = binomial_tolerance(confidence, 2000, 2000)
-    assert abs(covered - confidence) < tolerance
-    # The percentile interval would not pass.
-    plain = scipy.stats.bootstrap(
-        (values,),
-        np.mean,
-        confidence_level=confidence,
-        n_resamples=500,
-        method="percentile",
-        batch=50,
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    assert share_covered(plain, 3) < confidence - tolerance
-
-
-def test_interval_of_skewed_values_beats_students():
-    values = np.random.default_rng(0).exponential(size=(10, 2000))
-    covered = share_covered(mean_interval(values, resamples=2000), 1)
-    students = share_covered(student_interval(values, 0.95), 1)
-    # Of the same samples; Student's is known to be low here (0.90).
-    assert students < 0.95 - binomial_tolerance(0.95, 2000)
-    assert students + 0.02 < covered < 0.95 + binomial_tolerance(0.95, 2000)
+def p_of_all_flips(values: list[float]) -> float:
+    """Two-sided sign-flip p-value of tenths, in whole numbers."""
+    tenths = np.round(10 * np.array(values)).astype(int)
+    signs = np.array(list(itertools.product([-1, 1], repeat=len(tenths))))
+    return (abs(signs @ tenths) >= abs(tenths.sum())).mean()
 
 
 @given(
-    values=hnp.arrays(np.float64, (6, 2), elements=st.floats(-1, 1, width=16)),
-    scale=st.sampled_from([-3.0, 0.25, 2.0]),
+    tenths=st.lists(st.integers(-3, 9), min_size=6, max_size=12),
+    confidence=st.sampled_from([0.8, 0.95]),
 )
-@settings(max_examples=25)
-def test_interval_moves_with_its_values(values, scale):
-    low, high = mean_interval(values, resamples=200)
-    assert (low <= high).all()
-    moved = mean_interval(scale * values + 5, resamples=200)
-    expected = np.sort([scale * low + 5, scale * high + 5], axis=0)
-    # Rounding of 5 + x, seen through t*, whose resampled error may be small.
-    np.testing.assert_allclose(moved, expected, rtol=0, atol=1e-6)
+@settings(max_examples=60)
+def test_interval_excludes_zero_where_the_sign_flip_test_rejects(tenths, confidence):
+    values = np.array(tenths) / 10
+    low, high = mean_interval(values, confidence=confidence)
+    assert (low > 0 or high < 0) == (p_of_all_flips(values) <= 1 - confidence)
+    assert values.min() <= low <= values.mean() + 1e-15
+    assert values.mean() - 1e-15 <= high <= values.max()
+    np.testing.assert_array_equal(
+        mean_interval(-values, confidence=confidence), (-high, -low)
+    )
+
+
+@pytest.mark.parametrize("num_seeds", [6, 8, 11])
+def test_interval_ends_are_means_of_subsets(num_seeds):
+    values = np.random.default_rng(num_seeds).exponential(size=num_seeds)
+    means = [
+        np.mean(subset)
+        for size in range(1, num_seeds + 1)
+        for subset in itertools.combinations(values, size)
+    ]
+    rank = int(0.025 * 2**num_seeds)
+    expected = np.sort(means)[[rank - 1, -rank]]
+    np.testing.assert_allclose(mean_interval(values), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("num_seeds", [15, 30])
+def test_interval_of_many_networks_agrees_with_random_flips(num_seeds):
+    rng = np.random.default_rng(0)
+    values = rng.normal(rng.uniform(0.3, 0.7, 400), 1, size=(num_seeds, 400))
+    values[:, 200:] = np.round(values[:, 200:] * 5) / 10
+    low, high = mean_interval(values)
+    rejected = sign_flip_test(values).p_value <= 0.05
+    assert 0.2 < rejected.mean() < 0.98
+    np.testing.assert_array_equal((low > 0) | (high < 0), rejected)
+    # Nearly Student's, of which the random flips are not aware.
+    ends = student_interval(values[:, :200], 0.95)
+    np.testing.assert_allclose(low[:200], ends[0], atol=0.15)
+    np.testing.assert_allclose(high[:200], ends[1], atol=0.15)
+
+
+@pytest.mark.parametrize(
+    ("law", "least"), [("normal", 0.94), ("t3", 0.94), ("exponential", 0.9)]
+)
+def test_interval_covers_the_mean_of_ten_networks(law, least):
+    """Counted of 2,000 sets; skewed values are covered less often."""
+    rng = np.random.default_rng(0)
+    draw = {"normal": rng.normal, "t3": rng.standard_t, "exponential": rng.exponential}
+    values = draw[law](3, size=(10, 2000))
+    mean = 0 if law == "t3" else 3
+    covered = share_covered(mean_interval(values), mean)
+    assert least < covered < 0.95 + binomial_tolerance(0.95, 2000)
 
 
 def test_interval_of_trailing_axes_is_a_loop(monkeypatch):
     values = np.random.default_rng(0).normal(size=(8, 3, 5))
     whole = mean_interval(values)
     assert whole[0].shape == whole[1].shape == (3, 5)
-    monkeypatch.setattr(statistics, "BLOCK", 40_000)  # four columns at once
+    monkeypatch.setattr(statistics, "BLOCK", 1000)  # three columns at once
     np.testing.assert_allclose(mean_interval(values), whole, rtol=1e-12)
     one = mean_interval(values[:, 1, 2])
     assert one[0].shape == ()
     np.testing.assert_allclose(one, [end[1, 2] for end in whole], rtol=1e-12)
-    np.testing.assert_array_equal(mean_interval(values), mean_interval(values))
-    assert (mean_interval(values, seed=1)[0] != whole[0]).any()
+    assert mean_interval(values[..., :0])[0].shape == (3, 0)
 
 
 def test_interval_of_equal_few_and_missing_values():
     # 0.1 + 0.1 + ... is not 10 * 0.1.
     for end in mean_interval(np.full((10, 2), 0.1)):
         np.testing.assert_array_equal(end, 0.1)
-    values = np.array([[1, 1], [2, np.nan], [4, 3]])
-    low, high = mean_interval(values)
-    np.testing.assert_array_equal(np.isnan([low, high]), [[False, True]] * 2)
-    np.testing.assert_allclose(
-        (low[0], high[0]), student_interval(values[:, 0], 0.95), rtol=1e-12
-    )
-    # A third of the resamples of nine that agree and one below have no spread: no
-    # resample far above the mean has spread, so that Student's is the low end.
-    tied = np.append(np.ones(9), 0.5)
-    low, high = mean_interval(tied)
-    np.testing.assert_allclose(low, student_interval(tied, 0.95)[0], rtol=1e-12)
-    assert high > tied.mean()
+    for num_seeds in (3, 8):
+        values = np.random.default_rng(0).normal(size=(num_seeds, 2))
+        values[1, 1] = np.nan
+        low, high = mean_interval(values)
+        np.testing.assert_array_equal(np.isnan([low, high]), [[False, True]] * 2)
+        alone = mean_interval(values[:, 0])
+        np.testing.assert_allclose((low[0], high[0]), alone, rtol=1e-12)
+    few = np.array([1.0, 2.0, 4.0])
+    expected = student_interval(few, 0.95)
+    np.testing.assert_allclose(mean_interval(few), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("interval", [mean_interval, simultaneous_band])
@@ -252,23 +245,45 @@ def test_band_of_axes_between_is_a_loop():
     np.testing.assert_allclose(one, [end[1, 2] for end in whole], rtol=1e-9)
 
 
-# Beta laws on [-1, 1]: mean, standard deviation, least coverage of 3 to 5 networks.
-LAWS_OF_CORRELATIONS = [(0, 0.2, 0.94), (0.5, 0.3, 0.935), (0.8, 0.1, 0.935)]
-
-
 @pytest.mark.parametrize("num_seeds", [3, 4, 5])
-@pytest.mark.parametrize(("mean", "deviation", "least"), LAWS_OF_CORRELATIONS)
-def test_intervals_of_correlations_cover(mean, deviation, least, num_seeds):
-    """Counted of 4,000 sets: a coverage of 0.92 fails with 0.99 and more."""
-    share = (mean + 1) / 2
-    size = share * (1 - share) / (deviation / 2) ** 2 - 1
-    rng = np.random.default_rng(num_seeds)
-    drawn = rng.beta(share * size, (1 - share) * size, (num_seeds, 4000))
-    low, high = correlation_interval(2 * drawn - 1)
-    assert (low >= -1).all()
-    assert (high <= 1).all()
-    covered = share_covered((low, high), mean)
-    assert least < covered < 0.95 + binomial_tolerance(0.95, 4000)
+@pytest.mark.parametrize("share_equal", [0, 0.3])
+def test_intervals_of_few_correlations_cover(share_equal, num_seeds):
+    """Exact: all outcomes of taus of four neurons, in the same or a random order."""
+    orders = np.array(list(itertools.permutations(range(4))))
+    taus, counts = np.unique(kendall_tau(orders, np.arange(4)), return_counts=True)
+    chances = (1 - share_equal) * counts / 24 + share_equal * (taus == 1)
+    indices = np.array(list(itertools.product(range(len(taus)), repeat=num_seeds))).T
+    weights = chances[indices].prod(axis=0)
+    mean = chances @ taus
+
+    def coverage(step: float) -> float:
+        low, high = correlation_interval(taus[indices], step=step)
+        return weights[(low <= mean) & (mean <= high)].sum()
+
+    assert coverage(0) < coverage(kendall_step(4))
+    assert coverage(kendall_step(4)) > 0.945
+
+
+def test_intervals_of_few_correlations_are_students_with_a_step():
+    step = 1 / 3
+    taus = np.array([[1, 0.5], [2 / 3, 0.5], [2 / 3, 0.5]])
+    low, high = correlation_interval(taus, step=step)
+    # By hand: variances 1/27 and 0 of single taus, t of two degrees of freedom.
+    half = scipy.stats.t.ppf(0.975, 2) * np.sqrt([1 / 81 + 1 / 108, 1 / 108])
+    np.testing.assert_allclose(low, [7 / 9, 0.5] - half, rtol=1e-12)
+    np.testing.assert_allclose(high, np.minimum([7 / 9, 0.5] + half, 1), rtol=1e-12)
+    # One step for each column.
+    other = correlation_interval(taus, step=np.array([step, 0.1]))
+    np.testing.assert_allclose(other[0][0], low[0], rtol=1e-12)
+    assert low[1] < other[0][1] < 0.5
+
+
+@pytest.mark.parametrize("num_neurons", [2, 3, 5])
+def test_steps_are_the_least_differences_of_correlations(num_neurons):
+    orders = np.array(list(itertools.permutations(range(num_neurons))), float)
+    for correlate, step in ((kendall_tau, kendall_step), (spearman, spearman_step)):
+        values = np.unique(np.round(correlate(orders, orders[0]), 9))
+        np.testing.assert_allclose(np.diff(values).min(), step(num_neurons), rtol=1e-6)
 
 
 @given(
@@ -284,16 +299,9 @@ def test_intervals_of_correlations_stay_within_their_range(correlations):
     assert (low >= -1).all()
     assert (high <= 1).all()
     assert (low <= high).all()
+    assert np.isnan(correlation_interval(np.array([0.1, np.nan, 0.3]))).all()
     mirrored = correlation_interval(-correlations)
     np.testing.assert_allclose(mirrored, (-high, -low), rtol=0, atol=1e-9)
-
-
-def test_intervals_of_equal_correlations_are_points():
-    for value in (-1, 0.3, 1):
-        for end in correlation_interval(np.full((4, 2), value, np.float64)):
-            np.testing.assert_array_equal(end, value)
-    ends = correlation_interval(np.array([0.1, np.nan, 0.3]))
-    assert np.isnan(ends).all()
 
 
 @pytest.mark.parametrize("permutations", [19, 39, 59, 99, 199, 999, 4999])
