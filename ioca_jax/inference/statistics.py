@@ -145,7 +145,7 @@ def correlation_interval(
     ``spearman_step`` of the number of neurons.
     """
     low, high = mean_interval(correlations, confidence=confidence, step=step)
-    return np.clip(low, -1, 1), np.clip(high, -1, 1)
+    return np.asarray(np.clip(low, -1, 1)), np.asarray(np.clip(high, -1, 1))
 
 
 def simultaneous_band(

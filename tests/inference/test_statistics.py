@@ -260,7 +260,7 @@ def test_intervals_of_few_correlations_cover(share_equal, num_seeds):
         low, high = correlation_interval(taus[indices], step=step)
         return weights[(low <= mean) & (mean <= high)].sum()
 
-    assert coverage(0) < coverage(kendall_step(4))
+    assert coverage(0.0) < coverage(kendall_step(4))
     assert coverage(kendall_step(4)) > 0.945
 
 
