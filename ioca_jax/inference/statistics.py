@@ -244,7 +244,7 @@ def kendall_tau(
 
 def kendall_step(num_neurons: int) -> float:
     """Least difference of two values of Kendall's tau without ties: one pair turned."""
-    return 4 / (num_neurons * max(1, num_neurons - 1))
+    return 4 / max(1, num_neurons * (num_neurons - 1))
 
 
 def spearman(
@@ -269,7 +269,7 @@ def spearman(
 
 def spearman_step(num_neurons: int) -> float:
     """Least difference of two values of Spearman's rank correlation without ties."""
-    return 12 / (num_neurons * max(1, num_neurons**2 - 1))
+    return 12 / max(1, num_neurons * (num_neurons**2 - 1))
 
 
 def false_discovery(

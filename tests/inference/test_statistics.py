@@ -39,9 +39,9 @@ def share_covered(ends, mean: float) -> float:
     return ((ends[0] <= mean) & (mean <= ends[1])).mean()
 
 
-def p_of_all_flips(values: list[float]) -> float:
+def p_of_all_flips(values: np.ndarray) -> float:
     """Two-sided sign-flip p-value of tenths, in whole numbers."""
-    tenths = np.round(10 * np.array(values)).astype(int)
+    tenths = np.round(10 * values).astype(int)
     signs = np.array(list(itertools.product([-1, 1], repeat=len(tenths))))
     return (abs(signs @ tenths) >= abs(tenths.sum())).mean()
 
