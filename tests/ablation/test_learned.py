@@ -52,6 +52,7 @@ def test_the_whole_network_is_ordered_and_keys_decide():
     assert again.tolist() == order.tolist()
 
 
+@pytest.mark.slow
 def test_convolutions_are_ordered_too(monkeypatch):
     monkeypatch.setattr(learned, "_STEPS", 20)
     model = ioca.CNN(channels=(3,), hidden=(2,), num_classes=3, image_shape=(4, 4, 1))

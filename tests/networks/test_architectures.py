@@ -71,6 +71,7 @@ def filled(variables: Any) -> Any:
 
 AFTER = "a channel after batch norm and activation"
 BEFORE_SUM = "a channel after batch norm, before the residual sum"
+COSTLY = ("DenseNet", "EfficientNet")  # to compile
 ARCHITECTURES = {
     "ResNet": Published(
         cnns.ResNet(),
@@ -246,7 +247,13 @@ def ablated_by_hand(
     return traced.by_hand(record, variables, x), outputs
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in COSTLY))
+        for name in ARCHITECTURES
+    ],
+)
 def test_twenty_random_ablations_equal_a_copy_by_hand(name: str):
     """The first ablation leaves everything intact: the model's own logits."""
     traced = trace(name)
