@@ -215,12 +215,12 @@ class Network:
             variables: as in ``apply``.
             x: as in ``apply``.
             ablation: as in ``apply``.
-            shift: by name [N, *layer.shape], added to a layer's activations before the
-                ablation. Gradients with respect to zeros here are those with respect to
+            shift: by name ``[N, *layer.shape]``, added to a layer's activations before
+                the ablation. Gradients with respect to zeros here are those with respect to
                 the activations.
 
         Returns:
-            Logits [N, C], and by name each layer's activations [N, *layer.shape].
+            Logits [N, C], and by name each layer's activations ``[N, *layer.shape]``.
         """
         known, num_examples = self._inputs(variables, x)
         return self._finish(known, num_examples, 0, ablation, shift)
