@@ -216,8 +216,8 @@ class Network:
             x: as in ``apply``.
             ablation: as in ``apply``.
             shift: by name ``[N, *layer.shape]``, added to a layer's activations before
-                the ablation. Gradients with respect to zeros here are those with respect to
-                the activations.
+                the ablation. Gradients with respect to zeros here are those with
+                respect to the activations.
 
         Returns:
             Logits [N, C], and by name each layer's activations ``[N, *layer.shape]``.
