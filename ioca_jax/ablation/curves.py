@@ -113,7 +113,7 @@ def evaluate_masks(
     """
     network = checked_network(model, x, y)
     x, y = device_examples("x", x), jnp.asarray(y, jnp.int32)
-    scorer, groups = checked_scorer(network.num_classes, metrics, groups or {}, y)
+    scorer, groups = checked_scorer(network.num_classes, metrics, groups, y)
     memory_gb = device_budget(memory_gb, y)
     check_keep(masks, network.num_neurons, name="masks")
     network.check_variables(variables)
@@ -277,7 +277,7 @@ def ablation_curves(
     """
     network = checked_network(model, x, y)
     x, y = device_examples("x", x), jnp.asarray(y, jnp.int32)
-    scorer, groups = checked_scorer(network.num_classes, metrics, groups or {}, y)
+    scorer, groups = checked_scorer(network.num_classes, metrics, groups, y)
     memory_gb = device_budget(memory_gb, y)
     is_known_order = is_known(order)
     order = checked_neurons(order, network.num_neurons)

@@ -9,6 +9,7 @@ from ioca_jax.ablation.masks import masks_engine
 from ioca_jax.ablation.metrics import Scorer
 from ioca_jax.ablation.prefix_sums import prefix_sums_engine
 from ioca_jax.ablation.rank_one import rank_one_engine
+from ioca_jax.batching import count_examples
 from ioca_jax.networks.chain import AffineChain
 from ioca_jax.networks.network import Network
 
@@ -72,8 +73,8 @@ def curve_engine(
         )
     _check_engine(name, network, layers[0], takes_constants)
     if name == "masks":
-        num_examples = len(jax.tree.leaves(x)[0])
-        return masks_engine(network, layers[0], scorer, num_examples, memory_gb)
+        number = count_examples(x)
+        return masks_engine(network, layers[0], scorer, number, memory_gb)
     if name == "incremental":
         sizes = (network, variables, layers, scorer, x, num_steps, memory_gb)
         return incremental_engine(*sizes, takes_constants=takes_constants)

@@ -20,7 +20,7 @@ from jaxtyping import Array
 
 from ioca_jax.ablation.evaluation import by_class
 from ioca_jax.ablation.metrics import Batch, Labels, Scorer, Sums
-from ioca_jax.batching import fold_examples, number_that_fits
+from ioca_jax.batching import count_examples, fold_examples, number_that_fits
 from ioca_jax.networks.layers import Ablation, Values, slices_of, split_by_layer
 from ioca_jax.networks.network import Network
 
@@ -237,7 +237,7 @@ def _floats_held(
     network: Network, variables: Any, layers: tuple[int, ...], x: Any
 ) -> list[int]:
     """Numbers in one example's values at each layer."""
-    num_examples = len(jax.tree.leaves(x)[0])
+    num_examples = count_examples(x)
 
     def values_at_layers(variables, x):
         variables = jax.tree.map(lambda leaf: leaf[0], variables)
@@ -279,7 +279,7 @@ def incremental_engine(
     two = jax.tree.map(lambda leaf: leaf[:2], x)
     held = _floats_held(network, variables, layers, two)
     floats = sum(held) + 4 * max(*held, network.widest)
-    most = min(len(jax.tree.leaves(x)[0]), _MOST_EXAMPLES)
+    most = min(count_examples(x), _MOST_EXAMPLES)
     if jax.default_backend() == "cpu":
         most = min(most, max(1, _MOST_FLOATS // network.widest))
     # Of tokens a logit depends on units at all positions: a pass for each, and class.

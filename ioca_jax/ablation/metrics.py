@@ -284,7 +284,10 @@ def check_metrics(metrics: Sequence[Metric], num_classes: int) -> None:
 
 
 def checked_scorer(
-    num_classes: int, metrics: Sequence[Any], groups: Mapping[str, ArrayLike], y: Array
+    num_classes: int,
+    metrics: Sequence[Any],
+    groups: Mapping[str, ArrayLike] | None,
+    y: Array,
 ) -> tuple[Scorer, dict[str, Array]]:
     """The scorer that is asked for, and annotations as arrays of the shape of ``y``.
 
@@ -294,6 +297,12 @@ def checked_scorer(
     """
     parsed = parse_metrics(metrics)
     check_metrics(parsed, num_classes)
+    groups = {} if groups is None else groups
+    if not isinstance(groups, Mapping):
+        raise ValueError(
+            "groups: expected a mapping from names to values of annotations, got a "
+            f"{type(groups).__name__}"
+        )
     arrays = {name: _annotation(name, values, y) for name, values in groups.items()}
     sizes = tuple(
         (name, int(np.max(array, initial=0)) + 1) for name, array in arrays.items()

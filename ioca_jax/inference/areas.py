@@ -7,7 +7,7 @@ with the same counts have the same area, and differ by 0 and not by a rounding e
 import numpy as np
 import xarray as xr
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 
 from ioca_jax.results.subsets import count_correct, num_test_examples, over_seeds
 
@@ -45,12 +45,7 @@ def area_under_curve(
         0.75
     """
     curves = _checked_curves(accuracy, tail_only=steps is None)
-    at = np.arange(curves.shape[-1]) if steps is None else np.asarray(steps)
-    if at.shape != curves.shape[-1:] or (np.diff(at) <= 0).any():
-        raise ValueError(
-            f"steps: expected {curves.shape[-1]} ascending numbers of ablated neurons, "
-            f"one for each point, got shape {list(at.shape)}: {at.tolist()[:8]}"
-        )
+    at = _checked_steps(steps, curves.shape[-1])
     is_point = ~np.isnan(curves).all(axis=tuple(range(curves.ndim - 1)))
     if is_point.any():
         curves, at = curves[..., is_point], at[is_point]
@@ -58,6 +53,19 @@ def area_under_curve(
         return curves[..., 0]
     # asarray: NumPy makes a scalar of the area under a single curve.
     return np.asarray(np.trapezoid(curves, at, axis=-1) / (at[-1] - at[0]))
+
+
+def _checked_steps(
+    steps: ArrayLike | None, num_points: int
+) -> Real[np.ndarray, " points"]:
+    """How many neurons are ablated at each point; all numbers from 0 if not given."""
+    at = np.arange(num_points) if steps is None else np.asarray(steps)
+    if at.shape != (num_points,) or not (np.diff(at) > 0).all():
+        raise ValueError(
+            f"steps: expected {num_points} ascending numbers of ablated neurons, one "
+            f"for each point, got shape {list(at.shape)}: {at.tolist()[:8]}"
+        )
+    return at
 
 
 def _checked_curves(accuracy: ArrayLike, *, tail_only: bool) -> np.ndarray:
@@ -123,7 +131,7 @@ def ablated_at_loss(
     lost = (curves[..., :1] - curves)[..., None, :]
     least = losses - np.minimum(_ACCURACY_TIE, losses / 10)
     reached = lost >= least[:, None]
-    at = np.arange(curves.shape[-1]) if steps is None else np.asarray(steps)
+    at = _checked_steps(steps, curves.shape[-1])
     return np.where(reached.any(axis=-1), at[reached.argmax(axis=-1)], np.nan)
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
-from ioca_jax.batching import IGNORE_LABEL
+from ioca_jax.batching import IGNORE_LABEL, count_examples
 from ioca_jax.checks import described
 from ioca_jax.networks.layers import Layer
 
@@ -267,7 +267,7 @@ def make_pooling(
         raise ValueError(f"{wanted}, got {described(error)}") from error
     shape: Any = getattr(marks, "shape", ())
     given = f"{marks.dtype} {list(shape)}" if shape else f"a {type(marks).__name__}"
-    number = jax.tree.leaves(x)[0].shape[0]
+    number = count_examples(x)
     is_marks = len(shape) == 2 and marks.dtype == bool
     if not is_marks or shape[0] != number or tokens not in (None, shape[1]):
         raise ValueError(f"{wanted}, got {given} for N = {number}")

@@ -1,6 +1,8 @@
 """Information about annotations of the examples, and what they lose along curves."""
 
+from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,14 +27,22 @@ def score_annotations(
     ``edges`` are those of the codes that measures of the class have.
     """
     found = {}
+    for annotation, sizes, split, networks in _measured(inputs, edges):
+        scores = _score(networks, split, **sizes)
+        found |= {f"{name}@{annotation}": own for name, own in scores.items()}
+    return found
+
+
+def _measured(
+    inputs: Inputs, edges: Float[Array, "S H edges"]
+) -> Iterator[tuple[str, dict[str, Any], Examples, Quantised]]:
+    """Annotations with measures: these and the number of values, known examples."""
     for annotation, number in inputs.plan.data.annotation_values.items():
         measures = measures_of(inputs.plan.measures, annotation)
         if measures:
             split = _known_examples(inputs, annotation)
-            networks = _quantised(inputs, edges, split)
-            scores = _score(networks, split, measures=measures, num_values=number)
-            found |= {f"{name}@{annotation}": own for name, own in scores.items()}
-    return found
+            sizes = {"measures": measures, "num_values": number}
+            yield annotation, sizes, split, _quantised(inputs, edges, split)
 
 
 @partial(jax.jit, static_argnames=("measures", "num_values"))
@@ -50,16 +60,10 @@ def nulls_of_annotations(
 ) -> dict[str, Null]:
     """Tests of ``score_annotations`` against permuted values of the annotation."""
     found = {}
-    for annotation, number in inputs.plan.data.annotation_values.items():
-        measures = measures_of(inputs.plan.measures, annotation)
-        if measures:
-            split = _known_examples(inputs, annotation)
-            networks = _quantised(inputs, edges, split)
-            permuted = networks.permuted(split, key, inputs.plan.permutations)
-            nulls = nulls_of_networks(
-                networks, split, permuted, measures=measures, num_values=number
-            )
-            found |= {f"{name}@{annotation}": own for name, own in nulls.items()}
+    for annotation, sizes, split, networks in _measured(inputs, edges):
+        permuted = networks.permuted(split, key, inputs.plan.permutations)
+        nulls = nulls_of_networks(networks, split, permuted, **sizes)
+        found |= {f"{name}@{annotation}": own for name, own in nulls.items()}
     return found
 
 

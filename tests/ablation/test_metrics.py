@@ -163,6 +163,11 @@ def test_kl_is_infinite_where_a_possible_class_becomes_impossible():
             "ioca_jax.Metric(name, unit, function)",
         ),
         (
+            {"groups": np.zeros(60, int)},
+            "groups: expected a mapping from names to values of annotations, got a "
+            "ndarray",
+        ),
+        (
             {"groups": {"parity": np.zeros(60)}},
             "groups: expected integers [60] for 'parity', a value for each example, "
             "got float64 of shape [60]",

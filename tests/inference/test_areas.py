@@ -1,5 +1,7 @@
 """Areas under curves: closed forms, NumPy's trapezoid, counts of examples."""
 
+import re
+
 import numpy as np
 import pytest
 from synthetic import synthetic_results, with_accuracy
@@ -187,3 +189,23 @@ def test_no_loss_is_not_a_small_loss(point):
     assert np.isnan(ablated_at_loss(level, (point,)))
     falls = np.array([0.9, 0.9, 0.9 - 2 * point, 0.1])
     np.testing.assert_array_equal(ablated_at_loss(falls, (point,)), 2)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize("steps", [[0, 1], [0, 2, 1], [0.0, np.nan, 2.0], [[0, 1, 2]]])
+def test_steps_that_do_not_ascend_are_refused(steps):
+    curve, shape = np.array([0.9, 0.5, 0.1]), list(np.shape(steps))
+    expected = (
+        "steps: expected 3 ascending numbers of ablated neurons, one for each point, "
+        f"got shape {shape}: {np.asarray(steps).tolist()}"
+    )
+    for function in (ioca.area_under_curve, ablated_at_loss):
+        with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+            function(curve, steps=steps)
+
+
+def test_curves_at_steps_have_trapezia_of_unequal_width():
+    curve, steps = np.array([1.0, 0.5, 0.0]), np.array([0, 1, 10])
+    assert ioca.area_under_curve(curve, steps) == pytest.approx((0.75 + 2.25) / 10)
+    lost = ablated_at_loss(curve, (0.4, 0.9), steps=steps)
+    assert lost.tolist() == [1, 10]
