@@ -11,6 +11,7 @@ JOBS = {
     "merge": "join the runs of shards (run --shard) into one",
     "prune": "prune a run's networks by each of its measures, and train again",
     "report": "write the page, tables, figures and summary of finished runs again",
+    "reproduce": "run a job of the project's experiments; alone, list the jobs",
 }
 
 

@@ -262,10 +262,10 @@ class Command:
                 self.main(*arguments)
         except USER_ERRORS as error:
             logging.debug("traceback of the error below", exc_info=True)
-            _stop(" ".join(str(error).split()))
+            stop(" ".join(str(error).split()))
         except KeyboardInterrupt as interrupt:
             code = 143 if isinstance(interrupt, Terminated) else 130
-            _stop(self.when_interrupted(*arguments), code)
+            stop(self.when_interrupted(*arguments), code)
 
     def _parse_flags(
         self, values: flags.FlagValues, arguments: Sequence[str]
@@ -279,13 +279,13 @@ class Command:
             check_lists_given_once(arguments, values)
         except flags.UnrecognizedFlagError as error:
             gone = _GONE.get(error.flagname)
-            _stop(f"{error.flagname}: {gone}" if gone else _readable(str(error)))
+            stop(f"{error.flagname}: {gone}" if gone else _readable(str(error)))
         except flags.Error as error:
-            _stop(_readable(str(error)))
+            stop(_readable(str(error)))
         except (OSError, UnicodeDecodeError) as error:
-            _stop(f"flagfile: expected a text file with a flag a line, got {error}")
+            stop(f"flagfile: expected a text file with a flag a line, got {error}")
         if left and not self.takes_paths:
-            _stop(f"expected flags only (--name=value), got {left[0]!r}")
+            stop(f"expected flags only (--name=value), got {left[0]!r}")
         flags.FLAGS.mark_as_parsed()  # absl's logging asks it
         if values["verbosity"].using_default_value:
             logging.set_verbosity(logging.WARNING)  # absl's own is INFO
@@ -365,7 +365,8 @@ def _prepared_jax(machine: Machine) -> Iterator[None]:
         yield
 
 
-def _stop(message: str, code: int = 2) -> NoReturn:
+def stop(message: str, code: int = 2) -> NoReturn:
+    """Ends the process with an error in one line."""
     print(f"error: {message}", file=sys.stderr, flush=True)
     if code > 128:
         # An ordinary exit would end in a fault where something was being compiled.
