@@ -1,0 +1,1 @@
+"""Questions that papers of 2026 ask of single networks, answered over networks."""
