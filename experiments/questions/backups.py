@@ -253,6 +253,7 @@ class Options:
     """Flags of the job."""
 
     workdir: str = option("runs/backups", "Where runs and results.md go.")
+    settings: tuple[str, ...] = option((), "Networks to ask: dense, convolution; all.")
 
 
 def main(options: Options) -> None:
@@ -261,7 +262,7 @@ def main(options: Options) -> None:
     logging.info("planted networks")
     detection, roles = ask_planted()
     tables, asked, runs = _tables(detection, roles), [], {}
-    for setting in studies.SETTINGS:
+    for setting in studies.check_settings(options.settings):
         logging.info("setting %s", setting)
         networks = studies.study_networks(setting, folder / setting)
         growth = judge_growth(networks)

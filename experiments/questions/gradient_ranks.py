@@ -97,7 +97,8 @@ def count_inversions(ranks: pd.DataFrame) -> pd.DataFrame:
     """
     taus = ranks.query("quantity == 'tau' and scope != 'network'")
     found = []
-    for (gradient, clamp), of_layers in taus.groupby(["gradient", "clamp"], sort=False):
+    for key, of_layers in taus.groupby(["gradient", "clamp"], sort=False):
+        about = dict(zip(("gradient", "clamp"), np.ravel(key), strict=True))
         pairs = list(itertools.combinations(of_layers["verdict"], 2))
         number = {
             "positive below": pairs.count(("positive", "negative")),
@@ -105,7 +106,6 @@ def count_inversions(ranks: pd.DataFrame) -> pd.DataFrame:
             "the same": sum(a == b != verdicts.UNDECIDED for a, b in pairs),
         }
         rest = len(pairs) - sum(number.values())
-        about = {"gradient": gradient, "clamp": clamp}
         found.append({**about, **number, verdicts.UNDECIDED: rest})
     return pd.DataFrame(found)
 
@@ -250,12 +250,13 @@ class Options:
     """Flags of the job."""
 
     workdir: str = option("runs/gradient_ranks", "Where runs and results.md go.")
+    settings: tuple[str, ...] = option((), "Networks to ask: dense, convolution; all.")
 
 
 def main(options: Options) -> None:
     """Runs what is not finished, and prints the tables."""
     folder, tables, asked, runs = pathlib.Path(options.workdir), {}, [], {}
-    for setting in studies.SETTINGS:
+    for setting in studies.check_settings(options.settings):
         logging.info("setting %s", setting)
         networks = studies.study_networks(setting, folder / setting)
         found = ask(networks)

@@ -6,7 +6,7 @@ run`` leaves it, and a job that was interrupted goes on with them.
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +17,7 @@ import xarray as xr
 from jaxtyping import Array, Bool, Float
 
 import ioca_jax as ioca
+from ioca_jax.checks import check_names
 from ioca_jax.inference.families import above_chance
 from ioca_jax.study import events
 
@@ -50,7 +51,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "architecture": "cnn",
         "channels": (8, 16),
         "hidden": (32,),
-        "epochs": 8,
+        "epochs": 5,
         "num_test": 500,
     },
 }
@@ -119,6 +120,13 @@ class Networks(NamedTuple):
         """A score of the validation split."""
         found = self.results["score"].sel(measure=measure).transpose("seed", "neuron")
         return found.values.astype(np.float64)
+
+
+def check_settings(asked: Sequence[str]) -> Sequence[str]:
+    """The settings asked for, all if none; refuses unknown ones."""
+    if asked:
+        check_names("settings", asked, SETTINGS)
+    return asked or list(SETTINGS)
 
 
 def study_networks(setting: str, folder: pathlib.Path, **fields: Any) -> Networks:

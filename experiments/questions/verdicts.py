@@ -34,7 +34,8 @@ def estimates(
     table: pd.DataFrame, names: Sequence[str], effect: str, form: str = "+.3f"
 ) -> pd.DataFrame:
     """The columns named, and effect, interval, corrected p and verdict as text."""
-    text = table[list(names)].rename(columns=lambda name: name.replace("_", " "))
+    spaced = {name: name.replace("_", " ") for name in names}
+    text = table.filter(list(names)).rename(columns=spaced)
 
     def number(value: float) -> str:
         return f"{value:{form}}" if np.isfinite(value) else ""
