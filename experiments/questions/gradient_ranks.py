@@ -38,6 +38,7 @@ OVERVALUED, UNDERVALUED = "overvalued", "undervalued"
 JOINT, SUM = "joint exceeds", "sum exceeds"
 SHARES = (0.1, 0.25, 0.5)  # of a scope's units, ablated together
 SELECTIONS = ("highest gradient", "most overvalued", "most undervalued", "random")
+GRADIENTS = ("weights", "taylor")
 _DRAWS = 5
 _CONTRAST = "first layer less last layer"
 
@@ -67,9 +68,7 @@ def judge_ranks(networks: Networks, effects: Float[np.ndarray, "S A H"]):
         rows.append({**about, "scope": scope})
         values.append(of_networks)
 
-    for gradient, (at, clamp) in itertools.product(
-        ("weights", "taylor"), enumerate(CLAMPS)
-    ):
+    for gradient, (at, clamp) in itertools.product(GRADIENTS, enumerate(CLAMPS)):
         measure = "gradient_norm" if gradient == "weights" else f"taylor_{clamp}"
         scores, costs = networks.score(measure), effects[:, at]
         for scope, own in scopes.items():
@@ -97,9 +96,10 @@ def count_inversions(ranks: pd.DataFrame) -> pd.DataFrame:
     """
     taus = ranks.query("quantity == 'tau' and scope != 'network'")
     found = []
-    for key, of_layers in taus.groupby(["gradient", "clamp"], sort=False):
-        about = dict(zip(("gradient", "clamp"), np.ravel(key), strict=True))
-        pairs = list(itertools.combinations(of_layers["verdict"], 2))
+    for gradient, clamp in itertools.product(GRADIENTS, CLAMPS):
+        about = {"gradient": gradient, "clamp": clamp}
+        is_own = (taus["gradient"] == gradient) & (taus["clamp"] == clamp)
+        pairs = list(itertools.combinations(taus["verdict"][is_own], 2))
         number = {
             "positive below": pairs.count(("positive", "negative")),
             "negative below": pairs.count(("negative", "positive")),
