@@ -12,6 +12,7 @@ from absl import flags
 import ioca_jax as ioca
 from ioca_jax import plots
 from ioca_jax.cli import command
+from ioca_jax.cli.reproduce import find_jobs
 
 ROOT = pathlib.Path(ioca.__file__).parent.parent
 DOCUMENTS = ("README.md", "BUILD.md")
@@ -27,7 +28,10 @@ GUIDES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md"
 
 
 def commands(program: str) -> list[list[str]]:
-    """Commands of the documents; ``ioca JOB`` is ``python -m experiments.JOB``."""
+    """Commands of the documents; ``ioca JOB`` is ``python -m experiments.JOB``.
+
+    Of ``ioca reproduce`` the job's own module.
+    """
     lines = [
         line
         for block in blocks("console", [*DOCUMENTS, *GUIDES])
@@ -35,7 +39,9 @@ def commands(program: str) -> list[list[str]]:
     ]
     words = [shlex.split(line[1:], comments=True) for line in lines if line[0] == "$"]
     for word in words:
-        if word[0] == "ioca":
+        if word[:2] == ["ioca", "reproduce"]:
+            word[:3] = ["python", "-m", find_jobs()[word[2]].module]
+        elif word[0] == "ioca":
             job = "run_study" if word[1] == "run" else word[1]
             word[:2] = ["python", "-m", f"experiments.{job}"]
     inline = re.findall(

@@ -211,11 +211,14 @@ def _tables(ranks: pd.DataFrame, together: pd.DataFrame, setting: str):
     taus = ranks.query("quantity == 'tau'")
     over = ranks.query("quantity == 'overvaluation'")
     index = ["cost", "selection", "clamp"]
-    quarter = together.query(f"share == {SHARES[1]} and cost == 'loss'")
+    quarter = together.query(f"share == {SHARES[1]}")
     quarter = quarter.assign(
-        ratio=[f"{r:.1f}" if np.isfinite(r) else "sum ≤ 0" for r in quarter["ratio"]]
+        ratio=[f"{r:.1f}" if np.isfinite(r) else "sum ≤ 0" for r in quarter["ratio"]],
+        **{name: quarter[name].map("{:.3g}".format) for name in ("joint", "summed")},
     )
-    columns = ["clamp", "scope", "selection", "units", "ratio"]
+    whole = quarter.query("scope == 'network'")
+    layers = quarter.query("scope != 'network' and cost == 'loss'")
+    columns = ["selection", "units", "joint", "summed", "ratio"]
     return {
         f"{setting}: rank correlation of gradient and effect, Kendall's tau": (
             verdicts.estimates(taus, names, "tau")
@@ -238,9 +241,12 @@ def _tables(ranks: pd.DataFrame, together: pd.DataFrame, setting: str):
             JOINT,
             SUM,
         ),
-        f"{setting}: loss of a quarter of the units together less the sum of their "
-        "single losses, nats": verdicts.estimates(
-            quarter, columns, "joint less sum", "+.3g"
+        f"{setting}: a quarter of all units, what they cost together less the sum of "
+        "what each costs alone (loss in nats, accuracy as a share)": verdicts.estimates(
+            whole, ["cost", "clamp", *columns], "joint less sum", "+.3g"
+        ),
+        f"{setting}: the same of a quarter of each layer, loss": verdicts.estimates(
+            layers, ["clamp", "scope", *columns], "joint less sum", "+.3g"
         ),
     }
 
