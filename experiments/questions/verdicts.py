@@ -40,11 +40,12 @@ def estimates(
     def number(value: float) -> str:
         return f"{value:{form}}" if np.isfinite(value) else ""
 
-    text[effect] = table["effect"].map(number)
-    text["95 % interval"] = (
-        table["low"].map(number) + " to " + table["high"].map(number)
-    )
-    text["corrected p"] = table["p_corrected"].map("{:.2g}".format)
+    text[effect] = [number(value) for value in table["effect"]]
+    text["95 % interval"] = [
+        f"{number(low)} to {number(high)}"
+        for low, high in zip(table["low"], table["high"], strict=True)
+    ]
+    text["corrected p"] = [f"{p:.2g}" for p in table["p_corrected"]]
     return text.assign(verdict=table["verdict"])
 
 
