@@ -38,6 +38,7 @@ from jaxtyping import config, install_import_hook
 with install_import_hook("ioca_jax", "beartype.beartype"):
     import ioca_jax as ioca
     import ioca_jax.plots
+    import ioca_jax.study.compute
     import ioca_jax.study.run
     from ioca_jax.results.pieces import Chunk
 
@@ -139,12 +140,12 @@ def computed(tiny_run: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     results, (_, variables) = ioca.load_results(tiny_run), ioca.load_networks(tiny_run)
 
-    def compute_chunk(run: Any, seeds: Any, *more: Any) -> Any:
+    def compute_chunk(computation: Any, seeds: Any, *more: Any) -> Any:
         places = [synthetic.TINY.seeds.index(seed) for seed in seeds]
         networks = jax.tree.map(lambda leaf: leaf[places], variables)
         return Chunk(results.isel(seed=places), networks)
 
-    monkeypatch.setattr(ioca_jax.study.run._Run, "_compute_chunk", compute_chunk)
+    monkeypatch.setattr(ioca_jax.study.compute.Computation, "chunk", compute_chunk)
 
 
 def random_network(seed: int = 0, num_inputs: int = 12, **fields) -> tuple[Any, Any]:

@@ -63,6 +63,7 @@ GROUPS = {
     "Inference": "permutations",
     "Devices and memory": "num_devices memory_gb seeds_at_once compilation_cache "
     "deterministic",
+    "Workers": "workers worker_gpus worker_cpus worker_partition worker_minutes",
 }
 
 # Flags of earlier versions, and what to do instead.
@@ -363,6 +364,12 @@ def _prepared_jax(machine: Machine) -> Iterator[None]:
         jax.config.update("jax_num_cpu_devices", chosen)
     with devices.limited_devices(chosen):
         yield
+
+
+def leave_devices_to_workers(workers: str | None) -> None:
+    """Keeps this process on the CPU, if workers compute: JAX would take the GPUs."""
+    if workers is not None:
+        jax.config.update("jax_platforms", "cpu")
 
 
 def stop(message: str, code: int = 2) -> NoReturn:

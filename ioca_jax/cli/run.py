@@ -17,9 +17,10 @@ import pathlib
 
 import ioca_jax as ioca
 from ioca_jax.arrays import describe_shape
-from ioca_jax.cli.command import Command, option
+from ioca_jax.cli.command import Command, leave_devices_to_workers, option
 from ioca_jax.study import chunks, events, folder, plan, resources, trackers
 from ioca_jax.study.run import how_to_go_on
+from ioca_jax.study.workers.engines import Workers
 
 _TRACKERS = ("wandb", "mlflow", "tensorboard")
 
@@ -106,8 +107,9 @@ def describe(request: plan.Request, options: RunOptions) -> str:
     )
 
 
-def main(options: RunOptions, config: ioca.StudyConfig) -> None:
+def main(options: RunOptions, config: ioca.StudyConfig, workers: Workers) -> None:
     """Runs the study that the flags describe, and prints its summary."""
+    leave_devices_to_workers(workers.workers)
     shard = ioca.Shard.parse(options.shard)
     if options.dry_run or options.variables_digest is not None:
         request = plan.Request.of(config, shard=shard)
@@ -122,6 +124,7 @@ def main(options: RunOptions, config: ioca.StudyConfig) -> None:
         path,
         shard=shard,
         seeds_at_once=options.seeds_at_once,
+        workers=workers if workers.workers else None,
         draw=options.figures,
         listeners=options.listeners(config),
     )
@@ -139,6 +142,6 @@ def main(options: RunOptions, config: ioca.StudyConfig) -> None:
 
 COMMAND = Command(
     main,
-    (RunOptions, ioca.StudyConfig),
-    when_interrupted=lambda options, _: how_to_go_on(options.workdir),
+    (RunOptions, ioca.StudyConfig, Workers),
+    when_interrupted=lambda options, *_: how_to_go_on(options.workdir),
 )

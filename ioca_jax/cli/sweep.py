@@ -7,8 +7,9 @@ For example, four runs on 5,000 real MNIST digits, each with two networks:
 
 Every flag of a study is a setting of all runs, but for those that --grid varies. A run
 is named by what varies, and its folder, workdir/NAME, is as ioca run leaves it. Beside
-the folders lie runs.csv and runs.parquet, a row per run, written anew after every run,
-and at the end runs.png, runs.pdf and report.html. What is finished already is not run
+the folders lie runs.csv and runs.parquet, a row per run, and runs.png, runs.pdf and
+report.html, written anew as runs finish. --workers=4 computes several runs at once;
+ioca run --help says where else. What is finished already is not run
 again. A run that fails is noted in the table and the others go on; the exit code is
 then 1. --dry_run says what would run and about how long it would take.
 """
@@ -25,7 +26,8 @@ import shlex
 import sys
 import textwrap
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -35,22 +37,34 @@ from tqdm import tqdm
 
 import ioca_jax as ioca
 from ioca_jax.checks import import_extra
-from ioca_jax.cli.command import USER_ERRORS, Command, define, option
+from ioca_jax.cli.command import (
+    USER_ERRORS,
+    Command,
+    define,
+    leave_devices_to_workers,
+    option,
+)
 from ioca_jax.inference.areas import areas_by_order
 from ioca_jax.plots import compare_runs, save_figure
 from ioca_jax.report.overview import sweep_page
 from ioca_jax.report.page import PAGE_FILE
 from ioca_jax.results.files import atomic_write
 from ioca_jax.results.subsets import converged, intact_accuracy
-from ioca_jax.study.chunks import count_finished, locked
+from ioca_jax.study.chunks import count_finished, locked, remove_chunks
 from ioca_jax.study.events import duration
-from ioca_jax.study.folder import RunFolder, check_places, explained, writable
+from ioca_jax.study.folder import WRITING, RunFolder, check_places, explained, writable
 from ioca_jax.study.plan import Request, identify
 from ioca_jax.study.resources import check_fits, count_needs
+from ioca_jax.study.workers.engines import Workers, open_workers
+from ioca_jax.study.workers.port import Engine
 
 _WRITTEN = ("runs.csv", "runs.parquet", "runs.png", "runs.pdf", PAGE_FILE)
 _FIELDS = {field.name: field for field in dataclasses.fields(ioca.StudyConfig)}
 _LONGEST_NAME = 120  # file systems take 255 bytes
+# Runs of a sweep that have units on other machines at the same time.
+_RUNS_AT_ONCE = 16
+# The page is written anew when so many times the time has passed that it took.
+_REPORT_SHARE = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,28 +223,62 @@ def _load(dataset: tuple[tuple[str, Any], ...]) -> ioca.Dataset:
     return ioca.load_dataset(**dict(dataset))
 
 
-def sweep(runs: Sequence[Run], workdir: pathlib.Path, draw: bool) -> pd.DataFrame:
-    """Runs what is not finished, one after another; writes the table after each."""
-    rows, table = [], pd.DataFrame()
+def sweep(
+    runs: Sequence[Run], workdir: pathlib.Path, draw: bool, workers: Workers
+) -> pd.DataFrame:
+    """Runs what is not finished; writes the table and the page as runs finish."""
+    rows: dict[str, dict[str, Any]] = {}
+    table, written_at, took = pd.DataFrame(), 0.0, 0.0
     unfinished = sum(not run.is_finished for run in runs)
     if unfinished and len({run.dataset for run in runs}) == 1:
         _load(runs[0].dataset)  # outside of any run: without it none can be
-    with tqdm(
-        total=unfinished, desc="runs", unit="run", smoothing=0, disable=None
-    ) as bar:
-        for run in runs:
-            bar.set_postfix_str(run.name)
-            rows.append(_run_one(run, draw))
-            table = pd.DataFrame(rows)
+    with (
+        open_workers(workers, workdir) as engine,
+        tqdm(
+            total=unfinished, desc="runs", unit="run", smoothing=0, disable=None
+        ) as bar,
+    ):
+        for row in _rows(runs, draw, engine, bar):
+            rows[row["name"]] = row
+            table = pd.DataFrame([rows[run.name] for run in runs if run.name in rows])
             table = table.astype({"networks": "Int64", "diverged": "Int64"})
             _write_table(table, workdir)
             if bar.disable:
-                print(_line(rows[-1]), flush=True)
-            bar.update(rows[-1]["status"] != "skipped")
+                print(_line(row), flush=True)
+            bar.update(row["status"] != "skipped")
+            began = time.monotonic()
+            is_last = len(rows) == len(runs)
+            if not is_last and began - written_at > _REPORT_SHARE * took:
+                report(table, workdir)
+                written_at = time.monotonic()
+                took = written_at - began
     return table
 
 
-def _run_one(run: Run, draw: bool) -> dict[str, Any]:
+def _rows(
+    runs: Sequence[Run], draw: bool, engine: Engine | None, bar: tqdm
+) -> Iterator[dict[str, Any]]:
+    """The rows of the table as runs finish.
+
+    Without workers one run follows another. With workers a thread for each of several
+    runs sends units, so that none of the workers is idle at the end of a run.
+    """
+    if engine is None:
+        for run in runs:
+            bar.set_postfix_str(run.name)
+            yield _run_one(run, draw)
+        return
+    at_once = engine.number + 1 if engine.number else _RUNS_AT_ONCE
+    threads = ThreadPoolExecutor(at_once, "run")
+    try:
+        sent = [threads.submit(_run_one, run, draw, engine) for run in runs]
+        for future in as_completed(sent):
+            yield future.result()
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _run_one(run: Run, draw: bool, engine: Engine | None = None) -> dict[str, Any]:
     """The run's row of the table."""
     shown = {
         name: _shown(value) if isinstance(value, tuple) else value
@@ -243,7 +291,9 @@ def _run_one(run: Run, draw: bool) -> dict[str, Any]:
             results = ioca.load_results(run.folder)
         else:
             data = _load(run.dataset)
-            results = ioca.run_study(run.config, run.folder, data=data, draw=draw)
+            results = ioca.run_study(
+                run.config, run.folder, data=data, draw=draw, workers=engine
+            )
         found = _found(results)
     except Exception as error:  # whatever stops one run must not stop the others
         seconds = round(time.perf_counter() - start, 3)
@@ -335,7 +385,8 @@ def report(table: pd.DataFrame, workdir: pathlib.Path) -> list[str]:
     """Draws and writes what is made from the table; returns the names of all files."""
     written = ["runs.csv", "runs.parquet"]
     if table["test_error_mean"].notna().to_numpy().any():
-        paths = save_figure(compare_runs(table), workdir / "runs")
+        with WRITING:
+            paths = save_figure(compare_runs(table), workdir / "runs")
         written += [path.name for path in paths]
     command = shlex.join(["ioca", "sweep", *sys.argv[1:]])
     page = sweep_page(table, workdir, command)
@@ -343,8 +394,9 @@ def report(table: pd.DataFrame, workdir: pathlib.Path) -> list[str]:
     return [*written, PAGE_FILE]
 
 
-def main(options: SweepOptions, base: ioca.StudyConfig) -> None:
+def main(options: SweepOptions, base: ioca.StudyConfig, workers: Workers) -> None:
     """Runs what the flags describe, or says what would run."""
+    leave_devices_to_workers(workers.workers)
     import_extra("pyarrow", "sweep", "runs.parquet")
     workdir = pathlib.Path(options.workdir)
     runs = plan(base, read_grid(options.grid_lines()), workdir)
@@ -355,8 +407,9 @@ def main(options: SweepOptions, base: ioca.StudyConfig) -> None:
         check_places(workdir, files=_WRITTEN)
         with writable(workdir):
             stack.enter_context(locked(workdir))
-        table = sweep(runs, workdir, options.figures)
+        table = sweep(runs, workdir, options.figures, workers)
         written = report(table, workdir)
+        remove_chunks(workdir)  # what an engine has kept of its units
     count = table["status"].value_counts()
     told = (f"{count.get(s, 0)} {s}" for s in ("finished", "skipped", "failed"))
     print(f"{', '.join(told)}. Written to {workdir}: {', '.join(written)}")
@@ -369,8 +422,8 @@ def main(options: SweepOptions, base: ioca.StudyConfig) -> None:
 
 COMMAND = Command(
     main,
-    (SweepOptions, ioca.StudyConfig),
-    when_interrupted=lambda options, _: (
+    (SweepOptions, ioca.StudyConfig, Workers),
+    when_interrupted=lambda options, *_: (
         "interrupted: the same command goes on from what is finished in "
         f"{options.workdir}"
     ),

@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -37,6 +37,8 @@ from ioca_jax.results.trees import (
 from ioca_jax.results.variables import without_gone
 
 _CHUNKS = "chunks"
+# What workers are told, and the events of their units.
+UNITS = "units"
 # Plain arrays: NetCDF would take ten times as long for a chunk.
 _RESULTS = "results.npz"
 _NETWORKS = "networks.npz"
@@ -84,11 +86,16 @@ class StoredChunk:
         return Chunk(results.isel(seed=rows), taken)
 
 
+def chunk_name(seeds: Sequence[int]) -> str:
+    """The name of the directory that holds a chunk of these seeds."""
+    digest = sha256(str([*seeds]).encode())[:8]
+    return f"seeds_{seeds[0]}_{len(seeds)}_{digest}"
+
+
 def save_chunk(chunk: Chunk, workdir: pathlib.Path) -> None:
     """Writes a chunk whole or not at all; a signal to stop waits until it is done."""
     chunks = workdir / _CHUNKS
-    seeds = chunk.results["seed"].values.tolist()
-    place = chunks / f"seeds_{seeds[0]}_{len(seeds)}_{sha256(str(seeds).encode())[:8]}"
+    place = chunks / chunk_name(chunk.results["seed"].values.tolist())
     part = chunks / f".{place.name}.part"
     with signals_deferred(), writing(place):
         try:
@@ -109,10 +116,23 @@ def save_chunk(chunk: Chunk, workdir: pathlib.Path) -> None:
             shutil.rmtree(part, ignore_errors=True)
 
 
-def find_chunks(workdir: pathlib.Path) -> tuple[list[StoredChunk], list[pathlib.Path]]:
-    """A run's sound chunks; removes damaged ones and returns their bad files."""
+def sound_chunk(place: pathlib.Path) -> bool:
+    """Whether a chunk is there, undamaged."""
+    return place.is_dir() and _damaged_file(place) is None
+
+
+def find_chunks(
+    workdir: pathlib.Path, preferred: Collection[str] = ()
+) -> tuple[list[StoredChunk], list[pathlib.Path]]:
+    """A run's sound chunks; removes damaged ones and returns their bad files.
+
+    A worker whose driver has ended may have stored seeds that another chunk has too:
+    of chunks that share a seed the first is taken, ``preferred`` names before others.
+    """
     chunks, damaged_files = [], []
-    for place in sorted((workdir / _CHUNKS).glob("seeds_*")):
+    taken: set[int] = set()
+    places = (workdir / _CHUNKS).glob("seeds_*")
+    for place in sorted(places, key=lambda p: (p.name not in preferred, p.name)):
         damaged = _damaged_file(place)
         if damaged:
             damaged_files.append(place / damaged)
@@ -121,6 +141,9 @@ def find_chunks(workdir: pathlib.Path) -> tuple[list[StoredChunk], list[pathlib.
         with np.load(place / _RESULTS) as arrays:
             seeds = tuple(arrays["seed"].tolist())
             attrs = json.loads(arrays[_LABELS].item())["attrs"]
+        if not taken.isdisjoint(seeds):
+            continue
+        taken.update(seeds)
         # All have the same long configuration: held once.
         attrs = {
             n: sys.intern(v) if isinstance(v, str) else v for n, v in attrs.items()
@@ -141,7 +164,8 @@ def count_finished(workdir: pathlib.Path) -> int:
 
 def remove_chunks(workdir: pathlib.Path) -> None:
     """Removes the chunks; all seeds must be in ``study.nc``."""
-    shutil.rmtree(workdir / _CHUNKS, ignore_errors=True)
+    for name in (_CHUNKS, UNITS):
+        shutil.rmtree(workdir / name, ignore_errors=True)
 
 
 def _damaged_file(place: pathlib.Path) -> str | None:

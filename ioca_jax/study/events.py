@@ -1,8 +1,11 @@
 """Progress of a long run: events, and listeners, which are functions of one event.
 
 An event is a dictionary whose entry ``event`` is ``start``, ``damaged``, ``epoch``,
-``scope``, ``chunk`` or ``end``. Its figures are means over the networks of a chunk, of
-the first process, that have not diverged; None if all have.
+``scope``, ``chunk`` or ``end``; with workers also ``units``, how many units are done,
+running and failed, ``unit``, that a worker has begun one, ``lost``, that it died and
+the unit is sent again, and ``failed``. A worker's events come when its unit has ended,
+with the time at which they happened. Figures are means over the networks of a chunk
+that have not diverged; None if all have.
 """
 
 import datetime
@@ -39,13 +42,14 @@ def json_lines(path: str | os.PathLike) -> Listener:
 def progress_bar() -> Listener:
     """A listener that shows a line on a terminal: phase, networks done, time left.
 
-    Its steps are the epochs and scopes of chunks.
+    Its steps are the epochs and scopes of chunks. With workers the line has the units
+    in place of the phase.
     """
     bar: tqdm | None = None
-    done = ""
+    done, units = "", False
 
     def listen(event: Event) -> None:
-        nonlocal bar, done
+        nonlocal bar, done, units
         kind = event["event"]
         if kind == "start":
             steps = event["chunks"] * (event["epochs"] + event["scopes"])
@@ -55,7 +59,12 @@ def progress_bar() -> Listener:
             done = f"{event['finished']} of {event['seeds']} networks done"
         if bar is None:
             return
-        if kind == "epoch":
+        if kind == "units":
+            units = True
+            bar.set_description_str(f"{done}, {describe_units(event)}")
+        elif units and kind in ("epoch", "scope"):
+            bar.update()
+        elif kind == "epoch":
             bar.set_description_str(f"{done}, training", refresh=False)
             if event["validation_accuracy"] is not None:
                 error = 100 * (1 - event["validation_accuracy"])
@@ -70,6 +79,15 @@ def progress_bar() -> Listener:
     return listen
 
 
+def describe_units(event: Event) -> str:
+    """How far units are, as text."""
+    lost = f", {event['failed']} failed" if event["failed"] else ""
+    return (
+        f"units: {event['done']} of {event['units']} done, {event['running']} running"
+        f"{lost}"
+    )
+
+
 def duration(seconds: float) -> str:
     """A duration as text, such as ``3.5 hours``."""
     for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
@@ -79,16 +97,16 @@ def duration(seconds: float) -> str:
 
 
 def log_lines() -> Listener:
-    """A listener that writes to stderr: before long work, and for damaged files.
+    """A listener that writes to stderr: before long work, damaged files, lost units.
 
     Without a terminal, which shows a bar, also for each of several chunks.
     """
-    began, total = 0.0, 0
+    began, total, done = 0.0, 0, 0
 
     def listen(event: Event) -> None:
-        nonlocal began, total
+        nonlocal began, total, done
         if event["event"] == "start":
-            began, total = time.monotonic(), event["chunks"]
+            began, total, done = time.monotonic(), event["chunks"], 0
             estimated = event.get("estimated_seconds", 0)
             if estimated > _LONG:
                 print(
@@ -100,9 +118,13 @@ def log_lines() -> Listener:
         elif event["event"] == "damaged":
             remedy = event.get("remedy", "computed again")
             print(f"{event['file']} is damaged: {remedy}", file=sys.stderr)
+        elif event["event"] in ("lost", "failed"):
+            remedy = "; it is sent again" if event["event"] == "lost" else ""
+            what = f"unit {event['chunk']} {event['event']}: {event['reason']}{remedy}"
+            print(what, file=sys.stderr, flush=True)
         elif event["event"] == "chunk" and total > 1 and not sys.stderr.isatty():
-            taken = time.monotonic() - began
-            left = taken * (total - event["chunk"]) / event["chunk"]
+            taken, done = time.monotonic() - began, done + 1
+            left = taken * (total - done) / done
             print(
                 f"{event['finished']} of {event['seeds']} networks after {taken:.0f} s"
                 f", about {left:.0f} s left",

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from ioca_jax.results.pieces import UNFINISHED_NETWORKS, Joined, save_study
 from ioca_jax.sources import can_load
 from ioca_jax.study.chunks import (
     LOCK_FILE,
+    UNITS,
     count_finished,
     find_chunks,
     locked,
@@ -40,22 +42,26 @@ from ioca_jax.study.plan import Identity
 # What may differ between shards: where things are, and how much is done at once.
 _NOT_OF_THE_RESULTS = ("data_dir", "memory_gb")
 # What a run writes, or removes, in its folder.
-_FOLDERS = (NETWORKS, UNFINISHED_NETWORKS, "chunks", "tables", "figures")
+_FOLDERS = (NETWORKS, UNFINISHED_NETWORKS, "chunks", UNITS, "tables", "figures")
 _FILES = (
     *(RESULTS_FILE, "flags.txt", EVENTS_FILE, PAGE_FILE, "summary.txt", LOCK_FILE),
 )
+# Runs of a sweep finish in threads, and neither Matplotlib nor Orbax takes several.
+WRITING = threading.Lock()
 _SEAL = "# SHA-256 of the other lines: "
 
 
 class Progress(NamedTuple):
     """What an unfinished folder holds: finished seeds, and files that are damaged.
 
-    ``restored`` were damaged too, and are written again.
+    ``restored`` were damaged too, and are written again. ``names`` are those of the
+    chunks of the seeds.
     """
 
     seeds: list[int]
     damaged: list[str]
     restored: list[str]
+    names: list[str]
 
 
 @contextlib.contextmanager
@@ -194,7 +200,8 @@ class RunFolder:
                 )
             self._check_function(chunk.attrs)
             seeds += chunk.seeds
-        return Progress(seeds, [str(file) for file in damaged], restored)
+        names = [chunk.place.name for chunk in chunks]
+        return Progress(seeds, [str(file) for file in damaged], restored, names)
 
     def _check_function(self, attrs: Mapping[str, Any]) -> None:
         """Refuses results of another function with the same variables."""
@@ -228,10 +235,11 @@ class RunFolder:
 
     def write(self, joined: Joined, draw: bool) -> xr.Dataset:
         """Writes networks, then results, which mark the run finished, then reports."""
-        with signals_deferred():
-            save_study(joined, self.path)
-        results = load_results(self.path)
-        write_reports(results, self.path, draw)
+        with WRITING:
+            with signals_deferred():
+                save_study(joined, self.path)
+            results = load_results(self.path)
+            write_reports(results, self.path, draw)
         remove_chunks(self.path)
         return results
 
@@ -258,7 +266,7 @@ class RunFolder:
             )
         self._check_function(results.attrs)
         if can_write(self.path):
-            with explained(self.path), locked(self.path, wait=True):
+            with explained(self.path), locked(self.path, wait=True), WRITING:
                 for file in self._damaged_flags():
                     self._write_flags(theirs)
                     on_restored(file)

@@ -90,11 +90,15 @@ def count_needs(plan: Plan) -> Needs:
     )
 
 
+def seeds_on_devices(number: int, on_cpu: bool) -> int:
+    """Seeds in a chunk that is computed on so many devices."""
+    return number * (_SEEDS_ON_A_CPU if on_cpu else _SEEDS_ON_AN_ACCELERATOR)
+
+
 def _chunk_size(plan: Plan) -> int:
     """Seeds in a chunk."""
     on_cpu = jax.default_backend() == "cpu"
-    each = _SEEDS_ON_A_CPU if on_cpu else _SEEDS_ON_AN_ACCELERATOR
-    size = plan.seeds_at_once or each * device_mesh().size
+    size = plan.seeds_at_once or seeds_on_devices(device_mesh().size, on_cpu)
     if not plan.training:
         return size
     kept = len(plan.trajectory_epochs)
@@ -212,12 +216,16 @@ def _operations_of_curves(plan: Plan, above: Sequence[float]) -> float:
 
 
 def check_fits(
-    needs: Needs, num_networks: int, folder: pathlib.Path, num_finished: int = 0
+    needs: Needs,
+    num_networks: int,
+    folder: pathlib.Path,
+    num_finished: int = 0,
+    chunks_at_once: int = 1,
 ) -> tuple[int, int]:
     """Bytes of memory and disk; refuses a study that takes more than is free.
 
     ``num_networks`` are those of the run or its shard; the folder, which need not exist
-    yet, holds ``num_finished`` of them.
+    yet, holds ``num_finished`` of them. This machine computes ``chunks_at_once``.
     """
     of_one = needs.results + needs.network
     missing = max(0, num_networks - num_finished)
@@ -233,7 +241,7 @@ def check_fits(
     largest = max(parts, key=lambda part: parts[part])
     if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
         largest += ", or raise the limit of addresses (ulimit -v)"
-    in_memory = sum(parts.values())
+    in_memory = chunks_at_once * sum(parts.values())
     _check("memory", in_memory, free_memory(), largest)
     # Networks lie in the chunks, and beside them until these are removed; results are
     # compressed the second time.

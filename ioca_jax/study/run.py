@@ -9,14 +9,12 @@ seeds then only label them, and nothing is trained. The folder gets ``flags.txt`
 
 import contextlib
 import dataclasses
-import itertools
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import xarray as xr
 
@@ -24,20 +22,15 @@ from ioca_jax.checks import as_tuple
 from ioca_jax.data import Dataset
 from ioca_jax.networks.models import CNN, MLP, Model
 from ioca_jax.networks.network import Network
-from ioca_jax.networks.training import Trained, train
 from ioca_jax.results.files import (
     RESULTS_FILE,
     load_results,
 )
 from ioca_jax.results.networks import read_networks
-from ioca_jax.results.pieces import Chunk, join_seeds
-from ioca_jax.results.subsets import intact_accuracy, steps_of_scopes
-from ioca_jax.study.chunks import (
-    count_finished,
-    find_chunks,
-    named_arrays,
-    save_chunk,
-)
+from ioca_jax.results.pieces import join_seeds
+from ioca_jax.results.subsets import intact_accuracy
+from ioca_jax.study.chunks import count_finished, find_chunks, save_chunk
+from ioca_jax.study.compute import Computation, mean
 from ioca_jax.study.config import StudyConfig, config_of
 from ioca_jax.study.events import EVENTS_FILE, Listener, json_lines
 from ioca_jax.study.folder import (
@@ -46,9 +39,16 @@ from ioca_jax.study.folder import (
     explained,
 )
 from ioca_jax.study.metadata import Stopwatch
-from ioca_jax.study.pipeline import study_networks
 from ioca_jax.study.plan import Plan, Request, Shard
 from ioca_jax.study.resources import Needs, check_fits, count_needs
+from ioca_jax.study.workers.engines import open_workers
+from ioca_jax.study.workers.port import Counts, Engine, Unit, run_units
+from ioca_jax.study.workers.unit import (
+    check_sendable,
+    run_unit,
+    unit_of,
+    write_job,
+)
 
 
 def run_study(
@@ -60,6 +60,7 @@ def run_study(
     variables: Any = None,
     shard: Shard | None = None,
     seeds_at_once: int | None = None,
+    workers: Any = None,
     draw: bool = True,
     listeners: Sequence[Listener] = (),
 ) -> xr.Dataset:
@@ -83,6 +84,11 @@ def run_study(
         shard: the share of the seeds to run here; ``merge_runs`` joins shards.
         seeds_at_once: seeds in a chunk, the most that an interruption costs; None takes
             some for each device. Results do not depend on it, on a CPU to the last bit.
+        workers: where chunks are computed: a number of processes of this machine,
+            ``"ray"``, ``"submitit"``, ``"package.module:function"`` (which returns an
+            executor), a ``study.workers.engines.Workers`` or an executor of the shape
+            of ``concurrent.futures.Executor``; None is this process. Results do not
+            depend on it, on a CPU to the last bit.
         draw: whether to draw figures too, seconds a run; a later call that finds the
             results there draws them.
         listeners: called with every event, as in ``ioca_jax.study.events``.
@@ -93,10 +99,10 @@ def run_study(
     Raises:
         ValueError: a configuration or networks that do not fit the dataset, a
             validation split of a single class, a folder that holds the results of
-            another configuration, of other data or of other networks, or a study that
-            takes more memory or disk than there is.
-        OSError: a folder that cannot be written or is in use, or data that is not
-            there.
+            another configuration, of other data or of other networks, a study that
+            takes more memory or disk than there is, or workers that there are not.
+        OSError: a folder that cannot be written or is in use, data that is not
+            there, or workers that were lost again and again.
 
     Example:
         >>> import numpy as np, ioca_jax as ioca
@@ -116,7 +122,10 @@ def run_study(
     if folder.is_finished():
         digest = request.data.digest if request.data else None
         return folder.report(digest, draw, run.restored)
-    return run.compute(request, seeds_at_once)
+    if workers is not None:
+        check_sendable(request)
+    with open_workers(workers, folder.path) as engine:
+        return run.compute(request, seeds_at_once, engine)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,25 +140,31 @@ class _Run:
     def seeds(self) -> tuple[int, ...]:
         return self.folder.run.seeds
 
-    def compute(self, request: Request, seeds_at_once: int | None) -> xr.Dataset:
+    def compute(
+        self, request: Request, seeds_at_once: int | None, engine: Engine | None
+    ) -> xr.Dataset:
         watch, folder = Stopwatch(), self.folder
-        plan = request.plan(seeds_at_once)
+        plan, at_once = request.plan(seeds_at_once), 1
+        if engine:
+            plan, at_once = engine.shared(plan), engine.number or 1
         needs = count_needs(plan)
-        check_fits(needs, len(self.seeds), folder.path, count_finished(folder.path))
+        finished = count_finished(folder.path)
+        check_fits(needs, len(self.seeds), folder.path, finished, at_once)
         digest = plan.data.digest
         with explained(folder.path), contextlib.ExitStack() as stack:
             found = folder.open(stack, digest)
             if found is None:  # another process finished it meanwhile
                 return folder.report(digest, self.draw, self.restored)
             watch.mark("loaded")
+            shared = Computation(plan, folder.run, folder.path, self._emit, watch)
             with watch.listening():
-                self._compute_chunks(plan, found, needs, watch)
+                names = self._compute_chunks(shared, found, needs, request, engine)
             watch.mark("computed")
-            return self._finish(watch)
+            return self._finish(watch, names)
 
-    def _finish(self, watch: Stopwatch) -> xr.Dataset:
-        """Joins all chunks and writes the run."""
-        chunks, _ = find_chunks(self.folder.path)
+    def _finish(self, watch: Stopwatch, names: Sequence[str]) -> xr.Dataset:
+        """Joins the chunks with these names and writes the run."""
+        chunks, _ = find_chunks(self.folder.path, names)
         seconds = json.dumps(watch.seconds)
         joined = join_seeds(chunks, self.seeds, seconds=seconds)
         results = self.folder.write(joined, self.draw)
@@ -166,118 +181,118 @@ class _Run:
         self._emit(event="damaged", file=file, remedy="written again")
 
     def _compute_chunks(
-        self, plan: Plan, found: Progress, needs: Needs, watch: Stopwatch
-    ) -> None:
-        """Computes and saves the seeds that no chunk has yet."""
+        self,
+        shared: Computation,
+        found: Progress,
+        needs: Needs,
+        request: Request,
+        engine: Engine | None,
+    ) -> list[str]:
+        """Computes the seeds that no chunk has yet; returns the names of all chunks."""
         for file in found.damaged:
             self._emit(event="damaged", file=file)
         for file in found.restored:
             self.restored(file)
         already = set(found.seeds)
         missing = [seed for seed in self.seeds if seed not in already]
-        number = -(-len(missing) // needs.chunk)
-        parts = np.array_split(missing, number) if missing else []
-        # The first is the longest: all are filled up to its program.
-        longest = max(map(len, parts), default=0)
+        parts = _split(missing, needs.chunk, engine)
         self._emit(
             event="start",
             seeds=len(self.seeds),
             finished=len(found.seeds),
             chunks=len(parts),
-            epochs=plan.epochs,
-            scopes=len(plan.scopes) + plan.interactions,
+            epochs=shared.plan.epochs,
+            scopes=len(shared.plan.scopes) + shared.plan.interactions,
             estimated_seconds=round(needs.seconds(len(missing)), 1),
         )
+        # The first is the longest: all are filled up to its program.
+        longest = max(map(len, parts), default=0)
+        units = [
+            unit_of(self.folder.path, part, longest, number)
+            for number, part in enumerate(parts, 1)
+        ]
+        if engine and units:
+            ended = self._on_engine(engine, request, shared.plan, units, already)
+        else:
+            ended = self._here(shared, units)
         finished = len(found.seeds)
-        for number, part in enumerate(parts, 1):
-            seeds = part.tolist()
-            chunk = self._compute_chunk(seeds, longest, number, plan, watch)
-            finished += len(seeds)
-            save_chunk(chunk, self.folder.path)
-            accuracy = intact_accuracy(chunk.results)  # NaN where training diverged
+        for unit, error in ended:
+            finished += len(unit.seeds)
             self._emit(
                 event="chunk",
-                chunk=number,
+                chunk=unit.number,
                 finished=finished,
                 seeds=len(self.seeds),
-                test_error=_mean(1 - accuracy),
-                seconds=watch.now(),
+                test_error=error,
+                seconds=shared.watch.now(),
             )
+        return [*found.names, *(unit.place.name for unit in units)]
 
-    def _compute_chunk(
+    def _here(
+        self, shared: Computation, units: Sequence[Unit]
+    ) -> Iterator[tuple[Unit, float | None]]:
+        """Computes units in this process; returns each with its mean test error."""
+        for unit in units:
+            chunk = shared.chunk(unit.seeds, unit.length, unit.number)
+            save_chunk(chunk, self.folder.path)
+            # NaN where training diverged.
+            yield unit, mean(1 - intact_accuracy(chunk.results))
+
+    def _on_engine(
         self,
-        seeds: Sequence[int],
-        length: int,
-        number: int,
+        engine: Engine,
+        request: Request,
         plan: Plan,
-        watch: Stopwatch,
-    ) -> Chunk:
-        """Studies some seeds, filled up to a number of networks."""
-        # Filled up with other seeds, whose results are dropped: one program for all.
-        others = (seed for seed in itertools.count() if seed not in self.seeds)
-        filled = [*seeds, *itertools.islice(others, length - len(seeds))]
+        units: Sequence[Unit],
+        already: Collection[int],
+    ) -> Iterator[tuple[Unit, float | None]]:
+        """Has units computed elsewhere; the first that fails is raised at the end."""
+        job = write_job(request, plan, self.folder.path)
+        # The first chunk chooses the points of all.
+        alone = plan.points == "auto" and not already
+        failed: list[Exception] = []
+        for some in (units[:1], units[1:]) if alone else (units,):
+            outcomes = run_units(engine, run_unit, job, some, self._count)
+            for unit, error, lost in outcomes:
+                if lost:
+                    self._emit(event="lost", chunk=unit.number, reason=lost)
+                elif error:
+                    failed.append(error)
+                    self._emit(event="failed", chunk=unit.number, reason=str(error))
+                else:
+                    yield unit, self._tell_events(unit)
+            if failed and alone:
+                break
+        if failed:
+            raise failed[0]
 
-        def on_scope(scope: str) -> None:
-            watch.mark("first_curves")
-            self._emit(event="scope", chunk=number, scope=scope)
+    def _count(self, counts: Counts) -> None:
+        self._emit(event="units", **counts._asdict())
 
-        if plan.given:
-            trained = plan.given.take(plan.fields["seeds"], filled)
-        else:
-            trained = self._train(plan, filled, seeds, number)
-            watch.mark("trained")
-        steps = self._known_steps() if plan.points == "auto" else {}
-        results = study_networks(plan, trained, steps=steps, on_scope=on_scope)
-        run = self.folder.run
-        digests = {
-            "variables_digest": run.variables_digest,
-            "fingerprint": run.fingerprint,
-        }
-        results.attrs |= {name: digest for name, digest in digests.items() if digest}
-        variables = jax.tree.map(
-            lambda leaf: leaf[: len(seeds)], named_arrays(trained.variables)
-        )
-        return Chunk(results.isel(seed=slice(len(seeds))), variables)
-
-    def _known_steps(self) -> dict[str, np.ndarray]:
-        """The steps that the run's first chunk chose; none before it is finished."""
-        chunks, _ = find_chunks(self.folder.path)
-        return steps_of_scopes(chunks[0].load().results) if chunks else {}
-
-    def _train(
-        self,
-        plan: Plan,
-        filled: Sequence[int],
-        seeds: Sequence[int],
-        chunk: int,
-    ) -> Trained:
-        """Trains some seeds, and those that fill the chunk up."""
-
-        def on_epoch(epoch: int, metrics: dict[str, np.ndarray]) -> None:
-            means = {
-                name: _mean(values[: len(seeds)]) for name, values in metrics.items()
-            }
-            self._emit(
-                event="epoch", chunk=chunk, first_seed=seeds[0], epoch=epoch, **means
-            )
-
-        model: Any = plan.model
-        assert plan.training is not None
-        return train(
-            model,
-            plan.data,
-            plan.training,
-            filled,
-            keep_epochs=plan.trajectory_epochs,
-            memory_gb=plan.memory_gb,
-            on_epoch=on_epoch,
-        )
+    def _tell_events(self, unit: Unit) -> float | None:
+        """Emits the events of a unit; returns its mean test error."""
+        error, text = None, ""
+        with contextlib.suppress(FileNotFoundError):  # of a worker that was lost
+            text = unit.events.read_text("utf-8")
+        for line in text.splitlines():
+            event = json.loads(line)
+            if event["event"] == "chunk":
+                error = event["test_error"]
+            else:
+                self._emit(**event)
+        return error
 
 
-def _mean(values: np.ndarray) -> float | None:
-    """The mean over networks that have not diverged; None, as JSON has no NaN."""
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if len(finite) else None
+def _split(seeds: Sequence[int], size: int, engine: Engine | None) -> list[list[int]]:
+    """Seeds in chunks of nearly one length, at most ``size``, the longest first.
+
+    Enough that no worker of this machine is idle.
+    """
+    if not seeds:
+        return []
+    number = max(-(-len(seeds) // size), (engine and engine.number) or 1)
+    parts = np.array_split(seeds, min(number, len(seeds)))
+    return [part.tolist() for part in parts]
 
 
 def load_networks(

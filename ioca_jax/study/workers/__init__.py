@@ -1,0 +1,1 @@
+"""Units of work, (configuration, chunk of seeds), in other processes and machines."""

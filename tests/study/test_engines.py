@@ -1,0 +1,149 @@
+"""The contract that every engine keeps: the bits of a run in one process.
+
+Engines that are not installed are skipped; all but local processes are slow to start.
+"""
+
+import importlib.util
+import os
+import pathlib
+import re
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import processes
+import pytest
+from same_runs import assert_same
+from synthetic import TINY, own_data
+
+import ioca_jax as ioca
+from ioca_jax.study.workers.engines import open_workers
+from ioca_jax.study.workers.local import LocalProcesses
+from ioca_jax.study.workers.port import Engine
+from ioca_jax.study.workers.process import WorkerDied
+
+ROOT = pathlib.Path(ioca.__file__).parent.parent
+PACKAGES = {
+    "ray": "ray",
+    "submitit-local": "submitit",
+    f"{__name__}:dask": "distributed",
+}
+ENGINES = ["2", *(pytest.param(name, marks=pytest.mark.slow) for name in PACKAGES)]
+
+
+def dask() -> Any:
+    """An executor over Dask's workers, as the guide has it."""
+    guide = (ROOT / "docs/guides/sweeps.md").read_text()
+    ((example,), namespace) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL), {}
+    exec(compile(example, "sweeps.md", "exec"), namespace)
+    return namespace["executor"]()
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request, tmp_path, monkeypatch) -> Iterator[Engine]:
+    package = PACKAGES.get(request.param)
+    if package and importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with open_workers(request.param, tmp_path) as opened:
+        assert opened
+        yield opened
+
+
+def test_results_are_those_of_one_process(engine, tiny_run, tmp_path):
+    events: list[Any] = []
+    ioca.run_study(
+        *(TINY, tmp_path / "run"),
+        data=own_data(), draw=False, seeds_at_once=1, workers=engine,
+        listeners=[events.append],
+    )  # fmt: skip
+    assert_same(tmp_path / "run", tiny_run)
+    kinds = [event["event"] for event in events]
+    assert kinds[0] == "start"
+    assert kinds[-1] == "end"
+    assert [kinds.count(kind) for kind in ("unit", "epoch", "scope")] == [3, 3, 9]
+    assert [e["finished"] for e in events if e["event"] == "chunk"] == [1, 2, 3]
+
+
+def wait_for(file: pathlib.Path) -> int:
+    """The process that has written its number into a file."""
+    end = time.monotonic() + 60
+    while not (file.exists() and file.read_text()):
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.01)
+    return int(file.read_text())
+
+
+# Of the standard library: a worker that calls it does not import JAX.
+NAP = "import os, pathlib, time; pathlib.Path({file!r}).write_text(str(os.getpid())); "
+NAP += "time.sleep({seconds})"
+
+
+def test_a_worker_that_is_killed_loses_its_call_alone(tmp_path):
+    with LocalProcesses(2) as executor:
+        files = [tmp_path / str(number) for number in range(2)]
+        calls = [
+            executor.submit(exec, NAP.format(file=str(file), seconds=seconds))
+            for file, seconds in zip(files, (60, 0.5), strict=True)
+        ]
+        first, second = map(wait_for, files)
+        os.kill(first, signal.SIGKILL)
+        with pytest.raises(WorkerDied) as caught:
+            calls[0].result()
+        assert str(caught.value) == f"process {first} ended by SIGKILL"
+        assert calls[1].result() is None
+        third = executor.submit(os.getpid).result()
+        assert first not in (second, third)
+        with pytest.raises(ZeroDivisionError, match="^division by zero$"):
+            executor.submit(eval, "1 / 0").result()
+        code = "__import__('os')._exit(3)"
+        with pytest.raises(WorkerDied, match=r"^process \d+ ended by exit code 3$"):
+            executor.submit(eval, code).result()
+        assert executor.submit(eval, "print('not a result') or 5").result() == 5
+
+
+def test_workers_share_out_cores_and_gpus_before_they_start(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7,9,11")
+    cores = os.sched_getaffinity(0)
+    code = (
+        "__import__('time').sleep(0.5) or (__import__('os').sched_getaffinity(0), "
+        "dict(__import__('os').environ), 'jax' in __import__('sys').modules)"
+    )
+    with LocalProcesses(2, gpus=2) as executor:
+        calls = [executor.submit(eval, code) for _ in range(2)]
+        (one, env, has_jax), (other, env_of_other, _) = (c.result() for c in calls)
+    assert os.sched_getaffinity(0) == cores
+    assert not has_jax
+    assert sorted(e["CUDA_VISIBLE_DEVICES"] for e in (env, env_of_other)) == [
+        *("4,7", "9,11")
+    ]
+    assert "JAX_PLATFORMS" not in env.keys() - os.environ.keys()
+    if len(cores) > 1:
+        assert one | other == cores
+        assert not one & other
+    assert env["JAX_NUM_CPU_DEVICES"] == str(len(one))
+    with LocalProcesses(len(cores) + 1) as executor:
+        affinity, env, _ = executor.submit(eval, code).result()
+    assert len(affinity) == 1
+    assert env["JAX_PLATFORMS"] == "cpu"
+
+
+def test_a_worker_ends_its_call_and_itself_after_its_driver(tmp_path):
+    file, done = tmp_path / "pid", tmp_path / "done"
+    code = NAP.format(file=str(file), seconds=1)
+    code += f"; pathlib.Path({str(done)!r}).touch()"
+    driver = processes.start(
+        "-c",
+        "from ioca_jax.study.workers.local import LocalProcesses; "
+        f"LocalProcesses(1).submit(exec, {code!r}).result()",
+    )
+    worker = wait_for(file)
+    driver.kill()
+    driver.communicate()
+    end = time.monotonic() + 60
+    while pathlib.Path(f"/proc/{worker}").exists():
+        assert time.monotonic() < end, "it goes on"
+        time.sleep(0.01)
+    assert done.exists()
