@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote
 
 import command_line
@@ -13,6 +14,7 @@ import pytest
 from pages import Page
 
 import ioca_jax as ioca
+from ioca_jax.cli import sweep as cli_sweep
 from ioca_jax.cli.sweep import plan, read_grid
 
 SMALL = [
@@ -143,6 +145,37 @@ def test_the_table_is_what_the_runs_found(swept):
         expected = np.trapezoid(curves, np.linspace(0, 1, 5)).mean()
         # From counts; the stored accuracies are float32.
         np.testing.assert_allclose(row[column], expected, rtol=1e-6)
+
+
+def two_threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(2)
+
+
+def test_workers_share_the_units_of_all_runs_and_give_the_same_table(
+    swept, tmp_path, monkeypatch
+):
+    pages = []
+    write = cli_sweep.report
+    monkeypatch.setattr(
+        cli_sweep, "report", lambda t, w: pages.append(len(t)) or write(t, w)
+    )
+    folder, done = swept
+    given = [f"--workers={__name__}:two_threads", f"--workdir={tmp_path}"]
+    with_workers = sweep(
+        *SMALL, *grids("learning_rate=1e-3,1e38", "batch_size=64,3001"), *given
+    )
+    assert with_workers.returncode == 1
+    assert with_workers.stderr == done.stderr
+    one, other = (pd.read_csv(f / "runs.csv") for f in (tmp_path, folder))
+    assert one["name"].tolist() == other["name"].tolist()
+    one, other = (table.drop(columns="seconds") for table in (one, other))
+    pd.testing.assert_frame_equal(one, other)
+    for name in (GOOD, DIVERGED):
+        first, second = (ioca.load_results(f / name) for f in (tmp_path, folder))
+        assert first.drop_attrs(deep=False).identical(second.drop_attrs(deep=False))
+    assert pages[0] < 4  # it is there before the last run has finished
+    assert pages[-1] == 4
+    assert not (tmp_path / "units").exists()
 
 
 def test_what_is_finished_is_skipped_and_another_runs_folder_refused(swept):

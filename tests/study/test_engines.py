@@ -3,11 +3,16 @@
 Engines that are not installed are skipped; all but local processes are slow to start.
 """
 
+import contextlib
 import importlib.util
+import json
 import os
 import pathlib
+import random
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -147,3 +152,71 @@ def test_a_worker_ends_its_call_and_itself_after_its_driver(tmp_path):
         assert time.monotonic() < end, "it goes on"
         time.sleep(0.01)
     assert done.exists()
+
+
+DRIVER = """
+import sys
+from synthetic import TINY, own_data
+import ioca_jax as ioca
+if __name__ == "__main__":
+    ioca.run_study(TINY, sys.argv[1], data=own_data(), draw=False, seeds_at_once=1,
+                   workers=sys.argv[2])
+"""
+
+
+def workers_of(driver: int) -> list[int]:
+    """The local workers that a process has started."""
+    found = []
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (folder / "cmdline").read_bytes()
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if b"workers/serve.py" in command and parent == driver:
+                found.append(int(folder.name))
+    return found
+
+
+def start_driver(folder: pathlib.Path, engine: str) -> subprocess.Popen:
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), *sys.path])
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(folder), engine],
+        env={**os.environ, "PYTHONPATH": paths},
+        stderr=subprocess.DEVNULL,
+    )
+
+
+@pytest.mark.slow
+def test_killed_workers_cost_a_unit_each(tiny_run, tmp_path):
+    """One worker after another is killed at random moments of the study."""
+    rng, folder = random.Random(0), tmp_path / "run"
+    driver, killed = start_driver(folder, "2"), 0
+    while driver.poll() is None and killed < 3:
+        time.sleep(rng.uniform(1, 5))
+        workers = workers_of(driver.pid)
+        if workers:
+            os.kill(rng.choice(workers), signal.SIGKILL)
+            killed += 1
+    assert driver.wait(600) == 0
+    assert_same(folder, tiny_run)
+    events = map(json.loads, (folder / "events.jsonl").read_text().splitlines())
+    kinds = [event["event"] for event in events]
+    assert kinds.count("lost") <= killed
+    assert kinds.count("chunk") == 3
+
+
+@pytest.mark.slow
+def test_a_driver_killed_again_and_again_loses_nothing_finished(tiny_run, tmp_path):
+    folder, finished = tmp_path / "run", set()
+    for number in range(1, 3):
+        driver = start_driver(folder, "2")
+        end = time.monotonic() + 300
+        while len(set(folder.glob("chunks/seeds_*"))) < number:
+            assert time.monotonic() < end, "no chunk came"
+            assert driver.poll() is None
+            time.sleep(0.02)
+        driver.kill()
+        driver.wait()
+        assert finished <= {place.name for place in folder.glob("chunks/seeds_*")}
+        finished = {place.name for place in folder.glob("chunks/seeds_*")}
+    assert start_driver(folder, "2").wait(600) == 0
+    assert_same(folder, tiny_run)

@@ -4,8 +4,11 @@ import functools
 import json
 import pathlib
 import re
+import socket
+import sys
 import threading
 from concurrent.futures import BrokenExecutor, Executor, Future
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -316,6 +319,71 @@ def test_more_gpus_than_there_are_are_refused(tmp_path, monkeypatch):
         "worker_gpus: expected at most 3 GPUs for 2 workers, as this machine has, got 4"
     )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("engine", "package", "extra"),
+    [
+        ("ray", "ray", "ray"),
+        ("submitit", "submitit", "slurm"),
+        ("submitit-local", "submitit", "slurm"),
+    ],
+)
+def test_an_engine_that_is_not_installed_names_its_extra(
+    tmp_path, monkeypatch, engine, package, extra
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    assert refusal(lambda: run(tmp_path / "run", engine), ImportError) == (
+        f"workers: expected the package {package}, found none; install it with pip "
+        f"install 'ioca_jax[{extra}]'"
+    )
+
+
+def test_slurm_needs_the_command_that_sends_jobs(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert refusal(lambda: run(tmp_path / "run", "submitit")) == (
+        "workers: expected a machine from which Slurm takes jobs, got one without "
+        "sbatch; start on a login node, or try --workers=submitit-local"
+    )
+
+
+def cluster(*machines: dict[str, float]) -> Any:
+    """A stand-in for Ray, connected to machines with these resources."""
+    nodes = [{"Alive": True, "Resources": machine} for machine in machines]
+    return SimpleNamespace(is_initialized=lambda: True, nodes=lambda: nodes)
+
+
+def test_more_than_a_machine_of_the_cluster_has_is_refused(tmp_path, monkeypatch):
+    machines = {"CPU": 8.0, "GPU": 2.0}, {"CPU": 4.0, "GPU": 2.0}, {"CPU": 16.0}
+    monkeypatch.setitem(sys.modules, "ray", cluster(*machines))
+    for field, most, wanted in (("worker_gpus", 2, 3), ("worker_cpus", 16, 17)):
+        workers: Any = Workers("ray", **{field: wanted})
+        assert refusal(lambda w=workers: run(tmp_path / "run", w)) == (
+            f"{field}: expected at most {most}, the most that a machine of the Ray "
+            f"cluster has, got {wanted}"
+        )
+
+
+def test_a_cluster_that_does_not_answer_is_refused_within_seconds(
+    tmp_path, monkeypatch
+):
+    ray = SimpleNamespace(is_initialized=lambda: False)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with socket.socket() as taken:  # bound and not listening: nobody else gets it
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for given in (address, f"ray://{address}"):
+            monkeypatch.setenv("RAY_ADDRESS", given)
+            assert refusal(lambda: run(tmp_path / "run", "ray"), OSError) == (
+                f"RAY_ADDRESS: expected a Ray cluster that answers, got {given} "
+                "(Connection refused); start one with ray start --head, or unset "
+                "RAY_ADDRESS"
+            )
+    monkeypatch.setenv("RAY_ADDRESS", "somewhere")
+    assert refusal(lambda: run(tmp_path / "run", "ray")) == (
+        "RAY_ADDRESS: expected host:port or ray://host:port, got 'somewhere'"
+    )
 
 
 def test_a_network_that_is_an_object_is_refused(tmp_path):

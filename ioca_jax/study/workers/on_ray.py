@@ -19,8 +19,6 @@ from ioca_jax.checks import import_extra
 from ioca_jax.study.workers.engines import Workers
 
 _ANSWERS_WITHIN_SECONDS = 5.0
-# Set in every worker before it starts, as they are here.
-_PREFIXES = ("JAX_", "XLA_")
 
 
 class RayTasks(Executor):
@@ -64,7 +62,8 @@ def make(workers: Workers, folder: pathlib.Path) -> Callable[[], RayTasks]:
 
 
 def _environment(workers: Workers) -> dict[str, str]:
-    own = {n: text for n, text in os.environ.items() if n.startswith(_PREFIXES)}
+    """Of a worker, before it starts."""
+    own = {n: text for n, text in os.environ.items() if n.startswith(("JAX_", "XLA_"))}
     own["JAX_NUM_CPU_DEVICES"] = str(workers.worker_cpus)
     if not workers.worker_gpus:
         own["JAX_PLATFORMS"] = "cpu"
