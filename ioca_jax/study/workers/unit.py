@@ -73,7 +73,7 @@ class Job:
     folder: str
     config: Mapping[str, Any]
     seeds: Sequence[int]
-    data: tuple[str, Any]
+    data: Sequence[Any]
     variables: str | None
     data_digest: str
     variables_digest: str | None
