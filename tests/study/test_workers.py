@@ -1,5 +1,6 @@
 """Units on engines: what is lost is sent again, what is done is kept, same bits."""
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -358,7 +359,7 @@ def test_more_than_a_machine_of_the_cluster_has_is_refused(tmp_path, monkeypatch
     machines = {"CPU": 8.0, "GPU": 2.0}, {"CPU": 4.0, "GPU": 2.0}, {"CPU": 16.0}
     monkeypatch.setitem(sys.modules, "ray", cluster(*machines))
     for field, most, wanted in (("worker_gpus", 2, 3), ("worker_cpus", 16, 17)):
-        workers: Any = Workers("ray", **{field: wanted})
+        workers = dataclasses.replace(Workers("ray"), **{field: wanted})
         assert refusal(lambda w=workers: run(tmp_path / "run", w)) == (
             f"{field}: expected at most {most}, the most that a machine of the Ray "
             f"cluster has, got {wanted}"

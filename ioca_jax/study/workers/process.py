@@ -97,9 +97,9 @@ class Process:
 def _end(process: subprocess.Popen) -> int:
     """Kills a process, unless it has ended; returns its exit code."""
     process.kill()
-    for pipe in (process.stdin, process.stdout):
+    for pipe in filter(None, (process.stdin, process.stdout)):
         with contextlib.suppress(OSError):  # what is left cannot be written
-            pipe and pipe.close()
+            pipe.close()
     return process.wait()
 
 
