@@ -5,6 +5,7 @@ Engines that are not installed are skipped; all but local processes are slow to 
 
 import contextlib
 import importlib.util
+import itertools
 import json
 import os
 import pathlib
@@ -23,7 +24,7 @@ from same_runs import assert_same
 from synthetic import TINY, own_data
 
 import ioca_jax as ioca
-from ioca_jax.study.workers.engines import open_workers
+from ioca_jax.study.workers.engines import Workers, open_workers
 from ioca_jax.study.workers.local import LocalProcesses
 from ioca_jax.study.workers.port import Engine
 from ioca_jax.study.workers.process import WorkerDied
@@ -34,7 +35,8 @@ PACKAGES = {
     "submitit-local": "submitit",
     f"{__name__}:dask": "distributed",
 }
-ENGINES = ["2", *(pytest.param(name, marks=pytest.mark.slow) for name in PACKAGES)]
+SLOW = pytest.mark.slow, pytest.mark.filterwarnings("ignore")  # the engines' own
+ENGINES = ["2", *(pytest.param(name, marks=SLOW) for name in PACKAGES)]
 
 
 def dask() -> Any:
@@ -152,6 +154,31 @@ def test_a_worker_ends_its_call_and_itself_after_its_driver(tmp_path):
         assert time.monotonic() < end, "it goes on"
         time.sleep(0.01)
     assert done.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_ray_gives_each_unit_its_gpu_and_a_process_of_its_own(tmp_path):
+    ray = pytest.importorskip("ray")
+
+    def hold() -> tuple[int, str, float, float]:
+        start = time.time()
+        time.sleep(0.5)
+        return os.getpid(), os.environ["CUDA_VISIBLE_DEVICES"], start, time.time()
+
+    ray.init(num_cpus=4, num_gpus=2, include_dashboard=False)  # pretended
+    try:
+        with open_workers(Workers("ray", worker_gpus=1), tmp_path) as engine:
+            assert engine
+            held = [future.result() for future in engine.submit(hold, [()] * 6)]
+    finally:
+        ray.shutdown()
+    assert len({process for process, *_ in held}) == 6
+    assert {gpu for _, gpu, *_ in held} == {"0", "1"}
+    for own in ("0", "1"):
+        times = sorted((start, end) for _, gpu, start, end in held if gpu == own)
+        for (_, end), (start, _) in itertools.pairwise(times):
+            assert end <= start
 
 
 DRIVER = """
