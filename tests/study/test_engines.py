@@ -52,7 +52,9 @@ def engine(request, tmp_path, monkeypatch) -> Iterator[Engine]:
     package = PACKAGES.get(request.param)
     if package and importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+    given = os.environ.get("PYTHONPATH", "")
+    paths = [str(ROOT), str(ROOT / "tests"), *filter(None, [given])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with open_workers(request.param, tmp_path) as opened:
         assert opened
