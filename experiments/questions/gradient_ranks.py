@@ -36,6 +36,7 @@ from .studies import CLAMPS, Networks
 
 OVERVALUED, UNDERVALUED = "overvalued", "undervalued"
 JOINT, SUM = "joint exceeds", "sum exceeds"
+MORE, LESS = "more than random", "less than random"
 SHARES = (0.1, 0.25, 0.5)  # of a scope's units, ablated together
 SELECTIONS = ("highest gradient", "most overvalued", "most undervalued", "random")
 GRADIENTS = ("weights", "taylor")
@@ -179,7 +180,7 @@ def judge_together(
             values.append(joint - summed)
             beyond.append(joint - summed - random[about["scope"], about["units"]])
     table = verdicts.judge(rows, values, JOINT, SUM)
-    beside = verdicts.judge(rows, beyond, JOINT, SUM)
+    beside = verdicts.judge(rows, beyond, MORE, LESS)
     return table.assign(
         ratio=np.where(table["summed"] > 0, table["joint"] / table["summed"], np.nan),
         beside_random=beside["effect"],
@@ -218,6 +219,8 @@ def _tables(ranks: pd.DataFrame, together: pd.DataFrame, setting: str):
     )
     whole = quarter.query("scope == 'network'")
     layers = quarter.query("scope != 'network' and cost == 'loss'")
+    chosen = together.query("selection != 'random'")
+    chosen = chosen.assign(verdict=chosen["verdict_beside_random"])
     columns = ["selection", "units", "joint", "summed", "ratio"]
     return {
         f"{setting}: rank correlation of gradient and effect, Kendall's tau": (
@@ -232,15 +235,8 @@ def _tables(ranks: pd.DataFrame, together: pd.DataFrame, setting: str):
         f"{setting}: joint exceeds / sum exceeds / undecided, comparisons": (
             verdicts.counts(together, index, "scope", JOINT, SUM)
         ),
-        f"{setting}: the same beside random units of the same number": verdicts.counts(
-            together.query("selection != 'random'").assign(
-                verdict=together["verdict_beside_random"]
-            ),
-            index,
-            "scope",
-            JOINT,
-            SUM,
-        ),
+        f"{setting}: joint less sum more / less than of as many random units / "
+        "undecided, comparisons": verdicts.counts(chosen, index, "scope", MORE, LESS),
         f"{setting}: a quarter of all units, what they cost together less the sum of "
         "what each costs alone (loss in nats, accuracy as a share)": verdicts.estimates(
             whole, ["cost", "clamp", *columns], "joint less sum", "+.3g"

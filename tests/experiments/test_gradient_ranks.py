@@ -135,6 +135,8 @@ def test_joint_costs_and_sums_are_those_of_numpy(networks, alone, asked):
     beside = float(over["effect"].iloc[0] - random["effect"].iloc[0])
     assert over["beside_random"].iloc[0] == pytest.approx(beside)
     assert random["beside_random"].iloc[0] == 0
+    words = {gradient_ranks.MORE, gradient_ranks.LESS, "undecided"}
+    assert set(together["verdict_beside_random"]) <= words
 
 
 def test_planted_inversions_and_joint_damage_are_called(networks):
@@ -160,13 +162,14 @@ def test_planted_inversions_and_joint_damage_are_called(networks):
     columns = ["positive below", "negative below", "the same", "undecided"]
     assert counted[columns].values.tolist() == [[1, 0, 0, 0]] * 2
 
-    keep = np.ones((1, SEEDS, 2, H), bool)
+    keep = np.ones((2, SEEDS, 2, H), bool)  # two draws, the same units
     keep[..., :2] = False
     about = {"scope": "layer_1", "selection": "random", "share": 0.5, "units": 2}
     singles = {name: effects for name in ("loss", "accuracy")}
     sums = effects[..., :2].sum(axis=-1, keepdims=True)
     for sign, verdict in ((3, "joint exceeds"), (0.5, "sum exceeds")):
-        joint = {"loss": sign * sums, "accuracy": sign * sums}
+        draws = np.concatenate([(sign - 1) * sums, (sign + 1) * sums], axis=-1)
+        joint = {"loss": draws, "accuracy": draws}
         table = judge_together([(about, keep)], joint, singles)
         assert set(table["verdict"]) == {verdict}
         assert table["ratio"].tolist() == pytest.approx([sign] * 4)
