@@ -8,6 +8,7 @@ import pandas as pd
 from ioca_jax.inference.claims import VERDICTS, claims_of
 from ioca_jax.inference.comparisons import MOST_NETWORKS
 from ioca_jax.inference.interactions import DIRECTIONS
+from ioca_jax.report.findings import skewness_sentence
 from ioca_jax.results.subsets import layer_title
 
 _BEYOND = f"over {MOST_NETWORKS}"
@@ -170,7 +171,8 @@ def claims(title: str, table: pd.DataFrame) -> list[str]:
         "networks: about how many would decide half of the undecided comparisons; "
         f"{_BEYOND}: undecided comparisons that more than {MOST_NETWORKS} networks "
         "would be needed for (at a power of 80 %), whose effects are too small or too "
-        "uncertain to plan for, and the range of their 95 % intervals",
+        "uncertain to plan for, and the range of their 95 % intervals\n"
+        + skewness_sentence(table.to_dict("records")),
     )
 
 

@@ -135,8 +135,8 @@ def _networks_to_decide(table: pd.DataFrame, networks: int) -> list[str]:
     needed = table["networks_for_half"].dropna()
     if needed.empty:
         return []
-    number = networks_text(needed.median())
-    about = number if needed.median() > MOST_NETWORKS else f"about {number}"
+    number = float(np.median(needed))
+    about = "about " * (number <= MOST_NETWORKS) + networks_text(number)
     return [
         f"Undecided are {len(needed)} of {len(table)} comparisons; with effects and "
         f"spread as here, {about} networks would decide half of them (an estimate; "

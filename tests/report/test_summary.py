@@ -113,9 +113,21 @@ def test_claims_too_small_to_decide_have_their_intervals():
         "networks_for_half": [18.0, 120.0, 11.0, np.nan],
         "low": [-0.02, -0.01, -0.9, 0.5],
         "high": [0.01, 0.03, 0.9, 0.6],
+        "skewness": [0.5, -1.5, 1.0, np.nan],
+        "usual_skewness": 1.1,
     }
     lines = claims("Claims", pd.DataFrame(rows))
     first, fourth = (line.split() for line in lines[2:4])
     assert first[:8] == ["1", "0", "0", "3", "18", "2:", "-0.020", "to"]
     assert first[8] == "+0.030"
     assert fourth[:5] == ["4", "0", "1", "0", "ablation"]
+    usual = "symmetric samples like this have at most 1.10."
+    assert lines[-1].endswith(
+        "\nSkewness of the differences: 1.08 (root mean square over comparisons); 95 % "
+        f"of {usual}"
+    )
+    skewed = pd.DataFrame(rows).assign(usual_skewness=1.07)
+    assert claims("Claims", skewed)[-1].endswith(
+        "at most 1.07. The tests rest on symmetry, which is in doubt here: prefer "
+        "p_bootstrap, which allows for skewness."
+    )
