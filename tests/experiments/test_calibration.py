@@ -53,7 +53,7 @@ def test_the_calibration_runs_small(monkeypatch):
     monkeypatch.setattr(calibration, "PILOTS", (8,))
     skewed_law = {"log-normal, skewness 1.8": calibration._log_normal(0.5)}
     monkeypatch.setattr(calibration, "FAMILY_LAWS", skewed_law)
-    covered, row, skewed, dependent, power = calibration.calibrate(20, 1).values()
+    covered, skewed, dependent, power, row = calibration.calibrate(20, 1).values()
     assert covered["law"].tolist() == list(calibration.LAWS)
     assert set(covered["disagree"]) == {"0.000"}
     normal = covered.loc[0, ["3", "6"]].astype(float)
