@@ -55,8 +55,8 @@ class Options:
 
     data_sets: int = option(
         1000,
-        "Data sets of each law and number of networks. Skewness is judged in a fifth of "
-        "them, the bootstrap in a tenth, and there are a twentieth as many pilots.",
+        "Data sets of each law and number of networks. Skewness is judged in a fifth "
+        "of them, the bootstrap in a tenth, and there are a twentieth as many pilots.",
     )
     draw_seed: int = option(0, "Seed of the draws.")
 
@@ -254,7 +254,7 @@ def power(rng: np.random.Generator, data_sets: int) -> pd.DataFrame:
             halves.append(half)
             new = _decided(rng, effects, int(np.ceil(min(half, BOUNDS[-1]))))
             of_half.append(new[~np.isnan(numbers)].mean())
-        row = {"pilot": pilot}
+        row: dict[str, int | str] = {"pilot": pilot}
         for low, high in zip((0, *BOUNDS), BOUNDS, strict=False):
             own = [d for d, n in zip(decided, stated, strict=True) if low < n <= high]
             row[f"power 80 %: {low + 1} to {high}"] = f"{_share(own)} ({len(own)})"

@@ -212,8 +212,9 @@ def networks_for_power(
         for effects too small or too uncertain to plan for; NaN if a value is missing.
 
     Example:
+        >>> import numpy as np
         >>> from ioca_jax.inference.comparisons import networks_for_power
-        >>> pilot = [0.2, 0.5, 0.1, 0.8, 0.3, -0.2, 0.4, 0.6]
+        >>> pilot = np.array([0.2, 0.5, 0.1, 0.8, 0.3, -0.2, 0.4, 0.6])
         >>> float(networks_for_power(pilot, 0.0, alpha=0.05))
         14.0
     """

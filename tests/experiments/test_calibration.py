@@ -56,10 +56,12 @@ def test_the_calibration_runs_small(monkeypatch):
     covered, skewed, dependent, power, row = calibration.calibrate(20, 1).values()
     assert covered["law"].tolist() == list(calibration.LAWS)
     assert set(covered["disagree"]) == {"0.000"}
-    normal = covered.loc[0, ["3", "6"]].astype(float)
-    assert (normal >= 0.75).all()  # of 20, at 0.95: 0.9997
+    # Of 20 intervals of 95 %, with a probability of 0.9997.
+    normal = covered.to_dict("records")[0]
+    assert min(float(normal[size]) for size in ("3", "6")) >= 0.75
     assert len(row) == 1
-    assert (skewed["mean skewness"].astype(float) < 2.268).all()  # the most of eight
-    shares = dependent.set_index("networks")["false"].astype(float)
-    assert shares["all correlated by 0.3"] > shares["0 of 8 near copies of another"]
+    (of_skewed,) = skewed.to_dict("records")
+    assert 0.5 < float(of_skewed["mean skewness"]) < 1.5
+    independent, *_, correlated = map(float, dependent["false"].tolist())
+    assert correlated > independent
     assert power["pilot"].tolist() == [8]
