@@ -410,9 +410,10 @@ def permutation_null(
 
     One permutation serves all neurons, so their correlations are those of the data, and
     the greatest value of a permutation is one that the whole network could have shown.
-    Under chance, ``2 N ln(2) I(T;Y)`` of one neuron is about chi-square with
-    ``(B-1)(C-1)`` degrees of freedom. For the false discovery rate give ``p_value`` to
-    ``statistics.false_discovery``.
+    For the false discovery rate give p-values to ``statistics.false_discovery``. At 5 %
+    it never finds fewer than ``20 H / (m + 1)`` of H neurons by permutations; the law
+    of ``2 N ln(2) I(T;Y)`` (``inference.neurons.independence_p_values``) has no such
+    limit, but holds for independent examples only.
 
     Args:
         codes: int32 [N, H] in [0, B).

@@ -128,6 +128,7 @@ def attributes(plan: Plan) -> dict[str, str | int]:
         "architecture": type(plan.model).__name__,
         "example_shape": _shape_as_text(data.train.x),
         "quantizer": str(parse_quantizer(plan.quantizer, plan.fields["activation"])),
+        "classes_of": "examples" if data.validation.y.ndim == 1 else "tokens",
         "num_train": number_counted(data.train.y),
         "num_validation": number_counted(data.validation.y),
         "num_test": number_counted(data.test.y),

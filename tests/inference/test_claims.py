@@ -1,6 +1,7 @@
 """Statements from curves: planted effects are found, nulls are not, numbers by hand."""
 
 import itertools
+import json
 from functools import partial
 
 import numpy as np
@@ -400,10 +401,69 @@ def test_neurons_are_counted():
         **{"layer": 1, "neurons": 30, "dead": 1, "always_on": 2},
         **{"family_mutual_information": 3, "discovered_mutual_information": 5},
         **{"family_kl_selectivity": 3, "discovered_kl_selectivity": 0},
+        **{f"by_permutation_{name}": 30 for name in THREE[1:]},
         **{"selective_for_0": 15, "selective_for_1": 15},
     }
     assert second["dead"] == 0.5
     assert second["family_mutual_information"] == 0
+
+
+def test_p_values_of_the_g_test_are_those_of_scipy():
+    """Tables with absent codes and classes, which SciPy has to be given without."""
+    rng = np.random.default_rng(0)
+    counts = rng.integers(20, 60, size=(6, 3, 4))
+    counts[1, 2] = counts[2, :, 3] = counts[3, :2] = counts[4, 0] = 0
+    counts[4, :, 1] = 0
+    counts[5, 1, 2:] = 0
+    found = neurons.independence_p_values(counts)
+    for p_value, table in zip(found, counts, strict=True):
+        there = table[table.sum(axis=1) > 0][:, table.sum(axis=0) > 0]
+        rows, columns, total = there.sum(axis=1), there.sum(axis=0), there.sum()
+        if len(rows) == 1:
+            assert p_value == 1
+            continue
+        test = scipy.stats.chi2_contingency(
+            there, correction=False, lambda_="log-likelihood"
+        )
+        williams = 1 + (total / rows - 1 / len(rows)).sum() * (
+            total / columns - 1 / len(columns)
+        ).sum() / (6 * total * test.dof)
+        expected = scipy.stats.chi2.sf(test.statistic / williams, test.dof)
+        np.testing.assert_allclose(p_value, expected, rtol=1e-9)
+    # Nothing was counted, and an expected count of 9.9.
+    assert neurons.independence_p_values(np.zeros((2, 2), int)) == 1
+    assert np.isnan(neurons.independence_p_values(np.array([[9, 11], [90, 91]])))
+
+
+def test_two_informative_neurons_of_forty_are_discovered():
+    """200 permutations need four of forty neurons at the least p-value."""
+    rng = np.random.default_rng(0)
+    networks, size, labels = 50, 40, np.arange(1000) % 10
+    chance = np.full((size, 2), 0.5)
+    chance[:2] = 0.65, 0.35
+    codes = rng.random((networks, size, 1000)) < chance[:, (labels < 5) * 1]
+    on = np.stack([codes[..., labels == y].sum(axis=-1) for y in range(10)], axis=-1)
+    results = planted_results(seeds=networks)
+    about = ("seed", "neuron", "code", "class")
+    counts = np.full((networks, 50, 2, 10), 50)
+    counts[:, :size] = np.stack([100 - on, on], axis=2)
+    results = results.drop_dims("class").assign(joint_count=(about, counts))
+    p_values = np.ones((networks, 3, 50))
+    p_values[:, 1:, :2] = 1 / 201
+    for name in ("p_value", "p_value_family"):
+        results[name] = (("seed", "measure", "neuron"), p_values)
+    results.attrs["configuration"] = json.dumps({"permutations": 200})
+    by_permutation = neurons.count_neurons(results).iloc[0]
+    assert by_permutation["discovered_mutual_information"] == 0
+    assert by_permutation["least_by_permutation"] == 5  # of 50 neurons
+    found = neurons.count_neurons(results.assign_attrs(classes_of="examples")).iloc[0]
+    assert found["by_permutation_mutual_information"] == 0
+    assert found["by_permutation_kl_selectivity"] == 30
+    assert found["discovered_kl_selectivity"] == 0
+    # Both, and a false one in about one network of ten.
+    assert 2 <= found["discovered_mutual_information"] < 2.3
+    tokens = neurons.count_neurons(results.assign_attrs(classes_of="tokens")).iloc[0]
+    assert tokens["discovered_mutual_information"] == 0
 
 
 def test_neurons_at_the_level_are_counted():
