@@ -137,9 +137,6 @@ def redundancy(results: xr.Dataset) -> pd.DataFrame:
             "co-information, 10⁻³ bits": _starred(
                 found.loc["co-information"], 1e3, "+.1f"
             ),
-            "redundant less synergistic pairs, %": _starred(
-                found.loc["significant pairs"], 100, "+.0f"
-            ),
         }
         for clamp in _PAIRS_BY_CLAMP:
             title = f"pair effect in loss, {clamp}, 10⁻⁶ nats"

@@ -235,7 +235,7 @@ def joint_results(
     arrays = {
         "joint_count": rng.integers(50, 150, (seeds, neurons, 2, 2)).astype(np.int32),
         "pair_value": symmetric(seeds, len(PAIR_VALUES), scale=0.1),
-        "pair_p_value": np.abs(symmetric(seeds)) % 1,
+        "pair_null": symmetric(seeds, scale=1e-3),
         **effects,
         **known,
         "joint_cells": np.where(step <= ends, 40, -1)[None, None].repeat(seeds, 0)
@@ -341,7 +341,11 @@ def planted_joint_results(
                     array[:, own, own] = planted + noise
             else:
                 measure = PAIR_VALUES.index(name)
-                results["pair_value"].values[:, measure, own, own] = planted + noise
+                bits = results["pair_value"].values
+                bits[:, measure, own, own] = planted + noise
+                chance = results["pair_null"].values[:, own, own]
+                plug_in = PAIR_VALUES.index("co_information")
+                bits[:, plug_in, own, own] = planted + noise + chance
         of_network = 1 + redundancy[layer] + rng.normal(0, 0.02, (seeds, 1))
         results["redundancy_index"].values[:, layer + 1] = of_network[:, :, None]
         for index in range(orderings):

@@ -40,7 +40,6 @@ _PAIR_EFFECTS = tuple(f"pair_effect_{name}" for name in EFFECTS)
 UNITS = {"loss": "nat", "accuracy": "1"}
 INTERACTIONS = (
     "pair_value",
-    "pair_p_value",
     *_PAIR_EFFECTS,
     "joint_information_miller_madow",
     "joint_cells",
@@ -110,9 +109,8 @@ def joint_behaviour(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataFram
     tests as in ``compare_orders``, and ``finding``: ``redundant``, ``synergistic``,
     ``neither``, or nothing where there is no test. The instruments:
 
-    * ``co-information``: mean over pairs, Miller-Madow, bits;
-    * ``significant pairs``: the share of significantly redundant pairs less that of
-      significantly synergistic ones, at 5 % of any in the network;
+    * ``co-information``: mean over pairs, less its mean over permuted labels
+      (``chance_free``), bits;
     * ``redundancy_i_min``, ``synergy_i_min``: means over pairs, bits, plug-in, not
       negative, descriptions without a test (their difference is co-information);
     * ``groups``: the redundancy index less 1, median over random groups of the greatest
@@ -151,11 +149,11 @@ def _quantities(
     results: xr.Dataset, layer: Layer, together: Sequence[Layer]
 ) -> Iterable[_Quantity]:
     """Of one layer; groups are of a size that all layers ``together`` have."""
-    variables = results[["pair_value", "pair_p_value", *_PAIR_EFFECTS]]
+    names = ["pair_value", "pair_null", *_PAIR_EFFECTS]
+    variables = results[[name for name in names if name in results]]
     means = over_seeds(variables, partial(_means_of_pairs, pairs_of(results, layer)))
     mean = means.pop(CO_INFORMATION)
     yield _Quantity("co-information", "bit", "", mean)
-    yield _Quantity("significant pairs", "1", "", means.pop("significant"))
     for name in ("redundancy_i_min", "synergy_i_min"):
         if name in means:
             yield _Quantity(name, "bit", "", means.pop(name), is_judged=False)
@@ -178,16 +176,39 @@ def _means_of_pairs(pairs: "Pairs", results: xr.Dataset) -> dict[Any, np.ndarray
     found = {}
     for name in results["pair_measure"].values.tolist():
         if name in (CO_INFORMATION, "redundancy_i_min", "synergy_i_min"):
-            values = pairs.take(results["pair_value"].sel(pair_measure=name))
-            found[name] = finite_mean_where(values, everything)
+            bits = results["pair_value"].sel(pair_measure=name)
             if name == CO_INFORMATION:
-                is_shown = significant(pairs.take(results["pair_p_value"]), ALPHA)
-                signs = np.sign(values) * is_shown
-                found["significant"] = finite_mean_where(signs, everything)
+                bits = chance_free(results)
+            found[name] = finite_mean_where(pairs.take(bits), everything)
     for name, clamp in itertools.product(EFFECTS, results["clamp"].values):
         values = pairs.take(results[f"pair_effect_{name}"].sel(clamp=clamp))
         found[name, str(clamp)] = finite_mean_where(values, everything)
     return found
+
+
+def chance_free(results: xr.Dataset) -> xr.DataArray:
+    """Co-information of pairs less its mean over permuted labels, bits.
+
+    Positive: redundancy; negative: synergy. In 2,000 simulated studies of ten networks
+    of 20 neurons each, on 1,000 examples, the mean over pairs shows a direction as
+    often as this, corrected by Miller and Madow and in this way:
+
+    =================================================  ============  ============
+    neurons, correlation 0.5 or as said                Miller-Madow  less chance
+    =================================================  ============  ============
+    independent of ten classes                         100 %         4.4 %
+    the same, 10,000 examples                          7.2 %         4.5 %
+    two about one of two bits of four classes each     4.7 %         6.3 %
+    one that is nearly one of these bits, others none  96 %          7.6 %
+    =================================================  ============  ============
+
+    Nearly all of the Miller-Madow findings are synergy: rare joint codes leave a bias.
+    Runs of schema version 4 and earlier have no chance level and Miller-Madow values.
+    """
+    if "pair_null" not in results:
+        return results["pair_value"].sel(pair_measure=CO_INFORMATION)
+    plug_in = results["pair_value"].sel(pair_measure="co_information")
+    return plug_in - results["pair_null"]
 
 
 def _median_of_groups(

@@ -29,13 +29,13 @@ from jaxtyping import Float, Int
 
 from ioca_jax.inference.families import ALPHA, judge_family, need_seeds
 from ioca_jax.inference.interactions import (
-    CO_INFORMATION,
     DIRECTIONS,
     EFFECTS,
     JUDGED_EXAMPLES_PER_CELL,
     UNITS,
     Pairs,
     above_chance_with_interactions,
+    chance_free,
     direction_shown,
     finite_mean_where,
     pairs_of,
@@ -137,8 +137,7 @@ def _evidence(
         means = over_seeds(xr.Dataset(parts), partial(_means_by_choice, pairs))
         return _Evidence(instrument, unit, quarter, means["chosen"], means["others"])
 
-    bits = results["pair_value"].sel(pair_measure=CO_INFORMATION)
-    yield of_pairs("co-information", "bit", bits)
+    yield of_pairs("co-information", "bit", chance_free(results))
     yield _Evidence("groups", "bit", *_group_of(results, about, quarter, alone))
     for name in EFFECTS:
         effects = results[f"pair_effect_{name}"].sel(clamp=about["clamp"])

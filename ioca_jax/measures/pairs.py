@@ -2,8 +2,8 @@
 
 The partial information decomposition (P. Williams and R. Beer, arXiv 1004.2515) is
 given under two measures here, which disagree: ``i_min`` (Williams and Beer) and ``mmi``
-(the smaller of two mutual informations; A. Barrett, arXiv 1411.2832); ``decomposition``
-has BROJA. Positive co-information is redundancy, negative synergy.
+(the smaller of two mutual informations; A. Barrett, arXiv 1411.2832). Positive
+co-information is redundancy, negative synergy.
 
 Joint quantities are biased upwards where cells are many and examples few. So an
 estimate is refused below ``EXAMPLES_PER_CELL`` = 5 examples for each of the ``B B C``
@@ -25,18 +25,14 @@ from ioca_jax.checks import (
     check_counts,
     check_memory,
     check_names,
-    checked_groups,
 )
-from ioca_jax.measures.counts import EXACT_IN_FLOAT32, joint_counts, pair_counts
+from ioca_jax.measures.counts import EXACT_IN_FLOAT32, pair_counts
 from ioca_jax.measures.information import (
-    Null,
-    NullSums,
     check_permutations,
     class_divergences,
     mutual_information,
     mutual_information_miller_madow,
     permuted_labels,
-    reaches,
 )
 
 EXAMPLES_PER_CELL = 5
@@ -170,19 +166,23 @@ def pair_null(
     num_codes: int,
     num_classes: int,
     key: Array,
-    measures: Sequence[str] = ("co_information", "redundancy_mmi", "synergy_mmi"),
-    permutations: int = 200,
+    measures: Sequence[str] = ("co_information",),
+    permutations: int = 50,
     memory_gb: float = 1.0,
     permuted: Int[Array, "number N"] | None = None,
-) -> dict[str, Null]:
-    """Tests all pairs of neurons against permuted labels; NaN on the diagonal.
+) -> dict[str, Float[Array, "H H"]]:
+    """Means of ``pair_information`` over permuted labels, the pairs' chance levels.
 
-    One permutation serves all pairs, so their correlations are those of the data. The
-    null hypothesis is that labels are independent of both neurons: two neurons with
-    independent information about the class also show some redundancy by ``mmi`` and
-    ``i_min``, and it is significant. Co-information has either sign and is compared by
-    its magnitude. ``permuted`` are labels to take in place of permutations of single
-    ones, such as those of whole sentences; -1 counts nowhere.
+    A value's bias is in its chance level too: of neurons that are independent of the
+    class, the difference is 0 on average, also where they depend on each other and some
+    joint codes are rare. The same permutations serve all pairs.
+
+    A share of permutations is no test of co-information: permuted labels are
+    independent of both neurons, and those of two informative neurons whose
+    co-information is 0 are not.
+
+    ``permuted`` are labels to take in place of permutations of single ones, such as
+    those of whole sentences; -1 counts nowhere.
     """
     codes, labels = checked_codes(codes, labels, num_codes, num_classes)
     check_names("measures", measures, PAIR_MEASURES)
@@ -191,59 +191,18 @@ def pair_null(
     rows = _rows_at_once(codes.shape[1], num_codes, num_classes, memory_gb)
     if permuted is None:
         permuted = permuted_labels(labels, key, permutations)
-    return _pair_null(
-        codes, labels, permuted, num_codes, num_classes, tuple(measures), rows
-    )
+    return _pair_null(codes, permuted, num_codes, num_classes, tuple(measures), rows)
 
 
 @partial(jax.jit, static_argnames=("num_codes", "num_classes", "names", "rows"))
-def _pair_null(codes, labels, permuted, num_codes, num_classes, names, rows):
-    is_pair = ~jnp.eye(codes.shape[1], dtype=bool)
+def _pair_null(codes, permuted, num_codes, num_classes, names, rows):
+    def add(sums, labels):
+        bits = _pair_information(codes, labels, num_codes, num_classes, names, rows)
+        return jax.tree.map(jnp.add, sums, bits), None
 
-    # What all values are made of, and to a share of which they are right.
-    kept = (*names, "joint_information")
-    signed = jnp.array([name.startswith("co_information") for name in names])
-    signed = signed[:, None, None]
-
-    def measured(labels):
-        bits = _pair_information(codes, labels, num_codes, num_classes, kept, rows)
-        values = jnp.stack([bits[name] for name in names])  # [measures, H, H]
-        compared = jnp.where(signed, jnp.abs(values), values)
-        compared = jnp.where(is_pair, compared, -jnp.inf)
-        return values, compared, bits["joint_information"]
-
-    values, observed, joint = measured(labels)
-    scale = jnp.abs(values) + joint
-
-    def add(sums, shuffled):
-        values, null, _ = measured(shuffled)
-        most = null.max(axis=(1, 2), keepdims=True)
-        alone, family = (reaches(x, observed, scale) for x in (null, most))
-        return jax.tree.map(jnp.add, sums, NullSums(alone, family, values)), None
-
-    sums, _ = jax.lax.scan(add, NullSums.zeros(observed.shape), permuted)
-
-    def of_pairs(null):
-        alone, family = (jnp.where(is_pair, p, jnp.nan) for p in null[:2])
-        return Null(alone, family, null.mean)
-
-    nulls = sums.nulls(names, len(permuted))
-    return {name: of_pairs(null) for name, null in nulls.items()}
-
-
-def pair_tables(
-    codes: Int[ArrayLike, "N H"],
-    labels: Int[ArrayLike, " N"],
-    pairs: Int[ArrayLike, "P 2"],
-    *,
-    num_codes: int,
-    num_classes: int,
-) -> Int[Array, "P pair_codes C"]:
-    """Joint counts [P, B*B, C] of chosen pairs [P, 2], for ``broja``."""
-    codes, labels = checked_codes(codes, labels, num_codes, num_classes)
-    pairs = checked_groups("pairs", pairs, codes.shape[1], size=2)
-    both = codes[:, pairs[:, 0]] * num_codes + codes[:, pairs[:, 1]]
-    return joint_counts(both, labels, num_codes=num_codes**2, num_classes=num_classes)
+    zeros = dict.fromkeys(names, jnp.zeros((codes.shape[1],) * 2))
+    sums, _ = jax.lax.scan(add, zeros, permuted)
+    return jax.tree.map(lambda total: total / len(permuted), sums)
 
 
 def checked_codes(

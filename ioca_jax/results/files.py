@@ -17,7 +17,7 @@ RESULTS_FILE = "study.nc"
 ENGINE = "h5netcdf"
 SEALED = "sealed"  # the attribute of a file that must end in a seal
 SCHEMA = "schema_version"
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 MARKS = {SEALED: "sha256", SCHEMA: SCHEMA_VERSION}
 """Attributes of every results file that is written."""
 # By version, the reader that makes results of the next one. Files up to version 2 do
@@ -25,6 +25,7 @@ MARKS = {SEALED: "sha256", SCHEMA: SCHEMA_VERSION}
 _READERS: dict[int, Callable[[xr.Dataset], xr.Dataset]] = {
     2: lambda results: results,
     3: without_gone,
+    4: without_gone,
 }
 # Results that would take more than this share of the free memory are opened lazily.
 _SHARE_OF_MEMORY = 0.25

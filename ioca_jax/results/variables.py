@@ -80,9 +80,9 @@ _MEANINGS = {
         "split; positive co-information is redundancy, negative is synergy; the unique "
         "information of a neuron is its mutual information less the redundancy",
     },
-    (("seed", *_PAIR), "1"): {
-        "pair_p_value": "share of permutations of the labels under which the "
-        "co-information of any pair of the network is as far from 0, (b+1)/(m+1)",
+    (("seed", *_PAIR), "bit"): {
+        "pair_null": "chance level of the plug-in co-information: its mean over "
+        "permutations of the labels",
     },
     (("seed", "clamp", *_PAIR), "1"): {
         "pair_effect_accuracy": "accuracy on the test split lost by ablating both "
@@ -155,8 +155,9 @@ VARIABLES = {
 }
 
 
-# Of version 3: stored, and shown nowhere.
+# Of earlier versions: stored, and shown nowhere.
 _GONE = (
+    "pair_p_value",
     *("network_score", "broja", "chosen_pair", "joint_p_value", "group_member"),
     *("o_information", "o_information_p_value", "o_information_with_class_p_value"),
     "layer_cells",
@@ -165,7 +166,7 @@ _GONE_AXES = ("chosen", "member_of_pair", "part", "member")
 
 
 def without_gone(results: xr.Dataset) -> xr.Dataset:
-    """Results of version 3 with the variables and axes of version 4."""
+    """Results of an earlier version with the variables and axes of this one."""
     results = results.drop_vars(_GONE, errors="ignore")
     return results.drop_dims(_GONE_AXES, errors="ignore")
 

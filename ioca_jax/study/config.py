@@ -236,7 +236,7 @@ class StudyConfig:
         if self.interactions and self.permutations < _LEAST_PERMUTATIONS:
             raise ValueError(
                 f"permutations: expected at least {_LEAST_PERMUTATIONS} with "
-                "interactions, whose pairs are tested at 5 %, got "
+                "interactions, whose chance level is a mean over them, got "
                 f"{self.permutations}"
             )
         check_label_noise(self.label_noise)

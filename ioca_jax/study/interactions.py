@@ -198,14 +198,13 @@ def _pairs(networks, split, key, permutations, memory_gb) -> dict[str, Array]:
             labels,
             **sizes,
             key=key,
-            measures=("co_information",),
             permutations=permutations,
             memory_gb=memory_gb,
             permuted=permuted,
         )
         return {
             "pair_value": jnp.stack([values[name] for name in PAIR_VALUES]),
-            "pair_p_value": null["co_information"].p_value_family,
+            "pair_null": null["co_information"],
         }
 
     return networks.map(of_network, split)

@@ -38,8 +38,8 @@ def test_files_that_are_written_have_the_version(folder, tmp_path):
     files.write_results(ioca.load_results(folder), tmp_path / "other.nc")
     for path in (folder / "study.nc", tmp_path / "other.nc"):
         with h5netcdf.File(path) as file:
-            assert file.attrs["schema_version"] == 4
-        assert ioca.load_results(path).attrs["schema_version"] == 4
+            assert file.attrs["schema_version"] == 5
+        assert ioca.load_results(path).attrs["schema_version"] == 5
 
 
 def test_files_of_other_programs_are_refused(folder):
@@ -60,13 +60,13 @@ def test_files_of_other_programs_are_refused(folder):
     assert refusal(lambda: ioca.load_results(folder)).startswith(f"{path}: expected ")
 
 
-@pytest.mark.parametrize("version", [5, 99, 1, "next"])
+@pytest.mark.parametrize("version", [6, 99, 1, "next"])
 def test_files_of_other_versions_are_refused(folder, version):
     path = folder / "study.nc"
     results = ioca.load_results(folder).assign_attrs(schema_version=version)
     path.write_bytes(files.encode_results(results.assign(new=("seed", [1, 2, 3]))))
     assert refusal(lambda: ioca.load_results(folder)) == (
-        f"{path}: expected results of schema version 4 or earlier, got version "
+        f"{path}: expected results of schema version 5 or earlier, got version "
         f"{version}; read it with the version of ioca_jax that wrote it, or a newer one"
     )
 
@@ -76,7 +76,7 @@ def test_unknown_fields_are_named(folder):
     results = ioca.load_results(folder)
     files.write_results(results.assign(curvature=("seed", [1, 2, 3])), path)
     assert refusal(lambda: ioca.load_results(folder)) == (
-        f"{path}: expected the variables of schema version 4, got curvature, which it "
+        f"{path}: expected the variables of schema version 5, got curvature, which it "
         "does not have; read it with the version of ioca_jax that wrote it, or with "
         "xarray.open_dataset"
     )
@@ -105,19 +105,22 @@ def test_files_of_version_2_are_read(folder):
         *("dense_0", "dense_1", "dense_2")
     }
     merged = ioca.merge_runs([folder], folder / "all")
-    assert merged.attrs["schema_version"] == 4
+    assert merged.attrs["schema_version"] == 5
     xr.testing.assert_equal(merged, results)
 
 
-def test_what_version_3_stored_and_showed_nowhere_is_left_out(folder, tmp_path):
+@pytest.mark.parametrize("version", [3, 4])
+def test_what_earlier_versions_stored_is_left_out(folder, tmp_path, version):
     """Also of unfinished runs, whose chunks do not name their version."""
     results = ioca.load_results(folder)
+    pairs = results.sizes["seed"], results.sizes["neuron"]
     older = results.assign(
         network_score=results["score"],
+        pair_p_value=(("seed", "neuron", "other"), np.ones((*pairs, pairs[-1]))),
         broja=(("seed", "chosen", "part"), np.zeros((results.sizes["seed"], 4, 4))),
     ).assign_coords(chosen_for=("chosen", list("abcd")), part=list("abcd"))
     path = tmp_path / "older.nc"
-    marks = {"sealed": "sha256", "schema_version": 3}
+    marks = {"sealed": "sha256", "schema_version": version}
     path.write_bytes(files.encode_results(older.assign_attrs(marks)))
     files.seal(path, {})
     with ioca.load_results(path, lazy=True) as read:
