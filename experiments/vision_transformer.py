@@ -76,8 +76,8 @@ def apply(variables: Any, x: jax.Array) -> jax.Array:
     return _normalised(tokens).mean(axis=1) @ variables["logits"]
 
 
-def train_all(config: ioca.StudyConfig, data: ioca.Dataset) -> tuple[Any, Any]:
-    """The traced network, and the variables of the networks of all seeds."""
+def train(config: ioca.StudyConfig, data: ioca.Dataset, epochs: int) -> Any:
+    """The variables of the networks of all seeds after so many epochs."""
     x, y = map(jnp.asarray, data.train)
     _, height, width, colours = x.shape
     if height % PATCH or width % PATCH:
@@ -109,9 +109,14 @@ def train_all(config: ioca.StudyConfig, data: ioca.Dataset) -> tuple[Any, Any]:
     keys = jnp.stack([jax.random.key(seed) for seed in config.seeds])
     variables = jax.vmap(lambda key: initialise(key, data.num_classes, *sizes))(keys)
     carry = variables, jax.vmap(optimizer.init)(variables)
-    for epoch in range(config.epochs):
+    for epoch in range(epochs):
         carry = train_epoch(carry, jax.random.key(epoch))
-    variables = carry[0]
+    return carry[0]
+
+
+def train_all(config: ioca.StudyConfig, data: ioca.Dataset) -> tuple[Any, Any]:
+    """The traced network, and the variables of the networks of all seeds."""
+    variables = train(config, data, config.epochs)
     one = jax.tree.map(lambda leaf: leaf[0], variables)
     return ioca.trace_network(apply, one, data.test.x, layers=LAYERS), variables
 
