@@ -31,7 +31,8 @@ def _hard_to_discover(table: pd.DataFrame, number: int) -> Iterator[str]:
     """A line on neurons that are discovered only together, by too few permutations."""
     means = table.filter(like="by_permutation_").sum()
     tested = {name: of for name, of in means.items() if of}
-    if tested and (least := max(table.get("least_by_permutation", [1]))) > 1:
+    least = max(table.to_dict("list").get("least_by_permutation", [1]))
+    if tested and least > 1:
         of_measures = ", ".join(
             f"{neurons:.3g} by {str(name).removeprefix('by_permutation_')}"
             for name, neurons in tested.items()

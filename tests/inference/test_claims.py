@@ -422,13 +422,13 @@ def test_p_values_of_the_g_test_are_those_of_scipy():
         if len(rows) == 1:
             assert p_value == 1
             continue
-        test = scipy.stats.chi2_contingency(
+        statistic, _, freedom, _ = scipy.stats.chi2_contingency(
             there, correction=False, lambda_="log-likelihood"
         )
         williams = 1 + (total / rows - 1 / len(rows)).sum() * (
             total / columns - 1 / len(columns)
-        ).sum() / (6 * total * test.dof)
-        expected = scipy.stats.chi2.sf(test.statistic / williams, test.dof)
+        ).sum() / (6 * total * freedom)
+        expected = scipy.stats.chi2.sf(statistic / williams, freedom)
         np.testing.assert_allclose(p_value, expected, rtol=1e-9)
     # Nothing was counted, and an expected count of 9.9.
     assert neurons.independence_p_values(np.zeros((2, 2), int)) == 1
