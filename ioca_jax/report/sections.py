@@ -34,13 +34,12 @@ def _hard_to_discover(table: pd.DataFrame, number: int) -> Iterator[str]:
     least = max(table.to_dict("list").get("least_by_permutation", [1]))
     if tested and least > 1:
         of_measures = ", ".join(
-            f"{neurons:.3g} by {str(name).removeprefix('by_permutation_')}"
+            f"{neurons:.3g} neurons by {str(name).removeprefix('by_permutation_')}"
             for name, neurons in tested.items()
         )
         yield (
-            f"  (p-values are of permutations for {of_measures}: fewer than {least} of "
-            f"the {number} neurons cannot be discovered by these; give more "
-            "--permutations)"
+            f"  (p-values of permutations, {of_measures}: fewer than {least} of all "
+            f"{number} neurons cannot be discovered by them; give more --permutations)"
         )
 
 

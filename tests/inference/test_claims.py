@@ -20,6 +20,7 @@ from synthetic import (
 
 import ioca_jax as ioca
 from ioca_jax.inference import claims, families, hypotheses, neurons, order_tests
+from ioca_jax.report import sections
 from ioca_jax.report.tables import tabulate
 
 PLANTED = {
@@ -453,7 +454,13 @@ def test_two_informative_neurons_of_forty_are_discovered():
     for name in ("p_value", "p_value_family"):
         results[name] = (("seed", "measure", "neuron"), p_values)
     results.attrs["configuration"] = json.dumps({"permutations": 200})
-    by_permutation = neurons.count_neurons(results).iloc[0]
+    table = neurons.count_neurons(results)
+    by_permutation = table.iloc[0]
+    assert sections.neurons("Neurons", table)[-1] == (
+        "  (p-values of permutations, 50 neurons by mutual_information, 50 neurons by "
+        "kl_selectivity: fewer than 5 of all 50 neurons cannot be discovered by them; "
+        "give more --permutations)"
+    )
     assert by_permutation["discovered_mutual_information"] == 0
     assert by_permutation["least_by_permutation"] == 5  # of 50 neurons
     found = neurons.count_neurons(results.assign_attrs(classes_of="examples")).iloc[0]
