@@ -450,6 +450,7 @@ def test_two_informative_neurons_of_forty_are_discovered():
     counts[:, :size] = np.stack([100 - on, on], axis=2)
     results = results.drop_dims("class").assign(joint_count=(about, counts))
     p_values = np.ones((networks, 3, 50))
+    p_values[:, 0] = np.nan
     p_values[:, 1:, :2] = 1 / 201
     for name in ("p_value", "p_value_family"):
         results[name] = (("seed", "measure", "neuron"), p_values)
