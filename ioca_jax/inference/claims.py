@@ -15,7 +15,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from ioca_jax.checks import check_number
-from ioca_jax.inference.comparisons import networks_for_power
+from ioca_jax.inference.comparisons import networks_for_undecided
 from ioca_jax.inference.families import (
     ALPHA,
     CLAIMED,
@@ -30,7 +30,7 @@ from ioca_jax.inference.families import (
     rankings,
     scores_and_effects,
 )
-from ioca_jax.inference.statistics import kendall_tau, significant
+from ioca_jax.inference.statistics import family_skewness, kendall_tau, significant
 from ioca_jax.results.subsets import layers_of, neurons_of, scope_of
 
 
@@ -121,9 +121,12 @@ def judge_claims(
     Returns:
         A row per comparison: ``claim`` (a key of ``CLAIMS``), ``scope``, ``clamp``,
         ``measure``, ``effect`` with its interval ``low`` to ``high``, ``p_value``,
-        ``p_corrected``, ``networks``, ``verdict``, ``networks_for_power``: about how
-        many networks decide it with a probability of 0.8, from the observed spread,
-        corrected by Bonferroni, which asks for more than the tests here do.
+        ``p_corrected``, ``networks``, ``verdict``; and for undecided comparisons
+        ``networks_for_power`` and ``networks_for_half``: how many networks decide it
+        with a probability of 0.8 and 0.5, infinite beyond 200, where the effect is too
+        small, or its spread too uncertain, to plan for (see its interval); and the
+        ``skewness`` of the differences, with ``usual_skewness``, which the root mean
+        square over rows exceeds in 5 % of symmetric samples: the test needs symmetry.
 
     Raises:
         ValueError: too few networks for the level, no random orders, or none of the
@@ -166,10 +169,12 @@ def judge_claims(
     is_shown = significant(table["p_corrected"].to_numpy(), alpha)
     decided = np.where(is_claimed, "holds", "fails")
     table["verdict"] = np.where(is_shown, decided, "undecided")
-    table["networks_for_power"] = [
-        networks_for_power(values, threshold, alpha / len(table))
-        for values, threshold in zip(differences, thresholds, strict=True)
-    ]
+    together, p_values = np.stack(differences, axis=1), table["p_corrected"].to_numpy()
+    about = {"threshold": np.array(thresholds), "alpha": alpha}
+    for name, power in (("networks_for_power", 0.8), ("networks_for_half", 0.5)):
+        table[name] = networks_for_undecided(together, p_values, power=power, **about)
+    skewness = family_skewness(together)
+    table["skewness"], table["usual_skewness"] = skewness.of_each, skewness.usual
     is_tau = table["claim"] == "2, single neurons"
     ends = ["low", "high"]
     table.loc[is_tau, ends] = table.loc[is_tau, ends].clip(-1, 1)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+import scipy.special
 import scipy.stats
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Real
@@ -25,6 +26,7 @@ from ioca_jax.inference.statistics import (
     check_seeds,
     mean_and_error,
     sign_flips,
+    significant,
 )
 
 ALTERNATIVES = ("two-sided", "greater", "less")
@@ -32,6 +34,12 @@ ALTERNATIVES = ("two-sided", "greater", "less")
 # As a share of the threshold: differences of float32 accuracies, right to 6e-8, from
 # thresholds of 0.002 and more.
 _THRESHOLD_TIE = 1e-4
+# ``networks_for_power`` names no greater number: an effect of known size needs as many
+# where it is below 0.3 standard deviations, at the level of one of 44 comparisons.
+MOST_NETWORKS = 200
+# Quantiles of the pilot's variance that power is averaged over.
+_NODES = 24
+_NONCENTRAL = 30.0
 
 
 class PairedTest(NamedTuple):
@@ -176,23 +184,117 @@ def seeds_needed(alpha: float, *, two_sided: bool = True) -> int:
 
 
 def networks_for_power(
-    values: Real[ArrayLike, "S"], threshold: float, alpha: float, power: float = 0.8
-) -> float:
-    """About how many networks a two-sided test needs to decide, from observed ones.
+    values: Real[ArrayLike, "S *batch"],
+    threshold: float | Float[ArrayLike, "*#batch"],
+    alpha: float,
+    power: float = 0.8,
+) -> Float[np.ndarray, "*batch"]:
+    """How many networks a two-sided test needs to decide, from those of a pilot.
 
-    ``((z_{1-alpha/2} + z_power) sd / |mean - threshold|)^2``, of normal differences
-    with the observed mean and spread, and at least ``seeds_needed``. An effect that is
-    not there takes infinitely many. NaN if a value is missing.
+    The least n with which Student's test of n new networks rejects with a probability
+    of ``power``, averaged over what the pilot leaves open: the posterior of the effect
+    in standard deviations, with a flat prior of mean and log standard deviation. With
+    ``t`` of the pilot's S networks, and its variance k times the true one, the new t
+    has a noncentral t distribution:
+
+        T_n / sqrt(1 + n / S) ~ nct(n - 1, t sqrt(k n / (n + S)))
+
+    Delivered power is simulated in ``docs/statistics.md``.
+
+    Args:
+        values: of the pilot.
+        threshold: of the test.
+        alpha: level of the test.
+        power: to reach.
+
+    Returns:
+        Numbers of at least ``seeds_needed(alpha)``; infinite beyond ``MOST_NETWORKS``,
+        for effects too small or too uncertain to plan for; NaN if a value is missing.
+
+    Example:
+        >>> import numpy as np
+        >>> from ioca_jax.inference.comparisons import networks_for_power
+        >>> pilot = np.array([0.2, 0.5, 0.1, 0.8, 0.3, -0.2, 0.4, 0.6])
+        >>> float(networks_for_power(pilot, 0.0, alpha=0.05))
+        14.0
     """
-    values = np.asarray(values, np.float64)
-    distance = abs(values.mean() - threshold)
-    quantiles = scipy.stats.norm.ppf([1 - alpha / 2, power]).sum()
-    if not np.isfinite(distance):
-        return float("nan")
-    if not distance:
-        return float("inf")
-    number = (quantiles * values.std(ddof=1) / distance) ** 2
-    return float(max(np.ceil(number), seeds_needed(alpha)))
+    pilot = np.asarray(values, np.float64)
+    num_seeds, *batch = pilot.shape
+    check_seeds(num_seeds, "values")
+    bounds = np.broadcast_to(np.asarray(threshold, np.float64), batch).ravel()
+    t = _student_t(pilot.reshape(num_seeds, -1), bounds)
+    low = np.full(t.shape, seeds_needed(alpha))
+    high = np.full(t.shape, MOST_NETWORKS + 1)
+    while (low < high).any():
+        middle = (low + high) // 2
+        reached = _average_power(t, num_seeds, middle, alpha) >= power
+        reached |= low == high
+        low = np.where(reached, low, middle + 1)
+        high = np.where(reached, middle, high)
+    numbers = np.where(low > MOST_NETWORKS, np.inf, low)
+    return np.where(np.isnan(t), np.nan, numbers).reshape(batch)
+
+
+def networks_for_undecided(
+    differences: Real[ArrayLike, "S M"],
+    p_corrected: Float[np.ndarray, " M"],
+    *,
+    threshold: float | Float[ArrayLike, " M"] = 0.0,
+    alpha: float = 0.05,
+    power: float = 0.8,
+) -> Float[np.ndarray, " M"]:
+    """``networks_for_power`` of the comparisons that a family's test leaves undecided.
+
+    The correction multiplies the p-value of the clearest of them, by Student's test, by
+    a factor, at most their number (Bonferroni's); each is planned for at the level
+    alpha divided by that factor. NaN where the test decides, or a value is missing.
+    """
+    is_open = ~significant(p_corrected, alpha) & np.isfinite(p_corrected)
+    numbers = np.full(len(is_open), np.nan)
+    if is_open.any():
+        pilot = np.asarray(differences, np.float64)[:, is_open]
+        bounds = np.broadcast_to(np.asarray(threshold, np.float64), len(is_open))
+        clearest = _student_t(pilot, bounds[is_open]).max()
+        alone = 2 * scipy.stats.t.sf(clearest, len(pilot) - 1)
+        level = max(alone / p_corrected[is_open].min(), 1 / is_open.sum()) * alpha
+        numbers[is_open] = networks_for_power(pilot, bounds[is_open], level, power)
+    return numbers
+
+
+def _student_t(
+    values: Float[np.ndarray, "S M"], threshold: Float[np.ndarray, " M"]
+) -> Float[np.ndarray, " M"]:
+    """Size of Student's t, at most 1,000, where every power is 1."""
+    mean, _, error = mean_and_error(values)
+    distance = np.abs(mean - threshold)
+    return distance / np.maximum(error, np.maximum(distance / 1e3, 1e-300))
+
+
+def _average_power(
+    t: Float[np.ndarray, " M"],
+    num_seeds: int,
+    number: Int[np.ndarray, " M"],
+    alpha: float,
+) -> Float[np.ndarray, " M"]:
+    """The power of new networks, averaged over the variance that a pilot leaves open.
+
+    The average is over evenly spaced quantiles of the pilot's relative variance.
+    """
+    freedom = num_seeds - 1
+    chances = (np.arange(_NODES) + 0.5) / _NODES
+    variance = scipy.stats.chi2.ppf(chances, freedom) / freedom
+    share = (number / (number + num_seeds))[:, None]
+    # SciPy has NaN for larger ones, with which the power is 1.
+    noncentrality = np.minimum(t[:, None] * np.sqrt(share * variance), _NONCENTRAL)
+    critical = scipy.stats.t.isf(alpha / 2, number - 1) * np.sqrt(
+        num_seeds / (num_seeds + number)
+    )
+    above, below = (
+        1 - scipy.special.nctdtr(number[:, None] - 1, effect, critical[:, None])
+        for effect in (noncentrality, -noncentrality)
+    )
+    # The lower tail is NaN where it is below the rounding of 1.
+    return (above + np.nan_to_num(below)).mean(axis=1)
 
 
 class IndependentTest(NamedTuple):

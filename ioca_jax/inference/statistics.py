@@ -15,6 +15,7 @@ the same data give the same numbers.
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import scipy.special
@@ -31,6 +32,8 @@ TIE = 1e-9
 _P_VALUE_TIE = 1e-6
 # Random flips of the signs; all 2^14 of 14 networks are one more.
 RESAMPLES = 2**14 - 1
+# Symmetric samples that a sample's skewness is compared with, and flips of each.
+_SYMMETRIC, _FLIPS = 200, 64
 # As many leave no bit of a quantile open.
 _HALVINGS = 60
 
@@ -294,6 +297,71 @@ def false_discovery(
         return result
 
     return np.apply_along_axis(adjusted, axis, given)
+
+
+class FamilySkewness(NamedTuple):
+    """Skewness of the values of M comparisons, and what is usual.
+
+    Attributes:
+        of_each: sample skewness of each comparison [M]; 0 without spread, NaN where a
+            value is missing.
+        together: root of the mean square over comparisons.
+        usual: what ``together`` exceeds in 5 % of symmetric samples like this one.
+    """
+
+    of_each: Float[np.ndarray, " M"]
+    together: float
+    usual: float
+
+
+def family_skewness(differences: Real[ArrayLike, "S M"]) -> FamilySkewness:
+    """Sample skewness of M comparisons [S, M], and how much symmetric samples have.
+
+    Symmetric samples have the distances of this sample from its centre, which is midway
+    between mean and median, and random signs, which all comparisons of a network share.
+    A sample's centre is not that of its law. So the skewness is divided by its mean
+    over flips of the same sample around its own centre, for this sample and for each
+    symmetric one, before they are compared. How often symmetric and skewed laws exceed
+    the usual is simulated in ``docs/statistics.md``.
+    """
+    values = np.asarray(differences, np.float64)
+    check_seeds(len(values), "differences")
+    of_each = np.where(np.isfinite(values).all(axis=0), 0.0, np.nan)
+    varies = mean_and_error(values)[2] > 0
+    if not varies.any():
+        return FamilySkewness(of_each, 0.0, 0.0)
+    centred = _centred(values[:, varies])
+    rng = np.random.default_rng(0)
+    signs = 1.0 - 2 * rng.integers(0, 2, (_SYMMETRIC + _FLIPS, len(values)))
+    signs[0] = signs[_SYMMETRIC] = 1  # the sample itself
+    samples = _centred(signs[:_SYMMETRIC, :, None] * centred)
+    skewness = _flipped_skewness(samples, signs[_SYMMETRIC:])
+    together = np.sqrt((skewness**2).mean(axis=-1))
+    relative = together[:, 0] / together.mean(axis=1)
+    usual = np.quantile(relative[1:], 0.95) * together[0].mean()
+    of_each[varies] = skewness[0, 0]
+    return FamilySkewness(of_each, float(together[0, 0]), float(usual))
+
+
+def _centred(values: Float[np.ndarray, "*samples S M"]) -> np.ndarray:
+    """Around a centre that outliers move half as much as the mean; of unit size."""
+    middle = values.mean(axis=-2) + np.median(values, axis=-2)
+    centred = values - middle[..., None, :] / 2
+    size = np.sqrt((centred**2).mean(axis=-2, keepdims=True))
+    return centred / np.where(size > 0, size, 1)
+
+
+def _flipped_skewness(
+    centred: Float[np.ndarray, "samples S M"], signs: Float[np.ndarray, "flips S"]
+) -> Float[np.ndarray, "samples flips M"]:
+    """Sample skewness of samples of unit size with flipped signs."""
+    mean = signs @ centred / signs.shape[1]
+    cubes = signs @ (centred * centred * centred) / signs.shape[1]
+    variance = 1 - mean * mean
+    third = cubes - 3 * mean + 2 * mean * mean * mean
+    varies = variance > TIE
+    variance = np.where(varies, variance, 1)
+    return np.where(varies, third / (variance * np.sqrt(variance)), 0)
 
 
 def _check_interval(num_seeds: int, confidence: float, name: str) -> None:

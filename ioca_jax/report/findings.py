@@ -228,6 +228,23 @@ def judged_claims(rows: Rows) -> Iterator[str]:
                 f"{_capital(claim.text)}: {', '.join(said)} of {len(own)} comparisons; "
                 f"median effect {middle:+.3f} ({claim.effect})."
             )
+    yield skewness_sentence(rows)
+
+
+def skewness_sentence(rows: Rows) -> str:
+    """The skewness of a family's differences, and what symmetric ones usually have."""
+    values = np.array([row["skewness"] for row in rows])
+    together, usual = np.sqrt(np.nanmean(values**2)), rows[0]["usual_skewness"]
+    text = (
+        f"Skewness of the differences: {together:.2f} (root mean square over "
+        f"comparisons); 95 % of symmetric samples like this have at most {usual:.2f}."
+    )
+    if together > usual:
+        text += (
+            " The tests rest on symmetry, which is in doubt here: prefer p_bootstrap, "
+            "which allows for skewness."
+        )
+    return text
 
 
 def joint_sentences(rows: Rows) -> Iterator[str]:

@@ -1,13 +1,18 @@
 """Sections of a summary: a table of a run as lines of text under its title."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 
 from ioca_jax.inference.claims import VERDICTS, claims_of
+from ioca_jax.inference.comparisons import MOST_NETWORKS
 from ioca_jax.inference.interactions import DIRECTIONS
+from ioca_jax.report.findings import skewness_sentence
 from ioca_jax.results.subsets import layer_title
+
+_BEYOND = f"over {MOST_NETWORKS}"
 
 
 def neurons(title: str, table: pd.DataFrame) -> list[str]:
@@ -174,16 +179,37 @@ def claims(title: str, table: pd.DataFrame) -> list[str]:
     claims = claims_of(table)
     counts = counts.reindex(index=[*claims], columns=[*VERDICTS], fill_value=0)
     undecided = table[table["verdict"] == "undecided"].groupby("claim")
-    needed = undecided["networks_for_power"].median().reindex([*claims])
+    needed = undecided["networks_for_half"].median().reindex([*claims])
     text = counts.assign(
-        networks=[f"{n:.0f}" if np.isfinite(n) else "" for n in needed],
+        networks=[networks_text(n) for n in needed],
+        **{_BEYOND: undecided.apply(_too_small).reindex([*claims], fill_value="")},
         text=[claim.text for claim in claims.values()],
     )
     return section(
         f"{title}: number of comparisons (of scope, clamp and measure) by verdict",
         text.reset_index(),
-        "networks: about how many would decide half of the undecided comparisons",
+        "networks: about how many would decide half of the undecided comparisons; "
+        f"{_BEYOND}: undecided comparisons that more than {MOST_NETWORKS} networks "
+        "would be needed for (at a power of 80 %), whose effects are too small or too "
+        "uncertain to plan for, and the range of their 95 % intervals\n"
+        + skewness_sentence(table.to_dict("records")),
     )
+
+
+def networks_text(networks: float) -> str:
+    """A number from ``networks_for_power`` as text, empty for NaN."""
+    if np.isinf(networks):
+        return _BEYOND
+    return f"{math.ceil(networks)}" if np.isfinite(networks) else ""
+
+
+def _too_small(undecided: pd.DataFrame) -> str:
+    """How many comparisons have no number of networks, and the range of intervals."""
+    beyond = undecided[np.isinf(undecided["networks_for_power"])]
+    if beyond.empty:
+        return ""
+    low, high = beyond["low"].min(), beyond["high"].max()
+    return f"{len(beyond)}: {low:+.3f} to {high:+.3f}"
 
 
 def _estimates(

@@ -1,17 +1,15 @@
 """A run's results as text: the summary that a run prints."""
 
 import json
-import math
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy.stats import norm
 
 from ioca_jax.inference.areas import areas_by_order
-from ioca_jax.inference.families import ALPHA
-from ioca_jax.report.sections import section
+from ioca_jax.inference.comparisons import MOST_NETWORKS
+from ioca_jax.report.sections import networks_text, section
 from ioca_jax.report.tables import TABLES, tabulate
 from ioca_jax.results.subsets import (
     converged,
@@ -132,17 +130,17 @@ def _areas(results: xr.Dataset) -> list[str]:
 def _networks_to_decide(table: pd.DataFrame, networks: int) -> list[str]:
     """How many networks would decide half of what is undecided, were effects the same.
 
-    A z-value grows with the root of the number of networks.
+    The median of the numbers with which each is decided with a probability of 0.5.
     """
-    undecided = table.loc[table["verdict"] == "undecided", "p_corrected"].dropna()
-    if undecided.empty:
+    needed = table["networks_for_half"].dropna()
+    if needed.empty:
         return []
-    z = norm.isf(undecided.to_numpy() / 2)
-    ratio = norm.isf(ALPHA / 2) / max(float(np.median(z)), 0.1)
+    number = float(np.median(needed))
+    about = "about " * (number <= MOST_NETWORKS) + networks_text(number)
     return [
-        f"Undecided are {len(undecided)} of {len(table)} comparisons; with effects and "
-        f"spread as here, about {math.ceil(networks * ratio**2):,} networks would "
-        f"decide half of them (an estimate; this run has {networks})"
+        f"Undecided are {len(needed)} of {len(table)} comparisons; with effects and "
+        f"spread as here, {about} networks would decide half of them (an estimate; "
+        f"this run has {networks})"
     ]
 
 

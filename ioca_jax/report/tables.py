@@ -15,7 +15,7 @@ import xarray as xr
 from ioca_jax.inference.annotations import compare_values
 from ioca_jax.inference.claims import judge_claims
 from ioca_jax.inference.class_damage import predict_class_damage
-from ioca_jax.inference.comparisons import seeds_needed
+from ioca_jax.inference.comparisons import MOST_NETWORKS, seeds_needed
 from ioca_jax.inference.faithful_orders import (
     compare_faithfulness,
     compare_regret,
@@ -244,7 +244,9 @@ TABLES = (
     ),
     Table(
         "claims",
-        "The paper's claims",
+        "The paper's claims (networks_for_power and networks_for_half are inf beyond "
+        f"{MOST_NETWORKS} networks, for effects too small or too uncertain to plan "
+        "for: see their intervals)",
         lambda results, _: judge_claims(results),
         needs=(_RANDOM, _PAPER),
         networks=_SIGNIFICANT,

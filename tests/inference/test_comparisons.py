@@ -20,6 +20,7 @@ from ioca_jax.inference.comparisons import (
     bootstrap_test,
     independent_test,
     networks_for_power,
+    networks_for_undecided,
     seeds_needed,
     sign_flip_test,
 )
@@ -406,14 +407,59 @@ def test_unpaired_settings_by_random_divisions():
     assert alike.p_value.shape == alike.difference.shape == ()
 
 
-def test_networks_for_power_reach_it():
-    """Four in five samples of so many networks are significant by Student's test."""
+def drawn_power(t: float, pilot: int, number: int, alpha: float) -> float:
+    """Share of new samples that Student's test rejects, effects from the posterior."""
     rng = np.random.default_rng(0)
-    observed = rng.normal(size=50)
-    observed = 0.3 + (observed - observed.mean()) / observed.std(ddof=1)
-    number = networks_for_power(observed, -0.1, alpha=0.01)
-    samples = rng.normal(0.3, 1, size=(4000, int(number)))
-    found = np.asarray(scipy.stats.ttest_1samp(samples, -0.1, axis=1))[1] < 0.01
-    assert 0.75 < np.mean(found) < 0.83
-    assert networks_for_power(observed / 1e6, 0.5, alpha=0.05) == 6
-    assert networks_for_power(np.zeros(4), 0.0, alpha=0.05) == np.inf
+    draws = 60_000
+    spread = np.sqrt((pilot - 1) / rng.chisquare(pilot - 1, draws))
+    mean = (t + spread * rng.normal(size=draws)) / np.sqrt(pilot)
+    error = np.sqrt(rng.chisquare(number - 1, draws) / (number - 1) / number)
+    new = (mean / spread + rng.normal(size=draws) / np.sqrt(number)) / error
+    return float((np.abs(new) > scipy.stats.t.isf(alpha / 2, number - 1)).mean())
+
+
+def test_networks_for_power_reach_it_on_average():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(8, 4)) + [1.2, 1.2, 1.2, 2.0]
+    t = np.asarray(scipy.stats.ttest_1samp(values, -0.1, axis=0))[0]
+    for power, alpha in ((0.8, 0.0025), (0.5, 0.01)):
+        numbers = networks_for_power(values, -0.1, alpha, power)
+        assert len(set(numbers)) > 2
+        for number, of_row in zip(numbers, t, strict=True):
+            reached = drawn_power(of_row, 8, int(number), alpha)
+            assert reached > power - 0.01
+            if number > seeds_needed(alpha):
+                fewer = drawn_power(of_row, 8, int(number) - 1, alpha)
+                assert fewer < power + 0.01
+
+
+def test_networks_for_power_have_limits():
+    # Of a known effect of 0.3 standard deviations, Student's test needs 90 networks.
+    known = 0.3 + np.sqrt(19_999 / 20_000) * np.tile([-1.0, 1.0], 10_000)
+    assert networks_for_power(known, 0.0, alpha=0.05) == 90
+    assert networks_for_power(known / 1e6, 0.5, alpha=0.05) == 6
+    equal = np.array([[0.0, 1.0, np.nan]] * 4)
+    expected = [np.inf, 6, np.nan]
+    np.testing.assert_array_equal(networks_for_power(equal, 0.0, 0.05), expected)
+
+
+def test_networks_for_undecided_are_of_what_the_family_leaves_open():
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=(8, 12)) + np.linspace(0, 3, 12)
+    values[:, 3] = 0.25
+    bounds = np.where(np.arange(12) == 3, 0.25, 0.1)
+    p_values = sign_flip_test(values, threshold=bounds).p_corrected
+    p_values[5] = np.nan
+    is_open = p_values > 0.05
+    assert 3 < is_open.sum() < 11
+    numbers = networks_for_undecided(values, p_values, threshold=bounds)
+    np.testing.assert_array_equal(np.isnan(numbers), ~is_open)
+    assert numbers[3] == np.inf
+    of_open = values[:, is_open & (np.arange(12) != 3)]
+    alone = np.asarray(scipy.stats.ttest_1samp(of_open, 0.1, axis=0))[1].min()
+    factor = min(np.nanmin(p_values[is_open]) / alone, is_open.sum())
+    assert factor > 1.5
+    for index in np.flatnonzero(is_open):
+        planned = networks_for_power(values[:, index], bounds[index], 0.05 / factor)
+        assert numbers[index] == planned
+    assert np.isnan(networks_for_undecided(values, np.full(12, 0.05))).all()

@@ -18,6 +18,7 @@ from ioca_jax.inference.comparisons import sign_flip_test
 from ioca_jax.inference.statistics import (
     correlation_interval,
     false_discovery,
+    family_skewness,
     kendall_step,
     kendall_tau,
     mean_interval,
@@ -415,3 +416,42 @@ def test_correlations_refuse_other_neurons(name, unchecked_shapes):
         ValueError, match=r"^y: expected shape \[..., 4\], a score of each neuron"
     ):
         correlation(np.ones((2, 4)), np.ones((2, 1)))
+
+
+def test_skewness_of_a_family_is_scipys_and_free_of_scale():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(8, 5))
+    values[:, 2] = 0.25
+    found = family_skewness(values)
+    varies = np.arange(5) != 2
+    expected = scipy.stats.skew(values[:, varies], axis=0)
+    np.testing.assert_allclose(found.of_each[varies], expected, rtol=1e-9)
+    assert found.of_each[2] == 0
+    np.testing.assert_allclose(found.together, np.sqrt((expected**2).mean()))
+    moved = family_skewness(3 - 7 * values)
+    np.testing.assert_allclose(moved.usual, found.usual, rtol=1e-9)
+    np.testing.assert_allclose(moved.of_each, -found.of_each, rtol=1e-9)
+    values[1, 4] = np.nan
+    without = family_skewness(values[:, :4])
+    assert family_skewness(values).together == without.together
+    assert np.isnan(family_skewness(values).of_each[4])
+    assert family_skewness(np.ones((4, 2)))[1:] == (0.0, 0.0)
+
+
+def test_skewed_families_are_unusual_and_symmetric_ones_are_not():
+    """Of 30 symmetric families a level of 30 % fails with a probability of 0.97."""
+    rng = np.random.default_rng(0)
+    shape = (30, 14, 12)
+    laws = {
+        "normal": rng.normal(size=shape),
+        "heavy": rng.standard_t(3, size=shape),
+        "skewed": rng.lognormal(0, 0.5, size=shape),
+    }
+    unusual = dict.fromkeys(laws, 0)
+    for law, families in laws.items():
+        for family in families:
+            found = family_skewness(family)
+            unusual[law] += found.together > found.usual
+    assert unusual["normal"] <= 4
+    assert unusual["heavy"] <= 4
+    assert unusual["skewed"] >= 20

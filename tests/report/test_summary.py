@@ -1,15 +1,14 @@
 """The summary has the numbers of the results and of the tables."""
 
 import json
-import math
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from scipy.stats import norm
 from synthetic import THREE, synthetic_results, with_layer_names
 
+from ioca_jax.report.sections import claims
 from ioca_jax.report.summary import _networks_to_decide, summarize
 
 
@@ -94,12 +93,41 @@ def test_few_networks_have_no_tests(results):
 
 
 def test_undecided_claims_say_how_many_networks_would_decide():
-    # A z-value of 1 takes 1.96 squared times as many networks.
-    p_values = {"undecided": 2 * norm.sf(1), "holds": 0.01}
-    table = pd.DataFrame(
-        [{"verdict": v, "p_corrected": p} for v, p in p_values.items()]
-    )
+    numbers = {"networks_for_half": [12.0, 31.0, np.inf, np.nan]}
+    table = pd.DataFrame(numbers)
     (line,) = _networks_to_decide(table, 8)
-    assert "Undecided are 1 of 2 comparisons" in line
-    assert f"about {math.ceil(8 * 1.959964**2)} networks would decide" in line
+    assert line == (
+        "Undecided are 3 of 4 comparisons; with effects and spread as here, about 31 "
+        "networks would decide half of them (an estimate; this run has 8)"
+    )
+    (line,) = _networks_to_decide(table.iloc[2:], 8)
+    assert ", over 200 networks would decide half of them" in line
     assert _networks_to_decide(table.tail(1), 8) == []
+
+
+def test_claims_too_small_to_decide_have_their_intervals():
+    rows = {
+        "claim": ["1", "1", "1", "4"],
+        "verdict": ["undecided", "undecided", "undecided", "fails"],
+        "networks_for_power": [np.inf, np.inf, 30.0, np.nan],
+        "networks_for_half": [18.0, 120.0, 11.0, np.nan],
+        "low": [-0.02, -0.01, -0.9, 0.5],
+        "high": [0.01, 0.03, 0.9, 0.6],
+        "skewness": [0.5, -1.5, 1.0, np.nan],
+        "usual_skewness": 1.1,
+    }
+    lines = claims("Claims", pd.DataFrame(rows))
+    first, fourth = (line.split() for line in lines[2:4])
+    assert first[:8] == ["1", "0", "0", "3", "18", "2:", "-0.020", "to"]
+    assert first[8] == "+0.030"
+    assert fourth[:5] == ["4", "0", "1", "0", "ablation"]
+    usual = "symmetric samples like this have at most 1.10."
+    assert lines[-1].endswith(
+        "\nSkewness of the differences: 1.08 (root mean square over comparisons); 95 % "
+        f"of {usual}"
+    )
+    skewed = pd.DataFrame(rows).assign(usual_skewness=1.07)
+    assert claims("Claims", skewed)[-1].endswith(
+        "at most 1.07. The tests rest on symmetry, which is in doubt here: prefer "
+        "p_bootstrap, which allows for skewness."
+    )
