@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from experiments.known_truth import measures, networks, page
+from experiments.known_truth import measures, networks, page, weights
 from experiments.known_truth.__main__ import Options, main
 
 BASE = 1000
@@ -17,17 +17,17 @@ def losses_by_hand(planted, place: int, gone: dict[int, float]) -> np.ndarray:
 
     A unit outputs a constant by weights of 0 and that constant as its bias.
     """
-    weights = {
+    own = {
         n: np.array(leaf[place], np.float64) for n, leaf in planted.variables.items()
     }
     for unit, constant in gone.items():
-        weights["first"][:, unit], weights["first_bias"][unit] = 0, constant
+        own["first"][:, unit], own["first_bias"][unit] = 0, constant
     x, y = (np.asarray(part) for part in planted.data.test)
-    first = np.maximum(x[:, place] @ weights["first"] + weights["first_bias"], 0)
-    second = np.maximum(first @ weights["second"] + weights["second_bias"], 0)
-    logits = second @ weights["out"] + weights["out_bias"]
-    if "direct" in weights:
-        logits += first @ weights["direct"]
+    first = np.maximum(x[:, place] @ own["first"] + own["first_bias"], 0)
+    second = np.maximum(first @ own["second"] + own["second_bias"], 0)
+    logits = second @ own["out"] + own["out_bias"]
+    if "direct" in own:
+        logits += first @ own["direct"]
     odds = logits[:, 1] - logits[:, 0]
     return np.log1p(np.exp(np.where(y == 1, -odds, odds)))
 
@@ -41,7 +41,7 @@ def dense():
 def test_units_do_what_is_planted(name):
     planted = networks.plant(name, 2, 4 * BASE, 3)
     for place in range(2):
-        at = {kind: planted.places_of(kind)[place].tolist() for kind in networks.KINDS}
+        at = {kind: planted.places_of(kind)[place].tolist() for kind in weights.KINDS}
         intact = losses_by_hand(planted, place, {})
 
         def rise(*units, constant=0.0, place=place, intact=intact, planted=planted):

@@ -25,7 +25,8 @@ from ioca_jax.study.orders import orderings_of, random_orders, ranked_orders
 from ioca_jax.study.plan import Request
 from ioca_jax.study.scores import score_neurons
 
-from .networks import KINDS, UNITS, Planted
+from .networks import Planted
+from .weights import KINDS, UNITS
 
 ORACLE, RANDOM = "planted importance", "random numbers"
 ALL = "important"

@@ -38,19 +38,19 @@ from . import networks
 
 ALPHA = 0.05
 IN_STUDY = 8
-_WIDTH = 6
+WIDTH = 6
 Rows = list[dict[str, Any]]
 _EXAMPLES = 400  # 25 for each cell of three binary units and two classes
-_RIGHT = 0.62  # chance that an exchangeable feature agrees with the class
-_RIGHT_AROUND = 0.8  # and the feature that goes around uninformative units
+RIGHT = 0.62  # chance that an exchangeable feature agrees with the class
+RIGHT_AROUND = 0.8  # and the feature that goes around uninformative units
 _COMMON: dict[str, Any] = {"random_orders": 4, "measures": ("mutual_information",)}
 
 
 def apply(variables: Any, x: jax.Array) -> jax.Array:
     """Two layers side by side, and a feature that goes around them."""
     own = jax.lax.dynamic_index_in_dim(x, variables["reads"], 1, keepdims=False)
-    first = jnp.tanh(own[:, :_WIDTH] @ variables["first"])
-    second = jnp.tanh(own[:, _WIDTH : 2 * _WIDTH] @ variables["second"])
+    first = jnp.tanh(own[:, :WIDTH] @ variables["first"])
+    second = jnp.tanh(own[:, WIDTH : 2 * WIDTH] @ variables["second"])
     read = first @ variables["first_out"] + second @ variables["second_out"]
     logit = read + own[:, -1] * variables["around"]
     return jnp.stack([-logit / 2, logit / 2], axis=-1)
@@ -65,31 +65,31 @@ class Law(NamedTuple):
     settings: dict[str, Any]
 
 
-def _agreeing(rng: np.random.Generator, labels: np.ndarray, chance: float, n: int):
+def agreeing(rng: np.random.Generator, labels: np.ndarray, chance: float, n: int):
     """Features, -1 or 1, that agree with the class with a chance."""
     agrees = rng.random((len(labels), n)) < chance
     return np.where(agrees, 1, -1) * (2 * labels[:, None] - 1)
 
 
 def _exchangeable(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
-    return _agreeing(rng, labels, _RIGHT, 2 * _WIDTH + 1)
+    return agreeing(rng, labels, RIGHT, 2 * WIDTH + 1)
 
 
 def _uninformative(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
-    nothing = _agreeing(rng, labels, 0.5, 2 * _WIDTH)
-    return np.hstack([nothing, _agreeing(rng, labels, _RIGHT_AROUND, 1)])
+    nothing = agreeing(rng, labels, 0.5, 2 * WIDTH)
+    return np.hstack([nothing, agreeing(rng, labels, RIGHT_AROUND, 1)])
 
 
 LAWS = {
     "exchangeable": Law(
         _exchangeable,
-        lambda rng: np.full(2 * _WIDTH, np.log(_RIGHT / (1 - _RIGHT)) * 2),
+        lambda rng: np.full(2 * WIDTH, np.log(RIGHT / (1 - RIGHT)) * 2),
         0.0,
         {"permutations": 0, "direct_effects": True},
     ),
     "uninformative": Law(
         _uninformative,
-        lambda rng: rng.normal(0, 0.4, 2 * _WIDTH),
+        lambda rng: rng.normal(0, 0.4, 2 * WIDTH),
         2.0,
         {"permutations": 200, "interactions": True, "random_orders": 2},
     ),
@@ -101,10 +101,10 @@ def _variables(rng: np.random.Generator, law: Law) -> dict[str, np.ndarray]:
     found: dict[str, Any] = {"around": np.float32(law.around)}
     readout = law.draw_readout(rng)
     for name, part in zip(("first", "second"), np.split(readout, 2), strict=True):
-        place = rng.permutation(_WIDTH)
-        sign = rng.choice([-1, 1], _WIDTH)
-        weights = np.zeros((_WIDTH, _WIDTH), np.float32)
-        weights[place, np.arange(_WIDTH)] = 4 * sign
+        place = rng.permutation(WIDTH)
+        sign = rng.choice([-1, 1], WIDTH)
+        weights = np.zeros((WIDTH, WIDTH), np.float32)
+        weights[place, np.arange(WIDTH)] = 4 * sign
         found |= {name: weights, f"{name}_out": (sign * part).astype(np.float32)}
     return found
 
@@ -114,27 +114,29 @@ def _network(number: int) -> ioca.Network:
     """What null networks compute; traced once, so that compiled programs are kept."""
     rng = np.random.default_rng(0)
     variables = _variables(rng, LAWS["exchangeable"]) | {"reads": np.int32(0)}
-    return ioca.trace_network(apply, variables, np.zeros((8, number, 2 * _WIDTH + 1)))
+    return ioca.trace_network(apply, variables, np.zeros((8, number, 2 * WIDTH + 1)))
 
 
-def null_studies(name: str, studies: int, rng: np.random.Generator) -> list[xr.Dataset]:
-    """Results of studies of eight null networks each, of one law."""
-    law, seeds = LAWS[name], tuple(range(studies * IN_STUDY))
+def draw_studies(law: Law, studies: int, rng: np.random.Generator) -> list[xr.Dataset]:
+    """Results of studies of eight networks each, of one law."""
+    seeds = tuple(range(studies * IN_STUDY))
     config = ioca.StudyConfig(seeds=seeds, **(_COMMON | law.settings))
-    labels = networks.draw_labels(rng, 2 * _EXAMPLES + 8)
+    cut = _EXAMPLES + 8
+    # Each split is half of each class: a network that is at chance is so exactly.
+    labels = np.concatenate([networks.draw_labels(rng, n) for n in (cut, _EXAMPLES)])
     x = np.stack([law.draw_features(rng, labels) for _ in seeds], axis=1)
     drawn = [_variables(rng, law) for _ in seeds]
     variables: dict[str, Any] = {
         leaf: np.stack([one[leaf] for one in drawn]) for leaf in drawn[0]
     }
     variables["reads"] = np.arange(len(drawn), dtype=np.int32)
-    cut, value = _EXAMPLES + 8, rng.integers(0, 2, len(labels))
+    value = rng.integers(0, 2, len(labels))
     x = x.astype(np.float32)
     data = ioca.Dataset.from_arrays(
         *(x[:cut], labels[:cut], x[cut:], labels[cut:]),
         num_validation=_EXAMPLES,
         annotations={"value": (value[:cut], value[cut:])},
-        name=f"{name} units",
+        name="units drawn",
     )
     results = networks.study(config, data, _network(len(seeds)), variables)
     return [
@@ -149,7 +151,7 @@ def false_findings(name: str, studies: int, rng: np.random.Generator) -> Rows:
     A family is one verdict, false where any of its rows is significant; tests of single
     networks and bands have a verdict for each network and each curve.
     """
-    found = null_studies(name, studies, rng)
+    found = draw_studies(LAWS[name], studies, rng)
     count = {"exchangeable": _of_orders, "uninformative": _of_information}[name]
     rows = []
     for place, results in enumerate(found):

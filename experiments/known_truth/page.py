@@ -1,19 +1,18 @@
-"""The page of results, from the rows of all parts."""
+"""The page of results: what is planted, and which measures find it."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 
 from ioca_jax.inference.statistics import mean_interval
 from ioca_jax.report.sections import markdown
 
+from . import sections
 from .measures import ALL, CLAMPS, ORACLE, RANDOM
-from .networks import KINDS, UNITS
+from .weights import KINDS, UNITS
 
-LEVEL, TOLERANCE, POWER, CALLED = 0.05, 0.014, 0.8, 0.95
 _USELESS = ("irrelevant", "constant", "dead")
 _MEANINGS = {
     "graded": "passes a feature of its own, read with one of five weights",
@@ -25,32 +24,6 @@ _MEANINGS = {
     "irrelevant": "passes a feature that is independent of the class; nothing reads it",
     "constant": "outputs one number, which is read and offset by a bias",
     "dead": "outputs 0",
-}
-_TESTS = {
-    "orders": "an order differs from random order (`orders`)",
-    "orders, bootstrap": "the same by `p_bootstrap`",
-    "differences, a band": "a band of `differences` leaves 0 out somewhere",
-    "faithfulness": "CPR or CMD differ from random order (`faithfulness`)",
-    "regret": "an order differs from the learned one (`regret`)",
-    "annotations": "an order costs the examples of a value more (`annotations`)",
-    "effects": "a measure correlates with single effects (`effects`)",
-    "class_damage": "selectivity predicts damage to a class (`class_damage`)",
-    "self_repair": "later layers repair (`self_repair`)",
-    "hypotheses": "neurons of low value are synergistic (`hypotheses`)",
-    "claims": "a claim of the paper is decided wrongly (`claims`)",
-    "settings of a sweep": "two settings of a sweep differ (`independent_test`)",
-    "neurons, family": "a neuron of a network is informative (`family`)",
-    "neurons, discovered": "a neuron of a network is discovered (`discovered`)",
-    "pairs of a network": "a pair of a network is significant (`pair_p_value`)",
-    "pairs and their effects": "a pair measure correlates with effects (`pairs`)",
-    "joint, by information": "a layer is redundant or synergistic, by information",
-    "joint, by pair effects": "the same by pair effects (`joint`)",
-    "conclusions": "a hypothesis is confirmed or replaced (`conclusions`)",
-}
-_WHY = {
-    "joint, by pair effects": "cross-entropy is convex in the logits, so that the cost "
-    "of two units is not the sum of both costs even where units are unrelated: the "
-    "null hypothesis that the table tests is false here, which its docstring says",
 }
 _HEAD = """# An instrument with known truth
 
@@ -91,11 +64,13 @@ def write_page(parts: Mapping[str, pd.DataFrame], about: Mapping[str, Any]) -> s
     if "measures" in parts:
         text += _of_measures(parts["measures"])
     if "pairs" in parts:
-        text += _of_pairs(parts["pairs"], misses)
+        text += sections.of_pairs(parts["pairs"], misses)
+    if "layers" in parts:
+        text += sections.of_layers(parts["layers"], misses)
     if "nulls" in parts:
-        text += _of_nulls(parts["nulls"], misses)
+        text += sections.of_nulls(parts["nulls"], misses)
     if "pairs" in parts:
-        text += _of_power(parts["pairs"], misses)
+        text += sections.of_power(parts["pairs"], misses)
     if misses:
         text += ["## What misses its target", "\n".join(f"- {m}" for m in misses)]
     text.append(f"Computed with {about['command']}, in {about['minutes']} minutes.")
@@ -190,108 +165,3 @@ def _told(means: pd.Series, names: list[str]) -> list[str]:
         f"less), which its backup replaces: {those('principal', 0, 0.6)}.",
     ]
     return ["### What follows", "\n".join(f"- {line}" for line in lines)]
-
-
-def _share(values: pd.Series) -> tuple[float, float, float]:
-    """A share and its 95 % interval; exact where all are 0 or 1."""
-    number, total = len(values), float(values.sum())
-    if not ((values == 0) | (values == 1)).all():
-        half = 1.96 * values.std(ddof=1) / np.sqrt(number)
-        return total / number, total / number - half, total / number + half
-    found = scipy.stats.binomtest(round(total), number).proportion_ci()
-    return total / number, found.low, found.high
-
-
-def _of_pairs(rows: pd.DataFrame, misses: list[str]) -> list[str]:
-    of_networks = rows[rows["of"] == "network"]
-    table = []
-    for (planted, instrument), group in of_networks.groupby(
-        ["planted", "instrument"], sort=False
-    ):
-        share, low, high = _share(group["right"])
-        is_error = instrument.endswith("any pair")
-        row = {"planted": planted, "instrument": instrument, "share": f"{share:.3f}"}
-        table.append(row | {"95 % interval": f"{low:.3f} to {high:.3f}"})
-        if not is_error and share < CALLED:
-            misses.append(
-                f"{planted} by {instrument}: right in {100 * share:.0f} % of networks, "
-                f"target {100 * CALLED:.0f} %."
-            )
-    number = of_networks.groupby(["planted", "instrument"]).size().max()
-    return [
-        "## Whether tables name the planted pairs and backups",
-        f"Share of {number} networks with a residual path in which an instrument is "
-        "right. Co-information and O-information are right where they are significant "
-        "at 5 % (co-information of any pair of the network) and of the right sign; "
-        "measures of groups where the planted pair is on the right side; pair effects, "
-        "which have no test for single pairs, where the planted pair is among the most "
-        "extreme of the layer, as many as are planted of its sign. Direct less total "
-        "effects are right where the principal's are the greatest. The row of a unit "
-        "of no use counts networks in which any pair with such a unit is called, which "
-        "is an error. The backup works where its principal outputs 0, and not where it "
-        "outputs its mean, so with clamp `mean` the principal is not repaired.",
-        markdown(pd.DataFrame(table)),
-    ]
-
-
-def _of_nulls(rows: pd.DataFrame, misses: list[str]) -> list[str]:
-    table = []
-    for test, title in _TESTS.items():
-        group = rows[rows["test"] == test]["share"]
-        if not len(group):
-            continue
-        share, low, high = _share(group)
-        row = {"a verdict": title, "studies": len(group), "false": f"{share:.3f}"}
-        table.append(row | {"95 % interval": f"{low:.3f} to {high:.3f}"})
-        if share > LEVEL + TOLERANCE:
-            why = f": {_WHY[test]}" if test in _WHY else ""
-            misses.append(
-                f"False positives, {title}: {100 * share:.1f} % ({100 * low:.1f} to "
-                f"{100 * high:.1f} %){why}."
-            )
-    return [
-        "## False positives",
-        "Null networks of two laws, each with two layers of six units side by side, in "
-        "studies of eight. In *exchangeable* networks all units pass features of one "
-        "law and are read with one weight: no order, layer, clamp or annotation is "
-        "better than another. In *uninformative* ones the units' features are "
-        "independent of the class, and a path around them classifies. A verdict is the "
-        "whole family of a table, false where any row is significant at a corrected 5 "
-        "%; of the rows on neurons and pairs each network is a verdict, of bands each "
-        f"curve. Target: at most {100 * LEVEL:g} ± {100 * TOLERANCE:g} %. The learned "
-        "order is replaced by one by chance. Claim 1 says that ascending order is no "
-        "better than random order, which is true here: it may hold. Trends along "
-        "training have no row, as training that changes nothing in expectation is not "
-        "to be had.",
-        markdown(pd.DataFrame(table)),
-    ]
-
-
-def _of_power(rows: pd.DataFrame, misses: list[str]) -> list[str]:
-    of_studies = rows[rows["of"] == "study"]
-    if not len(of_studies):
-        return []
-    table = []
-    for instrument, group in of_studies.groupby("instrument", sort=False):
-        by_size = group.groupby("networks")["right"].mean()
-        row = {"table": instrument, "effect": f"{group['effect'].mean():+.3f}"}
-        table.append(row | {f"{n} networks": f"{s:.2f}" for n, s in by_size.items()})
-        if by_size.get(8, 1.0) < POWER:
-            enough = [size for size, share in by_size.items() if share >= POWER]
-            takes = f"it takes {enough[0]}" if enough else "20 are not enough"
-            misses.append(
-                f"Power of `{instrument}` with 8 networks: {by_size[8]:.2f}; {takes}."
-            )
-    number = of_studies[of_studies["networks"] == 8].groupby("instrument").size().max()
-    return [
-        "## Power",
-        f"Share of studies ({number} of 8 networks) in which the table's test, "
-        "corrected for its whole family, finds what is planted in the first layer: "
-        "ascending order by mutual information is better than random order (`orders`, "
-        "`faithfulness`, `claims`), mutual information correlates with effects "
-        "(`effects`), selectivity with the damage to a class (`class_damage`), "
-        "co-information with pair effects (`pairs`), clamp `mean`; and the second "
-        "layer repairs (`self_repair`), clamp `zero`. The effect is the mean that the "
-        "table shows, in its unit.",
-        markdown(pd.DataFrame(table)),
-    ]

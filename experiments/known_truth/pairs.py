@@ -24,7 +24,8 @@ from ioca_jax.inference.statistics import significant
 from ioca_jax.measures.groups import redundancy_index, vulnerability
 from ioca_jax.measures.o_information import o_information
 
-from .networks import PAIRS, UNITS, Planted, study
+from .networks import Planted, study
+from .weights import PAIRS, UNITS
 
 ALPHA = 0.05
 SIZES = (6, 8, 12, 20)
