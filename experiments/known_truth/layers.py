@@ -43,7 +43,7 @@ def judge_layers(
     law = LAWS["uninformative"]._replace(draw_features=LAYERS[name])
     rows = []
     for results in draw_studies(law, studies, rng):
-        joint = tabulate(results)["joint"]
+        joint: Any = tabulate(results)["joint"]
         chosen = joint["instrument"].isin(INSTRUMENTS)
         chosen &= joint["layer"].isin(("first", "second"))
         for row in joint[chosen].to_dict("records"):

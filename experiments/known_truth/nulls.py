@@ -162,13 +162,13 @@ def false_findings(name: str, studies: int, rng: np.random.Generator) -> Rows:
     return rows
 
 
-def _any(p_values: pd.Series) -> bool:
+def _any(p_values: Any) -> bool:
     return bool(significant(p_values.to_numpy(), ALPHA).any())
 
 
 def _of_orders(results: xr.Dataset) -> dict[str, Any]:
     """False verdicts on orders, layers, clamps and annotations."""
-    tables = tabulate(results)
+    tables: dict[str, Any] = tabulate(results)
     ranked_by = results["ranked_by"]
     # An order by chance in place of the learned one, which takes minutes to learn.
     by_chance = ranked_by.where(ranked_by != "mutual_information", "learned_zero")
@@ -206,11 +206,12 @@ def _between_studies(studies: list[xr.Dataset]) -> Rows:
 
 def _of_information(results: xr.Dataset) -> dict[str, Any]:
     """False verdicts on the information of neurons, pairs and groups."""
-    tables, alone = tabulate(results), []
+    tables: dict[str, Any] = tabulate(results)
+    alone: list[Any] = []
     for place in range(results.sizes["seed"]):
-        counted = count_neurons(results.isel(seed=[place]))
+        counted: Any = count_neurons(results.isel(seed=[place]))
         alone.append(counted.filter(regex="^(family|discovered)_").sum() > 0)
-    of_networks = pd.DataFrame(alone)
+    of_networks: Any = pd.DataFrame(alone)
     found: dict[str, Any] = {
         f"neurons, {column.partition('_')[0]}": of_networks[column].tolist()
         for column in of_networks

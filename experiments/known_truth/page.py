@@ -13,6 +13,7 @@ from . import sections
 from .measures import ALL, CLAMPS, ORACLE, RANDOM
 from .weights import KINDS, UNITS
 
+Table = sections.Table
 _USELESS = ("irrelevant", "constant", "dead")
 _MEANINGS = {
     "graded": "passes a feature of its own, read with one of five weights",
@@ -57,7 +58,7 @@ in NumPy.
 """
 
 
-def write_page(parts: Mapping[str, pd.DataFrame], about: Mapping[str, Any]) -> str:
+def write_page(parts: Mapping[str, Table], about: Mapping[str, Any]) -> str:
     """The page, of those parts that there are."""
     text = [_HEAD.format(units=len(UNITS), **about), _kinds()]
     misses: list[str] = []
@@ -95,7 +96,7 @@ def _interval(values: np.ndarray) -> str:
     return f"{np.mean(values):.2f} ({low:.2f} to {high:.2f})"
 
 
-def _of_measures(rows: pd.DataFrame) -> list[str]:
+def _of_measures(rows: Table) -> list[str]:
     networks = rows["network"].nunique()
     dense = rows[rows["architecture"] == rows["architecture"].iloc[0]]
     names = dict.fromkeys(rows["measure"])
@@ -144,7 +145,7 @@ def _of_measures(rows: pd.DataFrame) -> list[str]:
     ]
 
 
-def _told(means: pd.Series, names: list[str]) -> list[str]:
+def _told(means: Table, names: list[str]) -> list[str]:
     """What the tables say, from their figures."""
     names = [n for n in names if n not in (ORACLE, RANDOM) and (n, ALL) in means]
 

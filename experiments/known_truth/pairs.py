@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 import ioca_jax as ioca
@@ -150,7 +149,7 @@ def _power(results: xr.Dataset) -> Rows:
     return rows
 
 
-def _found(table: pd.DataFrame, **about: str) -> tuple[bool, float]:
+def _found(table: Any, **about: str) -> tuple[bool, float]:
     """Whether a table has a positive effect in one row, and how large it is."""
     chosen = np.all([table[name] == value for name, value in about.items()], axis=0)
     (row,) = table[chosen].to_dict("records")

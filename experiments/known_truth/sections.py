@@ -1,5 +1,7 @@
 """Sections of the page on pairs, layers, false positives and power."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import scipy.stats
@@ -8,6 +10,7 @@ from ioca_jax.report.sections import markdown
 
 from .nulls import RIGHT
 
+Table = Any  # of pandas, whose own annotations are too narrow for what follows
 LEVEL, TOLERANCE, POWER, CALLED = 0.05, 0.014, 0.8, 0.95
 _TESTS = {
     "orders": "an order differs from random order (`orders`)",
@@ -37,7 +40,7 @@ _WHY = {
 }
 
 
-def _share(values: pd.Series) -> tuple[float, float, float]:
+def _share(values: Table) -> tuple[float, float, float]:
     """A share and its 95 % interval; exact where all are 0 or 1."""
     number, total = len(values), float(values.sum())
     if not ((values == 0) | (values == 1)).all():
@@ -47,7 +50,7 @@ def _share(values: pd.Series) -> tuple[float, float, float]:
     return total / number, found.low, found.high
 
 
-def of_pairs(rows: pd.DataFrame, misses: list[str]) -> list[str]:
+def of_pairs(rows: Table, misses: list[str]) -> list[str]:
     """Whether tables name the planted pairs and backups."""
     of_networks = rows[rows["of"] == "network"]
     table = []
@@ -80,7 +83,7 @@ def of_pairs(rows: pd.DataFrame, misses: list[str]) -> list[str]:
     ]
 
 
-def of_layers(rows: pd.DataFrame, misses: list[str]) -> list[str]:
+def of_layers(rows: Table, misses: list[str]) -> list[str]:
     """Whether the table of layers calls redundant and synergistic ones."""
     table = []
     for (planted, instrument), group in rows.groupby(
@@ -106,7 +109,7 @@ def of_layers(rows: pd.DataFrame, misses: list[str]) -> list[str]:
     ]
 
 
-def of_nulls(rows: pd.DataFrame, misses: list[str]) -> list[str]:
+def of_nulls(rows: Table, misses: list[str]) -> list[str]:
     """How often each verdict is false."""
     table = []
     for test, title in _TESTS.items():
@@ -140,7 +143,7 @@ def of_nulls(rows: pd.DataFrame, misses: list[str]) -> list[str]:
     ]
 
 
-def of_power(rows: pd.DataFrame, misses: list[str]) -> list[str]:
+def of_power(rows: Table, misses: list[str]) -> list[str]:
     """How often tests over networks find what is planted."""
     of_studies = rows[rows["of"] == "study"]
     if not len(of_studies):
