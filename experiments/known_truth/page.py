@@ -53,7 +53,7 @@ A network reads thirteen binary features. Each of the {units} units of its first
 passes one, is constant, or is dead; the second layer computes what needs two units.
 The places of units, their scales and the features of every network are drawn anew.
 Given the class, the features that different networks read are independent, so networks
-are. The tests in `tests/test_known_truth.py` check what is planted by editing weights
+are. `tests/experiments/test_known_truth.py` checks what is planted by editing weights
 in NumPy.
 """
 
@@ -88,6 +88,11 @@ def _kinds() -> str:
     return markdown(pd.DataFrame(rows))
 
 
+def _text(value: float) -> str:
+    """A number; nothing where it is not defined, as the tau of equal scores."""
+    return "" if np.isnan(value) else f"{value:.2f}"
+
+
 def _interval(values: np.ndarray) -> str:
     """The mean over networks and its 95 % interval."""
     if len(values) < 3:
@@ -102,13 +107,12 @@ def _of_measures(rows: Table) -> list[str]:
     names = dict.fromkeys(rows["measure"])
     by = dense.groupby(["measure", "quantity"])["value"]
     means, spread = by.mean(), by.apply(lambda v: _interval(v.to_numpy()))
-    kinds = [kind for kind in KINDS if kind not in _USELESS]
+    columns = [kind for kind in KINDS if kind not in _USELESS] + ["tau of graded"]
     of_dense = [
         {
             "measure": name,
             ALL: spread[name, ALL],
-            **{kind: f"{means[name, kind]:.2f}" for kind in kinds},
-            "tau of graded": f"{means[name, 'tau of graded']:.2f}",
+            **{column: _text(means[name, column]) for column in columns},
         }
         for name in names
         if (name, ALL) in means
@@ -122,7 +126,7 @@ def _of_measures(rows: Table) -> list[str]:
     everywhere = rows[rows["quantity"] == ALL].pivot_table(
         index="measure", columns="architecture", values="value", sort=False
     )
-    by_architecture = everywhere.map(lambda v: "" if np.isnan(v) else f"{v:.2f}")
+    by_architecture = everywhere.map(_text)
     return [
         "## Which measures find the planted units",
         f"AUROC in the dense networks: the chance that a planted unit scores above a "
@@ -130,8 +134,9 @@ def _of_measures(rows: Table) -> list[str]:
         f'"{ALL}" compares the units whose planted importance is above 0 with all '
         "others, decoys and backups among these, with its 95 % interval. The columns "
         "of kinds compare them with irrelevant, constant and dead units: for a decoy "
-        "and a backup 1 means that the measure takes them for important. The last "
-        "column is Kendall's tau-b with the five planted sizes.",
+        "and a backup 1 means that the measure takes them for important. A unit that "
+        "cannot be told from an irrelevant one has 0.83 where constant and dead units "
+        "score below it. The last column is Kendall's tau-b with the planted sizes.",
         markdown(pd.DataFrame(of_dense)),
         f'"{ALL}" by architecture. In untrained networks, whose weights are drawn, the '
         "same places mean nothing, and 0.5 is right.",

@@ -9,7 +9,7 @@ import scipy.stats
 from experiments.known_truth import measures, networks, page, weights
 from experiments.known_truth.__main__ import Options, main
 
-BASE = 1000
+BASE = 500
 
 
 def losses_by_hand(planted, place: int, gone: dict[int, float]) -> np.ndarray:
@@ -119,7 +119,7 @@ def test_an_oracle_finds_everything_and_has_no_regret(dense, monkeypatch):
     rows = pd.DataFrame(measures.find_planted(dense, own))
     table = rows.pivot_table(index="measure", columns="quantity", values="value")
     assert table.loc[measures.ORACLE, measures.ALL] == 1
-    assert table.loc[measures.ORACLE, "tau of graded"] == 1
+    assert table.loc[measures.ORACLE, "tau of graded"] == pytest.approx(1)
     assert (table.loc[measures.ORACLE].filter(like="regret") == 0).all()
     assert table.loc["mutual_information", "graded"] > 0.9
     assert 0.2 < table.loc["mutual_information", "exclusive or"] < 0.95
