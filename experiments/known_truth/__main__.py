@@ -10,7 +10,6 @@ Work is shared out to processes; each piece is kept under ``--workdir`` when it 
 
 import dataclasses
 import pathlib
-import time
 from collections.abc import Iterator
 
 import pandas as pd
@@ -41,6 +40,9 @@ class Options:
     null_studies: int = option(1000, "Studies of null networks, of each law.")
     quick: bool = option(False, "Small numbers, whatever the flags above.")
     draw_seed: int = option(0, "Seed of all draws.")
+    finished: bool = option(
+        False, "Compute nothing: write the page of the pieces that are finished."
+    )
     processes: int = option(2, "Processes to work in; 1 works in this one.")
     workdir: str = option("runs/known_truth", "Where finished pieces are kept.")
     page: str = option("experiments/KNOWN_TRUTH.md", "The page to write.")
@@ -84,25 +86,22 @@ def pieces_of(options: Options) -> Iterator[Piece]:
 
 def main(options: Options) -> None:
     """Computes what is missing, then writes the page."""
-    began, folder = time.monotonic(), pathlib.Path(options.workdir)
+    folder = pathlib.Path(options.workdir)
     folder.mkdir(parents=True, exist_ok=True)
     pieces = list(pieces_of(options))
     missing = [piece for piece in pieces if not piece.file(folder).is_file()]
-    compute(missing, folder, options.processes)
+    if options.finished:
+        pieces = [piece for piece in pieces if piece not in missing]
+    else:
+        compute(missing, folder, options.processes)
     parts = {
         part: pd.concat(
             [pd.read_csv(p.file(folder)) for p in pieces if p.part == part],
             ignore_index=True,
         )
-        for part in options.parts
+        for part in dict.fromkeys(piece.part for piece in pieces)
     }
-    about = {
-        "version": ioca.__version__,
-        "seed": options.draw_seed,
-        "minutes": round((time.monotonic() - began) / 60),
-        "command": f"{len(missing)} of {len(pieces)} pieces in "
-        f"{options.processes} processes",
-    }
+    about = {"version": ioca.__version__, "seed": options.draw_seed}
     text = page.write_page(parts, about)
     pathlib.Path(options.page).write_text(text, "utf-8")
     print(options.page)

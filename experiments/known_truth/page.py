@@ -74,7 +74,6 @@ def write_page(parts: Mapping[str, Table], about: Mapping[str, Any]) -> str:
         text += sections.of_power(parts["pairs"], misses)
     if misses:
         text += ["## What misses its target", "\n".join(f"- {m}" for m in misses)]
-    text.append(f"Computed with {about['command']}, in {about['minutes']} minutes.")
     return "\n\n".join(part.strip("\n") for part in text) + "\n"
 
 

@@ -128,7 +128,7 @@ def test_an_oracle_finds_everything_and_has_no_regret(dense, monkeypatch):
     assert table.loc["entropy", "graded"] < 0.9
     text = page.write_page(
         {"measures": rows},
-        {"version": "1", "seed": 0, "minutes": 1, "command": "a test"},
+        {"version": "1", "seed": 0},
     )
     assert "| of_oracle" in text
     assert "nan" not in text
