@@ -80,7 +80,10 @@ def parsed(module: str, *arguments: object) -> tuple[Any, ...]:
     Returns:
         What the command's ``main`` takes.
     """
-    job = importlib.import_module(module).COMMAND
+    found = importlib.import_module(module)
+    if hasattr(found, "__path__"):  # of a package, as for python -m
+        found = importlib.import_module(f"{module}.__main__")
+    job = found.COMMAND
     values = job.flag_values()
     values([module, *map(str, arguments)])
     return tuple(command.parse(config_class, values) for config_class in job.configs)
