@@ -37,7 +37,10 @@ class Options:
     examples: int = option(1000, "To measure planted networks on, and to ablate on.")
     pair_networks: int = option(160, "Networks in which pairs and backups are planted.")
     layer_studies: int = option(25, "Studies of redundant and synergistic layers.")
-    null_studies: int = option(1000, "Studies of null networks, of each law.")
+    null_studies: int = option(1000, "Studies of eight exchangeable null networks.")
+    information_studies: int = option(
+        125, "Studies of eight uninformative null networks."
+    )
     quick: bool = option(False, "Small numbers, whatever the flags above.")
     draw_seed: int = option(0, "Seed of all draws.")
     finished: bool = option(
@@ -58,7 +61,7 @@ class Options:
         check_integer("examples", self.examples, least=200)
         if self.quick:
             small = {"networks": 3, "examples": 200, "pair_networks": 8}
-            small |= {"layer_studies": 5, "null_studies": 5}
+            small |= {"layer_studies": 5, "null_studies": 5, "information_studies": 5}
             for name, value in small.items():
                 object.__setattr__(self, name, value)
 
@@ -78,10 +81,11 @@ def pieces_of(options: Options) -> Iterator[Piece]:
         for name in layers.LAYERS:
             yield Piece("layers", name, options.layer_studies, seed, 0)
     if "nulls" in options.parts:
-        for start in range(0, options.null_studies, _STUDIES_AT_ONCE):
-            for name in nulls.LAWS:
-                number = min(_STUDIES_AT_ONCE, options.null_studies - start)
-                yield Piece("nulls", name, number, seed + start, 0)
+        studies = options.null_studies, options.information_studies
+        for name, number in zip(nulls.LAWS, studies, strict=True):
+            for start in range(0, number, _STUDIES_AT_ONCE):
+                size = min(_STUDIES_AT_ONCE, number - start)
+                yield Piece("nulls", name, size, seed + start, 0)
 
 
 def main(options: Options) -> None:
