@@ -178,11 +178,10 @@ def claims(title: str, table: pd.DataFrame) -> list[str]:
     counts = pd.crosstab(table["claim"], table["verdict"])
     claims = claims_of(table)
     counts = counts.reindex(index=[*claims], columns=[*VERDICTS], fill_value=0)
-    undecided = table[table["verdict"] == "undecided"].groupby("claim")
-    needed = undecided["networks_for_half"].median().reindex([*claims])
+    by_claim = [table[table["claim"] == name] for name in claims]
     text = counts.assign(
-        networks=[networks_text(n) for n in needed],
-        **{_BEYOND: undecided.apply(_too_small).reindex([*claims], fill_value="")},
+        networks=[networks_text(own["networks_for_half"].median()) for own in by_claim],
+        **{_BEYOND: [_too_small(own) for own in by_claim]},
         text=[claim.text for claim in claims.values()],
     )
     return section(
@@ -203,9 +202,9 @@ def networks_text(networks: float) -> str:
     return f"{math.ceil(networks)}" if np.isfinite(networks) else ""
 
 
-def _too_small(undecided: pd.DataFrame) -> str:
+def _too_small(rows: pd.DataFrame) -> str:
     """How many comparisons have no number of networks, and the range of intervals."""
-    beyond = undecided[np.isinf(undecided["networks_for_power"])]
+    beyond = rows[np.isinf(rows["networks_for_power"])]
     if beyond.empty:
         return ""
     low, high = beyond["low"].min(), beyond["high"].max()

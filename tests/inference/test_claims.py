@@ -103,6 +103,16 @@ def test_claims_hold_fail_or_are_undecided():
     table = claims.judge_claims(results)
     assert set(claims.CLAIMS) - {"5, other clamps"} == set(table["claim"])
     assert set(claims.claims_of(table)) == set(table["claim"])
+    undecided = table["verdict"] == "undecided"
+    assert 0 < undecided.sum() < len(table)
+    for name in ("networks_for_power", "networks_for_half"):
+        assert (table[name].notna() == undecided).all()
+        assert (table[name][undecided] > 6).all()
+    assert (table["networks_for_half"] <= table["networks_for_power"])[undecided].all()
+    areas = families.normalized_areas(results)
+    gain = areas["layer_1", "random", "random"] @ [-1, 1]
+    of_clamps = table.query("claim == '5' and scope == 'layer_1'")
+    np.testing.assert_allclose(of_clamps["skewness"], scipy.stats.skew(gain))
     verdicts = partial(verdicts_of, table)
     assert verdicts("1", "network", "mutual_information") == {"holds"}
     assert verdicts("1, first version", "network", "mutual_information") == {"holds"}
