@@ -178,9 +178,10 @@ def claims(title: str, table: pd.DataFrame) -> list[str]:
     counts = pd.crosstab(table["claim"], table["verdict"])
     claims = claims_of(table)
     counts = counts.reindex(index=[*claims], columns=[*VERDICTS], fill_value=0)
-    by_claim = [table[table["claim"] == name] for name in claims]
+    by_claim = [table.query("claim == @name") for name in claims]
+    needed = table.groupby("claim")["networks_for_half"].median()
     text = counts.assign(
-        networks=[networks_text(own["networks_for_half"].median()) for own in by_claim],
+        networks=needed.reindex([*claims]).map(networks_text),
         **{_BEYOND: [_too_small(own) for own in by_claim]},
         text=[claim.text for claim in claims.values()],
     )
