@@ -13,8 +13,8 @@ demo: .venv/installed
 test: .venv/installed-dev
 	.venv/bin/python -m pytest -q --numprocesses=2 --dist=worksteal
 
-# The slow tests too.
-test-all: .venv/installed-dev
+# The slow tests too, those of Ray, submitit and Dask among them.
+test-all: .venv/installed-engines
 	IOCA_SLOW=1 .venv/bin/python -m pytest -q --numprocesses=2 --dist=worksteal
 
 # Every example of the docstrings.
@@ -45,6 +45,10 @@ format: .venv/installed-dev
 
 .venv/installed-dev: .venv/installed
 	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+.venv/installed-engines: .venv/installed-dev
+	$(INSTALL) --editable '.[ray,slurm]' distributed
 	touch $@
 
 .venv/installed-docs: .venv/installed

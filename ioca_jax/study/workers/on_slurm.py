@@ -30,8 +30,8 @@ class Requeued:
 
     def checkpoint(self, *args: Any) -> Any:
         """What submitit queues: the chunk is whole or absent, so nothing is kept."""
-        helpers = import_extra("submitit.helpers", "slurm", "workers")
-        return helpers.DelayedSubmission(self, *args)
+        submitit = import_extra("submitit", "slurm", "workers")
+        return submitit.helpers.DelayedSubmission(self, *args)
 
 
 class SlurmJobs(Executor):
