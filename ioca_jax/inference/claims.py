@@ -164,7 +164,7 @@ def judge_claims(
     rows = [{"claim": c.claim, **c.about} for c in comparisons]
     thresholds = [c.threshold for c in comparisons]
     differences = [c.differences for c in comparisons]
-    table = judge_family(rows, differences, threshold=thresholds)
+    table = judge_family(rows, differences, threshold=thresholds, alpha=alpha)
     is_claimed = (table["effect"] > thresholds) == [c.above for c in comparisons]
     is_shown = significant(table["p_corrected"].to_numpy(), alpha)
     decided = np.where(is_claimed, "holds", "fails")

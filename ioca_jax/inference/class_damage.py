@@ -57,7 +57,7 @@ def predict_class_damage(results: xr.Dataset) -> pd.DataFrame:
     rows. Classes for which a correlation is not defined are left out.
     """
     kept = above_chance(results)
-    rows, values, steps = [], [], []
+    rows, values, steps, largest = [], [], [], []
     for layer, clamp in itertools.product(layers_of(kept), clamps_of(kept)):
         found = class_correlations(kept, layer, clamp)
         is_own = np.eye(found.shape[-1], dtype=bool)
@@ -69,7 +69,8 @@ def predict_class_damage(results: xr.Dataset) -> pd.DataFrame:
         classes = len(is_own)
         step = spearman_step(len(neurons_of(kept, layer))) / classes
         steps += [step, step / (classes - 1)]
-    return judge_family(rows, values, steps=steps)
+        largest += [1.0, 2.0]
+    return judge_family(rows, values, steps=steps, largest=largest)
 
 
 def _means(values: Float[np.ndarray, "S C C"], where: np.ndarray) -> np.ndarray:

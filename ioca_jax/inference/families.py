@@ -75,13 +75,15 @@ def judge_family(
     *,
     threshold: float | Sequence[float] = 0.0,
     steps: Sequence[float] | None = None,
+    largest: float | Sequence[float] = 1.0,
+    alpha: float = ALPHA,
 ) -> pd.DataFrame:
     """Means of the rows' values over networks, their intervals, and two-sided tests.
 
     The rows are one family: ``effect_table`` with ``add_tests`` of the same values.
     """
-    table = effect_table(rows, values, steps=steps)
-    return add_tests(table, values, threshold=threshold)
+    table = effect_table(rows, values, steps=steps, largest=largest)
+    return add_tests(table, values, threshold=threshold, alpha=alpha)
 
 
 def effect_table(
@@ -89,22 +91,28 @@ def effect_table(
     values: Sequence[np.ndarray],
     *,
     steps: Sequence[float] | None = None,
+    largest: float | Sequence[float] = 1.0,
 ) -> pd.DataFrame:
     """Rows with ``effect``, the mean of their values [S], and its interval.
 
     The 95 % interval is ``low`` to ``high``; NaN where a network has no value. Rows of
-    correlations are given with their least differences, ``steps``.
+    correlations are given with their least differences, ``steps``, and their largest
+    sizes, 2 for a difference of two correlations, at which the interval is cut off.
     """
     together = np.stack(values, axis=1)
     whole = np.isfinite(together).all(axis=0)
     columns = np.full((3, len(rows)), np.nan)
     if whole.any():
         together = together[:, whole]
+        mean = together.mean(axis=0)
         if steps is None:
-            ends = mean_interval(together)
+            low, high = mean_interval(together)
         else:
-            ends = correlation_interval(together, step=np.asarray(steps)[whole])
-        columns[:, whole] = np.stack([together.mean(axis=0), *ends])
+            ends = mean_interval(together, step=np.asarray(steps)[whole])
+            most = np.broadcast_to(largest, len(rows))[whole]
+            low, high = np.clip(ends, -most, most)
+        # The mean of equal values may differ from them in the last bit.
+        columns[:, whole] = mean, np.minimum(low, mean), np.maximum(high, mean)
     return pd.DataFrame(rows).assign(effect=columns[0], low=columns[1], high=columns[2])
 
 
@@ -114,15 +122,18 @@ def add_tests(
     *,
     threshold: float | Sequence[float] = 0.0,
     alternative: str = "two-sided",
+    alpha: float = ALPHA,
 ) -> pd.DataFrame:
     """The table with tests over networks of each row's values [S] against a threshold.
 
     ``p_value`` of the sign-flip test and ``p_corrected`` for all rows; ``p_bootstrap``,
     corrected likewise, of ``bootstrap_test``, which allows for skewed differences. NaN
-    where a network has no value.
+    where a network has no value, and everywhere for fewer networks than the sign-flip
+    test needs to reject at ``alpha``: their p-values could not have been low.
     """
     together = np.stack(values, axis=1)
     whole = np.isfinite(together).all(axis=0)
+    whole &= len(together) >= seeds_needed(alpha, two_sided=alternative == "two-sided")
     columns = np.full((3, len(table)), np.nan)
     if whole.any():
         bounds = np.broadcast_to(np.asarray(threshold, np.float64), len(table))
@@ -133,6 +144,26 @@ def add_tests(
         columns[:, whole] = np.stack(p_values)
     names = ("p_value", "p_corrected", "p_bootstrap")
     return table.assign(**dict(zip(names, columns, strict=True)))
+
+
+def too_few_for_tests(networks: int, alpha: float = ALPHA) -> str:
+    """That no test over so many networks can reject, and how many more can; or ``""``.
+
+    Where only one-sided tests can, which hypotheses on curves have, that is said.
+    """
+    needed = seeds_needed(alpha)
+    more = needed - networks
+    if more <= 0:
+        return ""
+    level = f"{100 * alpha:g} %"
+    if networks < seeds_needed(alpha, two_sided=False):
+        text = f"no test over networks can reach {level}; {needed} can"
+    else:
+        text = (
+            f"only the one-sided tests of hypotheses on curves can reach {level}; with "
+            f"{needed} all tests can"
+        )
+    return f"{text}, {more} more {'is' if more == 1 else 'are'} needed"
 
 
 def normalized_areas(results: xr.Dataset) -> dict[tuple[str, str, str], np.ndarray]:

@@ -13,7 +13,6 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 
-from ioca_jax.inference.comparisons import seeds_needed
 from ioca_jax.inference.families import (
     ALPHA,
     above_chance,
@@ -138,10 +137,12 @@ def joint_behaviour(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataFram
             judged.append(one.is_judged)
     table = effect_table(rows, values)
     tested = add_tests(
-        table.loc[np.flatnonzero(judged)], list(itertools.compress(values, judged))
+        table.loc[np.flatnonzero(judged)],
+        list(itertools.compress(values, judged)),
+        alpha=alpha,
     )
     table = table.join(tested[tested.columns.difference(table.columns, sort=False)])
-    table["finding"] = direction_shown(table, alpha, kept.sizes["seed"])
+    table["finding"] = direction_shown(table, alpha)
     return table
 
 
@@ -275,17 +276,13 @@ def above_chance_with_interactions(results: xr.Dataset) -> xr.Dataset:
 
 
 def direction_shown(
-    table: pd.DataFrame,
-    alpha: float,
-    networks: int,
-    words: tuple[str, str] = DIRECTIONS,
+    table: pd.DataFrame, alpha: float, words: tuple[str, str] = DIRECTIONS
 ) -> np.ndarray:
     """The direction that a two-sided test shows, ``neither``, or empty: no test."""
     p_values = table["p_corrected"].to_numpy()
-    is_tested = ~np.isnan(p_values) & (networks >= seeds_needed(alpha))
     direction = np.where(table["effect"] > 0, *words)
     shown = np.where(significant(p_values, alpha), direction, "neither")
-    return np.where(is_tested, shown, "")
+    return np.where(np.isnan(p_values), "", shown)
 
 
 def finite_mean_where(

@@ -70,9 +70,9 @@ def trends_of_training(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataF
             rows.append({**about, "from_epoch": start, "to_epoch": last})
             ends = epochs.index(last), epochs.index(start)
             values.append(course[:, ends[0]] - course[:, ends[1]])
-    table = judge_family(rows, values)
+    table = judge_family(rows, values, alpha=alpha)
     words = ("grows", "shrinks")
-    table["trend"] = direction_shown(table, alpha, kept.sizes["seed"], words)
+    table["trend"] = direction_shown(table, alpha, words)
     return table
 
 

@@ -97,9 +97,9 @@ def judge_hypotheses(
             rows.append({**about, **suggested, **about_found})
             effects.append(found.effect)
             beyond_others.append(found.effect - found.effect_of_others)
-    table = judge_family(rows, effects)
-    table["finding"] = direction_shown(table, alpha, kept.sizes["seed"])
-    beside = judge_family(rows, beyond_others)
+    table = judge_family(rows, effects, alpha=alpha)
+    table["finding"] = direction_shown(table, alpha)
+    beside = judge_family(rows, beyond_others, alpha=alpha)
     table["beside_others"] = beside["effect"]
     table["p_beside_others"] = beside["p_corrected"]
     differs = np.sign(table["beside_others"]) == np.sign(table["effect"])
