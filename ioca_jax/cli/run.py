@@ -18,6 +18,7 @@ import pathlib
 import ioca_jax as ioca
 from ioca_jax.arrays import describe_shape
 from ioca_jax.cli.command import Command, leave_devices_to_workers, option
+from ioca_jax.inference.families import too_few_for_tests
 from ioca_jax.study import chunks, events, folder, plan, resources, trackers
 from ioca_jax.study.run import how_to_go_on
 from ioca_jax.study.workers.engines import Workers
@@ -75,7 +76,14 @@ class RunOptions:
         names = filter(None, dict.fromkeys((chosen, self.tracker)))
         settings = dataclasses.asdict(config)
         made = (trackers.make_tracker(name, self.workdir, settings) for name in names)
-        return [events.progress_bar(), events.log_lines(), *made]
+        return [events.progress_bar(), events.log_lines(few_seeds(config)), *made]
+
+
+def few_seeds(config: ioca.StudyConfig) -> str:
+    """A line if a study's seeds, of all shards, are too few for tests, or ``""``."""
+    number = len(config.seeds)
+    why = too_few_for_tests(number)
+    return f"{number} seed{'s' * (number != 1)}: {why}" if why else ""
 
 
 def describe(request: plan.Request, options: RunOptions) -> str:
@@ -91,6 +99,7 @@ def describe(request: plan.Request, options: RunOptions) -> str:
         f"{len(getattr(data, name).y):,} {name}"
         for name in ("train", "validation", "test")
     )
+    few = f"{few_seeds(request.config)}\n".lstrip()
     done = f"{study.epochs} epochs each" if study.training else "trained already"
     seconds = needs.seconds(seeds - finished)
     return (
@@ -101,6 +110,7 @@ def describe(request: plan.Request, options: RunOptions) -> str:
         f"Orders: of {', '.join(study.measures)}, both ways, and "
         f"{study.random_orders} at random, in {len(study.scopes)} scopes, "
         f"clamped to {', '.join(study.clamps)}\n"
+        f"{few}"
         f"Takes at least {resources.size(memory)} of memory and {resources.size(disk)} "
         f"of disk, and about {events.duration(seconds)} without compiling, by order of "
         "magnitude"

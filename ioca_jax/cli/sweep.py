@@ -28,7 +28,7 @@ import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import pandas as pd
 import xarray as xr
@@ -44,7 +44,9 @@ from ioca_jax.cli.command import (
     leave_devices_to_workers,
     option,
 )
+from ioca_jax.cli.run import few_seeds
 from ioca_jax.inference.areas import areas_by_order
+from ioca_jax.inference.families import networks_in_tests
 from ioca_jax.plots import compare_runs, save_figure
 from ioca_jax.report.overview import sweep_page
 from ioca_jax.report.page import PAGE_FILE
@@ -232,6 +234,8 @@ def sweep(
     unfinished = sum(not run.is_finished for run in runs)
     if unfinished and len({run.dataset for run in runs}) == 1:
         _load(runs[0].dataset)  # outside of any run: without it none can be
+    if unfinished:
+        _tell_few(runs, sys.stderr)
     with (
         open_workers(workers, workdir) as engine,
         tqdm(
@@ -241,7 +245,7 @@ def sweep(
         for row in _rows(runs, draw, engine, bar):
             rows[row["name"]] = row
             table = pd.DataFrame([rows[run.name] for run in runs if run.name in rows])
-            table = table.astype({"networks": "Int64", "diverged": "Int64"})
+            table = table.astype(dict.fromkeys(_COUNTS, "Int64"))
             _write_table(table, workdir)
             if bar.disable:
                 print(_line(row), flush=True)
@@ -303,9 +307,9 @@ def _run_one(run: Run, draw: bool, engine: Engine | None = None) -> dict[str, An
     return {"name": run.name} | shown | row | found
 
 
+_COUNTS = ("networks", "diverged", "above_chance")
 _NOTHING = {
-    "networks": None,
-    "diverged": None,
+    **dict.fromkeys(_COUNTS),
     "test_error_mean": float("nan"),
     "test_error_sd": float("nan"),
 }
@@ -327,6 +331,7 @@ def _found(results: xr.Dataset) -> dict[str, Any]:
         **_NOTHING,
         "networks": networks,
         "diverged": networks - kept.sizes["seed"],
+        "above_chance": networks_in_tests(results).sizes["seed"],
     }
     if not kept.sizes["seed"]:
         return row
@@ -360,6 +365,7 @@ def _line(row: Mapping[str, Any]) -> str:
 def dry_run(runs: Sequence[Run]) -> bool:
     """Prints what would run and about how long; returns whether some would fail."""
     total, fails = 0.0, False
+    _tell_few(runs)
     for run in runs:
         try:
             if RunFolder(run.folder, identify(run.config)).is_finished():
@@ -379,6 +385,12 @@ def dry_run(runs: Sequence[Run]) -> bool:
         total += seconds
     print(f"About {duration(total)} in all without compiling, by order of magnitude")
     return fails
+
+
+def _tell_few(runs: Sequence[Run], file: TextIO | None = None) -> None:
+    """A line for each number of seeds of the runs that is too small for tests."""
+    for line in filter(None, dict.fromkeys(few_seeds(run.config) for run in runs)):
+        print(line, file=file, flush=True)
 
 
 def report(table: pd.DataFrame, workdir: pathlib.Path) -> list[str]:

@@ -94,13 +94,17 @@ def claims_of(table: pd.DataFrame) -> dict[str, Claim]:
 
 
 class _Comparison(NamedTuple):
-    """A claim as a number for every network, above a threshold or below."""
+    """A claim as a number for every network, above a threshold or below.
+
+    A number that is not defined is 0, which is evidence for neither.
+    """
 
     claim: str
     about: dict[str, str]
     differences: Float[np.ndarray, " S"]
     threshold: float = 0.0
     above: bool = True
+    undefined: int = 0
 
 
 def judge_claims(
@@ -121,7 +125,9 @@ def judge_claims(
     Returns:
         A row per comparison: ``claim`` (a key of ``CLAIMS``), ``scope``, ``clamp``,
         ``measure``, ``effect`` with its interval ``low`` to ``high``, ``p_value``,
-        ``p_corrected``, ``networks``, ``verdict``; and for undecided comparisons
+        ``p_corrected``, ``verdict``; ``undefined``, in how many networks Kendall's tau
+        of claim 2 is not defined, because all neurons of the layer are alike, and
+        counts as 0; and for undecided comparisons
         ``networks_for_power`` and ``networks_for_half``: how many networks decide it
         with a probability of 0.8 and 0.5, infinite beyond 200, where the effect is too
         small, or its spread too uncertain, to plan for (see its interval); and the
@@ -165,6 +171,7 @@ def judge_claims(
     thresholds = [c.threshold for c in comparisons]
     differences = [c.differences for c in comparisons]
     table = judge_family(rows, differences, threshold=thresholds, alpha=alpha)
+    table["undefined"] = [c.undefined for c in comparisons]
     is_claimed = (table["effect"] > thresholds) == [c.above for c in comparisons]
     is_shown = significant(table["p_corrected"].to_numpy(), alpha)
     decided = np.where(is_claimed, "holds", "fails")
@@ -217,8 +224,11 @@ def _within_layers(results: xr.Dataset, areas: _Areas) -> Iterable[_Comparison]:
         yield _Comparison("2, lowest first", about, ascending - random)
         yield _Comparison("2, highest first", about, random - descending)
         tau = kendall_tau(*scores_and_effects(results, layer, measure, clamp))
-        # A layer of equal neurons has no ranks: that is evidence for neither.
-        yield _Comparison("2, single neurons", about, np.nan_to_num(tau))
+        unknown = np.isnan(tau)  # a layer of equal neurons has no ranks
+        yield _Comparison(
+            *("2, single neurons", about, np.where(unknown, 0, tau)),
+            undefined=int(unknown.sum()),
+        )
 
 
 def _between_layers(results: xr.Dataset, areas: _Areas) -> Iterable[_Comparison]:

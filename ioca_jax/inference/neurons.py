@@ -30,7 +30,8 @@ def compare_variants(results: xr.Dataset) -> pd.DataFrame:
 
     A row per variant, measure and layer: ``spearman``, the mean over networks of
     Spearman's rank correlation with the run's own values, with its interval ``low`` to
-    ``high`` (NaN with fewer than three networks); the row "second half" is against
+    ``high`` (NaN with fewer than three networks), over ``networks``, those whose
+    neurons of the layer are not all alike; the row "second half" is against
     "first half", examples that it shares none with.
     """
     if "variant_score" not in results:
@@ -63,6 +64,7 @@ def compare_variants(results: xr.Dataset) -> pd.DataFrame:
                 "spearman": finite_mean(found),
                 "low": low,
                 "high": high,
+                "networks": len(found),
             }
         )
     return pd.DataFrame(rows)

@@ -43,7 +43,8 @@ def compare_orders(results: xr.Dataset) -> pd.DataFrame:
         mean over networks; ``effect``, by how much it is above that of random orders,
         with its interval ``low`` to ``high``; ``p_value`` (two-sided sign-flip test)
         and ``p_corrected`` for all rows; ``p_bootstrap``, corrected likewise, for
-        skewed differences; ``lost_1``, ``lost_5``, ``lost_10``: the
+        skewed differences (all three NaN for fewer than six networks, of which no
+        outcome reaches 5 %); ``lost_1``, ``lost_5``, ``lost_10``: the
         number of neurons at which the mean curve has lost 1, 5, 10 points of accuracy.
 
     Raises:

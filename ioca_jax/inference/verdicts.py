@@ -54,6 +54,8 @@ from ioca_jax.results.subsets import (
 
 INFORMATIONAL = ("co-information", "groups")
 INTERVENTIONAL = ("pair effects in loss", "pair effects in accuracy")
+CONCLUSIONS = ("confirmed", "contradicted", "mixed", "open")
+"""On a hypothesis that curves suggest."""
 
 
 def judge_hypotheses(

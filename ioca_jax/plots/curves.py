@@ -83,10 +83,12 @@ def difference_curves(results: xr.Dataset, table: pd.DataFrame) -> Figure:
     """Accuracy of each order minus that of random orders, by a table.
 
     Panels as in ``ablation_curves``. A line is thick where its 95 % band, simultaneous
-    over all steps, excludes 0; the bands overlap too much to be drawn.
+    over all steps, excludes 0; the bands overlap too much to be drawn. With fewer
+    networks than a test needs, no line is thick.
     """
     scopes, clamps = _scopes_and_clamps(drawable.with_few_layers(results))
-    title = "Accuracy difference from random orders"
+    few = drawable.without_marks(results, "no line is thick")
+    title = f"Accuracy difference from random orders{few}"
     figure, panels = _accuracy_panels(results, title, scopes, clamps)
     looks = style.order_looks(list(dict.fromkeys(table["ranked_by"])))
     by_line = dict(list(table.groupby(["clamp", "scope", "ranked_by", "direction"])))
@@ -96,16 +98,18 @@ def difference_curves(results: xr.Dataset, table: pd.DataFrame) -> Figure:
             step, mean = line["step"].to_numpy(), line["mean"].to_numpy()
             markers = style.marker_positions(len(line), index, len(looks))
             axes.plot(step, mean, markevery=markers, linewidth=0.8, **look)
-            is_shown = (line["low"] > 0) | (line["high"] < 0)
+            is_shown = ((line["low"] > 0) | (line["high"] < 0)) & (not few)
             shown = np.where(is_shown, mean, np.nan)
             axes.plot(step, shown, color=look["color"], linewidth=3, alpha=0.6)
         axes.axhline(0, **style.REFERENCE)
         if scope == scopes[0]:
             axes.set_ylabel("accuracy difference")
-    zero = {drawable.random_label(results): style.REFERENCE}
-    label = "thick: 95 % band, simultaneous over all steps, excludes 0"
-    thick = {label: {"color": "0.3", "linewidth": 3}}
-    style.add_legend(figure, style.drawn_entries(figure.axes[0]) | zero | thick)
+    entries = style.drawn_entries(figure.axes[0])
+    entries[drawable.random_label(results)] = style.REFERENCE
+    if not few:
+        label = "thick: 95 % band, simultaneous over all steps, excludes 0"
+        entries[label] = {"color": "0.3", "linewidth": 3}
+    style.add_legend(figure, entries)
     return figure
 
 
@@ -137,14 +141,17 @@ def order_effects(results: xr.Dataset, table: pd.DataFrame) -> Figure:
             axes.set_xlabel("area difference", fontsize="small")
     dot = {"color": "0.3", "marker": "o", "linestyle": "", "markersize": 5}
     hollow = {"mfc": "white"}
-    is_any = significant(table["p_corrected"].to_numpy(), ALPHA).any()
+    p_values = table["p_corrected"].to_numpy()
+    is_any = significant(p_values, ALPHA).any()
     looks = [style.look(index) | ({} if is_any else hollow) for index in range(2)]
     entries = dict(zip(style.DIRECTIONS.values(), looks, strict=True))
     if is_any:
         entries["significant (corrected p at most 0.05)"] = dot
         entries["not significant"] = dot | hollow
-    else:
+    elif np.isfinite(p_values).any():
         entries["none is significant (corrected p at most 0.05)"] = dot | hollow
+    else:
+        entries["mean over networks, without a test"] = dot | hollow
     entries["95 % interval over networks"] = {"color": "0.3"}
     style.add_legend(figure, entries)
     return figure

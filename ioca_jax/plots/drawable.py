@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ioca_jax.inference.families import networks_in_tests, too_few_for_tests
 from ioca_jax.results.subsets import (
     converged,
     describe_dataset,
@@ -118,6 +119,12 @@ def few_networks(results: xr.Dataset) -> tuple[xr.Dataset, str]:
     step = -(-number // MOST_NETWORKS)
     some = results.isel(seed=slice(None, None, step))
     return some, f"; {some.sizes['seed']} of {number:,} networks are drawn"
+
+
+def without_marks(results: xr.Dataset, marks: str) -> str:
+    """A note that too few networks are above chance for a figure's marks, or ``""``."""
+    why = too_few_for_tests(networks_in_tests(results).sizes["seed"])
+    return f"; {marks}, as {why}" if why else ""
 
 
 def labels_of(results: xr.Dataset, axis: str) -> list[str]:

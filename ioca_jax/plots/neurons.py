@@ -8,7 +8,6 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from ioca_jax.inference.class_damage import class_correlations
-from ioca_jax.inference.interactions import LEAST_FOR_INTERVALS
 from ioca_jax.inference.statistics import mean_interval
 from ioca_jax.plots import drawable, style
 from ioca_jax.results.subsets import (
@@ -105,8 +104,9 @@ def class_costs(results: xr.Dataset, measure: str, clamp: str | None = None) -> 
 
     A panel per layer: classes by tenths of the layer's neurons, in ascending order of
     the measure; a cell is the mean over the tenth and over networks. A dot marks cells
-    whose 95 % interval over networks, each by itself, excludes 0. The default clamp is
-    the first one of the results.
+    whose 95 % interval over networks excludes 0, which is a sign-flip test of each cell
+    by itself; fewer than six networks have no dots. The default clamp is the first one
+    of the results.
     """
     kept = drawable.select_converged(
         results, "class_costs", measure=measure, clamp=clamp
@@ -122,10 +122,12 @@ def class_costs(results: xr.Dataset, measure: str, clamp: str | None = None) -> 
         },
     )
     by_layer = [costs_of[layer] for layer in layers]
+    few = drawable.without_marks(kept, "there are no dots")
     title = (
         "Change of each class's accuracy when one neuron is ablated, clamped to "
         f"{clamp}: mean over networks and tenths of a layer, in ascending order of "
         f"{readable(measure)}"
+        f"{few or '; dots are not corrected for the number of cells'}"
     )
     figure, panels = style.make_panels(results, title, len(layers), 2)
     limit = style.colour_limit(
@@ -134,7 +136,7 @@ def class_costs(results: xr.Dataset, measure: str, clamp: str | None = None) -> 
     for axes, layer, costs in zip(panels, layers, by_layer, strict=True):
         label = "change of accuracy\n(percentage points)"
         style.draw_image(axes, costs.mean(axis=0), "diverging", label, limit=limit)
-        if len(costs) >= LEAST_FOR_INTERVALS:
+        if not few:
             low, high = mean_interval(costs)
             rows, columns = np.nonzero((low > 0) | (high < 0))
             axes.plot(columns, rows, **_SHOWN)
@@ -148,8 +150,8 @@ def class_costs(results: xr.Dataset, measure: str, clamp: str | None = None) -> 
         axes.set_xlabel(
             "tenth of the layer" if groups == _GROUPS else "neuron in order"
         )
-    if kept.sizes["seed"] >= LEAST_FOR_INTERVALS:
-        style.add_legend(figure, {"95 % interval of the cell excludes 0": _SHOWN})
+    if not few:
+        style.add_legend(figure, {"sign-flip test of the cell: p at most 0.05": _SHOWN})
     return figure
 
 

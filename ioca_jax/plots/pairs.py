@@ -152,7 +152,8 @@ def _correlation(table: pd.DataFrame | None, layer: Any, clamp: str) -> str:
     ]
     return "".join(
         f"\nSpearman's rho = {row['effect']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-        f"\ncorrected p = {row['p_corrected']:.2g}"
+        + f"\ncorrected p = {row['p_corrected']:.2g}"
+        * bool(np.isfinite(row["p_corrected"]))
         for _, row in here.iterrows()
     )
 

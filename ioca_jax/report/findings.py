@@ -12,6 +12,8 @@ from ioca_jax.inference.areas import areas_by_order
 from ioca_jax.inference.claims import CLAIMS, VERDICTS
 from ioca_jax.inference.families import ALPHA
 from ioca_jax.inference.interactions import DIRECTIONS
+from ioca_jax.inference.statistics import significant
+from ioca_jax.inference.verdicts import CONCLUSIONS
 from ioca_jax.results.subsets import (
     intact_accuracy,
     layer_of_scope,
@@ -40,7 +42,7 @@ def _comparison(row: _Row) -> str:
         f"{_capital(claim.text)}: {row['verdict']} ({where}). "
         f"{_capital(claim.effect)}: {row['effect']:+.3f}, 95 % interval "
         f"{row['low']:+.3f} to {row['high']:+.3f}, corrected p = "
-        f"{row['p_corrected']:.2g}."
+        f"{row['p_corrected']:.2g}.{_undefined([row])}"
     )
 
 
@@ -78,27 +80,25 @@ def error_sentence(results: xr.Dataset, kept: xr.Dataset) -> str:
 
 
 def order_sentences(rows: Rows) -> Iterator[str]:
-    """The orders furthest below and above random order, where a test shows them."""
+    """The orders furthest from random order that tests show, and how many."""
+    if not _tested(rows):
+        return
     of_layers = [row for row in rows if row["scope"] != "network"]
     furthest = max(of_layers, key=lambda row: abs(row["effect"]))
     for scope in ("network", furthest["scope"]):
         here = [row for row in rows if row["scope"] == scope]
-        shown = [row for row in here if row["p_corrected"] <= ALPHA]
-        below = [row for row in shown if row["effect"] < 0]
-        above = [row for row in shown if row["effect"] > 0]
+        below, above = _shown(here)
         if below:
             row = min(below, key=lambda row: row["effect"])
             yield _order(row, "reduces accuracy most", "below")
         if above:
             row = max(above, key=lambda row: row["effect"])
             yield _order(row, "preserves accuracy best", "above")
-        if not (below or above):
-            tested = all(np.isfinite(row["p_corrected"]) for row in here)
-            why = f"corrected p above {ALPHA} for all" if tested else "without a test"
-            yield (
-                f"In {scope_name(scope)}, no order differs from random order "
-                f"significantly ({why})."
-            )
+        yield (
+            f"In {scope_name(scope)}, the area is significantly below that of random "
+            f"order in {len(below)} of {len(here)} comparisons of an order and a "
+            f"clamp, above it in {len(above)}."
+        )
 
 
 def _order(row: _Row, does: str, side: str) -> str:
@@ -159,14 +159,17 @@ def annotation_sentences(rows: Rows) -> Iterator[str]:
     """For each annotation the order that costs one value most beyond the others."""
     for name in dict.fromkeys(row["annotation"] for row in rows):
         own = [row for row in rows if row["annotation"] == name]
-        shown = [r for r in own if r["p_corrected"] <= ALPHA and r["effect"] > 0]
-        if not shown:
-            yield (
-                f"No order costs the examples of one value of {name} more than those "
-                f"of others (of {len(own)} comparisons)."
-            )
+        if not _tested(own):
             continue
-        row = max(shown, key=lambda row: row["effect"])
+        less, more = _shown(own)
+        yield (
+            f"Examples of one value of {name} lose significantly more than those of "
+            f"its other values in {len(more)} of {len(own)} comparisons of a value, an "
+            f"order and a clamp, less in {len(less)}."
+        )
+        if not more:
+            continue
+        row = max(more, key=lambda row: row["effect"])
         yield (
             f"Examples with {name} = {row['value']} lose most beyond others in "
             f"{order_name(row['ranked_by'], row['direction'])} of "
@@ -222,11 +225,11 @@ def judged_claims(rows: Rows) -> Iterator[str]:
         own = [row for row in rows if row["claim"] == name]
         if own:
             counts = Counter(row["verdict"] for row in own)
-            said = [f"{v} in {counts[v]}" for v in VERDICTS if counts[v]]
+            said = [f"{v} in {counts[v]}" for v in VERDICTS]
             middle = np.median([row["effect"] for row in own])
             yield (
                 f"{_capital(claim.text)}: {', '.join(said)} of {len(own)} comparisons; "
-                f"median effect {middle:+.3f} ({claim.effect})."
+                f"median effect {middle:+.3f} ({claim.effect}).{_undefined(own)}"
             )
     yield skewness_sentence(rows)
 
@@ -252,25 +255,39 @@ def joint_sentences(rows: Rows) -> Iterator[str]:
     found = [row["finding"] for row in rows if row["finding"]]
     if found:
         counts = Counter(found)
-        numbers = ", ".join(f"{counts[word]} {word}" for word in DIRECTIONS)
+        words = (*DIRECTIONS, "neither")
+        numbers = ", ".join(f"{counts[word]} {word}" for word in words)
         yield (
             f"Of {len(found)} tests of the joint behaviour of pairs and groups: "
-            f"{numbers}, the others neither."
+            f"{numbers}."
         )
-    else:
-        yield "Pairs and groups are measured, but there are too few networks for tests."
 
 
-def conclusion_sentences(rows: Rows) -> list[str]:
-    """The first conclusions on redundancy and synergy that have a direction."""
+def conclusion_sentences(rows: Rows) -> Iterator[str]:
+    """How many hypotheses pairs and groups confirm, and the first other conclusions."""
+    suggested = [row["verdict"] for row in rows if row["suggested"] in DIRECTIONS]
+    if suggested:
+        counts = Counter(suggested)
+        numbers = ", ".join(f"{counts[word]} {word}" for word in CONCLUSIONS)
+        yield (
+            f"Of {len(suggested)} hypotheses that curves suggest, tested on pairs and "
+            f"groups: {numbers}."
+        )
     decided = [row["sentence"] for row in rows if row["verdict"] in DIRECTIONS]
-    return [
-        f"{_capital(text).removesuffix('.')}." for text in decided[:_MOST_OF_A_KIND]
-    ]
+    for text in decided[:_MOST_OF_A_KIND]:
+        yield f"{_capital(text).removesuffix('.')}."
 
 
 def trend_sentences(rows: Rows) -> Iterator[str]:
-    """The first changes through training that a test shows."""
+    """How many changes through training tests show, and the first ones."""
+    tested = [row for row in rows if row["trend"]]
+    if not tested:
+        return
+    counts = Counter(row["trend"] for row in tested)
+    yield (
+        f"Of {len(tested)} tested changes through training: {counts['grows']} grow, "
+        f"{counts['shrinks']} shrink, {counts['neither']} neither."
+    )
     shown = [row for row in rows if row["trend"] in ("grows", "shrinks")]
     shown.sort(key=lambda row: row["layer"] != "all")
     for row in shown[:_MOST_OF_A_KIND]:
@@ -281,8 +298,33 @@ def trend_sentences(rows: Rows) -> Iterator[str]:
             f"{readable(row['quantity'])}{where} {row['trend']}, by "
             f"{row['effect']:+.3f}{unit} ({_interval(row)})."
         )
-    if not shown:
-        yield (f"None of {len(rows)} changes through training is shown by a test.")
+
+
+def _tested(rows: Rows) -> bool:
+    """Whether there is a test of any row."""
+    return any(np.isfinite(row["p_corrected"]) for row in rows)
+
+
+def _shown(rows: Rows) -> tuple[Rows, Rows]:
+    """The rows whose effect a test shows to be below 0, and above 0."""
+    shown = [row for row in rows if significant(row["p_corrected"], ALPHA)]
+    below = [row for row in shown if row["effect"] < 0]
+    return below, [row for row in shown if row["effect"] > 0]
+
+
+def _undefined(rows: Sequence[_Row]) -> str:
+    """A sentence on taus that are not defined, if there are some."""
+    own = [row for row in rows if row.get("undefined", 0)]
+    if not own:
+        return ""
+    numbers = sorted({int(row["undefined"]) for row in own})
+    networks = " to ".join(map(str, dict.fromkeys((numbers[0], numbers[-1]))))
+    where = f"In {len(own)} of these" if len(rows) > 1 else "In this comparison"
+    return (
+        f" {where}, tau is undefined in {networks} network"
+        f"{'s' * (numbers[-1] > 1)}, where all neurons of the layer are alike, and "
+        "counts as 0."
+    )
 
 
 def _layer(text: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from ioca_jax.inference.families import too_few_for_tests
 from ioca_jax.report.findings import order_name, scope_name
 from ioca_jax.report.page import Chart, Section, embed, overview_page
 from ioca_jax.report.page_tables import Source
@@ -53,6 +54,20 @@ def sweep_page(table: pd.DataFrame, folder: pathlib.Path, command: str) -> str:
         sources,
         {str(name): str(name) for name in done["name"]},
         command,
+        _few(table),
+    )
+
+
+def _few(table: pd.DataFrame) -> str:
+    """How many runs have too few networks above chance for tests."""
+    numbers = table["above_chance"].dropna().astype(int).tolist()
+    few = [number for number in numbers if too_few_for_tests(number)]
+    if not few:
+        return ""
+    ends = " to ".join(map(str, dict.fromkeys((min(few), max(few)))))
+    return (
+        f"In {len(few)} of {len(numbers)} runs too few networks are above chance "
+        f"({ends}): {too_few_for_tests(min(few))}."
     )
 
 

@@ -15,7 +15,7 @@ import xarray as xr
 from ioca_jax.inference.claims import CLAIMS
 from ioca_jax.report.page_data import curve_data, neuron_data
 from ioca_jax.report.page_tables import Source, make_tables
-from ioca_jax.report.tables import TABLES, find
+from ioca_jax.report.tables import TABLES, few_networks, find
 from ioca_jax.results.subsets import (
     compact,
     converged,
@@ -107,6 +107,7 @@ def run_page(
         .render(
             title=f"{describe_dataset(config)}, {results.attrs['network']}",
             findings=find(results, tables),
+            few=few_networks(results),
             facts=_facts(results, config),
             layers=shown.pop("layers"),
             tables=shown,
@@ -125,6 +126,7 @@ def overview_page(
     sources: Mapping[str, Source],
     runs: Mapping[str, str],
     command: str,
+    few: str = "",
 ) -> str:
     """A report on several runs as HTML.
 
@@ -135,6 +137,7 @@ def overview_page(
         sources: the tables.
         runs: by name, the runs' folders relative to the page's.
         command: that made it.
+        few: that runs have too few networks for tests, if they do.
 
     Returns:
         One page, as ``run_page``.
@@ -150,6 +153,7 @@ def overview_page(
             tables=make_tables(sources),
             runs=pages,
             command=command,
+            few=few,
             data={"claims": _CLAIMS},
         )
     )

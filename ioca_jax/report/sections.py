@@ -1,14 +1,17 @@
 """Sections of a summary: a table of a run as lines of text under its title."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
 from ioca_jax.inference.claims import VERDICTS, claims_of
 from ioca_jax.inference.comparisons import MOST_NETWORKS
+from ioca_jax.inference.families import ALPHA
 from ioca_jax.inference.interactions import DIRECTIONS
+from ioca_jax.inference.statistics import significant
+from ioca_jax.inference.verdicts import CONCLUSIONS
 from ioca_jax.report.findings import skewness_sentence
 from ioca_jax.results.subsets import layer_title
 
@@ -88,9 +91,12 @@ def regret(title: str, table: pd.DataFrame) -> list[str]:
 def annotations(title: str, table: pd.DataFrame) -> list[str]:
     """The differences between values that tests show."""
     names = ["annotation", "value", "scope", "clamp", "ranked_by", "direction"]
-    shown = table.query("p_corrected <= 0.05")
+    p_values = table["p_corrected"].to_numpy()
+    shown = table.loc[significant(p_values, ALPHA)]
     if shown.empty:
-        return [f"{title}: no difference is significant"]
+        tested = np.isfinite(p_values).any()
+        why = "no difference is significant" if tested else "without a test"
+        return [f"{title}: {len(table)} comparisons, {why}"]
     text = _estimates(shown, names, "more than others", ".3f")
     return section(title, text, "(those with a corrected p of at most 0.05)")
 
@@ -98,8 +104,14 @@ def annotations(title: str, table: pd.DataFrame) -> list[str]:
 def hypotheses(title: str, table: pd.DataFrame) -> list[str]:
     """The sentences of what the curves decide."""
     decided = table.query("verdict != 'undecided'")
+    ends = table["end"].value_counts()
+    suggested = table["verdict"].value_counts()
+    numbers = [
+        f"{suggested.get(word, 0)} of {ends.get(end, 0)} {word}"
+        for end, word in zip(("highest", "lowest"), DIRECTIONS, strict=True)
+    ]
     return [
-        f"{title}: {len(decided)} of {len(table)} decided",
+        f"{title}: {', '.join(numbers)}, the others undecided",
         *("  " + decided["sentence"]),
     ]
 
@@ -110,7 +122,7 @@ def joint(title: str, table: pd.DataFrame) -> list[str]:
     table = table.assign(instrument=instrument)
     names = ["layer", "instrument", "unit"]
     text = _estimates(table, names, "mean", ".3g")
-    return section(title, text.assign(verdict=table["finding"]))
+    return section(title, _with_words(text, "verdict", table["finding"].tolist()))
 
 
 def pairs(title: str, table: pd.DataFrame) -> list[str]:
@@ -137,9 +149,10 @@ def conclusions(title: str, table: pd.DataFrame) -> list[str]:
     directions = list(DIRECTIONS)
     table = table.query(f"suggested != 'undecided' or verdict in {directions}")
     counts = table["verdict"].value_counts(sort=False)
-    found = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
+    words = (*CONCLUSIONS, *(word for word in directions if word in counts))
+    found = ", ".join(f"{counts.get(word, 0)} {word}" for word in words)
     return [
-        f"{title}: {found or 'none decided'}",
+        f"{title}: {found}",
         *("  " + table["sentence"]),
     ]
 
@@ -151,8 +164,9 @@ def trends(title: str, table: pd.DataFrame) -> list[str]:
     quantity = table["quantity"].str.replace("_", " ")
     table = table.assign(quantity=quantity, epochs=ends)
     names = ["layer", "quantity", "unit", "epochs"]
-    text = _estimates(table, names, "change", ".3f").drop(columns="corrected p")
-    return section(title, text.assign(trend=table["trend"]))
+    text = _estimates(table, names, "change", ".3f")
+    text = text.drop(columns="corrected p", errors="ignore")
+    return section(title, _with_words(text, "trend", table["trend"].tolist()))
 
 
 def class_damage(title: str, table: pd.DataFrame) -> list[str]:
@@ -185,14 +199,24 @@ def claims(title: str, table: pd.DataFrame) -> list[str]:
         **{_BEYOND: [_too_small(own) for own in by_claim]},
         text=[claim.text for claim in claims.values()],
     )
-    return section(
-        f"{title}: number of comparisons (of scope, clamp and measure) by verdict",
-        text.reset_index(),
+    note = (
         "networks: about how many would decide half of the undecided comparisons; "
         f"{_BEYOND}: undecided comparisons that more than {MOST_NETWORKS} networks "
         "would be needed for (at a power of 80 %), whose effects are too small or too "
         "uncertain to plan for, and the range of their 95 % intervals\n"
-        + skewness_sentence(table.to_dict("records")),
+        + skewness_sentence(table.to_dict("records"))
+    )
+    counted = table.loc[table["undefined"] > 0, "undefined"]
+    if len(counted):
+        note += (
+            f"\nAn undefined tau, of a layer whose neurons are all alike, counts as 0: "
+            f"in {len(counted)} comparisons, of {counted.min()} to {counted.max()} "
+            "networks each"
+        )
+    return section(
+        f"{title}: number of comparisons (of scope, clamp and measure) by verdict",
+        text.reset_index(),
+        note,
     )
 
 
@@ -215,7 +239,10 @@ def _too_small(rows: pd.DataFrame) -> str:
 def _estimates(
     table: pd.DataFrame, names: list[str], effect: str, digits: str
 ) -> pd.DataFrame:
-    """Names, means, intervals and corrected p-values as text, empty without a value."""
+    """Names, means, intervals and corrected p-values as text, empty without a value.
+
+    Without any test there is no column of p-values.
+    """
 
     def number(value: float) -> str:
         return f"{value:+{digits}}" if np.isfinite(value) else ""
@@ -225,8 +252,13 @@ def _estimates(
     text[effect] = table["effect"].map(number)
     text["95 % interval"] = (low + " to " + high).where(low != "", "")
     p_values = table["p_corrected"]
-    text["corrected p"] = [f"{p:.2g}" if np.isfinite(p) else "" for p in p_values]
-    return text
+    told = [f"{p:.2g}" if np.isfinite(p) else "" for p in p_values]
+    return _with_words(text, "corrected p", told)
+
+
+def _with_words(text: pd.DataFrame, name: str, words: Sequence[str]) -> pd.DataFrame:
+    """With a column of words, unless all of them are empty."""
+    return text.assign(**{name: words}) if any(words) else text
 
 
 def section(title: str, table: pd.DataFrame, note: str = "") -> list[str]:

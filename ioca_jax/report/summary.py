@@ -9,8 +9,9 @@ import xarray as xr
 
 from ioca_jax.inference.areas import areas_by_order
 from ioca_jax.inference.comparisons import MOST_NETWORKS
+from ioca_jax.inference.families import networks_in_tests
 from ioca_jax.report.sections import networks_text, section
-from ioca_jax.report.tables import TABLES, tabulate
+from ioca_jax.report.tables import TABLES, few_networks, tabulate
 from ioca_jax.results.subsets import (
     converged,
     describe_dataset,
@@ -31,8 +32,9 @@ def summarize(
 
     Returns:
         Sections separated by empty lines: data, networks, computing time and test
-        error; the range of each measure by layer; areas under the accuracy curves; and,
-        as far as the tables are there, dead, always active and informative neurons,
+        error; how many more networks tests need, if there are too few; the range of
+        each measure by layer; areas under the accuracy curves; and, as far as the
+        tables are there, dead, always active and informative neurons,
         rank correlations, hypotheses, pairs and groups, changes through training, and
         verdicts on the paper's claims.
 
@@ -46,24 +48,17 @@ def summarize(
     kept = converged(results)
     sections = [_overview(results)]
     if kept.sizes["seed"]:
-        sections += [_measures(kept), _areas(kept)]
+        sections += [[few_networks(results)], _measures(kept), _areas(kept)]
         sections += [
             table.section(table.title, tables[table.name])
             for table in TABLES
             if table.section and table.name in tables
         ]
-        networks = kept.sizes["seed"]
         if "claims" in tables:
+            networks = networks_in_tests(results).sizes["seed"]
             sections.append(_networks_to_decide(tables["claims"], networks))
-        else:
-            sections.append(
-                [
-                    "Tests of hypotheses need 5 networks and tests of claims need 6, "
-                    "as a two-sided sign-flip test of n has p of at least 2^(1-n); "
-                    f"this run has {networks}: {max(0, 6 - networks)} more are needed"
-                ]
-            )
-    return "\n\n".join("\n".join(section) for section in sections if section)
+    texts = ("\n".join(filter(None, section)) for section in sections)
+    return "\n\n".join(filter(None, texts))
 
 
 def _overview(results: xr.Dataset) -> list[str]:
@@ -89,6 +84,14 @@ def _overview(results: xr.Dataset) -> list[str]:
         seeds = ", ".join(str(seed) for seed in diverged)
         lines.append(
             f"Diverged in training, left out below: {len(diverged)} of "
+            f"{results.sizes['seed']} networks (seeds {seeds})"
+        )
+    kept = converged(results)["seed"].values
+    entering = networks_in_tests(results)["seed"].values
+    if 0 < len(entering) < len(kept):
+        seeds = ", ".join(map(str, np.setdiff1d(kept, entering)))
+        lines.append(
+            f"At chance, in no test over networks: {len(kept) - len(entering)} of "
             f"{results.sizes['seed']} networks (seeds {seeds})"
         )
     if len(diverged) < results.sizes["seed"]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -21,7 +22,12 @@ from ioca_jax.inference.faithful_orders import (
     compare_regret,
     has_learned,
 )
-from ioca_jax.inference.families import ALPHA, above_chance, rankings
+from ioca_jax.inference.families import (
+    ALPHA,
+    networks_in_tests,
+    rankings,
+    too_few_for_tests,
+)
 from ioca_jax.inference.hypotheses import form_hypotheses
 from ioca_jax.inference.interactions import (
     INTERACTIONS,
@@ -87,8 +93,8 @@ class Table(NamedTuple):
 TABLES = (
     Table(
         "neurons",
-        "Number of neurons that are dead, always on, or significantly informative, "
-        "mean over networks",
+        "Number of neurons that are dead, always on, or informative by a permutation "
+        "test, mean over networks",
         lambda results, _: count_neurons(results),
         needs=("joint_count",),
         heading="Neurons",
@@ -259,11 +265,7 @@ TABLES = (
 
 def tabulate(results: xr.Dataset) -> dict[str, pd.DataFrame]:
     """All of ``TABLES`` for which a run has what they need, by name."""
-    trained = converged(results)
-    try:
-        kept = above_chance(results)
-    except ValueError:
-        kept = trained.isel(seed=slice(0))
+    trained, kept = converged(results), networks_in_tests(results)
     there = {*map(str, results.data_vars), *_properties(kept)}
     found: dict[str, pd.DataFrame] = {}
     for table in TABLES:
@@ -274,6 +276,29 @@ def tabulate(results: xr.Dataset) -> dict[str, pd.DataFrame]:
                 found[table.name] = made
                 there.add(table.name)
     return found
+
+
+def few_networks(results: xr.Dataset) -> str:
+    """One line if too few networks of a run enter tests for any to reject, or ``""``.
+
+    Networks that diverged or are at chance do not enter, but for tests of changes
+    through training, which those at chance enter too.
+    """
+    entering, total = networks_in_tests(results).sizes["seed"], results.sizes["seed"]
+    why = too_few_for_tests(entering)
+    if not why:
+        return ""
+    number = f"{total} network{'s' * (total != 1)}"
+    trained = converged(results).sizes["seed"]
+    if entering < total:
+        left_out = {"at chance": trained - entering, "diverged": total - trained}
+        reasons = ", ".join(f"{n} {state}" for state, n in left_out.items() if n)
+        number = f"{entering} of {number} above chance (left out: {reasons})"
+    if "trajectory_score" in results and not too_few_for_tests(trained):
+        why += (
+            f"; changes through training are tested over the {trained} that converged"
+        )
+    return f"{number}: {why}."
 
 
 def _properties(results: xr.Dataset) -> set[str]:
@@ -304,13 +329,14 @@ def find(results: xr.Dataset, tables: Tables) -> dict[str, list[str]]:
     if not kept.sizes["seed"]:
         return {"Accuracy": [f"All {number} networks diverged in training."]}
     found: dict[str, list[str]] = {heading: [] for heading in HEADINGS}
+    found["Accuracy"].append(findings.error_sentence(results, kept))
+    orders = tables.get("orders", pd.DataFrame({"p_corrected": []}))
+    if not np.isfinite(orders["p_corrected"].to_numpy(np.float64)).any():
+        found["Accuracy"] += findings.area_sentences(kept)
     for table in TABLES:
         if table.sentences and table.name in tables and len(tables[table.name]):
             rows = tables[table.name].to_dict("records")
             found[table.heading] += table.sentences(rows)
-    if not found["Accuracy"]:
-        found["Accuracy"] += findings.area_sentences(kept)
-    found["Accuracy"].insert(0, findings.error_sentence(results, kept))
     return {heading: told for heading, told in found.items() if told}
 
 

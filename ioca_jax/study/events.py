@@ -96,10 +96,11 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
 
 
-def log_lines() -> Listener:
+def log_lines(note: str = "") -> Listener:
     """A listener that writes to stderr: before long work, damaged files, lost units.
 
-    Without a terminal, which shows a bar, also for each of several chunks.
+    A note, such as that a study has few networks, is written at the start. Without a
+    terminal, which shows a bar, also for each of several chunks.
     """
     began, total, done = 0.0, 0, 0
 
@@ -107,6 +108,8 @@ def log_lines() -> Listener:
         nonlocal began, total, done
         if event["event"] == "start":
             began, total, done = time.monotonic(), event["chunks"], 0
+            if note:
+                print(note, file=sys.stderr, flush=True)
             estimated = event.get("estimated_seconds", 0)
             if estimated > _LONG:
                 print(

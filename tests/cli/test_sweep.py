@@ -22,6 +22,7 @@ SMALL = [
     *("--permutations=0", "--nofigures"),
 ]
 GOOD, DIVERGED = (f"learning_rate={rate},batch_size=64" for rate in ("0.001", "1e+38"))
+FEW = "2 seeds: no test over networks can reach 5 %; 6 can, 4 more are needed"
 TOO_LARGE = "batch_size: expected at most 3000, the training split's size, got 3001"
 
 
@@ -56,7 +57,8 @@ def test_runs_go_on_beside_failing_ones_which_are_told(swept):
     assert done.returncode == 1
     failing = [name.replace("64", "3001") for name in (GOOD, DIVERGED)]
     assert done.stderr.splitlines() == [
-        f"failed: {name}: {TOO_LARGE}" for name in failing
+        FEW,
+        *(f"failed: {name}: {TOO_LARGE}" for name in failing),
     ]
     lines = done.stdout.splitlines()
     table = pd.read_csv(folder / "runs.csv")
@@ -103,9 +105,9 @@ def test_the_table_is_what_the_runs_found(swept):
         pd.read_csv(folder / "runs.csv").astype(table.dtypes),
         check_dtype=False,
     )
-    assert table.columns[:10].tolist() == [
+    assert table.columns[:11].tolist() == [
         *("name", "learning_rate", "batch_size", "status", "reason", "seconds"),
-        *("networks", "diverged", "test_error_mean", "test_error_sd"),
+        *("networks", "diverged", "above_chance", "test_error_mean", "test_error_sd"),
     ]
     areas = [name for name in table if name.startswith("area.")]
     assert len(areas) == 2 * 2 * 7  # scopes, clamps, orders
@@ -122,6 +124,7 @@ def test_the_table_is_what_the_runs_found(swept):
             assert (where["learning_rate"], where["batch_size"]) == (rate, 64)
         assert (row["status"], row["networks"]) == ("finished", 2)
         assert row["diverged"] == diverged
+        assert row["above_chance"] == 2 - diverged
         assert row["seconds"] == json.loads(attributes["seconds"])["computed"]
     assert rows.loc[DIVERGED, "test_error_mean":].isna().all()
     row, results = rows.loc[GOOD], ioca.load_results(folder / GOOD)
@@ -211,7 +214,9 @@ def test_a_dry_run_tells_what_would_run_and_leaves_nothing(swept, tmp_path):
     )
     assert done.returncode == 1
     assert done.stderr == ""
-    lines = dict(line.split(": ", 1) for line in done.stdout.splitlines()[:-1])
+    few, *others, _ = done.stdout.splitlines()
+    assert few == FEW
+    lines = dict(line.split(": ", 1) for line in others)
     assert lines.pop(GOOD) == "finished already"
     assert lines.pop(GOOD.replace("64", "3001")) == f"would fail: {TOO_LARGE}"
     assert lines.pop(GOOD.replace("64", "32")).startswith("would run, about ")

@@ -41,14 +41,14 @@ def small() -> xr.Dataset:
 
 
 def draw(name: str, results: xr.Dataset, **given: Any) -> Figure:
+    if name in ("difference_curves", "order_effects"):
+        given = {"table": tables()[name]} | given
     return getattr(plots, name)(results, **PLAIN.get(name, {}) | given)
 
 
 @cache
 def drawn(name: str) -> Figure:
     """A figure of ``small``, which no test changes."""
-    if name in ("difference_curves", "order_effects"):
-        return draw(name, small(), table=tables()[name])
     return draw(name, small())
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import synthetic_results
+from synthetic import joint_results, synthetic_results
 
 from ioca_jax import plots
 from plots.drawn import (
@@ -168,7 +168,8 @@ def test_class_curves_need_an_order_of_the_results():
 
 
 def test_difference_curves_draw_the_table():
-    figure = drawn("difference_curves")
+    six = joint_results(hidden=(4, 3), seeds=6)
+    few, figure = drawn("difference_curves"), draw("difference_curves", six)
     axes = panel(figure, "layer 1, clamped to mean")
     here = tables()["difference_curves"]
     here = here.query("scope == 'layer_1' and clamp == 'mean'")
@@ -183,6 +184,13 @@ def test_difference_curves_draw_the_table():
         assert other.get_linewidth() > 2 * one.get_linewidth()
     assert np.isfinite(np.concatenate([*map(heights, thick)])).any()
     assert legend_texts(figure)[-1].endswith("over all steps, excludes 0")
+    lines = panel(few, "layer 1, clamped to mean").get_lines()[1:12:2]
+    assert not np.isfinite(np.concatenate([*map(heights, lines)])).any()
+    assert legend_texts(few) == legend_texts(figure)[:-1]
+    assert (
+        "; no line is thick, as no test over networks can reach 5 %; 6 can, 3 more "
+        "are needed"
+    ) in title(few)
 
 
 def test_order_effects_are_filled_where_they_are_significant():
@@ -208,6 +216,12 @@ def test_effects_of_which_none_is_significant_say_so():
     texts = legend_texts(draw("order_effects", small(), table=table))
     assert "none is significant (corrected p at most 0.05)" in texts
     assert "not significant" not in texts
+    table = table.assign(p_corrected=np.nan)
+    texts = legend_texts(draw("order_effects", small(), table=table))
+    assert texts[2:] == [
+        "mean over networks, without a test",
+        "95 % interval over networks",
+    ]
 
 
 def test_published_points_are_drawn_beside_the_curves():

@@ -5,7 +5,16 @@ import pytest
 from synthetic import synthetic_results, with_layer_names
 
 from ioca_jax import plots
-from plots.drawn import draw, drawn, labelled, legend_texts, offsets, panel, small
+from plots.drawn import (
+    draw,
+    drawn,
+    labelled,
+    legend_texts,
+    offsets,
+    panel,
+    small,
+    title,
+)
 
 LAYERS = (slice(0, 4), slice(4, 7))
 LABELS = ["entropy (bits)", "mutual information (bits)", "KL selectivity (bits)"]
@@ -138,6 +147,32 @@ def test_class_costs_are_of_tenths_and_marked_where_they_are_not_0():
     marked = np.asarray(dots.get_xydata()).tolist()
     assert [9, 1] in marked
     assert len(marked) < 10
-    assert legend_texts(figure) == ["95 % interval of the cell excludes 0"]
-    single = draw("class_costs", results.isel(seed=[0]), measure="entropy")
-    assert not single.legends
+    assert legend_texts(figure) == ["sign-flip test of the cell: p at most 0.05"]
+    assert "; dots are not corrected for the number of cells" in title(figure)
+    few = draw("class_costs", results.isel(seed=range(5)), measure="entropy")
+    assert not few.legends
+    assert not panel(few, "layer 1").get_lines()
+    assert (
+        "; there are no dots, as only the one-sided tests of hypotheses on curves can "
+        "reach 5 %; with 6 all tests can, 1 more is needed"
+    ) in title(few)
+
+
+def test_dots_of_class_costs_of_sparse_counts_are_false_in_at_most_5_percent():
+    """A network loses an example of the class, gains one, or most often neither."""
+    rng = np.random.default_rng(0)
+    cells, false = 0, 0
+    for seeds in (6, 8, 12):
+        results = synthetic_results(
+            hidden=(10,) * 6, seeds=seeds, measures=("entropy",), random_orders=0
+        )
+        correct = results["single_correct"]
+        moved = rng.choice([-1, 0, 1], correct.shape, p=[0.15, 0.7, 0.15])
+        correct.values[:] = 15 + moved
+        figure = draw("class_costs", results, measure="entropy", clamp="zero")
+        for layer in range(1, 7):
+            axes = panel(figure, f"layer {layer}")
+            cells += np.asarray(axes.get_images()[0].get_array()).size
+            false += sum(len(np.asarray(one.get_xdata())) for one in axes.get_lines())
+    assert cells == 3 * 6 * 20
+    assert false / cells <= 0.05

@@ -47,7 +47,7 @@ def test_the_orders_furthest_from_random_are_named():
     results = synthetic_results().assign_attrs(configuration=json.dumps({}))
     found = find(results, {"orders": orders})
     assert [*found] == ["Accuracy"]
-    _, worst, best, *of_layer = found["Accuracy"]
+    _, worst, best, counted, *of_layer = found["Accuracy"]
     assert worst == (
         "In the whole network, descending order of KL selectivity (clamped to zero) "
         "reduces accuracy most: its normalised area under the accuracy curve, 0.250, "
@@ -56,19 +56,29 @@ def test_the_orders_furthest_from_random_are_named():
     )
     assert "preserves accuracy best: " in best
     assert "0.750, is 0.125 above that of random order" in best
-    (of_layer,) = of_layer  # no order in layer 1 is above random order
+    assert counted == (
+        "In the whole network, the area is significantly below that of random order "
+        "in 2 of 3 comparisons of an order and a clamp, above it in 1."
+    )
+    of_layer, counted = of_layer  # no order in layer 1 is above random order
+    assert counted.endswith(
+        "in 1 of 1 comparisons of an order and a clamp, above it in 0."
+    )
     assert of_layer.startswith("In layer 1, descending order of entropy (clamped to z")
     orders["p_corrected"] = [0.06, 0.06, 0.05, 0.04, 0.06]
-    _, best, of_layer = find(results, {"orders": orders})["Accuracy"]
+    _, best, _, of_layer = find(results, {"orders": orders})["Accuracy"]
     assert "0.750, is 0.125 above that of random order" in best
     assert of_layer == (
-        "In layer 1, no order differs from random order significantly (corrected p "
-        "above 0.05 for all)."
+        "In layer 1, the area is significantly below that of random order in 0 of 1 "
+        "comparisons of an order and a clamp, above it in 0."
     )
     orders["p_corrected"] = np.nan
     _, *untested = find(results, {"orders": orders})["Accuracy"]
     assert len(untested) == 2
-    assert all(text.endswith("significantly (without a test).") for text in untested)
+    assert all(
+        text.endswith("; there are too few networks, or no random orders, for a test.")
+        for text in untested
+    )
 
 
 def test_networks_that_diverged_are_left_out_or_said():

@@ -219,10 +219,13 @@ def test_neurons_are_selected_by_keys_and_by_dragging(browser):
 
 def test_a_sweeps_page_draws_what_is_chosen(started, tmp_path):
     driver, _ = started
-    names = ["name", "status", "test_error_mean"]
+    names = ["name", "status", "test_error_mean", "above_chance"]
     order = "mutual_information.ascending"
     names += ["area.network.mean.random.random", f"area.layer_1.mean.{order}"]
-    rows = [("b=1", "finished", 3.0, 0.5, 0.25), ("b=2,c", "failed", *[np.nan] * 3)]
+    rows = [
+        ("b=1", "finished", 3.0, 4, 0.5, 0.25),
+        ("b=2,c", "failed", *[np.nan] * 4),
+    ]
     picture = (255).to_bytes()
     (tmp_path / "runs.png").write_bytes(picture)
     page = sweep_page(pd.DataFrame(rows, columns=names), tmp_path, "ioca sweep")
@@ -231,6 +234,10 @@ def test_a_sweeps_page_draws_what_is_chosen(started, tmp_path):
     shown = "#section-2 .interval title"
     title = driver.find_element("css selector", shown)
     assert title.get_attribute("textContent") == "b=1: 0.5"
+    assert driver.find_element("css selector", ".banner").text == (
+        "In 1 of 1 runs too few networks are above chance (4): no test over networks "
+        "can reach 5 %; 6 can, 2 more are needed."
+    )
     choose(driver, "section-2", "scope", "layer 1")
     choose(driver, "section-2", "ranked by", "mutual information")
     choose(driver, "section-2", "direction", "ascending")
