@@ -208,10 +208,10 @@ def claims(title: str, table: pd.DataFrame) -> list[str]:
     )
     counted = table.loc[table["undefined"] > 0, "undefined"]
     if len(counted):
+        ends = " to ".join(map(str, dict.fromkeys((counted.min(), counted.max()))))
         note += (
-            f"\nAn undefined tau, of a layer whose neurons are all alike, counts as 0: "
-            f"in {len(counted)} comparisons, of {counted.min()} to {counted.max()} "
-            "networks each"
+            "\nAn undefined tau, of a layer whose neurons are all alike, counts as 0: "
+            f"in {len(counted)} comparisons, of {ends} networks each"
         )
     return section(
         f"{title}: number of comparisons (of scope, clamp and measure) by verdict",

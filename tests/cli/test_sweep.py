@@ -195,7 +195,8 @@ def test_what_is_finished_is_skipped_and_another_runs_folder_refused(swept):
     assert before == files(folder / GOOD) | files(folder / DIVERGED)
     assert done.returncode == 1
     assert "0 finished, 2 skipped, 1 failed." in done.stdout
-    (line,) = done.stderr.splitlines()
+    few, line = done.stderr.splitlines()
+    assert few == FEW
     assert line.startswith(f"failed: {other}: workdir: expected a new folder or one of")
     table = pd.read_csv(folder / "runs.csv")
     assert table["status"].tolist() == ["skipped", "skipped", "failed"]

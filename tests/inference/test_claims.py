@@ -21,6 +21,7 @@ from synthetic import (
 import ioca_jax as ioca
 from ioca_jax.inference import claims, families, hypotheses, neurons, order_tests
 from ioca_jax.report import sections
+from ioca_jax.report.findings import clearest_comparisons, judged_claims
 from ioca_jax.report.tables import tabulate
 
 PLANTED = {
@@ -522,6 +523,52 @@ def test_intervals_of_correlations_stay_within_their_range():
     half = scipy.stats.t.ppf(0.975, 4) * error
     expected = np.clip(np.mean(taus) + np.array([-half, half]), -1, 1)
     np.testing.assert_allclose(row[["low", "high"]].astype(float), expected, atol=1e-6)
+
+
+def test_a_tau_that_is_not_defined_counts_as_0_and_is_told():
+    results = planted_results(seeds=8)
+    scores = results["score"].values
+    scores[:3, 1, 30:] = 0.25  # mutual information in layer 2 of three networks
+    rng = np.random.default_rng(0)
+    results["single_loss"].values[:] = 0.5 + rng.uniform(size=(8, 2, 50))
+    table = ioca.judge_claims(results)
+    about = {"claim": "2, single neurons", "scope": "layer_2", "clamp": "zero"}
+    rows = {
+        row["measure"]: row
+        for row in table.to_dict("records")
+        if all(row[name] == value for name, value in about.items())
+    }
+    taus = (
+        [0.0] * 3
+        + [
+            scipy.stats.kendalltau(scores[s, 1, 30:], effects).statistic  # pyright: ignore[reportAttributeAccessIssue]
+            for s, effects in enumerate(results["single_loss"].values[:, 0, 30:])
+            if s > 2
+        ]
+    )
+    row = rows["mutual_information"]
+    assert row["undefined"] == 3
+    assert row["effect"] == pytest.approx(np.mean(taus), abs=1e-9)
+    assert rows["kl_selectivity"]["undefined"] == 0
+    assert sum(table["undefined"].tolist()) == 2 * 3  # clamps
+    note = (
+        "In 2 of these, tau is undefined in 3 networks, where all neurons of the "
+        "layer are alike, and counts as 0."
+    )
+    sentences = [*judged_claims(table.to_dict("records"))]
+    (told,) = (text for text in sentences if "tau is undefined" in text)
+    assert told.startswith("Within a layer, a neuron's value correlates in rank")
+    assert told.endswith(f" (Kendall's tau-b). {note}")
+    (alone,) = clearest_comparisons(pd.DataFrame([row]), ["2, single neurons"])
+    assert alone.endswith(
+        " In this comparison, tau is undefined in 3 networks, where all neurons of the "
+        "layer are alike, and counts as 0."
+    )
+    assert sections.claims("Claims", table)[-1] == (
+        "networks: about how many would decide half of the undecided comparisons\n"
+        "An undefined tau, of a layer whose neurons are all alike, counts as 0: in 2 "
+        "comparisons, of 3 networks each"
+    )
 
 
 def test_variants_are_rank_correlations():

@@ -155,8 +155,8 @@ def test_effects_lie_inside_their_intervals_in_all_tables(of_six, seeds):
                 effect == "spearman" and "effect" in table
             ):
                 known = table.dropna(subset=[effect])
-                assert (known[low] <= known[effect]).all(), name
-                assert (known[effect] <= known[high]).all(), name
+                assert np.all(known[low] <= known[effect]), name
+                assert np.all(known[effect] <= known[high]), name
                 checked.add(name)
     assert {"orders", "variants", "class_damage", "joint", "differences"} <= checked
 
@@ -173,8 +173,8 @@ def test_an_effect_lies_inside_its_interval(values, correlations):
     """Equal values, whose float mean differs from them, and values at the limits."""
     about = {"steps": [0.1, 0.2, 0.1], "largest": 2.0} if correlations else {}
     table = effect_table([{}] * 3, [*values.T.astype(np.float64)], **about)
-    assert (table["low"] <= table["effect"]).all()
-    assert (table["effect"] <= table["high"]).all()
+    assert np.all(table["low"] <= table["effect"])
+    assert np.all(table["effect"] <= table["high"])
 
 
 def test_a_difference_of_correlations_may_be_beyond_1():

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from synthetic import synthetic_results
 
+from ioca_jax.report import findings, sections
 from ioca_jax.report.findings import clearest_comparisons
 from ioca_jax.report.tables import find
 
@@ -90,3 +91,96 @@ def test_networks_that_diverged_are_left_out_or_said():
     )
     results["diverged"].values[:] = True
     assert find(results, {}) == {"Accuracy": ["All 3 networks diverged in training."]}
+
+
+def test_counts_come_with_those_of_the_opposite():
+    """Of planted rows; what a test shows is told beside the opposite, and what not."""
+    rows: findings.Rows = [
+        {"finding": word} for word in ["redundant"] * 3 + ["neither", ""]
+    ]
+    assert [*findings.joint_sentences(rows)] == [
+        "Of 4 tests of the joint behaviour of pairs and groups: 3 redundant, 0 "
+        "synergistic, 1 neither."
+    ]
+    assert [*findings.joint_sentences(rows[-1:])] == []
+    about: dict = {"layer": "all", "unit": "1", "from_epoch": 0, "to_epoch": 9}
+    about |= {"effect": 0.5, "low": 0.25, "high": 0.75, "p_corrected": 0.03}
+    trends: findings.Rows = [
+        about | {"quantity": "test_error", "trend": trend}
+        for trend in ("neither", "shrinks", "neither", "")
+    ]
+    assert [*findings.trend_sentences(trends)] == [
+        "Of 3 tested changes through training: 0 grow, 1 shrink, 2 neither.",
+        "From epoch 0 to 9 the test error shrinks, by +0.500 (95 % interval +0.250 to "
+        "+0.750, corrected p = 0.03).",
+    ]
+    assert [*findings.trend_sentences(trends[-1:])] == []
+    concluded: findings.Rows = [
+        {"suggested": "redundant", "verdict": verdict, "sentence": "curves."}
+        for verdict in ("confirmed", "open", "open", "contradicted")
+    ]
+    concluded += [{**concluded[0], "suggested": "undecided", "verdict": "redundant"}]
+    assert [*findings.conclusion_sentences(concluded)] == [
+        "Of 4 hypotheses that curves suggest, tested on pairs and groups: 1 confirmed, "
+        "1 contradicted, 0 mixed, 2 open.",
+        "Curves.",
+    ]
+    judged: findings.Rows = [
+        {"claim": "4", "verdict": verdict, "effect": effect}
+        for verdict, effect in (("holds", 0.5), ("undecided", 0.25), ("holds", 0.75))
+    ]
+    assert [*findings.judged_claims(judged)] == [
+        "Ablation in deeper layers does less harm: holds in 2, fails in 0, undecided "
+        "in 1 of 3 comparisons; median effect +0.500 (random orders, layer minus the "
+        "layer below, normalised area)."
+    ]
+
+
+def test_annotations_are_told_with_both_sides():
+    rows: findings.Rows = [
+        {
+            "annotation": "digit",
+            "value": value,
+            "scope": "network",
+            "clamp": "zero",
+            "ranked_by": "entropy",
+            "direction": "ascending",
+            "lost": 0.5,
+            "effect": effect,
+            "low": effect - 0.125,
+            "high": effect + 0.125,
+            "p_corrected": p_value,
+        }
+        for value, effect, p_value in (
+            (0, 0.25, 0.03),
+            (1, 0.5, 0.5),
+            (2, -0.25, 0.05),
+            (3, -0.5, 0.01),
+        )
+    ]
+    counts, clearest = findings.annotation_sentences(rows)
+    assert counts == (
+        "Examples of one value of digit lose significantly more than those of its "
+        "other values in 1 of 4 comparisons of a value, an order and a clamp, less "
+        "in 2."
+    )
+    assert clearest.startswith("Examples with digit = 0 lose most beyond others in ")
+    (counts,) = findings.annotation_sentences(rows[1:])
+    assert counts.endswith(
+        "in 0 of 3 comparisons of a value, an order and a clamp, less in 2."
+    )
+    untested: findings.Rows = [row | {"p_corrected": np.nan} for row in rows]
+    assert [*findings.annotation_sentences(untested)] == []
+    title, *lines = sections.annotations("Annotations", pd.DataFrame(untested))
+    assert (title, lines) == ("Annotations: 4 comparisons, without a test", [])
+
+
+def test_hypotheses_are_counted_by_what_they_suggest():
+    ends = ["highest"] * 3 + ["lowest"] * 2
+    verdicts = ["redundant", "undecided", "redundant", "undecided", "undecided"]
+    table = pd.DataFrame({"end": ends, "verdict": verdicts, "sentence": "It is so."})
+    assert sections.hypotheses("Hypotheses", table) == [
+        "Hypotheses: 2 of 3 redundant, 0 of 2 synergistic, the others undecided",
+        "  It is so.",
+        "  It is so.",
+    ]
