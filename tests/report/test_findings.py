@@ -119,7 +119,7 @@ def test_counts_come_with_those_of_the_opposite():
         {"suggested": "redundant", "verdict": verdict, "sentence": "curves."}
         for verdict in ("confirmed", "open", "open", "contradicted")
     ]
-    concluded += [{**concluded[0], "suggested": "undecided", "verdict": "redundant"}]
+    concluded += [concluded[0] | {"suggested": "undecided", "verdict": "redundant"}]
     assert [*findings.conclusion_sentences(concluded)] == [
         "Of 4 hypotheses that curves suggest, tested on pairs and groups: 1 confirmed, "
         "1 contradicted, 0 mixed, 2 open.",
@@ -127,13 +127,15 @@ def test_counts_come_with_those_of_the_opposite():
     ]
     judged: findings.Rows = [
         {"claim": "4", "verdict": verdict, "effect": effect}
+        | {"skewness": 0.0, "usual_skewness": 1.0}
         for verdict, effect in (("holds", 0.5), ("undecided", 0.25), ("holds", 0.75))
     ]
-    assert [*findings.judged_claims(judged)] == [
+    counts, *_ = findings.judged_claims(judged)
+    assert counts == (
         "Ablation in deeper layers does less harm: holds in 2, fails in 0, undecided "
         "in 1 of 3 comparisons; median effect +0.500 (random orders, layer minus the "
         "layer below, normalised area)."
-    ]
+    )
 
 
 def test_annotations_are_told_with_both_sides():

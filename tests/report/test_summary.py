@@ -114,6 +114,7 @@ def test_claims_too_small_to_decide_have_their_intervals():
         "high": [0.01, 0.03, 0.9, 0.6],
         "skewness": [0.5, -1.5, 1.0, np.nan],
         "usual_skewness": 1.1,
+        "undefined": 0,
     }
     lines = claims("Claims", pd.DataFrame(rows))
     first, fourth = (line.split() for line in lines[2:4])
