@@ -463,3 +463,7 @@ def test_networks_for_undecided_are_of_what_the_family_leaves_open():
         planned = networks_for_power(values[:, index], bounds[index], 0.05 / factor)
         assert numbers[index] == planned
     assert np.isnan(networks_for_undecided(values, np.full(12, 0.05))).all()
+    # Bonferroni's factor is the most, where a clear comparison is not decided.
+    clear = values[:, 4:]
+    expected = networks_for_power(clear, 0.0, 0.05 / 8)
+    np.testing.assert_array_equal(networks_for_undecided(clear, np.ones(8)), expected)
