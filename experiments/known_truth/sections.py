@@ -38,8 +38,8 @@ _WHY = {
     "index, a ratio of two values near 0; which instrument is to blame is not settled",
     "pair effects": "single pairs have no test, and the loss is convex in the logits: "
     "two units that are read strongly, or two constants set to 0, cost more together "
-    "than alone and exceed planted pairs; clamped to its mean a unit of an exclusive or "
-    "leaves a half, two leave a constant, and the backup does not act",
+    "than alone and exceed planted pairs; clamped to its mean, a unit of an exclusive "
+    "or leaves a half, two leave a constant, and the backup does not act",
     "direct less total": "the backup does not act where its principal outputs its mean",
     "self_repair": "the table is the mean over a layer, in which units that reach the "
     "logits through the second layer alone have no direct effect and outweigh the one "
