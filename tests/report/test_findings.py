@@ -1,6 +1,8 @@
 """The findings say the numbers of the tables."""
 
 import json
+from collections.abc import Hashable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -103,7 +105,12 @@ def test_counts_come_with_those_of_the_opposite():
         "synergistic, 1 neither."
     ]
     assert [*findings.joint_sentences(rows[-1:])] == []
-    about: dict = {"layer": "all", "unit": "1", "from_epoch": 0, "to_epoch": 9}
+    about: dict[Hashable, Any] = {
+        "layer": "all",
+        "unit": "1",
+        "from_epoch": 0,
+        "to_epoch": 9,
+    }
     about |= {"effect": 0.5, "low": 0.25, "high": 0.75, "p_corrected": 0.03}
     trends: findings.Rows = [
         about | {"quantity": "test_error", "trend": trend}
@@ -125,9 +132,9 @@ def test_counts_come_with_those_of_the_opposite():
         "1 contradicted, 0 mixed, 2 open.",
         "Curves.",
     ]
+    usual: dict[Hashable, Any] = {"skewness": 0.0, "usual_skewness": 1.0}
     judged: findings.Rows = [
-        {"claim": "4", "verdict": verdict, "effect": effect}
-        | {"skewness": 0.0, "usual_skewness": 1.0}
+        usual | {"claim": "4", "verdict": verdict, "effect": effect}
         for verdict, effect in (("holds", 0.5), ("undecided", 0.25), ("holds", 0.75))
     ]
     counts, *_ = findings.judged_claims(judged)
