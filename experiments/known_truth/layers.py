@@ -15,10 +15,7 @@ from ioca_jax.report.tables import tabulate
 
 from .nulls import IN_STUDY, LAWS, RIGHT, RIGHT_AROUND, WIDTH, agreeing, draw_studies
 
-INSTRUMENTS = (
-    *("co-information", "significant pairs"),
-    *("groups", "O-information with class"),
-)
+INSTRUMENTS = ("co-information", "groups", "O-information with class")
 
 
 def _redundant(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:

@@ -216,8 +216,6 @@ def _of_information(results: xr.Dataset) -> dict[str, Any]:
         f"neurons, {column.partition('_')[0]}": of_networks[column].tolist()
         for column in of_networks
     }
-    smallest = results["pair_p_value"].min(("neuron", "other")).values
-    found["pairs of a network"] = significant(smallest, ALPHA).tolist()
     found["pairs and their effects"] = _any(tables["pairs"]["p_corrected"])
     joint = tables["joint"]
     shown = joint["finding"].isin(DIRECTIONS)

@@ -1,8 +1,8 @@
 """Whether tables name planted pairs and backups, and find planted orders.
 
 The networks have a residual path, so that direct effects are defined. What is counted
-in single networks: whether the planted pair is significant with the right sign, or is
-the most extreme of its layer where a table has no test for single pairs. What is
+in single networks: whether the planted pair has the right sign, or is the most extreme
+of its layer, as no table has a test for single pairs. What is
 counted in studies of several networks: whether a table's test, corrected for its
 family, finds what is planted.
 """
@@ -16,7 +16,11 @@ import xarray as xr
 
 import ioca_jax as ioca
 from ioca_jax.inference.class_damage import predict_class_damage
-from ioca_jax.inference.interactions import correlate_pairs
+from ioca_jax.inference.interactions import (
+    CO_INFORMATION,
+    chance_free,
+    correlate_pairs,
+)
 from ioca_jax.inference.order_tests import correlate_effects
 from ioca_jax.inference.self_repair import measure_self_repair
 from ioca_jax.inference.statistics import significant
@@ -29,11 +33,9 @@ from .weights import PAIRS, UNITS
 ALPHA = 0.05
 SIZES = (6, 8, 12, 20)
 """Networks of a study, for which power is counted."""
-CO_INFORMATION = "co_information_miller_madow"
 Rows = list[dict[str, Any]]
 _SIGN = {"redundant": 1, "synergistic": -1}
 _INFORMATIVE = 0.8  # the least importance of units that should be found informative
-_DEAD = ("irrelevant", "constant", "dead")
 
 
 def name_planted(planted: Planted) -> Rows:
@@ -73,12 +75,11 @@ def _planted_pairs(planted: Planted, place: int) -> dict[str, tuple[int, int]]:
 
 
 def _pairs_named(planted: Planted, results: xr.Dataset, place: int) -> Iterable[tuple]:
-    """Whether co-information and pair effects name the planted pairs, and no others."""
-    value = results["pair_value"].sel(pair_measure=CO_INFORMATION).values
-    shown = significant(results["pair_p_value"].values, ALPHA)
+    """Whether co-information and pair effects have the right sign for planted pairs."""
+    bits = chance_free(results).values
     for kind, pair in _planted_pairs(planted, place).items():
         sign = _SIGN[PAIRS[kind]]
-        yield kind, "co-information", shown[pair] and sign * value[pair] > 0
+        yield kind, "co-information", sign * bits[pair] > 0
         rivals = 2 if sign > 0 else 1  # as many pairs of this sign are planted
         width = len(UNITS)
         upper = np.triu_indices(width, 1)
@@ -88,8 +89,6 @@ def _pairs_named(planted: Planted, results: xr.Dataset, place: int) -> Iterable[
             rank = (effects[upper] > effects[pair]).sum()
             is_named = effects[pair] > 0 and rank < rivals
             yield kind, f"pair effects in loss, {clamp}", is_named
-    useless = np.concatenate([planted.places_of(kind)[place] for kind in _DEAD])
-    yield "a unit of no use", "co-information, any pair", shown[useless].any()
 
 
 def _groups_named(planted: Planted, place: int) -> Iterable[tuple]:

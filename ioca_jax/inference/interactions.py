@@ -31,6 +31,9 @@ from ioca_jax.results.subsets import (
 
 DIRECTIONS = ("redundant", "synergistic")
 JUDGED_EXAMPLES_PER_CELL = 25
+# A ratio to a group's information is about that layer where this share of its groups
+# has one: of groups without information, half have a negative estimate and no ratio.
+_INFORMATIVE_GROUPS = 0.75
 LAST_LESS_FIRST = "last less first"
 CO_INFORMATION = "co_information_miller_madow"
 LEAST_FOR_INTERVALS = 3
@@ -113,8 +116,8 @@ def joint_behaviour(results: xr.Dataset, *, alpha: float = ALPHA) -> pd.DataFram
     * ``redundancy_i_min``, ``synergy_i_min``: means over pairs, bits, plug-in, not
       negative, descriptions without a test (their difference is co-information);
     * ``groups``: the redundancy index less 1, median over random groups of the greatest
-      size that has one in every network (and in both layers of a difference) and
-      ``JUDGED_EXAMPLES_PER_CELL`` for each of its cells;
+      size that three quarters of the groups of every network have one of (in both
+      layers of a difference) and ``JUDGED_EXAMPLES_PER_CELL`` for each of its cells;
     * ``O-information with class``: median over groups, likewise, bits;
     * ``pair effects in loss`` and ``in accuracy``: means over pairs, nats and share of
       the test split.
@@ -217,7 +220,8 @@ def _median_of_groups(
 ) -> Float[np.ndarray, " S"]:
     """Over groups of the greatest size that is judged in all networks and layers.
 
-    An index is a ratio: a mean would be dominated by the least informative group.
+    A ratio is undefined for groups without information, and its mean would be dominated
+    by the least informative group.
     """
     values = results[name]
     most_cells = results.attrs["num_validation"] // JUDGED_EXAMPLES_PER_CELL
@@ -228,7 +232,9 @@ def _median_of_groups(
         if num_codes**size * num_classes <= most_cells
     ]
     scopes = [scope_of(number) for number in together]
-    has = values.sel(scope=scopes).notnull().any("group").all(("seed", "scope"))
+    is_known = values.sel(scope=scopes).notnull()
+    is_known = is_known.isel(group=is_known.any(("seed", "scope", "group_size")))
+    has = (is_known.mean("group") >= _INFORMATIVE_GROUPS).all(("seed", "scope"))
     usable = [size for size in sizes if bool(has.sel(group_size=size))]
     if not usable:
         return np.full(values.sizes["seed"], np.nan)

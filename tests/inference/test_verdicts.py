@@ -149,6 +149,19 @@ def test_what_dominates_in_layers_is_found():
     np.testing.assert_allclose(last["effect"], index[2] - index[1], rtol=1e-6)
 
 
+@pytest.mark.parametrize(("known", "finding"), [(9, "redundant"), (8, "")])
+def test_groups_without_information_show_nothing(known, finding):
+    results = planted_joint_results(
+        co_information=(0, 0), pair_effect=(0, 0), redundancy=(0.3, 0.3)
+    )
+    assert results.sizes["group"] == 12
+    # Where the joint information is not positive, there is no ratio to it.
+    results["redundancy_index"].values[0, 1, ..., known:] = np.nan
+    table = interactions.joint_behaviour(results)
+    assert only(table, layer="1", instrument="groups")["finding"] == finding
+    assert only(table, layer="2", instrument="groups")["finding"] == "redundant"
+
+
 def test_numbers_of_a_layer_by_hand():
     results = planted()
     table = interactions.joint_behaviour(results)
