@@ -56,7 +56,8 @@ def run(module: str, *arguments: object) -> Done:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        patch.delitem(sys.modules, module, raising=False)
+        for name in (module, f"{module}.__main__"):
+            patch.delitem(sys.modules, name, raising=False)
         patch.setattr(sys, "argv", [module, *map(str, arguments)])
         patch.setattr(command, "_prepared_jax", contextlib.nullcontext)
         patch.setattr(os, "_exit", sys.exit)
