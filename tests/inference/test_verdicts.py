@@ -196,7 +196,7 @@ def test_groups_are_of_the_greatest_size_that_all_networks_have():
     index = results["redundancy_index"].values  # [S, scopes, sizes, groups]
     index[3, 2, 1] = np.nan  # a network has no groups of three in layer 2
     index[:, 1, 0], index[:, 2, 0], index[:, 1, 1] = 1.5, 0.75, 2.0
-    index[0, 1, 1, :5] = np.nan  # some groups are there, that will do
+    index[0, 1, 1, :3] = np.nan  # three quarters are there, that will do
     table = interactions.joint_behaviour(results).query("instrument == 'groups'")
     effects = table.set_index("layer")["effect"].to_dict()
     assert effects == {"1": 1.0, "2": -0.25, "last less first": -0.75}
