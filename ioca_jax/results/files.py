@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import resource
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
@@ -140,7 +141,19 @@ def encode_results(results: xr.Dataset, **options: Any) -> bytes:
         if results[name].size > LEAST_COMPRESSED
     }
     options = {"encoding": encoding} | options
-    return bytes(results.to_netcdf(engine=ENGINE, **options))
+    with _without_locks_of_dask():
+        return bytes(results.to_netcdf(engine=ENGINE, **options))
+
+
+@contextlib.contextmanager
+def _without_locks_of_dask() -> Iterator[None]:
+    """Lets xarray write into memory while this process is connected to Dask's cluster.
+
+    It would take the cluster's lock for a file, which fails for one in memory.
+    """
+    dask = sys.modules.get("dask")
+    with dask.config.set(scheduler="threads") if dask else contextlib.nullcontext():
+        yield
 
 
 COMPRESSION = {"zlib": True, "complevel": 4}
