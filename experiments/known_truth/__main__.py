@@ -37,7 +37,7 @@ class Options:
     examples: int = option(1000, "To measure planted networks on, and to ablate on.")
     pair_networks: int = option(160, "Networks in which pairs and backups are planted.")
     layer_studies: int = option(25, "Studies of redundant and synergistic layers.")
-    null_studies: int = option(1000, "Studies of eight exchangeable null networks.")
+    null_studies: int = option(250, "Studies of eight exchangeable null networks.")
     information_studies: int = option(
         125, "Studies of eight uninformative null networks."
     )

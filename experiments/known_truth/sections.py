@@ -38,6 +38,9 @@ _WHY = {
     "than alone and exceed planted pairs; clamped to its mean, a unit of an exclusive "
     "or leaves a half, two leave a constant, and the backup does not act",
     "direct less total": "the backup does not act where its principal outputs its mean",
+    "groups": "the redundancy index is judged only where three quarters of a layer's "
+    "groups have information, and here groups of three units without a whole pair have "
+    "none",
     "self_repair": "the table is the mean over a layer, in which units that reach the "
     "logits through the second layer alone have no direct effect and outweigh the one "
     "principal that is repaired; direct less total effects of single units name it",
@@ -108,7 +111,7 @@ def of_layers(rows: Table, misses: list[str]) -> list[str]:
         if share < CALLED:
             misses.append(
                 f"A {planted} by {instrument}: found in {100 * share:.0f} % of studies "
-                f"of eight networks, target {100 * CALLED:.0f} %."
+                f"of eight networks, target {100 * CALLED:.0f} %{_why(instrument)}."
             )
     return [
         "### Layers",
