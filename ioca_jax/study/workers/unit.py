@@ -49,6 +49,7 @@ from ioca_jax.study.workers.port import Unit
 
 _SPLITS = ("train", "validation", "test")
 _CACHE = "jax_compilation_cache_dir"
+_CPU_DEVICES = "jax_num_cpu_devices"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +67,8 @@ class Job:
         variables_digest: that the networks must have; None if they are trained.
         fingerprint: of what these compute.
         memory_gb: that one worker may take.
+        cpu_devices: of the driver's JAX on a CPU. On as many a worker computes the
+            same bits: sums over examples are split by them.
         cache: where JAX keeps compiled programs; empty for nowhere.
         modules: where the driver looks for modules.
     """
@@ -79,6 +82,7 @@ class Job:
     variables_digest: str | None
     fingerprint: str | None
     memory_gb: float
+    cpu_devices: int
     cache: str
     modules: Sequence[str]
 
@@ -99,6 +103,7 @@ def write_job(request: Request, plan: Plan, folder: pathlib.Path) -> tuple[str, 
         variables_digest=own.variables_digest,
         fingerprint=own.fingerprint,
         memory_gb=plan.memory_gb,
+        cpu_devices=max(1, getattr(jax.config, _CPU_DEVICES)),
         cache=getattr(jax.config, _CACHE) or "",
         modules=[os.path.abspath(path) for path in sys.path],
     )
@@ -236,6 +241,8 @@ def _open_job(file: str, digest: str) -> Computation:
         )
     job = Job(**json.loads(text))
     sys.path += [folder for folder in job.modules if folder not in sys.path]
+    with contextlib.suppress(RuntimeError):  # JAX is running, with the devices it has
+        jax.config.update(_CPU_DEVICES, job.cpu_devices)
     if job.cache and not getattr(jax.config, _CACHE):
         jax.config.update(_CACHE, job.cache)
     lists = {n: tuple(v) for n, v in job.config.items() if isinstance(v, list)}
