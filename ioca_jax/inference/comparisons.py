@@ -221,6 +221,10 @@ def networks_for_power(
     pilot = np.asarray(values, np.float64)
     num_seeds, *batch = pilot.shape
     check_seeds(num_seeds, "values")
+    if not 0 < power < 1:
+        raise ValueError(
+            f"power: expected a probability in (0, 1), got {power}; 0.8 is 80 %"
+        )
     bounds = np.broadcast_to(np.asarray(threshold, np.float64), batch).ravel()
     t = _student_t(pilot.reshape(num_seeds, -1), bounds)
     low = np.full(t.shape, seeds_needed(alpha))
@@ -249,6 +253,13 @@ def networks_for_undecided(
     a factor, at most their number (Bonferroni's); each is planned for at the level
     alpha divided by that factor. NaN where the test decides, or a value is missing.
     """
+    seeds_needed(alpha)  # refuses what is no level
+    if np.shape(differences)[1:] != np.shape(p_corrected):
+        raise ValueError(
+            "p_corrected: expected the p-values of the comparisons in differences, got "
+            f"shapes {list(np.shape(p_corrected))} and {list(np.shape(differences))}; "
+            "test these differences first"
+        )
     is_open = ~significant(p_corrected, alpha) & np.isfinite(p_corrected)
     numbers = np.full(len(is_open), np.nan)
     if is_open.any():

@@ -10,6 +10,7 @@ import scipy.special
 import xarray as xr
 from jaxtyping import Float, Int
 
+from ioca_jax.checks import check_counts
 from ioca_jax.inference.families import (
     ALPHA,
     above_chance,
@@ -105,6 +106,9 @@ def independence_p_values(
     Returns:
         float64 [...]; 1 for a dead neuron; NaN where an expected count is below 10.
 
+    Raises:
+        ValueError: counts that are not integers [..., B, C], or negative.
+
     Example:
         >>> import numpy as np
         >>> from ioca_jax.inference.neurons import independence_p_values
@@ -115,6 +119,7 @@ def independence_p_values(
     Source: D. A. Williams, "Improved likelihood ratio tests for complete contingency
     tables", Biometrika 63 (1976).
     """
+    check_counts(counts)
     of_code, of_class = (counts.sum(axis=axis, keepdims=True) for axis in (-1, -2))
     total = np.maximum(of_code.sum(axis=-2, keepdims=True), 1)
     expected = of_code * of_class / total

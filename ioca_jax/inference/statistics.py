@@ -325,6 +325,11 @@ def family_skewness(differences: Real[ArrayLike, "S M"]) -> FamilySkewness:
     the usual is simulated in ``docs/statistics.md``.
     """
     values = np.asarray(differences, np.float64)
+    if values.ndim != 2:
+        raise ValueError(
+            "differences: expected shape [S, M], a row for each seed, got "
+            f"{list(values.shape)}"
+        )
     check_seeds(len(values), "differences")
     of_each = np.where(np.isfinite(values).all(axis=0), 0.0, np.nan)
     varies = mean_and_error(values)[2] > 0

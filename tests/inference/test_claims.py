@@ -422,6 +422,20 @@ def test_neurons_are_counted():
     assert second["family_mutual_information"] == 0
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ([[-1, 2], [3, 4]], "^counts: expected none negative, got -1"),
+        ([[0.5, 2], [3, np.nan]], "^counts: expected integers"),
+        ([1, 2, 3], r"^counts: expected shape \[\.\.\., B, C\]"),
+    ],
+)
+def test_the_g_test_refuses_what_are_no_counts(counts, message):
+    with pytest.raises(ValueError, match=message):
+        neurons.independence_p_values(np.array(counts))
+
+
 def test_p_values_of_the_g_test_are_those_of_scipy():
     """Tables with absent codes and classes, which SciPy has to be given without."""
     rng = np.random.default_rng(0)

@@ -24,6 +24,7 @@ from ioca_jax.inference.comparisons import (
     seeds_needed,
     sign_flip_test,
 )
+from ioca_jax.inference.statistics import family_skewness
 
 
 @pytest.mark.parametrize("alternative", ALTERNATIVES)
@@ -441,6 +442,19 @@ def test_networks_for_power_have_limits():
     equal = np.array([[0.0, 1.0, np.nan]] * 4)
     expected = [np.inf, 6, np.nan]
     np.testing.assert_array_equal(networks_for_power(equal, 0.0, 0.05), expected)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_what_cannot_be_planned_for_is_refused():
+    values = np.random.default_rng(0).normal(size=(8, 2))
+    with pytest.raises(ValueError, match=r"^power: expected a probability .* got 1.5"):
+        networks_for_power(values, 0.0, 0.05, power=1.5)
+    with pytest.raises(ValueError, match=r"^alpha: expected a level .* got 2"):
+        networks_for_undecided(values, np.array([0.1, 0.2]), alpha=2)
+    with pytest.raises(ValueError, match=r"^p_corrected: .* \[3\] and \[8, 2\]"):
+        networks_for_undecided(values, np.array([0.1, 0.2, 0.3]))
+    with pytest.raises(ValueError, match=r"^differences: .* \[S, M\], .* got \[8\]"):
+        family_skewness(values[:, 0])
 
 
 def test_networks_for_undecided_are_of_what_the_family_leaves_open():
