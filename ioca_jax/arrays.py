@@ -5,8 +5,9 @@ occurs in the training labels; other labels are refused, not renumbered. Pixels 
 found by their range and divided by 255; a pytree of arrays is never scaled.
 """
 
+import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import jax
@@ -251,8 +252,12 @@ def mix_classes(name: str, arrays: Arrays) -> Arrays:
     return arrays
 
 
-def scaled(name: str, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
-    """Training and test examples as float32; only pixels are scaled."""
+Conversion = Callable[[Any], Any]
+"""Takes examples, or some of them, and returns them in a type that JAX takes."""
+
+
+def scaling(name: str, arrays: Arrays) -> Conversion:
+    """How examples become float32; only pixels are scaled."""
     examples = (arrays.x_train, arrays.x_test)
     types = " and ".join(dict.fromkeys(str(x.dtype) for x in examples))
     floats = {x.dtype.kind == "f" for x in examples}
@@ -281,38 +286,33 @@ def scaled(name: str, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
     logging.log(
         level, "%s: %s examples in [%g, %g] are %s", name, types, low, high, done
     )
-    return _divided(arrays.x_train, divisor), _divided(arrays.x_test, divisor)
+    return functools.partial(_divided, divisor=divisor)
 
 
-def unscaled(name: str, arrays: Arrays) -> tuple[Any, Any]:
-    """Training and test examples of several arrays, in types that JAX takes."""
-
-    def converted(array: np.ndarray) -> np.ndarray:
-        if array.dtype.kind == "f":
-            return array.astype(np.float32)
+def typing_of_trees(name: str, arrays: Arrays) -> Conversion:
+    """How examples that are several arrays come into types that JAX takes."""
+    for array in jax.tree.leaves((arrays.x_train, arrays.x_test)):
         if array.dtype.kind in "ui" and array.max() > np.iinfo(np.int32).max:
             refuse(name, "integers of int32", str(array.max()))
-        return array.astype(np.bool_ if array.dtype.kind == "b" else np.int32)
+    types = {"f": np.float32, "b": np.bool_}
+    return functools.partial(
+        jax.tree.map, lambda array: array.astype(types.get(array.dtype.kind, np.int32))
+    )
 
-    x_train, x_test = jax.tree.map(converted, (arrays.x_train, arrays.x_test))
-    return x_train, x_test
 
-
-def as_given(name: str, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
-    """Training and test examples as float32, not scaled."""
+def no_scaling(name: str, arrays: Arrays) -> Conversion:
+    """How examples become float32, not scaled."""
     for x in (arrays.x_train, arrays.x_test):
         largest = max(abs(float(x.min())), abs(float(x.max())))
         if x.dtype.kind in "ui" and largest > _LARGEST_EXACT:
             most = f"integers up to {_LARGEST_EXACT}, exact in float32"
             refuse(name, most, f"{largest:.0f}")
-    return _divided(arrays.x_train, 1), _divided(arrays.x_test, 1)
+    return functools.partial(_divided, divisor=1)
 
 
 def _divided(x: np.ndarray, divisor: int) -> Float32[np.ndarray, "N ..."]:
     with np.errstate(over="ignore"):  # what becomes infinite is refused
-        x = x.astype(np.float32)
-    x /= np.float32(divisor)
-    return x
+        return np.divide(x, np.float32(divisor), dtype=np.float32)
 
 
 def digest_arrays(*arrays: np.ndarray | np.generic) -> str:

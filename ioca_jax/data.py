@@ -31,7 +31,6 @@ from ioca_jax.arrays import (
     ARRAYS,
     Arrays,
     as_arrays,
-    as_given,
     check_annotation,
     check_finite_examples,
     check_shapes,
@@ -40,9 +39,10 @@ from ioca_jax.arrays import (
     digest_arrays,
     grouped_splits,
     kinds_of,
+    no_scaling,
     refuse,
-    scaled,
-    unscaled,
+    scaling,
+    typing_of_trees,
 )
 from ioca_jax.batching import count_examples, take_examples
 from ioca_jax.checks import check_labels, check_num_classes, named_arrays
@@ -236,19 +236,21 @@ class Dataset:
             of_train, of_test = (np.asarray(array, np.int32) for array in pair)
             annotated[annotation] = of_train[kept], of_train[held_out], of_test
         if not isinstance(arrays.x_train, np.ndarray):
-            x_train, x_test = unscaled(name, arrays)
+            convert = typing_of_trees(name, arrays)
         else:
-            convert = scaled if scale else as_given
-            x_train, x_test = convert(name, arrays)
+            convert = (scaling if scale else no_scaling)(name, arrays)
         y_train = arrays.y_train.astype(np.int32)
         noisy = y_train[kept]
         counted = noisy >= 0
         noisy[counted] = corrupt_labels(noisy[counted], num_classes, label_noise, seed)
         return cls(
             name=name,
-            train=Split(take_examples(x_train, kept), noisy),
-            validation=Split(take_examples(x_train, held_out), y_train[held_out]),
-            test=Split(x_test, arrays.y_test.astype(np.int32)),
+            # Cut first: pixels are smaller than the floats they become.
+            train=Split(convert(take_examples(arrays.x_train, kept)), noisy),
+            validation=Split(
+                convert(take_examples(arrays.x_train, held_out)), y_train[held_out]
+            ),
+            test=Split(convert(arrays.x_test), arrays.y_test.astype(np.int32)),
             num_classes=num_classes,
             annotations=annotated,
         )
