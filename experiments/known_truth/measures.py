@@ -21,7 +21,7 @@ from ioca_jax.inference.statistics import kendall_tau
 from ioca_jax.study.clamps import constant_clamps
 from ioca_jax.study.config import UNITS as MEASURES
 from ioca_jax.study.inputs import Inputs
-from ioca_jax.study.orders import orderings_of, random_orders, ranked_orders
+from ioca_jax.study.orders import draw_orders, orderings_of, ranked_orders
 from ioca_jax.study.plan import Request
 from ioca_jax.study.scores import score_neurons
 
@@ -124,7 +124,7 @@ def _scores_and_curves(inputs: Inputs, planted: Planted) -> Any:
     )
     constants = constant_clamps(inputs, statistics.clamp)
     ((scope, neurons),) = inputs.scopes.items()
-    drawn = {scope: random_orders(inputs.seeds, neurons, _DRAWS, 1)}
+    drawn = {scope: draw_orders(inputs.seeds, neurons, orderings_of((), _DRAWS), 1)}
     scores = dict(score_neurons(inputs, statistics, constants, drawn).of_layers)
     rng = np.random.default_rng(len(scores))
     extra = {
@@ -135,10 +135,11 @@ def _scores_and_curves(inputs: Inputs, planted: Planted) -> Any:
         of_others = ((0, 0), (0, inputs.network.num_neurons - values.shape[1]))
         scores[name] = jnp.asarray(np.pad(values, of_others), jnp.float32)
     scores = {name: scores[name] for name in (*plan.units, *extra)}
-    ascending = tuple(
+    ascending = [
         one for one in orderings_of(list(scores), 0) if one.direction == "ascending"
-    )
-    orders = ranked_orders(scores, inputs.seeds, neurons, ascending, 1)
+    ]
+    ties = draw_orders(inputs.seeds, neurons, ascending, 1)
+    orders = ranked_orders(scores, ties, ascending)
     clamps = jnp.stack([constants[name] for name in CLAMPS], axis=1)
     curves = ioca.ablation_curves(
         *(inputs.network, trained.variables, orders[:, None], clamps[:, :, None]),

@@ -1,16 +1,15 @@
 """The orders that a study ablates in: scopes, measures and directions, random draws."""
 
 import zlib
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jax.typing import ArrayLike
+from jaxtyping import Int
 
-from ioca_jax.ablation.orderings import DIRECTIONS, order_neurons, random_order
+from ioca_jax.ablation.orderings import DIRECTIONS, random_order
 from ioca_jax.networks.layers import slices_of
 from ioca_jax.networks.network import Network
 from ioca_jax.study.config import UNITS
@@ -58,55 +57,62 @@ def scopes_of(network: Network) -> dict[str, np.ndarray]:
     return {"network": everything, **layers}
 
 
-def _key_of_scope(seed: Array, scope_index: int) -> Array:
-    """An order's key depends on its seed, scope and ordering alone.
-
-    So it is the same whatever else a run computes.
-    """
-    return jax.random.fold_in(jax.random.key(seed), 1 + scope_index)
-
-
-def _key_of_ties(key: Array, measure: str, direction: str) -> Array:
-    known = list(UNITS)
+def _folds(ordering: Ordering) -> tuple[int, int]:
+    """What an ordering's key is made from: its measure, and its draw or direction."""
+    if ordering.ranked_by == "random":
+        return 0, ordering.draw
+    known, measure = list(UNITS), ordering.ranked_by
     of_name = zlib.crc32(measure.encode())  # of the user's: the same in any run
-    key = jax.random.fold_in(
-        key, 1 + known.index(measure) if measure in known else of_name
-    )
-    return jax.random.fold_in(key, DIRECTIONS.index(direction))
+    number = 1 + known.index(measure) if measure in known else of_name
+    return number, DIRECTIONS.index(ordering.direction)
 
 
-@partial(jax.jit, static_argnames=("draws", "scope_index"))
-def random_orders(seeds, neurons, draws, scope_index) -> Int[Array, "S draws K"]:
-    """The random orders of one scope, for every network."""
+def draw_orders(
+    seeds: ArrayLike,
+    neurons: ArrayLike,
+    orderings: Sequence[Ordering],
+    scope_index: int,
+) -> Int[np.ndarray, "S O K"]:
+    """A random order of a scope for every network and ordering.
 
-    def of_network(seed):
-        key = jax.random.fold_in(_key_of_scope(seed, scope_index), 0)
-        drawn = [
-            random_order(neurons, key=jax.random.fold_in(key, draw))
-            for draw in range(draws)
-        ]
-        return jnp.stack(drawn) if drawn else jnp.zeros((0, len(neurons)), jnp.int32)
-
-    return jax.vmap(of_network)(seeds)
+    Of random orderings it is the order; others break ties of scores by it. It depends
+    on its seed, scope and ordering alone, so it is the same whatever else a run
+    computes.
+    """
+    folds = np.array([_folds(ordering) for ordering in orderings], np.uint32)
+    return np.array(_draw(seeds, neurons, folds, scope_index)).swapaxes(0, 1)
 
 
-@partial(jax.jit, static_argnames=("orderings", "scope_index"))
+@jax.jit
+def _draw(seeds, neurons, folds, scope_index):
+    def of_seed(seed, fold):
+        key = jax.random.fold_in(jax.random.key(seed), 1 + scope_index)
+        for number in fold:
+            key = jax.random.fold_in(key, number)
+        return random_order(neurons, key=key)
+
+    # One ordering after another: a third of the time to compile.
+    return jax.lax.map(lambda fold: jax.vmap(of_seed, (0, None))(seeds, fold), folds)
+
+
 def ranked_orders(
-    scores, seeds, neurons, orderings, scope_index
-) -> Int[Array, "S O K"]:
-    """The orders of one scope that measures give, for every network."""
+    scores: Mapping[str, ArrayLike],
+    drawn: Int[np.ndarray, "S O K"],
+    orderings: Sequence[Ordering],
+) -> Int[np.ndarray, "S O K"]:
+    """Orders by scores [S, H], on the host; equal scores stay as they were drawn.
 
-    def of_network(scores, seed):
-        key = _key_of_scope(seed, scope_index)
-        ranked = [
-            order_neurons(
-                scores[ordering.ranked_by],
-                neurons,
-                ordering.direction,
-                key=_key_of_ties(key, ordering.ranked_by, ordering.direction),
-            )
-            for ordering in orderings
-        ]
-        return jnp.stack(ranked)
-
-    return jax.vmap(of_network)(scores, seeds)
+    Those of random orderings are as drawn. NaN comes last.
+    """
+    orders = drawn.copy()
+    for place, ordering in enumerate(orderings):
+        if ordering.ranked_by == "random":
+            continue
+        shuffled = drawn[:, place]
+        of_neurons = np.asarray(scores[ordering.ranked_by])
+        ranks = np.take_along_axis(of_neurons, shuffled, axis=1)
+        if ordering.direction == "descending":
+            ranks = -ranks
+        places = np.argsort(ranks, axis=1, stable=True)
+        orders[:, place] = np.take_along_axis(shuffled, places, axis=1)
+    return orders

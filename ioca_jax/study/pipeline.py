@@ -44,7 +44,7 @@ from ioca_jax.study.clamps import (
 )
 from ioca_jax.study.coordinates import all_steps, attributes, coordinates
 from ioca_jax.study.inputs import Examples, Inputs
-from ioca_jax.study.orders import random_orders, ranked_orders
+from ioca_jax.study.orders import draw_orders, ranked_orders
 from ioca_jax.study.plan import Plan
 from ioca_jax.study.scores import Scores, score_neurons
 
@@ -75,10 +75,12 @@ def study_networks(
     constants = constant_clamps(inputs, statistics.clamp)
     ablated = ablated_networks(inputs, constants)
     drawn = {
-        scope: random_orders(inputs.seeds, neurons, plan.random_orders, index)
+        scope: draw_orders(inputs.seeds, neurons, plan.orderings, index)
         for index, (scope, neurons) in enumerate(inputs.scopes.items())
     }
-    scores = score_neurons(inputs, statistics, constants, drawn)
+    ranked = len(plan.orderings) - plan.random_orders
+    at_random = {scope: own[:, ranked:] for scope, own in drawn.items()}
+    scores = score_neurons(inputs, statistics, constants, at_random)
     orders = _orders(inputs, scores, drawn)
 
     arrays = _curves(inputs, ablated, orders, steps, on_scope)
@@ -157,26 +159,22 @@ def _measure_all(network, variables, split, number, *, quantizer, measures):
 
 
 def _orders(
-    inputs: Inputs, scores: Scores, drawn: Mapping[str, Int[Array, "S draws K"]]
-) -> dict[str, Int[Array, "S O K"]]:
+    inputs: Inputs, scores: Scores, drawn: Mapping[str, Int[np.ndarray, "S O K"]]
+) -> dict[str, Int[np.ndarray, "S O K"]]:
     """By scope, the orders of the axis ``ordering``: by scores, then random ones."""
-    ranked = tuple(
-        ordering for ordering in inputs.plan.orderings if ordering.ranked_by != "random"
-    )
     orders = {}
-    for index, (scope, neurons) in enumerate(inputs.scopes.items()):
+    for scope, own in drawn.items():
         of_scope = scores.of_layers
         if scope == "network":
             of_scope = of_scope | scores.of_network
-        by_score = ranked_orders(of_scope, inputs.seeds, neurons, ranked, index)
-        orders[scope] = jnp.concatenate([by_score, drawn[scope]], axis=1)
+        orders[scope] = ranked_orders(of_scope, own, inputs.plan.orderings)
     return orders
 
 
 def _curves(
     inputs: Inputs,
     ablated: list[Ablated],
-    orders: Mapping[str, Int[Array, "S O K"]],
+    orders: Mapping[str, Int[np.ndarray, "S O K"]],
     steps: dict[str, np.ndarray],
     on_scope: Callable[[str], None],
 ) -> dict[str, np.ndarray]:
@@ -204,7 +202,7 @@ def _curves(
 def _curves_of_scope(
     inputs: Inputs,
     scope: str,
-    order: Int[Array, "S O K"],
+    order: Int[np.ndarray, "S O K"],
     steps: dict[str, np.ndarray],
     ablated: Ablated,
 ) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ioca_jax.ablation.curves import ablation_curves
@@ -46,14 +47,14 @@ class _Ablated(NamedTuple):
     inputs: Inputs
     examples: Examples
     clamp: Float[Array, "S H"]
-    random_orders: Mapping[str, Int[Array, "S draws K"]]
+    random_orders: Mapping[str, Int[np.ndarray, "S draws K"]]
 
 
 def score_neurons(
     inputs: Inputs,
     statistics: NeuronStatistics,
     clamps: Mapping[str, Float[Array, "S H"]],
-    random_orders: Mapping[str, Int[Array, "S draws K"]],
+    random_orders: Mapping[str, Int[np.ndarray, "S draws K"]],
 ) -> Scores:
     """All measures of the configuration; clamps are by name, orders by scope."""
     plan = inputs.plan
