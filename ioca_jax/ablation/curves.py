@@ -294,6 +294,7 @@ def ablation_curves(
         engine,
         *sizes,
         takes_constants=row is None,
+        num_curves=orders.shape[1],
         num_points=number_of_points(points, num_steps),
     )
     networks, batch = (variables, orders, replacement), Batch(x, row, groups)

@@ -62,9 +62,13 @@ def curve_engine(
     memory_gb: float,
     *,
     takes_constants: bool,
+    num_curves: int,
     num_points: int | None,
 ) -> Any:
-    """The engine that computes the curves, at so many points if not at all."""
+    """The engine that computes the curves, at so many points if not at all.
+
+    Each network has ``num_curves``.
+    """
     if name is None:
         name = default_engine(
             *(network, layers[0]),
@@ -77,7 +81,12 @@ def curve_engine(
         return masks_engine(network, layers[0], scorer, number, memory_gb)
     if name == "incremental":
         sizes = (network, variables, layers, scorer, x, num_steps, memory_gb)
-        return incremental_engine(*sizes, takes_constants=takes_constants)
+        return incremental_engine(
+            *sizes,
+            takes_constants=takes_constants,
+            num_curves=num_curves,
+            num_points=num_points or num_steps + 1,
+        )
     chain: Any = network.chain(layers[0])
     if name == "rank_one":
         return rank_one_engine(network, chain, layers, scorer, x, memory_gb)

@@ -2,11 +2,12 @@
 
 Between two points of a cumulative ablation a few neurons change, most often one, so
 nothing changes below the outputs of the lowest of their layers. The curve is a nest of
-loops, one for each layer: the loop of a layer goes on for as long as neurons of this
-layer or of one above are ablated, and holds what the network from this layer on depends
-on. A point of a layer computes the layers above; one of the last layer only what leads
-from there to the logits. All figures are recomputed, none is updated, so no rounding
-adds up along a curve.
+loops, one for each layer, from the last point to the first: the loop of a layer goes on
+for as long as neurons of this layer or of one above are restored, and holds what the
+network from this layer on depends on. A point of a layer computes the layers above; one
+of the last layer only what leads from there to the logits. Many curves share what the
+neurons of the lowest layer add to the values above (``gated``); all other figures are
+recomputed, none is updated, so no rounding adds up along a curve.
 """
 
 import dataclasses
@@ -19,6 +20,13 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ioca_jax.ablation.evaluation import by_class
+from ioca_jax.ablation.gated import (
+    Restoration,
+    floats_of_terms,
+    is_worthwhile,
+    make_restoration,
+    make_terms,
+)
 from ioca_jax.ablation.metrics import Batch, Labels, Scorer, Sums
 from ioca_jax.batching import count_examples, fold_examples, number_that_fits
 from ioca_jax.networks.layers import Ablation, Values, slices_of, split_by_layer
@@ -32,9 +40,12 @@ class _Curve(NamedTuple):
         variables: of one network.
         point_of: int32 [H], the first point at which each neuron is ablated; P where
             there is none.
-        layer_of_point: int32 [P], the lowest layer of the neurons that a point ablates.
+        layer_of_point: int32 [P], the lowest layer of the neurons that are ablated at
+            the next point and not at this one.
         clamp: of an ablation.
         labels: what logits are compared with.
+        restoration: of the lowest layer's neurons; None computes what the layer gives
+            anew at each point.
     """
 
     variables: Any
@@ -42,6 +53,7 @@ class _Curve(NamedTuple):
     layer_of_point: Array
     clamp: Any
     labels: Labels
+    restoration: Restoration | None
 
     def ablation(self, point: Array) -> Ablation:
         return Ablation(self.point_of > point, self.clamp)
@@ -49,12 +61,16 @@ class _Curve(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class IncrementalEngine:
-    """Curves of orders that touch ``layers`` only, ``examples`` at once."""
+    """Curves of orders that touch ``layers`` only, ``examples`` at once.
+
+    With ``adds_terms`` the lowest layer's gate is a sum of terms of its neurons.
+    """
 
     network: Network
     layers: tuple[int, ...]
     scorer: Scorer
     examples: int
+    adds_terms: bool = False
 
     def orders(self, arrays, x, y):
         """Sums [S, M, P, ...] for orders [S, M, K] at steps [P]."""
@@ -63,56 +79,78 @@ class IncrementalEngine:
     def score_chunk(self, variables, orders, steps, replacement, batch: Batch, y):
         """Sums [M, P, ...] of one network and one chunk of examples."""
         network, lowest = self.network, self.layers[0]
-        layers, num_points = jnp.asarray(network.layer_of_neuron), len(steps)
         values = network.prefix(variables, batch.x, lowest)
         replacement = replacement.of_examples(batch.row)
         labels = self.scorer.labels(
             y, batch, lambda: network.above(variables, lowest, values)[0]
         )
-        # Of each place in an order, the first point that ablates it.
-        points = jnp.searchsorted(steps, jnp.arange(orders.shape[1]), side="right")
+        terms, num_points = None, len(steps)
+        if self.adds_terms:
+            terms = make_terms(network, variables, lowest, values)
 
         def curve(index):
-            order, clamp = orders[index], replacement.at(index)
-            point_of = jnp.full(network.num_neurons, num_points)
-            point_of = point_of.at[order].set(points, unique_indices=True)
-            lowest_of = jnp.full(num_points, len(network.layers))
-            lowest_of = lowest_of.at[points].min(layers[order], mode="drop")
-            one = _Curve(variables, point_of, lowest_of, clamp, labels)
-            zeros = self.scorer.zeros(num_points)
-            return self._run(one, 0, values, jnp.int32(0), zeros)[1]
+            clamp = replacement.at(index)
+            one = self._curve(variables, orders[index], steps, clamp, labels, terms)
+            scores, last = self.scorer.zeros(num_points), jnp.int32(num_points - 1)
+            return self._run(one, 0, values, last, scores)[1]
 
         return jax.lax.map(curve, jnp.arange(len(orders)))
 
+    def _curve(self, variables, order, steps, clamp, labels, terms) -> _Curve:
+        network, num_points = self.network, len(steps)
+        # Of each place in the order, the first point that ablates it.
+        points = jnp.searchsorted(steps, jnp.arange(len(order)), side="right")
+        point_of = jnp.full(network.num_neurons, num_points)
+        point_of = point_of.at[order].set(points, unique_indices=True)
+        layers = jnp.asarray(network.layer_of_neuron)[order]
+        before = jnp.where(points > 0, points - 1, num_points)
+        lowest_of = jnp.full(num_points, len(network.layers))
+        lowest_of = lowest_of.at[before].min(layers, mode="drop")
+        restoration = None
+        if terms is not None:
+            lowest = self.layers[0]
+            own = split_by_layer(network.layers, clamp)[network.layers[lowest].name]
+            restoration = make_restoration(
+                network, lowest, terms, own.ravel(), point_of, num_points
+            )
+        return _Curve(variables, point_of, lowest_of, clamp, labels, restoration)
+
     def _run(self, curve: _Curve, level: int, values: Values, start: Array, scores):
-        """Points from ``start`` on, while steps are in this level's layer or above.
+        """Points down from ``start``, while neurons of this level or above change.
 
         Returns the first point beyond, and the scores with those of these points.
         """
-        layer, is_last = self.layers[level], level == len(self.layers) - 1
+        layer, shared = self.layers[level], curve.restoration if level == 0 else None
 
         def goes_on(carry):
-            point, _ = carry
-            ours = curve.layer_of_point.at[point].get(mode="clip") >= layer
-            return (point == start) | ((point < len(curve.layer_of_point)) & ours)
+            point, *_ = carry
+            ours = curve.layer_of_point[point] >= layer
+            return (point == start) | ((point >= 0) & ours)
 
         def step(carry):
-            point, scores = carry
-            if is_last:
-                logits, _ = self.network.above(
-                    curve.variables, layer, values, curve.ablation(point)
-                )
-                new = self.scorer.score(by_class(logits), curve.labels)
-                return point + 1, jax.tree.map(
-                    lambda whole, one: whole.at[point].set(one), scores, new
-                )
-            above = values
-            for index in range(layer, self.layers[level + 1]):
-                ablation = curve.ablation(point)
-                above = self.network.advance(curve.variables, index, above, ablation)
-            return self._run(curve, level + 1, above, point, scores)
+            point, scores, restored = carry
+            here = values
+            if shared is not None:
+                restored = shared.restore(restored, point)
+                gate = restored.total + shared.clamped[point]
+                here = dataclasses.replace(values, gate=gate)
+            return *self._points(curve, level, here, point, scores), restored
 
-        return jax.lax.while_loop(goes_on, step, (start, scores))
+        none = None if shared is None else shared.start()
+        return jax.lax.while_loop(goes_on, step, (start, scores, none))[:2]
+
+    def _points(self, curve: _Curve, level: int, values: Values, point: Array, scores):
+        """The point, and those after it in which only layers above change."""
+        network, layer, ablation = self.network, self.layers[level], curve.ablation
+        if level == len(self.layers) - 1:
+            logits, _ = network.above(curve.variables, layer, values, ablation(point))
+            new = self.scorer.score(by_class(logits), curve.labels)
+            return point - 1, jax.tree.map(
+                lambda whole, one: whole.at[point].set(one), scores, new
+            )
+        for index in range(layer, self.layers[level + 1]):
+            values = network.advance(curve.variables, index, values, ablation(point))
+        return self._run(curve, level + 1, values, point, scores)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,6 +295,7 @@ def _floats_held(
 # More at once are no faster, measured on two CPU cores, and slower where the largest
 # value of all of them leaves the caches.
 _MOST_EXAMPLES, _MOST_FLOATS = 256, 2**20
+_FEWEST_WITH_TERMS = 16  # fewer at once are slower than computing products anew
 
 
 def incremental_engine(
@@ -269,12 +308,15 @@ def incremental_engine(
     memory_gb: float,
     *,
     takes_constants: bool,
+    num_curves: int,
+    num_points: int,
 ) -> IncrementalEngine | AffineEngine:
     """The engine with as many examples at once as fit into the budget.
 
     An example holds its values at every layer of ``layers``, and what is computed from
     one to the next, for which four times the largest is allowed. Leaves of
-    ``variables`` begin with S. Replacements are constants, or outputs for donors.
+    ``variables`` begin with S. Replacements are constants, or outputs for donors. So
+    many curves of each network share what its lowest layer gives.
     """
     two = jax.tree.map(lambda leaf: leaf[:2], x)
     held = _floats_held(network, variables, layers, two)
@@ -290,4 +332,14 @@ def incremental_engine(
         examples = number_that_fits(memory_gb, floats, most)
         return AffineEngine(network, layers[0], scorer, examples)
     examples = number_that_fits(memory_gb, floats, most)
-    return IncrementalEngine(network, layers, scorer, examples)
+    engine = IncrementalEngine(network, layers, scorer, examples)
+    if not takes_constants or not is_worthwhile(
+        network, layers[0], num_curves, num_points
+    ):
+        return engine
+    of_terms = floats_of_terms(network, layers[0], num_points)
+    left = memory_gb - 4e-9 * of_terms.once
+    examples = number_that_fits(left, floats + of_terms.of_example, most)
+    if left <= 0 or examples < min(most, _FEWEST_WITH_TERMS):
+        return engine
+    return dataclasses.replace(engine, examples=examples, adds_terms=True)

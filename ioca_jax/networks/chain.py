@@ -202,7 +202,7 @@ def _flat_site(program: Program, number: int) -> Site:
     return Site(number, Layer("", size), parts)
 
 
-class _Path(NamedTuple):
+class Path(NamedTuple):
     """The equations from one value to another.
 
     Attributes:
@@ -216,7 +216,8 @@ class _Path(NamedTuple):
     gates: list[int]
 
 
-def _path(program: Program, start: int, end: int) -> _Path:
+def find_path(program: Program, start: int, end: int) -> Path:
+    """What leads from one value to another, by their numbers."""
     schedule = program.schedule([end], [start])
     moving, affine, equations = {start: 0}, {start}, []
     last_use: dict[int, int] = {}
@@ -240,14 +241,14 @@ def _path(program: Program, start: int, end: int) -> _Path:
             if other != number and other_born <= born
         )
     ]
-    return _Path(equations, [n for n in moving if n in affine], gates)
+    return Path(equations, [n for n in moving if n in affine], gates)
 
 
 def _find_stretch(
     program: Program, axes: Mapping[int, Axes], start: Site, end: Site, is_last: bool
 ) -> _Stretch | None:
     """The stretch from one site to the next, if it can be one of a chain."""
-    path = _path(program, start.number, end.number)
+    path = find_path(program, start.number, end.number)
     known = [n for n in path.gates if n == end.number or n in axes]
     if not known or (is_last and known[-1] != end.number):
         return None

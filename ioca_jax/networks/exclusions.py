@@ -7,6 +7,7 @@ scales of a normalisation over neurons.
 """
 
 from collections.abc import Collection, Iterator, Sequence, Set
+from typing import Any
 
 from ioca_jax.networks.axes import Part
 from ioca_jax.networks.inlining import MAX_UNROLLED
@@ -183,6 +184,28 @@ def grouped(notes: Sequence[str]) -> list[str]:
         more = f" and {len(group) - shown} more" if len(group) > shown else ""
         result.append(f"{', '.join(group[:shown])}{more}: {reason}")
     return result
+
+
+def described(network: Any) -> str:
+    """A network as text: a table of the layers, and what is no layer."""
+    import pandas as pd  # half a second, for this text alone
+
+    rows = [
+        (layer.name, layer.kind, " x ".join(map(str, layer.shape)), layer.num_neurons)
+        for layer in network.layers
+    ]
+    names = ["layer", "kind", "activation shape", "neurons"]
+    table = pd.DataFrame(rows, columns=pd.Index(names))
+    of_tokens = f" of each of {network.tokens} tokens" if network.tokens else ""
+    lines = [
+        table.to_string(index=False),
+        f"{network.num_neurons} neurons, {network.num_classes} classes{of_tokens}; "
+        f"positions pooled by {network.pool}",
+    ]
+    if network.unreachable:
+        notes = grouped(network.unreachable)
+        lines += ["Not among the layers:", *(f"  {note}" for note in notes)]
+    return "\n".join(lines)
 
 
 def not_reached(program: Program, equation: Equation, name: str) -> str:

@@ -98,12 +98,15 @@ class Values:
         rest: values that pass by the layer, such as a residual stream.
         num_examples: N.
         counted: bool [N, T], the positions that count; None: all.
+        gate: [N, *shape], the layer's ``Gate`` in place of its outputs, which are then
+            not looked at; None where it has yet to be computed.
     """
 
     outputs: Array
     rest: tuple[Array, ...]
     num_examples: int = dataclasses.field(metadata={"static": True})
     counted: Array | None = None
+    gate: Array | None = None
 
 
 def count_neurons(layers: Sequence[Layer]) -> int:

@@ -6,6 +6,7 @@ being a chain of affine maps, is found in its equations.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,7 +21,8 @@ from ioca_jax.batching import count_examples
 from ioca_jax.checks import device_examples
 from ioca_jax.networks.axes import Axes, Site
 from ioca_jax.networks.chain import AffineChain, find_chain
-from ioca_jax.networks.exclusions import grouped
+from ioca_jax.networks.exclusions import described
+from ioca_jax.networks.gates import Gate, find_gate
 from ioca_jax.networks.jaxprs import Program, evaluate, is_affine, named_leaves
 from ioca_jax.networks.layers import (
     Ablation,
@@ -34,6 +36,7 @@ from ioca_jax.networks.layers import (
 )
 from ioca_jax.networks.pooling import Activations, Pooling
 from ioca_jax.networks.traceable import (
+    check_leaves,
     check_same_equations,
     checked_examples,
     trace_logits,
@@ -136,30 +139,7 @@ class Network:
         return max(math.prod(program.values[n].shape) for n in computed) // size
 
     def __str__(self):
-        """A table of the layers, and what is none."""
-        import pandas as pd  # half a second, for this text alone
-
-        rows = [
-            (
-                layer.name,
-                layer.kind,
-                " x ".join(map(str, layer.shape)),
-                layer.num_neurons,
-            )
-            for layer in self.layers
-        ]
-        names = ["layer", "kind", "activation shape", "neurons"]
-        table = pd.DataFrame(rows, columns=pd.Index(names))
-        of_tokens = f" of each of {self.tokens} tokens" if self.tokens else ""
-        lines = [
-            table.to_string(index=False),
-            f"{self.num_neurons} neurons, {self.num_classes} classes{of_tokens}; "
-            f"positions pooled by {self.pool}",
-        ]
-        if self.unreachable:
-            notes = grouped(self.unreachable)
-            lines += ["Not among the layers:", *(f"  {note}" for note in notes)]
-        return "\n".join(lines)
+        return described(self)
 
     def apply(
         self, variables: Any, x: Any, ablation: Ablation | None = None
@@ -327,6 +307,51 @@ class Network:
             self._chains[lowest] = found
         return self._chains[lowest]
 
+    @functools.cached_property
+    def gates(self) -> tuple[Gate | None, ...]:
+        """Of each layer, the value through which alone the network sees it."""
+        first, second = map(self._program, SIZES)
+        layers = range(len(self.layers))
+        return tuple(find_gate(first, second, self._sites, layer) for layer in layers)
+
+    def at_gate(
+        self, variables: Any, layer: int, values: Values
+    ) -> tuple[Array, Callable[[Array], Array]]:
+        """A layer's gate as an affine function of its outputs.
+
+        Args:
+            variables: as in ``apply``.
+            layer: counted from 0; it has a gate.
+            values: of ``layer``; its outputs are not looked at.
+
+        Returns:
+            The gate [N, *shape] of outputs 0, and the linear map from outputs to what
+            they add to it.
+        """
+        gate: Any = self.gates[layer]
+        program, site = self._program(values.num_examples), self._sites[layer]
+        known = self._resume(variables, layer, values)
+        schedule = program.schedule([gate.number], known)
+
+        def run(outputs: Array) -> Array:
+            shape = program.values[site.number].shape
+            own = site.from_canonical(_two_or_more(outputs), shape)
+            one = {**known, site.number: own}
+            evaluate(schedule, one)
+            return jnp.moveaxis(one[gate.number], gate.axis, 0)[: values.num_examples]
+
+        # Known zeros would be computed by XLA's compiler, slowly.
+        zeros = jax.lax.optimization_barrier(jnp.zeros_like(values.outputs))
+        return jax.linearize(run, zeros)
+
+    def blank_values(self, layer: int) -> Values:
+        """Zeros in the shapes of the values of two examples at a layer."""
+        program, (own, *rest) = self._program(SIZES[0]), self._cut(layer)
+        outputs = self._sites[layer].canonical(jnp.zeros(program.values[own].shape))
+        others = [program.values[number] for number in rest]
+        zeros = tuple(jnp.zeros(value.shape, value.dtype) for value in others)
+        return Values(outputs, zeros, SIZES[0])
+
     def _program(self, num_examples: int) -> Program:
         """The equations for a number of examples; one example is computed as two."""
         num_examples = max(num_examples, 2)
@@ -361,25 +386,7 @@ class Network:
         Raises:
             ValueError: the first difference.
         """
-        leading = () if num_networks is None else (num_networks,)
-        given = {name: _shape_of(leaf) for name, leaf in named_leaves(variables)}
-        expected = {
-            name: (str(leaf.dtype), (*leading, *leaf.shape))
-            for name, leaf in named_leaves(self._variables)
-        }
-        if [*given.items()] == [*expected.items()]:
-            return
-        names = expected.keys() | given.keys()
-        name = min(names, key=lambda n: (given.get(n) == expected.get(n), n))
-        wanted, got = (
-            f"{of[name][0]} {[*of[name][1]]}" if name in of else "no such variable"
-            for of in (expected, given)
-        )
-        number = "one network" if num_networks is None else f"{num_networks} networks"
-        raise ValueError(
-            f"{what}: expected those of {number}, with {name} {wanted}, as traced, got "
-            f"{got}"
-        )
+        check_leaves(self._variables, variables, num_networks, what)
 
     def _variable_values(self, variables: Any, program: Program) -> dict[int, Any]:
         """Variables and constants, by number."""
@@ -413,6 +420,9 @@ class Network:
         outputs = _two_or_more(values.outputs)
         known = self._variable_values(variables, program)
         known[own] = site.from_canonical(outputs, program.values[own].shape)
+        if values.gate is not None:
+            gate: Any = self.gates[layer]
+            known[gate.number] = jnp.moveaxis(_two_or_more(values.gate), 0, gate.axis)
         return known | dict(zip(rest, values.rest, strict=True))
 
     def _stop(
@@ -474,11 +484,6 @@ class Network:
         for number in site_of.keys() & known.keys():
             known[number] = replace(number, known[number])
         evaluate(schedule, known, replace)
-
-
-def _shape_of(leaf: Any) -> tuple[str, tuple[int, ...]]:
-    """The type that JAX gives an array, and its shape."""
-    return str(jax.dtypes.canonicalize_dtype(jnp.result_type(leaf))), np.shape(leaf)
 
 
 def _two_or_more(array: Array) -> Array:

@@ -181,6 +181,46 @@ def described_arrays(x: Any) -> str:
     )
 
 
+def check_leaves(
+    traced: Any, variables: Any, num_networks: int | None, what: str
+) -> None:
+    """Refuses variables of other names, shapes or types than the traced ones.
+
+    Args:
+        traced: shapes and types of one network's variables.
+        variables: of one network, or of many.
+        num_networks: S, if leaves of ``variables`` begin with S.
+        what: what the variables are called in the error.
+
+    Raises:
+        ValueError: the first difference.
+    """
+    leading = () if num_networks is None else (num_networks,)
+    given = {name: _shape_of(leaf) for name, leaf in named_leaves(variables)}
+    expected = {
+        name: (str(leaf.dtype), (*leading, *leaf.shape))
+        for name, leaf in named_leaves(traced)
+    }
+    if [*given.items()] == [*expected.items()]:
+        return
+    names = expected.keys() | given.keys()
+    name = min(names, key=lambda n: (given.get(n) == expected.get(n), n))
+    wanted, got = (
+        f"{of[name][0]} {[*of[name][1]]}" if name in of else "no such variable"
+        for of in (expected, given)
+    )
+    number = "one network" if num_networks is None else f"{num_networks} networks"
+    raise ValueError(
+        f"{what}: expected those of {number}, with {name} {wanted}, as traced, got "
+        f"{got}"
+    )
+
+
+def _shape_of(leaf: Any) -> tuple[str, tuple[int, ...]]:
+    """The type that JAX gives an array, and its shape."""
+    return str(jax.dtypes.canonicalize_dtype(jnp.result_type(leaf))), np.shape(leaf)
+
+
 def check_same_equations(one: Program, other: Program, sizes: tuple[int, int]) -> None:
     """Refuses programs of one function that differ by more than sizes of arrays."""
     if one.structure != other.structure:

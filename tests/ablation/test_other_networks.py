@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import ioca_jax as ioca
+from ioca_jax.ablation import gated, incremental, metrics, replacement
 from ioca_jax.ablation.greedy import greedy_orders
 from ioca_jax.ablation.singles import single_ablations
 from ioca_jax.measures import scores
@@ -132,6 +133,53 @@ def test_curves(written, engine, memory_gb, layers):
     )
     masks = np.asarray(ioca.cumulative_masks(order, network.num_neurons))
     equal(found, written.scores(masks))
+
+
+@pytest.mark.parametrize("layers", [(0, 1, 2), (1, 2)])
+def test_curves_that_share_what_neurons_add(written, layers, monkeypatch):
+    network, variables, clamp, x, y = written.arguments
+    shared: list[int] = []
+
+    def has_gate(network, layer, *numbers):
+        return network.gates[layer] is not None
+
+    def make(network, variables, layer, values):
+        shared.append(layer)
+        return gated.make_terms(network, variables, layer, values)
+
+    monkeypatch.setattr(incremental, "is_worthwhile", has_gate)
+    monkeypatch.setattr(incremental, "make_terms", make)
+    neurons = np.flatnonzero(np.isin(network.layer_of_neuron, layers))
+    rng = np.random.default_rng(1)
+    # One neuron is kept to the end; points leave out steps and repeat one.
+    orders = np.stack([rng.permutation(neurons)[:-1] for _ in range(2)])
+    steps = np.array([1, 2, len(neurons) // 2, len(neurons) - 1, len(neurons) - 1])
+    engine = incremental.incremental_engine(
+        *(network, jax.tree.map(lambda leaf: leaf[None], variables), layers),
+        *(metrics.Scorer(network.num_classes), x, len(neurons), 1.0),
+        **{"takes_constants": True, "num_curves": 2, "num_points": 5},
+    )
+    arrays = (
+        variables,
+        orders,
+        replacement.Constants(
+            replacement.constants_of(network, np.stack([clamp, -clamp]))
+        ),
+    )
+    sums = jax.jit(engine.orders)(
+        (jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], arrays), steps),
+        metrics.Batch(x, None, {}),
+        y,
+    )
+    # No product follows the convolution ``skip``, so that there is nothing to save.
+    lowest = layers[0]
+    assert shared == ([] if network.layers[lowest].name == "skip" else [lowest])
+    for curve, sign in enumerate((1, -1)):
+        masks = ioca.cumulative_masks(orders[curve], network.num_neurons)[steps]
+        expected = ioca.evaluate_masks(network, variables, masks, sign * clamp, x, y)
+        np.testing.assert_array_equal(sums.correct[0, curve], expected.correct)
+        losses = np.asarray(sums.loss[0, curve]) / len(y)
+        np.testing.assert_allclose(losses, expected.loss, **CLOSE)
 
 
 def test_many_orders_and_networks_at_once(written):
