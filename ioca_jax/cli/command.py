@@ -42,8 +42,8 @@ class Machine:
     )
     compilation_cache: str = option(
         "~/.cache/ioca_jax",
-        "Where programs that took long to compile are kept for later runs; empty keeps "
-        "none. JAX_COMPILATION_CACHE_DIR goes before it.",
+        "Where compiled programs are kept for later runs; empty keeps none. "
+        "JAX_COMPILATION_CACHE_DIR goes before it.",
     )
     deterministic: bool = option(
         False,
@@ -353,8 +353,7 @@ def _prepared_jax(machine: Machine) -> Iterator[None]:
         given = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{given} --xla_gpu_deterministic_ops=true".strip()
     if machine.compilation_cache and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        directory = os.path.expanduser(machine.compilation_cache)
-        jax.config.update("jax_compilation_cache_dir", directory)
+        devices.keep_programs(os.path.expanduser(machine.compilation_cache))
     chosen = machine.num_devices
     if chosen is None:
         devices.use_all_cores()

@@ -352,7 +352,12 @@ def _train_chunk(model, config, mesh, spread, arrays, seeds, initial, kept, on_e
     return state.variables, stacked, tuple(snapshots)
 
 
-@partial(jax.jit, static_argnames=("model", "config", "shape"))
+# XLA's third level takes six times as long to compile this, for the same bits.
+@partial(
+    jax.jit,
+    static_argnames=("model", "config", "shape"),
+    compiler_options={"xla_backend_optimization_level": 1},
+)
 def _initial_states(
     model: MLP | CNN,
     config: TrainConfig,

@@ -88,9 +88,6 @@ class Process:
             own["CUDA_VISIBLE_DEVICES"] = ",".join(self._gpus)
         else:
             own["JAX_PLATFORMS"] = "cpu"
-        cache = getattr(jax.config, "jax_compilation_cache_dir", None)
-        if cache:
-            own.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
         return own
 
 

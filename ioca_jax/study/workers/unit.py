@@ -21,6 +21,7 @@ import numpy as np
 
 from ioca_jax.checks import described
 from ioca_jax.data import Dataset, Split
+from ioca_jax.devices import keep_programs
 from ioca_jax.results.files import atomic_write, digest_of_file, sha256
 from ioca_jax.results.subsets import intact_accuracy
 from ioca_jax.results.trees import named, numbered
@@ -244,7 +245,7 @@ def _open_job(file: str, digest: str) -> Computation:
     with contextlib.suppress(RuntimeError):  # JAX is running, with the devices it has
         jax.config.update(_CPU_DEVICES, job.cpu_devices)
     if job.cache and not getattr(jax.config, _CACHE):
-        jax.config.update(_CACHE, job.cache)
+        keep_programs(job.cache)
     lists = {n: tuple(v) for n, v in job.config.items() if isinstance(v, list)}
     config = StudyConfig(**{**job.config, **lists})
     network, variables, own_data = None, None, None
