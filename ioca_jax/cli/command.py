@@ -38,7 +38,8 @@ class Machine:
     num_devices: int | None = option(
         None,
         "Devices to work on: all if not given; on a CPU, where devices are virtual, "
-        "one for each core.",
+        "one for each core. With --workers, those of each worker on a CPU; "
+        "--worker_gpus are its GPUs.",
     )
     compilation_cache: str = option(
         "~/.cache/ioca_jax",
@@ -259,6 +260,9 @@ class Command:
         try:
             arguments += [parse(config_class, values) for config_class in self.configs]
             arguments += [left] if self.takes_paths else []
+            # Before devices are looked at: JAX would take the GPUs of the workers.
+            if "workers" in values and values["workers"].value is not None:
+                jax.config.update("jax_platforms", "cpu")
             with _prepared_jax(parse(Machine, values)):
                 self.main(*arguments)
         except USER_ERRORS as error:
@@ -363,12 +367,6 @@ def _prepared_jax(machine: Machine) -> Iterator[None]:
         jax.config.update("jax_num_cpu_devices", chosen)
     with devices.limited_devices(chosen):
         yield
-
-
-def leave_devices_to_workers(workers: str | None) -> None:
-    """Keeps this process on the CPU, if workers compute: JAX would take the GPUs."""
-    if workers is not None:
-        jax.config.update("jax_platforms", "cpu")
 
 
 def stop(message: str, code: int = 2) -> NoReturn:

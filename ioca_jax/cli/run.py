@@ -17,7 +17,7 @@ import pathlib
 
 import ioca_jax as ioca
 from ioca_jax.arrays import describe_shape
-from ioca_jax.cli.command import Command, leave_devices_to_workers, option
+from ioca_jax.cli.command import Command, option
 from ioca_jax.inference.families import too_few_for_tests
 from ioca_jax.study import chunks, events, folder, plan, resources, trackers
 from ioca_jax.study.run import how_to_go_on
@@ -86,11 +86,12 @@ def few_seeds(config: ioca.StudyConfig) -> str:
     return f"{number} seed{'s' * (number != 1)}: {why}" if why else ""
 
 
-def describe(request: plan.Request, options: RunOptions) -> str:
+def describe(request: plan.Request, options: RunOptions, workers: Workers) -> str:
     """What a run would do and take, as text; refuses one that cannot run."""
     path = pathlib.Path(options.workdir)
     if folder.RunFolder(path, request.identity).is_finished():
         return f"{path} is finished; the same command reports it"
+    workers.prepare(path)
     study, seeds = request.plan(options.seeds_at_once), len(request.identity.seeds)
     data, model = study.data, study.network
     needs, finished = resources.count_needs(study), chunks.count_finished(path)
@@ -119,14 +120,13 @@ def describe(request: plan.Request, options: RunOptions) -> str:
 
 def main(options: RunOptions, config: ioca.StudyConfig, workers: Workers) -> None:
     """Runs the study that the flags describe, and prints its summary."""
-    leave_devices_to_workers(workers.workers)
     shard = ioca.Shard.parse(options.shard)
     if options.dry_run or options.variables_digest is not None:
         request = plan.Request.of(config, shard=shard)
         if options.variables_digest is not None:
             request.check_digest(options.variables_digest)
         if options.dry_run:
-            print(describe(request, options))
+            print(describe(request, options, workers))
             return
     path = pathlib.Path(options.workdir)
     ioca.run_study(

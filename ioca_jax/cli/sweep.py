@@ -37,13 +37,7 @@ from tqdm import tqdm
 
 import ioca_jax as ioca
 from ioca_jax.checks import import_extra
-from ioca_jax.cli.command import (
-    USER_ERRORS,
-    Command,
-    define,
-    leave_devices_to_workers,
-    option,
-)
+from ioca_jax.cli.command import USER_ERRORS, Command, define, option
 from ioca_jax.cli.run import few_seeds
 from ioca_jax.inference.areas import areas_by_order
 from ioca_jax.inference.families import networks_in_tests
@@ -408,10 +402,10 @@ def report(table: pd.DataFrame, workdir: pathlib.Path) -> list[str]:
 
 def main(options: SweepOptions, base: ioca.StudyConfig, workers: Workers) -> None:
     """Runs what the flags describe, or says what would run."""
-    leave_devices_to_workers(workers.workers)
     import_extra("pyarrow", "sweep", "runs.parquet")
     workdir = pathlib.Path(options.workdir)
     runs = plan(base, read_grid(options.grid_lines()), workdir)
+    workers.prepare(workdir)
     if options.dry_run:
         sys.exit(int(dry_run(runs)))
     safe = f"the runs in {workdir} are whole", "goes on from them"

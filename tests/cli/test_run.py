@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import sys
 from functools import partial
 
 import command_line
@@ -150,6 +151,82 @@ def test_a_folder_that_cannot_be_written(flags):
         "error: workdir: expected a folder that can be written, got /proc/run; choose "
         "another workdir\n"
     )
+
+
+MISSING = "workers: expected the package {}, found none; install it with pip install "
+MISSING += "'ioca_jax[{}]'"
+NO_ENGINES = [
+    (["--workers=ray"], MISSING.format("ray", "ray")),
+    (["--workers=submitit"], MISSING.format("submitit", "slurm")),
+    (["--workers=submitit-local"], MISSING.format("submitit", "slurm")),
+    (
+        ["--workers=nowhere.at_all:function"],
+        "workers: expected package.module:function, got 'nowhere.at_all:function', "
+        "which cannot be imported (ModuleNotFoundError: No module named 'nowhere'); "
+        "--verbosity=1 shows where",
+    ),
+    (
+        ["--workers=many"],
+        "workers: expected a number of processes, ray, submitit, submitit-local or "
+        "package.module:function, got 'many'",
+    ),
+    (
+        ["--workers=2", "--worker_gpus=2"],
+        "worker_gpus: expected at most 3 GPUs for 2 workers, as this machine has, got "
+        "4",
+    ),
+    (
+        ["--workers=2", "--worker_gpus=-1"],
+        "worker_gpus: expected a number not negative, got -1",
+    ),
+    (
+        ["--workers=ray", "--worker_cpus=0"],
+        "worker_cpus: expected at least 1, got 0",
+    ),
+    (
+        ["--workers=submitit", "--worker_minutes=0"],
+        "worker_minutes: expected at least 1, got 0",
+    ),
+]
+
+
+@pytest.mark.parametrize(("flags", "line"), NO_ENGINES)
+def test_a_dry_run_refuses_the_engines_that_a_run_refuses(
+    flags, line, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    for package in ("ray", "submitit"):
+        monkeypatch.setitem(sys.modules, package, None)
+    for more in ([], ["--dry_run"]):
+        done = run(*SMALL, f"--workdir={tmp_path / 'run'}", *flags, *more)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"error: {line}\n"
+    assert not (tmp_path / "run").exists()
+
+
+WITH_WORKERS = """
+import contextlib
+import sys
+import jax
+from ioca_jax import devices
+from ioca_jax.cli import run
+
+def limited_devices(number):
+    print(jax.config.jax_platforms)
+    raise SystemExit
+
+devices.limited_devices = limited_devices
+jax.config.update("jax_platforms", None)
+for flags in ([], ["--workers=2"]):
+    sys.argv = ["run", "--num_devices=1", *flags]
+    with contextlib.suppress(SystemExit):
+        run.COMMAND.run()
+"""
+
+
+def test_the_driver_of_workers_looks_at_no_device_but_the_cpu():
+    """JAX would take the memory of the GPUs that it looks at."""
+    assert processes.call("-c", WITH_WORKERS).split() == ["None", "cpu"]
 
 
 def test_a_process_ends_with_the_code_and_the_line():

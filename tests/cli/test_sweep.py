@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote
 
@@ -228,6 +229,20 @@ def test_a_dry_run_tells_what_would_run_and_leaves_nothing(swept, tmp_path):
     )
     assert files(folder) == before
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_refuses_an_engine_that_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    for more in ([], ["--dry_run"]):
+        done = sweep(
+            *SMALL, *grids("batch_size=32"), f"--workdir={tmp_path / 'sweep'}",
+            "--workers=ray", *more,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == (
+            "error: workers: expected the package ray, found none; install it with pip "
+            "install 'ioca_jax[ray]'\n"
+        )
 
 
 def plans(*grids: list[str]) -> list:

@@ -77,6 +77,11 @@ class Workers:
 
         ``folder`` is that of the run or sweep.
         """
+        prepared = self.prepare(folder)
+        return prepared and prepared()
+
+    def prepare(self, folder: pathlib.Path) -> Callable[[], Engine] | None:
+        """How to make the engine; starts nothing, and refuses what is not installed."""
         if self.workers is None:
             return None
         if self.number is not None:
@@ -86,15 +91,16 @@ class Workers:
             make = adapter.make(self, folder.absolute() / UNITS)
             devices = self.worker_gpus or self.worker_cpus
             return self._engine(make, devices)
-        return self._engine(partial(_own_executor, self.workers), 1)
+        function = import_named("workers", self.workers)
+        return self._engine(partial(_own_executor, self.workers, function), 1)
 
     def _engine(
         self, make: Callable[[], Any], devices: int, number: int | None = None
-    ) -> Engine:
+    ) -> Callable[[], Engine]:
         seeds = seeds_on_devices(devices, on_cpu=not self.worker_gpus)
-        return Engine(make, number=number, seeds_at_once=seeds)
+        return partial(Engine, make, number=number, seeds_at_once=seeds)
 
-    def _local(self, number: int) -> Engine:
+    def _local(self, number: int) -> Callable[[], Engine]:
         from ioca_jax.study.workers.local import LocalProcesses, visible_gpus
 
         wanted, there = number * self.worker_gpus, len(visible_gpus())
@@ -122,9 +128,8 @@ def open_workers(
     return Engine(lambda: workers, closes=False)
 
 
-def _own_executor(name: str) -> Any:
+def _own_executor(name: str, make: Callable[[], Any]) -> Any:
     """Calls a function that makes an executor."""
-    make: Callable[[], Any] = import_named("workers", name)
     try:
         made = make()
     except (Exception, SystemExit) as error:  # of the caller's own function
