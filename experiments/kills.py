@@ -1,16 +1,20 @@
 """Kills workers and drivers at random moments; counts what is lost and what repeats.
 
-  python -m experiments.kills --engines=2,ray,submitit-local --seed=0
+  python -m experiments.kills --engines 2 ray submitit-local
 
-Port, engines, locks and chunks are the library's. A unit naps for a second in
-place of training a network, and stores its chunk as every unit does. After a driver
-is killed the same command goes on, on the same engine or, at random, on another one.
-A table in Markdown is printed. With --overhead it compares units of ten seconds on one
-worker with the same units called in a row instead.
+The port and its engines are the library's. A unit naps in place of training networks,
+and writes its folder as a real unit does: under a lock, beside its place, renamed when
+it is whole. It imports no JAX, so that seconds bring many kills. After a driver is
+killed the same command goes on, on the same engine or, at random, on another one.
+With --overhead, units of ten seconds on one worker are compared with the same units
+called in a row instead. Tables are printed in Markdown.
 """
 
+# Workers import this module: what imports JAX is imported where it is used.
+import argparse
 import contextlib
-import dataclasses
+import fcntl
+import hashlib
 import os
 import pathlib
 import random
@@ -20,89 +24,57 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from functools import partial
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
-import pandas as pd
-import xarray as xr
-
-from ioca_jax.cli.command import Command, option
-from ioca_jax.report.sections import markdown
-from ioca_jax.results.pieces import Chunk
-from ioca_jax.study.chunks import find_chunks, locked
-from ioca_jax.study.metadata import Stopwatch
-from ioca_jax.study.workers import unit as units
-from ioca_jax.study.workers.engines import Workers
-from ioca_jax.study.workers.port import run_units
-
-_NAP = 1.0
+_NAP = 0.3
 _BEGINS = "begins.txt"
-# How the processes of workers are called, whatever the engine.
+# How the processes of workers are called, by engine.
 _WORKERS = b"workers/serve.py", b"ray::work", b"ray::IDLE", b"submitit.core._submit"
 # submitit's local jobs start all at once, so there are few of them.
-_UNITS = {"submitit-local": 4}
+_UNITS = {"submitit-local": 10}
 _GOES_ON = {"2": "ray", "ray": "2", "submitit-local": "2"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """Flags of the experiment."""
-
-    engines: tuple[str, ...] = option(("2",), "As ioca run --workers takes them.")
-    workers_killed: int = option(50, "Workers to kill on each engine.")
-    drivers_killed: int = option(6, "Drivers to kill on each engine.")
-    seconds: float = option(6.0, "Mean time between two kills.")
-    seed: int = option(0, "Of the random moments.")
-    overhead: bool = option(False, "Measure what the port costs, and kill nothing.")
-
-
-@dataclasses.dataclass(frozen=True)
-class StandIn:
-    """In place of ``Computation``: naps, and returns a chunk."""
-
-    folder: pathlib.Path
-    seconds: float
-    emit: Callable[..., None] = print
-    watch: Any = None
-
-    def chunk(self, seeds: Sequence[int], length: int, number: int) -> Chunk:
-        """Notes that it begins, and by whom."""
-        del length, number
-        with (self.folder / _BEGINS).open("a") as file:
-            file.write(f"{seeds[0]} {os.getpid()} {time.time()}\n")
-        time.sleep(self.seconds)
-        dims = ("seed", "clamp", "scope", "ordering", "step")
-        accuracy = np.reshape(seeds, (-1, 1, 1, 1, 1)) / 1024
-        results = xr.Dataset({"accuracy": (dims, accuracy)}, {"seed": [*seeds]})
-        return Chunk(results, {"weight": np.array(seeds)})
+def work(
+    folder: str, seconds: str, seeds: list[int], length: int, number: int
+) -> dict[str, str]:
+    """Does one unit; it takes and returns what ``run_unit`` does."""
+    del length, number
+    place = pathlib.Path(folder) / f"unit_{seeds[0]}"
+    sums, part = place / "checksums.json", place.with_suffix(".part")
+    with place.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not place.exists():
+            with (place.parent / _BEGINS).open("a") as file:
+                file.write(f"{time.time()} {os.getpid()} {seeds[0]}\n")
+            time.sleep(float(seconds))
+            part.mkdir(exist_ok=True)
+            with (part / sums.name).open("w") as file:
+                file.write(f"{seeds[0]}")
+                os.fsync(file.fileno())
+            os.replace(part, place)
+        digest = hashlib.sha256(sums.read_bytes()).hexdigest()
+    return {"host": "here", "digest": digest}
 
 
-def work(folder: str, seconds: str, *call: Any) -> dict[str, str]:
-    """``run_unit`` on the stand-in; it has the arguments that the port sends."""
-    stand_in = StandIn(pathlib.Path(folder), float(seconds), watch=Stopwatch())
-    units._open_job = lambda *_: stand_in  # pyright: ignore[reportAttributeAccessIssue]
-    return units.run_unit(folder, seconds, *call)
+def drive(folder: str, engine: str, number: int, seconds: float = _NAP) -> int:
+    """Runs what is missing in a folder, as a driver does; returns what has failed."""
+    from ioca_jax.study.chunks import locked
+    from ioca_jax.study.workers.engines import Workers
+    from ioca_jax.study.workers.port import Unit, run_units
 
-
-def drive(
-    folder: str, engine: str | None, number: int, seconds: float = _NAP
-) -> list[Exception]:
-    """Runs what is missing in a folder, as a driver does; without an engine, here."""
     path = pathlib.Path(folder)
-    with locked(path), Workers(engine).open(path) or nullcontext() as opened:
-        done = {seed for chunk in find_chunks(path)[0] for seed in chunk.seeds}
-        missing = [seed for seed in range(number) if seed not in done]
-        (path / units.UNITS).mkdir(exist_ok=True)
-        job, calls = (folder, str(seconds)), [([s], 1, s + 1) for s in missing]
-        if opened is None:
-            return [
-                error for call in calls if (error := work(*job, *call).get("error"))
-            ]
-        sent = [units.unit_of(path, *call) for call in calls]
-        return [o.error for o in run_units(opened, work, job, sent) if o.error]
+    with locked(path), Workers(engine).open(path) as opened:
+        places = [path / f"unit_{seed}" for seed in range(number)]
+        units = [
+            Unit((seed,), 1, seed + 1, place, place.with_suffix(".begun"))
+            for seed, place in enumerate(places)
+            if not place.exists()
+        ]
+        assert opened is not None
+        outcomes = list(run_units(opened, work, (folder, str(seconds)), units))
+    return sum(outcome.error is not None for outcome in outcomes)
 
 
 class Kill(NamedTuple):
@@ -121,18 +93,19 @@ class Study:
     def __init__(self, folder: pathlib.Path, engine: str):
         """Starts the first driver."""
         self.folder, self.engine = folder, engine
-        self.number = _UNITS.get(engine, 40)
+        self.number = _UNITS.get(engine, 150)
         self.kills: list[Kill] = []
         self.failed = 0
         self._start()
 
     def _start(self) -> None:
+        arguments = str(self.folder), self.engine, self.number
         code = "import sys; from experiments.kills import drive; "
-        code += f"sys.exit(bool(drive{(str(self.folder), self.engine, self.number)}))"
         with (self.folder / "driver.log").open("ab") as log:
             self.driver = subprocess.Popen(
-                [sys.executable, "-c", code],
+                [sys.executable, "-c", f"{code}sys.exit(drive{arguments})"],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                stdout=log,
                 stderr=log,
             )
 
@@ -140,22 +113,21 @@ class Study:
         """Kills as many as are left to kill, until the study is done."""
         first = self.engine
         while self._goes_on(rng.uniform(0, 2 * seconds)):
-            workers = processes_below(self.driver.pid)
             counts = [left[self.engine, victim] for victim in ("driver", "worker")]
             if not sum(counts):
                 continue
             (victim,) = rng.choices(("driver", "worker"), counts)
-            if victim == "worker" and not workers:
-                continue
-            left[self.engine, victim] -= 1
-            self._kill(victim, rng.choice(workers or [0]))
+            workers = workers_of(self.driver.pid)
             if victim == "driver":
+                self._kill(victim, self.driver.pid, left)
                 self.driver.wait()
                 self.engine = rng.choice([first, _GOES_ON[first]])
                 self._start()
+            elif workers:
+                self._kill(victim, rng.choice(workers), left)
 
     def _goes_on(self, seconds: float) -> bool:
-        """Waits; starts the command again where a unit was lost too often."""
+        """Waits; gives the command again where a unit was lost too often."""
         try:
             if not self.driver.wait(seconds):
                 return False
@@ -166,59 +138,49 @@ class Study:
             pass
         return True
 
-    def _kill(self, victim: str, worker: int) -> None:
-        process = self.driver.pid if victim == "driver" else worker
-        finished, now = finished_at(self.folder), time.time()
-        try:
+    def _kill(self, victim: str, process: int, left: Counter) -> None:
+        finished = finished_at(self.folder)
+        kill = Kill(self.engine, victim, process, time.time(), finished)
+        with contextlib.suppress(ProcessLookupError):  # it may have ended meanwhile
             os.kill(process, signal.SIGKILL)
-        except ProcessLookupError:  # it has ended meanwhile
-            return
-        self.kills.append(Kill(self.engine, victim, process, now, finished))
+            left[self.engine, victim] -= 1
+            self.kills.append(kill)
 
     def judge(self) -> list[dict[str, Any]]:
         """A row for each kill: finished units that it lost, and units repeated."""
-        chunks, _ = find_chunks(self.folder)
-        assert sorted(chunk.seeds for chunk in chunks) == [
-            (s,) for s in range(self.number)
-        ]
-        for chunk in chunks:
-            assert chunk.load().variables["weight"].tolist() == [*chunk.seeds]
         at_end, repeated = finished_at(self.folder), Counter(self._causes())
+        assert len(at_end) == self.number
         return [
             {
                 "engine": kill.engine,
                 "killed": kill.victim,
-                "finished units lost": len(kill.finished.items() - at_end.items()),
-                "units repeated": repeated[kill.process],
+                "lost": len(kill.finished.items() - at_end.items()),
+                "repeated": repeated[kill.time],
             }
             for kill in self.kills
         ]
 
-    def _causes(self) -> Iterator[int]:
-        """For each repeat of a unit, the killed process that explains it."""
-        text = (self.folder / _BEGINS).read_text()
-        rows = sorted(
-            [float(n) for n in line.split()][::-1] for line in text.splitlines()
-        )
-        last: dict[float, tuple[float, float]] = {}
-        for now, process, seed in rows:
+    def _causes(self) -> Iterator[float]:
+        """For each repeat of a unit, when the process was killed that explains it."""
+        last: dict[str, tuple[float, int]] = {}
+        for line in sorted((self.folder / _BEGINS).read_text().splitlines()):
+            now, process, seed = line.split()
             if seed in last:
                 began, before = last[seed]
-                kills = [k for k in self.kills if began <= k.time <= now]
-                own = [k for k in kills if k.process == before]
-                (*_, cause) = own or [k for k in kills if k.victim == "driver"]
-                yield cause.process
-            last[seed] = now, process
+                kills = [k for k in self.kills if began <= k.time <= float(now)]
+                own = [k.time for k in kills if k.process == before]
+                yield (own or [k.time for k in kills if k.victim == "driver"])[-1]
+            last[seed] = float(now), int(process)
 
 
-def processes_below(driver: int) -> list[int]:
+def workers_of(driver: int) -> list[int]:
     """The workers that a process, or one that it has started, has started."""
     parents, workers = {}, []
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             stat = (folder / "stat").read_text().rpartition(")")[2].split()
             parents[int(folder.name)] = int(stat[1])
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
+            command = (folder / "cmdline").read_bytes()
             if any(name in command for name in _WORKERS):
                 workers.append(int(folder.name))
 
@@ -230,58 +192,77 @@ def processes_below(driver: int) -> list[int]:
 
 
 def finished_at(folder: pathlib.Path) -> dict[str, int]:
-    """When each chunk that is there was written, by its name."""
-    files = folder.glob("chunks/seeds_*/checksums.json")
-    return {file.parent.name: file.stat().st_mtime_ns for file in files}
+    """When each unit that is finished was written, by its folder's name."""
+    files = folder.glob("unit_*/checksums.json")
+    return {f.parent.name: f.stat().st_mtime_ns for f in files if f.parent.suffix == ""}
 
 
-def kill_all(options: Options, folder: pathlib.Path) -> pd.DataFrame:
+def kill_all(given: argparse.Namespace, folder: pathlib.Path) -> Any:
     """Studies until all are killed that shall be; the counts by engine and victim."""
-    rng, rows, failed = random.Random(options.seed), [], 0
-    left = Counter({(e, "worker"): options.workers_killed for e in options.engines})
-    left.update({(e, "driver"): options.drivers_killed for e in options.engines})
-    for engine in options.engines:
+    import pandas as pd
+
+    rng, rows, failed = random.Random(given.seed), [], 0
+    left = Counter({(e, "worker"): given.workers_killed for e in given.engines})
+    left.update({(e, "driver"): given.drivers_killed for e in given.engines})
+    for engine in given.engines:
         while left[engine, "worker"] + left[engine, "driver"]:
-            own = pathlib.Path(tempfile.mkdtemp(dir=folder))
-            study = Study(own, engine)
-            study.run(left, options.seconds, rng)
+            study = Study(pathlib.Path(tempfile.mkdtemp(dir=folder)), engine)
+            study.run(left, given.seconds, rng)
             rows += study.judge()
             failed += study.failed
             print(dict(left), file=sys.stderr, flush=True)
-    print(f"Units lost four times, by as many kills, ended {failed} drivers.")
-    counted = pd.DataFrame(rows).groupby(["engine", "killed"])
-    columns = {
-        "kills": ("killed", "size"),
-        "finished units lost": ("finished units lost", "sum"),
-        "units repeated": ("units repeated", "sum"),
-        "most by one kill": ("units repeated", "max"),
-    }
-    return counted.agg(**columns).reset_index()
+    print(f"{failed} drivers ended by naming a unit that was lost four times.\n")
+    return (
+        pd.DataFrame(rows)
+        .groupby(["engine", "killed"])
+        .agg(
+            kills=("killed", "size"),
+            lost=("lost", "sum"),
+            repeated=("repeated", "sum"),
+            most=("repeated", "max"),
+        )
+        .reset_index()
+    )
 
 
-def compare(folder: pathlib.Path, number: int = 6, seconds: float = 10) -> pd.DataFrame:
-    """Seconds of units called in a row, and of the same through one worker."""
-    rows = []
-    for engine in (None, "1"):
-        own = pathlib.Path(tempfile.mkdtemp(dir=folder))
-        start, began = time.time(), time.perf_counter()
-        assert not drive(str(own), engine, number, seconds)
-        took = time.perf_counter() - began
-        lines = (own / _BEGINS).read_text().splitlines()
-        first = float(lines[0].split()[-1]) - start
-        row = {"units": engine or "in a row", "first begins after": first}
-        rows.append(row | {"all": took, "each": (took - first) / number})
-    return pd.DataFrame(rows).round(2)
+def compare(folder: pathlib.Path, number: int = 6, seconds: float = 10) -> Any:
+    """Seconds of units called in a row, and of the same by one worker of the port."""
+    import pandas as pd
+
+    rows = {}
+    for name in ("in a row", "one worker"):
+        own = tempfile.mkdtemp(dir=folder)
+        start = time.perf_counter()
+        if name == "in a row":
+            for seed in range(number):
+                work(own, str(seconds), [seed], 1, seed + 1)
+        else:
+            assert not drive(own, "1", number, seconds)
+        rows[name] = time.perf_counter() - start
+    table = pd.DataFrame(rows.items(), columns=["units", "seconds"])
+    return table.assign(ratio=table["seconds"] / rows["in a row"]).round(3)
 
 
-def main(options: Options) -> None:
-    """Prints the table."""
-    with tempfile.TemporaryDirectory(prefix="kills_") as folder:
-        measure = compare if options.overhead else partial(kill_all, options)
-        print(markdown(measure(pathlib.Path(folder))))
+def main() -> None:
+    """Prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--engines", nargs="+", default=["2"], help="of _GOES_ON")
+    parser.add_argument("--workers_killed", type=int, default=50, help="by engine")
+    parser.add_argument("--drivers_killed", type=int, default=6, help="by engine")
+    parser.add_argument("--seconds", type=float, default=1.5, help="between two kills")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    parser.add_argument("--overhead", action="store_true", help="kill nothing")
+    given = parser.parse_args()
+    from ioca_jax.report.sections import markdown
 
+    with tempfile.TemporaryDirectory(prefix="kills_") as name:
+        folder = pathlib.Path(name)
+        table = compare(folder) if given.overhead else kill_all(given, folder)
+        print(markdown(table))
 
-COMMAND = Command(main, (Options,))
 
 if __name__ == "__main__":
-    COMMAND.run()
+    # Workers find the unit's function by its module's name.
+    from experiments import kills
+
+    kills.main()
