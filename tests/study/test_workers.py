@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 from synthetic import TINY, own_data
 
@@ -274,6 +275,50 @@ def test_a_chunk_that_the_driver_does_not_see_is_lost(computed, tmp_path, monkey
         "workers share",
         message,
     )
+
+
+DEVICES = """
+import json
+import sys
+from concurrent.futures import Future
+
+import jax
+from synthetic import TINY, own_data
+
+import ioca_jax as ioca
+from ioca_jax.study.compute import Computation
+from ioca_jax.study.workers.unit import run_unit
+
+
+class Prints:
+    def submit(self, function, *call):
+        print(json.dumps(call))
+        future = Future()
+        future.set_result({"kind": "ValueError", "error": "not computed"})
+        return future
+
+
+def chunk(*_):
+    raise ValueError(f"{jax.device_count()} devices")
+
+
+Computation.chunk = chunk
+folder, *calls = sys.argv[1:]
+if calls:
+    print(run_unit(*json.loads(calls[0]))["error"])
+else:
+    jax.config.update("jax_num_cpu_devices", 3)
+    try:
+        ioca.run_study(TINY, folder, data=own_data(), draw=False, workers=Prints())
+    except ValueError as error:
+        assert str(error) == "not computed"
+"""
+
+
+def test_a_worker_computes_on_as_many_devices_as_its_driver_has(tmp_path):
+    """Sums over examples are split by devices: other bits come of another number."""
+    call, *_ = processes.call("-c", DEVICES, tmp_path / "run").splitlines()
+    assert processes.call("-c", DEVICES, tmp_path / "run", call) == "3 devices\n"
 
 
 def not_an_executor():
