@@ -27,7 +27,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-_NAP = 0.3
 _BEGINS = "begins.txt"
 # How the processes of workers are called, by engine.
 _WORKERS = b"workers/serve.py", b"ray::work", b"ray::IDLE", b"submitit.core._submit"
@@ -46,11 +45,11 @@ def work(
     with place.with_suffix(".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not place.exists():
-            with (place.parent / _BEGINS).open("a") as file:
+            with (place.parent / _BEGINS).open("a", encoding="utf-8") as file:
                 file.write(f"{time.time()} {os.getpid()} {seeds[0]}\n")
             time.sleep(float(seconds))
             part.mkdir(exist_ok=True)
-            with (part / sums.name).open("w") as file:
+            with (part / sums.name).open("w", encoding="utf-8") as file:
                 file.write(f"{seeds[0]}")
                 os.fsync(file.fileno())
             os.replace(part, place)
@@ -58,14 +57,14 @@ def work(
     return {"host": "here", "digest": digest}
 
 
-def drive(folder: str, engine: str, number: int, seconds: float = _NAP) -> int:
+def drive(folder: str, engine: str, number: int, seconds: float) -> int:
     """Runs what is missing in a folder, as a driver does; returns what has failed."""
     from ioca_jax.study.chunks import locked
-    from ioca_jax.study.workers.engines import Workers
+    from ioca_jax.study.workers.engines import open_workers
     from ioca_jax.study.workers.port import Unit, run_units
 
     path = pathlib.Path(folder)
-    with locked(path), Workers(engine).open(path) as opened:
+    with locked(path), open_workers(engine, path) as opened:
         places = [path / f"unit_{seed}" for seed in range(number)]
         units = [
             Unit((seed,), 1, seed + 1, place, place.with_suffix(".begun"))
@@ -90,16 +89,16 @@ class Kill(NamedTuple):
 class Study:
     """A folder of units, and what happens in it until all are done."""
 
-    def __init__(self, folder: pathlib.Path, engine: str):
-        """Starts the first driver."""
-        self.folder, self.engine = folder, engine
+    def __init__(self, folder: pathlib.Path, engine: str, nap: float):
+        """Starts the first driver, of units that take so many seconds."""
+        self.folder, self.engine, self.nap = folder, engine, nap
         self.number = _UNITS.get(engine, 150)
         self.kills: list[Kill] = []
         self.failed = 0
         self._start()
 
     def _start(self) -> None:
-        arguments = str(self.folder), self.engine, self.number
+        arguments = str(self.folder), self.engine, self.number, self.nap
         code = "import sys; from experiments.kills import drive; "
         with (self.folder / "driver.log").open("ab") as log:
             self.driver = subprocess.Popen(
@@ -132,7 +131,7 @@ class Study:
             if not self.driver.wait(seconds):
                 return False
             self.failed += 1
-            assert self.failed < 5, (self.folder / "driver.log").read_text()
+            assert self.failed < 5, (self.folder / "driver.log").read_text("utf-8")
             self._start()
         except subprocess.TimeoutExpired:
             pass
@@ -146,31 +145,34 @@ class Study:
             left[self.engine, victim] -= 1
             self.kills.append(kill)
 
-    def judge(self) -> list[dict[str, Any]]:
-        """A row for each kill: finished units that it lost, and units repeated."""
-        at_end, repeated = finished_at(self.folder), Counter(self._causes())
-        assert len(at_end) == self.number
-        return [
-            {
-                "engine": kill.engine,
-                "killed": kill.victim,
-                "lost": len(kill.finished.items() - at_end.items()),
-                "repeated": repeated[kill.time],
-            }
-            for kill in self.kills
-        ]
 
-    def _causes(self) -> Iterator[float]:
-        """For each repeat of a unit, when the process was killed that explains it."""
-        last: dict[str, tuple[float, int]] = {}
-        for line in sorted((self.folder / _BEGINS).read_text().splitlines()):
-            now, process, seed = line.split()
-            if seed in last:
-                began, before = last[seed]
-                kills = [k for k in self.kills if began <= k.time <= float(now)]
-                own = [k.time for k in kills if k.process == before]
-                yield (own or [k.time for k in kills if k.victim == "driver"])[-1]
-            last[seed] = float(now), int(process)
+def judge(folder: pathlib.Path, kills: list[Kill]) -> list[dict[str, Any]]:
+    """A row for each kill: finished units that it lost, and units repeated."""
+    at_end = finished_at(folder)
+    begins = (folder / _BEGINS).read_text("utf-8").splitlines()
+    repeated = Counter(_causes(begins, kills))
+    return [
+        {
+            "engine": kill.engine,
+            "killed": kill.victim,
+            "lost": len(kill.finished.items() - at_end.items()),
+            "repeated": repeated[kill.time],
+        }
+        for kill in kills
+    ]
+
+
+def _causes(begins: list[str], kills: list[Kill]) -> Iterator[float]:
+    """For each repeat of a unit, when the process was killed that explains it."""
+    last: dict[str, tuple[float, int]] = {}
+    for line in sorted(begins):
+        now, process, seed = line.split()
+        if seed in last:
+            began, before = last[seed]
+            between = [kill for kill in kills if began <= kill.time <= float(now)]
+            own = [kill.time for kill in between if kill.process == before]
+            yield (own or [k.time for k in between if k.victim == "driver"])[-1]
+        last[seed] = float(now), int(process)
 
 
 def workers_of(driver: int) -> list[int]:
@@ -178,7 +180,7 @@ def workers_of(driver: int) -> list[int]:
     parents, workers = {}, []
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            stat = (folder / "stat").read_text().rpartition(")")[2].split()
+            stat = (folder / "stat").read_text("utf-8").rpartition(")")[2].split()
             parents[int(folder.name)] = int(stat[1])
             command = (folder / "cmdline").read_bytes()
             if any(name in command for name in _WORKERS):
@@ -206,9 +208,11 @@ def kill_all(given: argparse.Namespace, folder: pathlib.Path) -> Any:
     left.update({(e, "driver"): given.drivers_killed for e in given.engines})
     for engine in given.engines:
         while left[engine, "worker"] + left[engine, "driver"]:
-            study = Study(pathlib.Path(tempfile.mkdtemp(dir=folder)), engine)
+            own = pathlib.Path(tempfile.mkdtemp(dir=folder))
+            study = Study(own, engine, given.nap)
             study.run(left, given.seconds, rng)
-            rows += study.judge()
+            assert len(finished_at(study.folder)) == study.number
+            rows += judge(study.folder, study.kills)
             failed += study.failed
             print(dict(left), file=sys.stderr, flush=True)
     print(f"{failed} drivers ended by naming a unit that was lost four times.\n")
@@ -245,11 +249,12 @@ def compare(folder: pathlib.Path, number: int = 6, seconds: float = 10) -> Any:
 
 def main() -> None:
     """Prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--engines", nargs="+", default=["2"], help="of _GOES_ON")
     parser.add_argument("--workers_killed", type=int, default=50, help="by engine")
     parser.add_argument("--drivers_killed", type=int, default=6, help="by engine")
     parser.add_argument("--seconds", type=float, default=1.5, help="between two kills")
+    parser.add_argument("--nap", type=float, default=0.3, help="seconds of a unit")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     parser.add_argument("--overhead", action="store_true", help="kill nothing")
     given = parser.parse_args()
