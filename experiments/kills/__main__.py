@@ -1,20 +1,17 @@
 """Kills workers and drivers at random moments; counts what is lost and what repeats.
 
-  python -m experiments.kills --engines 2 ray submitit-local
+  python -m experiments.kills --engines=2,ray,submitit-local
 
 The port and its engines are the library's. A unit naps in place of training networks,
 and writes its folder as a real unit does: under a lock, beside its place, renamed when
-it is whole. It imports no JAX, so that seconds bring many kills. After a driver is
-killed the same command goes on, on the same engine or, at random, on another one.
-With --overhead, units of ten seconds on one worker are compared with the same units
-called in a row instead. Tables are printed in Markdown.
+it is whole. After a driver is killed the same command goes on, on the same engine or,
+at random, on another one. With --overhead, units of ten seconds on one worker are
+compared with the same units called in a row instead. Tables are printed in Markdown.
+It needs ioca_jax[ray] and, for submitit-local, ioca_jax[slurm].
 """
 
-# Workers import this module: what imports JAX is imported where it is used.
-import argparse
 import contextlib
-import fcntl
-import hashlib
+import dataclasses
 import os
 import pathlib
 import random
@@ -27,7 +24,15 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-_BEGINS = "begins.txt"
+import pandas as pd
+
+from experiments.kills.unit import BEGINS, work
+from ioca_jax.cli.command import Command, option
+from ioca_jax.report.sections import markdown
+from ioca_jax.study.chunks import locked
+from ioca_jax.study.workers.engines import open_workers
+from ioca_jax.study.workers.port import Unit, run_units
+
 # How the processes of workers are called, by engine.
 _WORKERS = b"workers/serve.py", b"ray::work", b"ray::IDLE", b"submitit.core._submit"
 # submitit's local jobs start all at once, so there are few of them.
@@ -35,34 +40,21 @@ _UNITS = {"submitit-local": 10}
 _GOES_ON = {"2": "ray", "ray": "2", "submitit-local": "2"}
 
 
-def work(
-    folder: str, seconds: str, seeds: list[int], length: int, number: int
-) -> dict[str, str]:
-    """Does one unit; it takes and returns what ``run_unit`` does."""
-    del length, number
-    place = pathlib.Path(folder) / f"unit_{seeds[0]}"
-    sums, part = place / "checksums.json", place.with_suffix(".part")
-    with place.with_suffix(".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not place.exists():
-            with (place.parent / _BEGINS).open("a", encoding="utf-8") as file:
-                file.write(f"{time.time()} {os.getpid()} {seeds[0]}\n")
-            time.sleep(float(seconds))
-            part.mkdir(exist_ok=True)
-            with (part / sums.name).open("w", encoding="utf-8") as file:
-                file.write(f"{seeds[0]}")
-                os.fsync(file.fileno())
-            os.replace(part, place)
-        digest = hashlib.sha256(sums.read_bytes()).hexdigest()
-    return {"host": "here", "digest": digest}
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Flags of the experiment."""
+
+    engines: tuple[str, ...] = option(("2",), "Out of 2, ray and submitit-local.")
+    workers_killed: int = option(50, "Workers to kill on each engine.")
+    drivers_killed: int = option(6, "Drivers to kill on each engine.")
+    seconds: float = option(1.5, "Mean time between two kills.")
+    nap: float = option(0.3, "Seconds of a unit.")
+    draw_seed: int = option(0, "Of the random moments.")
+    overhead: bool = option(False, "Compare seconds, and kill nothing.")
 
 
 def drive(folder: str, engine: str, number: int, seconds: float) -> int:
     """Runs what is missing in a folder, as a driver does; returns what has failed."""
-    from ioca_jax.study.chunks import locked
-    from ioca_jax.study.workers.engines import open_workers
-    from ioca_jax.study.workers.port import Unit, run_units
-
     path = pathlib.Path(folder)
     with locked(path), open_workers(engine, path) as opened:
         places = [path / f"unit_{seed}" for seed in range(number)]
@@ -99,7 +91,7 @@ class Study:
 
     def _start(self) -> None:
         arguments = str(self.folder), self.engine, self.number, self.nap
-        code = "import sys; from experiments.kills import drive; "
+        code = "import sys; from experiments.kills.__main__ import drive; "
         with (self.folder / "driver.log").open("ab") as log:
             self.driver = subprocess.Popen(
                 [sys.executable, "-c", f"{code}sys.exit(drive{arguments})"],
@@ -149,7 +141,7 @@ class Study:
 def judge(folder: pathlib.Path, kills: list[Kill]) -> list[dict[str, Any]]:
     """A row for each kill: finished units that it lost, and units repeated."""
     at_end = finished_at(folder)
-    begins = (folder / _BEGINS).read_text("utf-8").splitlines()
+    begins = (folder / BEGINS).read_text("utf-8").splitlines()
     repeated = Counter(_causes(begins, kills))
     return [
         {
@@ -199,24 +191,22 @@ def finished_at(folder: pathlib.Path) -> dict[str, int]:
     return {f.parent.name: f.stat().st_mtime_ns for f in files if f.parent.suffix == ""}
 
 
-def kill_all(given: argparse.Namespace, folder: pathlib.Path) -> Any:
+def kill_all(options: Options, folder: pathlib.Path) -> pd.DataFrame:
     """Studies until all are killed that shall be; the counts by engine and victim."""
-    import pandas as pd
-
-    rng, rows, failed = random.Random(given.seed), [], 0
-    left = Counter({(e, "worker"): given.workers_killed for e in given.engines})
-    left.update({(e, "driver"): given.drivers_killed for e in given.engines})
-    for engine in given.engines:
+    rng, rows, failed = random.Random(options.draw_seed), [], 0
+    left = Counter({(e, "worker"): options.workers_killed for e in options.engines})
+    left.update({(e, "driver"): options.drivers_killed for e in options.engines})
+    for engine in options.engines:
         while left[engine, "worker"] + left[engine, "driver"]:
             own = pathlib.Path(tempfile.mkdtemp(dir=folder))
-            study = Study(own, engine, given.nap)
-            study.run(left, given.seconds, rng)
+            study = Study(own, engine, options.nap)
+            study.run(left, options.seconds, rng)
             assert len(finished_at(study.folder)) == study.number
             rows += judge(study.folder, study.kills)
             failed += study.failed
             print(dict(left), file=sys.stderr, flush=True)
     print(f"{failed} drivers ended by naming a unit that was lost four times.\n")
-    return (
+    counts = (
         pd.DataFrame(rows)
         .groupby(["engine", "killed"])
         .agg(
@@ -225,14 +215,12 @@ def kill_all(given: argparse.Namespace, folder: pathlib.Path) -> Any:
             repeated=("repeated", "sum"),
             most=("repeated", "max"),
         )
-        .reset_index()
     )
+    return counts.reset_index()
 
 
-def compare(folder: pathlib.Path, number: int = 6, seconds: float = 10) -> Any:
+def compare(folder: pathlib.Path, number: int = 6, seconds: float = 10) -> pd.DataFrame:
     """Seconds of units called in a row, and of the same by one worker of the port."""
-    import pandas as pd
-
     rows = {}
     for name in ("in a row", "one worker"):
         own = tempfile.mkdtemp(dir=folder)
@@ -247,27 +235,15 @@ def compare(folder: pathlib.Path, number: int = 6, seconds: float = 10) -> Any:
     return table.assign(ratio=table["seconds"] / rows["in a row"]).round(3)
 
 
-def main() -> None:
+def main(options: Options) -> None:
     """Prints a table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--engines", nargs="+", default=["2"], help="of _GOES_ON")
-    parser.add_argument("--workers_killed", type=int, default=50, help="by engine")
-    parser.add_argument("--drivers_killed", type=int, default=6, help="by engine")
-    parser.add_argument("--seconds", type=float, default=1.5, help="between two kills")
-    parser.add_argument("--nap", type=float, default=0.3, help="seconds of a unit")
-    parser.add_argument("--seed", type=int, default=0, help="of the random moments")
-    parser.add_argument("--overhead", action="store_true", help="kill nothing")
-    given = parser.parse_args()
-    from ioca_jax.report.sections import markdown
-
     with tempfile.TemporaryDirectory(prefix="kills_") as name:
         folder = pathlib.Path(name)
-        table = compare(folder) if given.overhead else kill_all(given, folder)
+        table = compare(folder) if options.overhead else kill_all(options, folder)
         print(markdown(table))
 
 
-if __name__ == "__main__":
-    # Workers find the unit's function by its module's name.
-    from experiments import kills
+COMMAND = Command(main, (Options,))
 
-    kills.main()
+if __name__ == "__main__":
+    COMMAND.run()
