@@ -7,6 +7,8 @@ from functools import partial
 
 import pandas as pd
 import xarray as xr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 
 from ioca_jax.plots import curves, drawable, groups, neurons, pairs, training
@@ -14,7 +16,6 @@ from ioca_jax.results.files import atomic_write, writing
 from ioca_jax.results.subsets import converged
 
 _DOTS_PER_INCH = 150
-_METADATA = {"png": {}, "pdf": {"CreationDate": None}}
 
 
 def save_figures(
@@ -39,14 +40,26 @@ def save_figures(
 
 def save_figure(figure: Figure, stem: pathlib.Path) -> list[pathlib.Path]:
     """Saves a figure as PNG and as PDF, each of them whole or not at all."""
-    paths = []
-    for kind, metadata in _METADATA.items():
-        path = stem.with_name(f"{stem.name}.{kind}")
-        options = {"format": kind, "dpi": _DOTS_PER_INCH, "metadata": metadata}
-        atomic_write(path, partial(figure.savefig, **options))
-        paths.append(path)
-        figure.set_layout_engine("none")  # the first file has laid the figure out
+    writers = {"png": partial(_write_png, figure), "pdf": partial(_write_pdf, figure)}
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in writers]
+    for path, write in zip(paths, writers.values(), strict=True):
+        atomic_write(path, write)
     return paths
+
+
+# Figure.savefig draws a figure twice for each file, once for its layout alone. The
+# canvas of a format lays the figure out as it draws it.
+
+
+def _write_png(figure: Figure, path: pathlib.Path) -> None:
+    figure.set_dpi(_DOTS_PER_INCH)
+    # Level 6, the default, takes twice the time and is 4 % smaller.
+    FigureCanvasAgg(figure).print_png(path, pil_kwargs={"compress_level": 3})
+    figure.set_layout_engine("none")  # the PDF has the same layout
+
+
+def _write_pdf(figure: Figure, path: pathlib.Path) -> None:
+    FigureCanvasPdf(figure).print_pdf(path, metadata={"CreationDate": None})
 
 
 def drawable_figures(
