@@ -1,8 +1,9 @@
 """Studies larger than memory: their seeds are joined and written piece by piece.
 
-``study.nc`` is made with no seeds and grows by one piece after another. Its variables
-lie in blocks of as many seeds as a piece has, and of about a megabyte, so that a piece
-is written without reading, and one order of many networks is read without the others.
+``study.nc`` is made with no seeds and grows by one piece after another, or is written
+at once if there is one piece. Its variables lie in blocks of as many seeds as a piece
+has, and of about a megabyte, so that a piece is written without reading, and one order
+of many networks is read without the others.
 """
 
 import dataclasses
@@ -236,14 +237,21 @@ def _write_pieces(joined: Joined, folder: pathlib.Path, part: pathlib.Path) -> N
     fixed: xr.Dataset | None = None
     for results, variables in joined.pieces():
         size = results.sizes["seed"]
+        encoding = _encoding(results, total)
+        marked = results.assign_attrs(MARKS)
         if size == total:
             networks.save_networks(variables, folder)
-        else:
-            networks.save_part(variables, folder, start)
+            # A file with an unlimited dimension takes h5netcdf twice the time to open.
+            options = {"encoding": encoding, "unlimited_dims": []}
+            part.write_bytes(encode_results(marked, **options))
+            break
+        networks.save_part(variables, folder, start)
         others = results.drop_dims("seed")
         if fixed is None:
             fixed = others
-            part.write_bytes(_without_seeds(results, total))
+            options = {"encoding": encoding, "unlimited_dims": ["seed"]}
+            empty = marked.isel(seed=slice(0, 0))
+            part.write_bytes(encode_results(empty, **options))
         elif not others.equals(fixed):
             raise ValueError(
                 "expected parts that differ in their seeds alone, got some with "
@@ -254,8 +262,8 @@ def _write_pieces(joined: Joined, folder: pathlib.Path, part: pathlib.Path) -> N
     seal(part, networks.digests_of_networks(folder))
 
 
-def _without_seeds(results: xr.Dataset, num_seeds: int) -> bytes:
-    """A file that is ready for as many seeds, to be written as many as here at once."""
+def _encoding(results: xr.Dataset, num_seeds: int) -> dict[Any, dict[str, Any]]:
+    """How variables of as many seeds are stored, written as many as here at once."""
     encoding = {}
     for name, variable in results.variables.items():
         if "seed" not in variable.dims:
@@ -266,8 +274,7 @@ def _without_seeds(results: xr.Dataset, num_seeds: int) -> bytes:
         size = num_seeds * variable.size // rows
         if name in results.data_vars and size > LEAST_COMPRESSED:
             encoding[name] |= COMPRESSION
-    empty = results.isel(seed=slice(0, 0)).assign_attrs(MARKS)
-    return encode_results(empty, encoding=encoding, unlimited_dims=["seed"])
+    return encoding
 
 
 def _block(rows: int, shape: Sequence[int], itemsize: int) -> tuple[int, ...]:

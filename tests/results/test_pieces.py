@@ -92,6 +92,25 @@ def test_pieces_join_to_the_whole(small_pieces, tmp_path):
     assert some.identical(found.sel(seed=list(range(0, 11, 2))))
 
 
+def test_a_study_of_one_piece_is_that_of_several_in_a_file_of_fixed_length(
+    monkeypatch, tmp_path
+):
+    source = held(planted_joint_results(seeds=11))
+    joined = pieces.join_seeds([source], range(11), seconds="{}")
+    found = {}
+    for name, size, unlimited in (
+        ("one", 2**30, set()),
+        ("several", 400_000, {"seed"}),
+    ):
+        monkeypatch.setattr(pieces, "PIECE_BYTES", size)
+        (tmp_path / name).mkdir()
+        pieces.save_study(joined, tmp_path / name)
+        found[name] = ioca.load_results(tmp_path / name)
+        assert found[name].encoding["unlimited_dims"] == unlimited
+    assert found["one"].identical(found["several"])
+    assert found["one"].identical(source.results.assign_attrs(found["one"].attrs))
+
+
 def test_parts_that_differ_in_more_than_seeds_are_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(pieces, "PIECE_BYTES", 1)
     one = held(planted_results(seeds=2))
