@@ -83,15 +83,20 @@ def summed_curve(
     Steps end with the scope; the counts are whole numbers in float64.
     """
     where = orderings_of(results, ranked_by, direction)
-    correct = results["correct"].sel(clamp=clamp, scope=scope)
-    correct = correct.isel(ordering=evenly(where))
+    # A variable, unlike a labelled array, is selected from in microseconds.
+    correct = results.variables["correct"].isel(
+        clamp=results.indexes["clamp"].get_loc(clamp),
+        scope=results.indexes["scope"].get_loc(scope),
+        ordering=evenly(where),
+    )
     correct = correct.transpose("ordering", "seed", "step", "class")
 
     def sum_piece(piece: xr.Dataset) -> dict[str, np.ndarray]:
         return {"counts": count_correct(piece["correct"].values).sum(axis=0)}
 
-    counts = over_seeds(correct.to_dataset(name="correct"), sum_piece)["counts"]
-    summed = correct.isel({"ordering": 0, "class": 0}, drop=True).copy(data=counts)
+    counts = over_seeds(xr.Dataset({"correct": correct}), sum_piece)["counts"]
+    labels = {name: results.indexes[name] for name in ("seed", "step")}
+    summed = xr.DataArray(counts, labels, ("seed", "step"))
     is_point = ~np.isnan(counts).all(axis=0)
     return summed[:, is_point], len(where) * num_test_examples(results)
 
