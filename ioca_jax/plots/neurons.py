@@ -63,7 +63,7 @@ def measure_scatter(results: xr.Dataset) -> Figure:
     for axes, pair in zip(panels, pairs, strict=True):
         for layer, look in style.layer_looks(kept).items():
             x, y = (drawable.scores_of(kept, measure, layer) for measure in pair)
-            style.draw_points(axes, x, y, look, size=12.0)
+            style.draw_points(axes, x, y, look, size=3.5)
         axes.set_xlabel(drawable.measure_label(kept, pair[0]))
         axes.set_ylabel(drawable.measure_label(kept, pair[1]))
     style.add_legend(figure, style.drawn_entries(panels[0]))
@@ -89,7 +89,7 @@ def single_effects(results: xr.Dataset, clamp: str | None = None) -> Figure:
         for layer, look in style.layer_looks(kept).items():
             x = drawable.scores_of(kept, measure, layer)
             y = increase[:, neurons_of(kept, layer)].ravel()
-            style.draw_points(axes, x, y, look, size=9.0)
+            style.draw_points(axes, x, y, look, size=3.0)
         axes.axhline(0, color="0.4", linewidth=0.8)
         axes.set_xlabel(drawable.measure_label(kept, measure))
     for axes in panels[::4]:

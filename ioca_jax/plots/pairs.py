@@ -127,7 +127,7 @@ def pair_agreement(
         if len(x) > _POINTS_APART:
             _draw_density(axes, x, y)
         else:
-            style.draw_points(axes, x, y, look, size=7.0)
+            style.draw_points(axes, x, y, look, size=2.6)
         axes.axhline(0, color="0.4", linewidth=0.8)
         axes.axvline(0, color="0.4", linewidth=0.8)
         name = look["label"] + _correlation(table, layer, clamp)

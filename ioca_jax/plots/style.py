@@ -126,6 +126,8 @@ def panel_grid(
         axes.remove()
     for axes in panels[:count]:
         add_grid(axes)
+        # The other two hold the ticks; these have the extent of the panel itself.
+        axes.spines[["top", "right"]].set_in_layout(False)
     add_title(figure, *title)
     return figure, list(panels[:count])
 
@@ -142,7 +144,8 @@ def clamp_panels(
     figure, panels = make_panels(results, title, count, len(scopes), **options)
     named = dict(zip(itertools.product(clamps, scopes), panels, strict=True))
     for (clamp, scope), axes in named.items():
-        axes.set_title(drawable.panel_title(scope, clamp), fontsize="medium")
+        title = drawable.panel_title(scope, clamp)
+        axes.set_title(title, fontsize="medium", y=1.0)  # None searches for a place
     return figure, named
 
 
@@ -235,18 +238,23 @@ def set_integer_ticks(axes: Axes) -> None:
 
 
 def draw_points(axes: Axes, x: Any, y: Any, look: Look, size: float) -> None:
-    """Hollow points."""
-    axes.scatter(
+    """Hollow points of a width in points, below lines.
+
+    Files of markers of one line take a fraction of the time of a scatter's.
+    """
+    axes.plot(
         x,
         y,
-        s=size,
+        linestyle="",
         marker=look["marker"],
-        facecolors="none",
-        edgecolors=look["color"],
-        linewidths=0.6,
+        markersize=size,
+        markerfacecolor="none",
+        markeredgecolor=look["color"],
+        markeredgewidth=0.6,
         alpha=0.7,
         label=look.get("label"),
         rasterized=len(x) > _POINTS_AS_VECTORS,
+        zorder=1,
     )
 
 
@@ -275,7 +283,7 @@ def draw_distribution(
     # Multiples of the golden ratio spread the points evenly and reproducibly.
     turns = np.arange(len(points)) * (5**0.5 - 1) / 2
     jitter = 0.4 * ((turns + 0.5) % 1 - 0.5)
-    draw_points(axes, position + jitter, points, look, size=7.0)
+    draw_points(axes, position + jitter, points, look, size=2.6)
 
 
 def distribution_entries(points: str, density: str) -> dict[str, Look | str]:

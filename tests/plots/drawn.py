@@ -98,10 +98,9 @@ def heights(drawn: Line2D) -> np.ndarray:
     return np.asarray(drawn.get_ydata())
 
 
-def offsets(axes: Axes) -> list[np.ndarray]:
-    """Of every collection with more than one point, the points."""
-    every = [np.asarray(drawn.get_offsets()) for drawn in axes.collections]
-    return [points for points in every if len(points) > 1]
+def drawn_points(axes: Axes) -> list[Line2D]:
+    """The points of each layer or group, which no line joins."""
+    return [line for line in axes.get_lines() if line.get_linestyle() == "None"]
 
 
 def legend_texts(figure: Figure) -> list[str]:

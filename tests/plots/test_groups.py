@@ -5,7 +5,7 @@ from matplotlib.offsetbox import AnchoredText
 from matplotlib.patches import Rectangle
 from synthetic import THREE, joint_results
 
-from plots.drawn import draw, heights, legend_texts, offsets, panel
+from plots.drawn import draw, drawn_points, heights, legend_texts, panel
 
 
 def test_joint_information_is_drawn_where_every_network_has_an_estimate():
@@ -50,10 +50,10 @@ def test_outliers_of_the_redundancy_index_are_counted():
     index.values[0, 1, 0, 0], index.values[1, 1, 0, :] = 1e6, np.nan
     figure = draw("redundancy_indices", results)
     axes = panel(figure, "layer 1")
-    for points, place in zip(offsets(axes), (0, 1), strict=True):
+    for points, place in zip(drawn_points(axes), (0, 1), strict=True):
         medians = np.median(index.values[:, 1, place], axis=-1)
         expected = medians[np.isfinite(medians)]
-        np.testing.assert_allclose(points[:, 1], expected, rtol=1e-6)
+        np.testing.assert_allclose(heights(points), expected, rtol=1e-6)
     assert axes.get_ylim()[1] < 3
     (note,) = axes.findobj(AnchoredText)
     assert note.txt.get_text().endswith("outside the scale")

@@ -8,9 +8,9 @@ from ioca_jax import plots
 from plots.drawn import (
     draw,
     drawn,
+    drawn_points,
     labelled,
     legend_texts,
-    offsets,
     panel,
     small,
     title,
@@ -24,10 +24,10 @@ def test_distributions_show_every_neuron_of_every_network_in_its_layer():
     figure = drawn("measure_distributions")
     assert [axes.get_ylabel() for axes in figure.axes] == LABELS
     for index, axes in enumerate(figure.axes):
-        points = offsets(axes)
+        points = drawn_points(axes)
         assert len(points) == 2
         for layer, neurons in enumerate(LAYERS):
-            x, y = points[layer].T
+            x, y = np.asarray(points[layer].get_xydata()).T
             np.testing.assert_array_equal(np.round(x), layer)
             expected = small()["score"].values[:, index, neurons].ravel()
             np.testing.assert_allclose(y, expected, rtol=0, atol=1e-9)  # rounded
@@ -66,17 +66,15 @@ def test_scatter_has_a_panel_per_pair_and_a_colour_and_marker_per_layer():
         (LABELS[0], LABELS[2]),
         (LABELS[1], LABELS[2]),
     ]
-    first, second = figure.axes[2].collections
+    first, second = drawn_points(figure.axes[2])
     scores = small()["score"].values
     for points, neurons in zip((first, second), LAYERS, strict=True):
         expected = np.stack(
             [scores[:, 1, neurons].ravel(), scores[:, 2, neurons].ravel()], axis=1
         )
-        np.testing.assert_array_equal(np.asarray(points.get_offsets()), expected)
-    colours = [np.asarray(points.get_edgecolor()) for points in (first, second)]
-    assert not np.array_equal(colours[0], colours[1])
-    outlines = [np.asarray(one.get_paths()[0].vertices) for one in (first, second)]
-    assert len(outlines[0]) != len(outlines[1])
+        np.testing.assert_array_equal(points.get_xydata(), expected)
+    assert first.get_markeredgecolor() != second.get_markeredgecolor()
+    assert first.get_marker() != second.get_marker()
     assert legend_texts(figure) == ["layer 1", "layer 2"]
 
 
@@ -91,8 +89,8 @@ def test_single_effects_are_increases_of_the_loss():
     labelled(figure, "increase of test loss (nats)")
     increase = small()["single_loss"].values[:, 0] - 0.5
     for index, axes in enumerate(figure.axes):
-        for points, neurons in zip(axes.collections, LAYERS, strict=True):
-            x, y = np.asarray(points.get_offsets()).T
+        for points, neurons in zip(drawn_points(axes), LAYERS, strict=True):
+            x, y = np.asarray(points.get_xydata()).T
             scores = small()["score"].values[:, index, neurons]
             np.testing.assert_array_equal(x, scores.ravel())
             np.testing.assert_allclose(y, increase[:, neurons].ravel(), rtol=1e-6)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from synthetic import THREE, joint_results
 
-from plots.drawn import draw, panel, small, title
+from plots.drawn import draw, drawn_points, panel, small, title
 
 CO_INFORMATION = "co_information_miller_madow"
 
@@ -85,8 +85,8 @@ def test_pair_agreement_has_every_pair_of_a_layer_once():
         "layer 2\nSpearman's rho = -0.50 [-0.60, -0.40]",
     ]
     for name, neurons in zip(titles, (range(4), range(4, 7)), strict=True):
-        (points,) = panel(figure, name).collections
-        places = np.asarray(points.get_offsets())
+        (points,) = drawn_points(panel(figure, name))
+        places = np.asarray(points.get_xydata())
         first, second = np.array(list(itertools.combinations(neurons, 2))).T
         np.testing.assert_array_equal(places[:, 0], pairs[:, first, second].ravel())
         np.testing.assert_array_equal(places[:, 1], effects[:, first, second].ravel())

@@ -1,6 +1,9 @@
 """A run gets the figures for which there are data, in files that are reproducible."""
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
 from synthetic import THREE, joint_results, synthetic_results
 
 from ioca_jax import plots
@@ -31,6 +34,16 @@ def test_the_same_figure_gives_the_same_files(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {
         f"{name}.{kind}" for name in ("first", "second") for kind in ("png", "pdf")
     }
+
+
+def test_a_file_is_drawn_once_and_looks_as_savefig_draws_it(tmp_path, monkeypatch):
+    draw("training_history", least()).savefig(tmp_path / "expected.png", dpi=150)
+    times, once = [], Figure.draw
+    monkeypatch.setattr(Figure, "draw", lambda *given: times.append(once(*given)))
+    saved = plots.save_figure(draw("training_history", least()), tmp_path / "found")
+    assert len(times) == len(saved) == 2
+    expected, found = (imread(tmp_path / f"{n}.png") for n in ("expected", "found"))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_figures_are_saved_under_their_names(tmp_path):
