@@ -54,20 +54,17 @@ class RankOneEngine:
 
     def curve(self, chunk: Chunk, order: Array, clamp: Array):
         """One order [K]: sums [K, ...] at points 1 to K."""
-        chain = self.chain
         curve, total = _curve(self, chunk, order, clamp)
-        state = _last_point(curve, chunk._replace(total=total))
-        logits = state.pre_activations(chain.num_layers)
+        state = _start(curve, chunk._replace(total=total), order)
         scores = self.scorer.zeros(len(order))
-        scores = _record(curve, state.point, logits, scores)
-        carry = _restore_in_last(curve, state, scores)
-        if self.layers[0] < chain.num_layers - 1:
-            carry = jax.lax.while_loop(
-                lambda carry: carry[0].point > 1,
-                lambda carry: _restore_below(curve, *carry),
-                carry,
-            )
-        return carry[1]
+        if self.layers[0] == self.chain.num_layers - 1:
+            return _restore_in_last(curve, state, scores)[1]
+        _, scores = jax.lax.while_loop(
+            lambda carry: carry[0].point > 1,
+            lambda carry: _restore_below(curve, *carry),
+            (state, scores),
+        )
+        return scores
 
 
 class _Curve(NamedTuple):
@@ -85,7 +82,9 @@ class _Curve(NamedTuple):
         constants: by layer, float32 [K+1, w]: the bias and what the ablated neurons
             below give, at every point.
         outputs: float32 [v, n], of the lowest layer.
-        order: int32 [K].
+        layer_at: int32 [K+1], the layer of the neuron that each step ablates; last, the
+            lowest layer, of no neuron.
+        row_at: int32 [K+1], the neuron's row in its layer; last, one past the end.
         steps: int32 [H], the step that ablates each neuron; K where none does.
         anew: by layer above the lowest, int32 [K+1]: the largest point below each
             point at which the layer's inputs are computed anew, because a neuron
@@ -100,7 +99,8 @@ class _Curve(NamedTuple):
     parameters: dict[int, tuple[Array, ...]]
     constants: dict[int, Array]
     outputs: Array
-    order: Array
+    layer_at: Array
+    row_at: Array
     steps: Array
     anew: dict[int, Array]
     scorer: Scorer
@@ -162,6 +162,9 @@ def _curve(
             total = total[first]
     old_of_new = jnp.concatenate(old_of_new)
     clamps, order = clamp[order], jnp.argsort(old_of_new)[order]
+    layer_at = jnp.asarray(chain.layer_of_neuron)[order]
+    first_of_layer = jnp.array([where.start for where in chain.layer_slices])
+    row_at = order - first_of_layer[layer_at]
     points = jnp.arange(len(order))
     constants, anew = {}, {}
     for layer in range(lowest, chain.num_layers):
@@ -178,7 +181,8 @@ def _curve(
         parameters,
         constants,
         chunk.outputs,
-        order,
+        jnp.append(layer_at, lowest),
+        jnp.append(row_at, len(kernels[lowest + 1])),
         steps[old_of_new],
         anew,
         engine.scorer,
@@ -187,26 +191,26 @@ def _curve(
     return curve, total
 
 
-def _last_point(curve: _Curve, chunk: Chunk) -> _State:
-    """Where all neurons of the order are ablated."""
-    chain, lowest, point = curve.chain, curve.layers[0], jnp.int32(len(curve.order))
-    kernel, rows = curve.kernels[lowest + 1], rows_of(chain, curve.order, lowest)
-    others = sum_over_others(chain, kernel, chunk, *rows)
-    state = _State(point, _constants_at(curve, point), {lowest + 1: others})
-    return _with_layers_above(curve, lowest + 1, state)
+def _start(curve: _Curve, chunk: Chunk, order: Array) -> _State:
+    """One past the last point.
+
+    Going on from here restores no neuron, and computes what lies above the lowest
+    layer's sums: the last point needs no program of its own.
+    """
+    chain, lowest = curve.chain, curve.layers[0]
+    kernel = curve.kernels[lowest + 1]
+    others = sum_over_others(chain, kernel, chunk, *rows_of(chain, order, lowest))
+    from_kept = {
+        layer: jnp.zeros((curve.constants[layer].shape[1], others.shape[1]))
+        for layer in range(lowest + 2, chain.num_layers + 1)
+    }
+    constants = _constants_at(curve, jnp.int32(len(order)))
+    past = jnp.int32(len(order) + 1)
+    return _State(past, constants, {lowest + 1: others, **from_kept})
 
 
 def _constants_at(curve: _Curve, point: Array) -> dict[int, Array]:
     return {layer: rows[point] for layer, rows in curve.constants.items()}
-
-
-def _with_layers_above(curve: _Curve, changed: int, state: _State) -> _State:
-    """Computes all layers above one that changed."""
-    from_kept = dict(state.from_kept)
-    for layer in range(changed, curve.chain.num_layers):
-        from_kept[layer + 1] = _from_kept(curve, state, layer)
-        state = state._replace(from_kept=from_kept)
-    return state
 
 
 def _from_kept(curve: _Curve, state: _State, layer: int) -> Array:
@@ -227,15 +231,16 @@ def _from_kept(curve: _Curve, state: _State, layer: int) -> Array:
     return _kept_product(chain, curve.kernels[layer + 1], outputs, num_kept, needed)
 
 
-def _from_neuron(curve: _Curve, state: _State, layer: int, neuron: Array) -> Array:
+def _from_neuron(curve: _Curve, state: _State, layer: int, row: Array) -> Array:
     """What a neuron gives the next layer, [w, n]: a matrix of rank one."""
-    row = neuron - curve.chain.layer_slices[layer].start
-    outputs = (
-        curve.outputs[row]
-        if layer == curve.layers[0]
-        else curve.activated(state, layer, row)
+    kernel = curve.kernels[layer + 1]
+    if layer > curve.layers[0]:
+        return kernel[row][:, None] * curve.activated(state, layer, row)
+    weights, outputs = (
+        array.at[row].get(mode="fill", fill_value=0)  # past the end: of no neuron
+        for array in (kernel, curve.outputs)
     )
-    return curve.kernels[layer + 1][row][:, None] * outputs
+    return weights[:, None] * outputs
 
 
 def _restore_in_last(curve: _Curve, state: _State, scores) -> tuple[_State, Any]:
@@ -246,7 +251,7 @@ def _restore_in_last(curve: _Curve, state: _State, scores) -> tuple[_State, Any]
     last = curve.chain.num_layers - 1
     if last not in curve.layers:
         return state, scores
-    _, in_last = rows_of(curve.chain, curve.order, last)
+    in_last = curve.layer_at == last
 
     class Top(NamedTuple):  # what such a step changes; it would copy the rest
         point: Array
@@ -258,7 +263,9 @@ def _restore_in_last(curve: _Curve, state: _State, scores) -> tuple[_State, Any]
 
     def restore(top):
         point = top.point - 1
-        from_kept = top.from_kept + _from_neuron(curve, state, last, curve.order[point])
+        from_kept = top.from_kept + _from_neuron(
+            curve, state, last, curve.row_at[point]
+        )
         logits = from_kept + curve.constants[last + 1][point][:, None]
         return Top(point, from_kept, _record(curve, point, logits, top.scores))
 
@@ -272,25 +279,26 @@ def _restore_below(curve: _Curve, state: _State, scores) -> tuple[_State, Any]:
     """Restores a neuron below the last layer, and then those in the last."""
     lower = [layer for layer in curve.layers if layer < curve.chain.num_layers - 1]
     point = state.point - 1
-    neuron = curve.order[point]
-    layer = jnp.asarray(curve.chain.layer_of_neuron)[neuron]
     # The neuron's own layer has the same constants at both points.
     state = _State(point, _constants_at(curve, point), state.from_kept)
     state = jax.lax.switch(
-        jnp.searchsorted(jnp.asarray(lower), layer),
+        jnp.searchsorted(jnp.asarray(lower), curve.layer_at[point]),
         [partial(_restore_in, curve, layer) for layer in lower],
         state,
-        neuron,
+        curve.row_at[point],
     )
     logits = state.pre_activations(curve.chain.num_layers)
     return _restore_in_last(curve, state, _record(curve, point, logits, scores))
 
 
-def _restore_in(curve: _Curve, layer: int, state: _State, neuron: Array) -> _State:
-    """Restores a neuron of a layer below the last."""
-    new = state.from_kept[layer + 1] + _from_neuron(curve, state, layer, neuron)
-    state = state._replace(from_kept=state.from_kept | {layer + 1: new})
-    return _with_layers_above(curve, layer + 1, state)
+def _restore_in(curve: _Curve, layer: int, state: _State, row: Array) -> _State:
+    """Restores a neuron of a layer below the last, and computes the layers above."""
+    new = state.from_kept[layer + 1] + _from_neuron(curve, state, layer, row)
+    from_kept = state.from_kept | {layer + 1: new}
+    for above in range(layer + 1, curve.chain.num_layers):
+        state = state._replace(from_kept=from_kept)
+        from_kept = from_kept | {above + 1: _from_kept(curve, state, above)}
+    return state._replace(from_kept=from_kept)
 
 
 def _record(curve: _Curve, point: Array, logits: Array, scores: Sums) -> Sums:

@@ -11,8 +11,6 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-
 # Run as a file: nothing of the library, and so no JAX, is imported before a call.
 _SERVE = pathlib.Path(__file__).with_name("serve.py")
 
