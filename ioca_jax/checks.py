@@ -18,6 +18,8 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int
 
+from ioca_jax.host_arrays import host_view
+
 _MOST_COUNTED = 2**31 - 1
 _MOST_MEMORY = 1e9  # GB: beyond any machine's, and a number that integers hold
 
@@ -258,7 +260,7 @@ def check_no_nan(name: str, array: ArrayLike, advice: str) -> None:
     if not is_known(given) or not given.size:
         return
     # A minimum is NaN where a value is, and needs no copy.
-    if np.isnan(_extreme(given, "min")):
+    if np.isnan(_reduced(given, "min")):
         number = int(np.isnan(np.asarray(given)).sum())
         raise ValueError(
             f"{name}: expected numbers, got NaN for {number} of {given.size} values; "
@@ -266,10 +268,10 @@ def check_no_nan(name: str, array: ArrayLike, advice: str) -> None:
         )
 
 
-def _extreme(known: Any, which: str) -> float:
-    """The least (``min``) or greatest value, also while something else is traced."""
-    with jax.ensure_compile_time_eval():
-        return float(getattr(known, which)())
+def _reduced(known: Any, how: str) -> float:
+    """``min``, ``max`` or ``sum`` of values, also while something else is traced."""
+    with jax.ensure_compile_time_eval(), np.errstate(over="ignore", invalid="ignore"):
+        return float(getattr(host_view(known), how)())
 
 
 def check_finite(name: str, array: ArrayLike, advice: str) -> None:
@@ -280,8 +282,11 @@ def check_finite(name: str, array: ArrayLike, advice: str) -> None:
     given = as_array(name, array)
     if not is_known(given) or not given.size or not is_floating(given):
         return
+    # A sum is not finite where a value is not: most arrays are read once.
+    if given.dtype.itemsize <= 4 and np.isfinite(_reduced(given, "sum")):
+        return
     most = float(np.finfo(np.float32).max)
-    least, greatest = (_extreme(given, which) for which in ("min", "max"))
+    least, greatest = (_reduced(given, which) for which in ("min", "max"))
     if -most <= least and greatest <= most:  # NaN is neither
         return
     check_no_nan(name, array, advice)

@@ -26,7 +26,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Int, Num
 
 from ioca_jax.batching import IGNORE_LABEL, count_examples
-from ioca_jax.checks import device_examples
+from ioca_jax.checks import as_array, as_examples, device_examples
+from ioca_jax.host_arrays import AnyArray, host_view
 
 AXIS = "device"
 
@@ -170,7 +171,7 @@ def _padding(x: ArrayLike, missing: int) -> list[tuple[int, int]]:
     return [(0, missing), *[(0, 0)] * (jnp.ndim(x) - 1)]
 
 
-def _split_over_devices(x: Any, y: Array) -> tuple[Any, Array]:
+def _split_over_devices(x: Any, y: AnyArray) -> tuple[Any, Array]:
     """A share on every device, filled up by examples labelled ``IGNORE_LABEL``."""
     missing = -len(y) % device_mesh().size
     if missing:
@@ -179,11 +180,24 @@ def _split_over_devices(x: Any, y: Array) -> tuple[Any, Array]:
     return jax.device_put((x, y), NamedSharding(device_mesh(), P(AXIS)))
 
 
+def examples_and_labels(
+    x: Any, y: Int[ArrayLike, "N *T"]
+) -> tuple[Any, Int[AnyArray, "N *T"]]:
+    """Checked examples, and labels as int32, for ``sum_over_examples``.
+
+    NumPy arrays stay what they are: each share of them is put on its device.
+    """
+    y = host_view(as_array("y", y))
+    if isinstance(y, np.ndarray):
+        return as_examples("x", x), y.astype(np.int32, copy=False)
+    return as_examples("x", x), jnp.asarray(y, jnp.int32)
+
+
 # Smaller shares of the examples cost more than a second core gains.
 _FEWEST_IN_A_SHARE = 256
 
 
-def shares_at_once(y: Int[Array, "N *T"]) -> int:
+def shares_at_once(y: Int[AnyArray, "N *T"]) -> int:
     """Into how many shares ``sum_over_examples`` splits examples.
 
     One per device; on a CPU that the user has not split into devices, one per core.
@@ -201,7 +215,7 @@ def sum_over_examples(
     engine: Any,
     arrays: Any,
     x: Any,
-    y: Int[Array, "N *T"],
+    y: Int[AnyArray, "N *T"],
 ) -> Any:
     """Applies a function to shares of the examples and adds up.
 
@@ -212,7 +226,8 @@ def sum_over_examples(
     decides what runs where.
     """
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((arrays, x, y))):
-        return function(engine, arrays, x, y)
+        # Under a trace, NumPy arrays cannot be indexed by what is traced.
+        return function(engine, *jax.tree.map(jnp.asarray, (arrays, x, y)))
     if jax.default_backend() == "cpu":
         return _sum_in_threads(function, engine, arrays, x, y)
     examples = _split_over_devices(x, y)
@@ -260,8 +275,9 @@ def _sum_in_threads(function, engine, arrays, x, y):
         sums = threads.map(
             lambda some: jax.block_until_ready(program(arrays, *some)), examples
         )
-        total = reduce(partial(jax.tree.map, jnp.add), sums)
-    return replicated(total) if mesh.size > 1 else total
+        on_host = (jax.tree.map(np.asarray, some) for some in sums)
+        total = reduce(partial(jax.tree.map, np.add), on_host)
+    return replicated(total) if mesh.size > 1 else jax.device_put(total)
 
 
 @partial(jax.jit, static_argnames=("function", "engine"))

@@ -1,13 +1,13 @@
 """How many examples, masks or points fit into a memory budget at once."""
 
 import jax
-from jaxtyping import Array
 
 from ioca_jax.checks import check_memory
 from ioca_jax.devices import shares_at_once
+from ioca_jax.host_arrays import AnyArray
 
 
-def device_budget(memory_gb: float, y: Array) -> float:
+def device_budget(memory_gb: float, y: AnyArray) -> float:
     """The memory budget per share of the examples, whose labels are given.
 
     Shares on a CPU run in the same memory and divide it.

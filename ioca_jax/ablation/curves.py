@@ -16,7 +16,7 @@ way.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,8 +50,9 @@ from ioca_jax.ablation.replacement import (
     constants_of,
     donors_rows,
 )
-from ioca_jax.checks import check_keep, device_examples, is_known, number_counted
-from ioca_jax.devices import sum_over_examples
+from ioca_jax.checks import as_array, check_keep, is_known, number_counted
+from ioca_jax.devices import examples_and_labels, sum_over_examples
+from ioca_jax.host_arrays import host_view, module_of
 from ioca_jax.networks.inputs import check_converged, checked_network
 from ioca_jax.networks.models import Model
 from ioca_jax.networks.network import Network
@@ -112,7 +113,7 @@ def evaluate_masks(
         ((5,), (5, 2))
     """
     network = checked_network(model, x, y)
-    x, y = device_examples("x", x), jnp.asarray(y, jnp.int32)
+    x, y = examples_and_labels(x, y)
     scorer, groups = checked_scorer(network.num_classes, metrics, groups, y)
     memory_gb = device_budget(memory_gb, y)
     check_keep(masks, network.num_neurons, name="masks")
@@ -128,7 +129,7 @@ def evaluate_masks(
         row, replacement = None, Constants(_flat(clamps, shape))
     lowest = _lowest_ablated_layer(network, masks)
     engine = masks_engine(network, lowest, scorer, len(y), memory_gb)
-    arrays = (variables, _flat(jnp.asarray(masks), shape), replacement)
+    arrays = (variables, _flat(host_view(as_array("masks", masks)), shape), replacement)
     batch = Batch(x, row, groups)
     sums = sum_over_examples(MasksEngine.masks, engine, arrays, batch, y)
     return make_evaluation(sums, shape, number_counted(y))
@@ -206,7 +207,7 @@ def ablation_curve(
         leading = _broadcast_shapes("order", jnp.shape(order)[:-1], clamp.shape[:-1])
         shape = (*leading, 1)
         clamp = _with_axes(clamp, 1 + len(shape) - clamp.ndim)
-    evaluation = ablation_curves(
+    curves = _evaluated(
         network,
         jax.tree.map(_with_axes, variables),
         _with_axes(order, 1 + len(shape) - jnp.ndim(order)),
@@ -220,7 +221,7 @@ def ablation_curve(
         engine=engine,
         memory_gb=memory_gb,
     )
-    return jax.tree.map(lambda leaf: leaf[0], evaluation)
+    return curves._replace(shape=curves.shape[1:]).evaluation()
 
 
 def ablation_curves(
@@ -276,7 +277,60 @@ def ablation_curves(
         (3, 3)
     """
     network = checked_network(model, x, y)
-    x, y = device_examples("x", x), jnp.asarray(y, jnp.int32)
+    curves = _evaluated(
+        network,
+        variables,
+        order,
+        clamp,
+        x,
+        y,
+        points=points,
+        metrics=metrics,
+        groups=groups,
+        layers=layers,
+        engine=engine,
+        memory_gb=memory_gb,
+    )
+    return curves.evaluation()
+
+
+class _Curves(NamedTuple):
+    """Sums [S, M, P, ...] over examples, at steps [P], of curves of a shape."""
+
+    sums: Sums
+    steps: np.ndarray
+    shape: tuple[int, ...]
+    num_examples: int
+    is_part: bool
+
+    def evaluation(self) -> Evaluation:
+        """The evaluation [*shape, P], with a bound where steps are left out."""
+        shape = (*self.shape, len(self.steps))
+        found = make_evaluation(self.sums, shape, self.num_examples)
+        found = dataclasses.replace(found, at=tuple(self.steps.tolist()))
+        if not self.is_part:
+            return found
+        bound = area_bound(found.accuracy, self.steps).sum(axis=-1)
+        return dataclasses.replace(found, bound=bound)
+
+
+def _evaluated(
+    network: Network,
+    variables: Any,
+    order: ArrayLike,
+    clamp: Any,
+    x: Any,
+    y: ArrayLike,
+    *,
+    points: Points,
+    metrics: Sequence[str | Metric | Callable],
+    groups: Mapping[str, ArrayLike] | None,
+    layers: Sequence[int] | None,
+    engine: str | None,
+    memory_gb: float,
+) -> _Curves:
+    """``ablation_curves`` of examples and labels that are checked."""
+    x, y = examples_and_labels(x, y)
     scorer, groups = checked_scorer(network.num_classes, metrics, groups, y)
     memory_gb = device_budget(memory_gb, y)
     is_known_order = is_known(order)
@@ -300,7 +354,7 @@ def ablation_curves(
     networks, batch = (variables, orders, replacement), Batch(x, row, groups)
 
     def evaluate(steps: np.ndarray) -> Sums:
-        arrays = networks, jnp.asarray(steps)
+        arrays = networks, steps
         return sum_over_examples(type(run).orders, run, arrays, batch, y)
 
     if isinstance(points, str) and points == "auto":
@@ -310,24 +364,18 @@ def ablation_curves(
         sums = evaluate(steps)
     if not is_known_order:
         sums = _without_numbers(sums, ~_are_orders(network, layers, orders))
-    number = number_counted(y)
-    found = make_evaluation(sums, (*shape, len(steps)), number)
-    found = dataclasses.replace(found, at=tuple(steps.tolist()))
-    if points is None:
-        return found
-    bound = area_bound(found.accuracy, steps).sum(axis=-1)
-    return dataclasses.replace(found, bound=bound)
+    return _Curves(sums, steps, shape, number_counted(y), points is not None)
 
 
-def _flat(array: Array, shape: tuple[int, ...]) -> Array:
+def _flat(array: Any, shape: tuple[int, ...]) -> Any:
     """An array with the leading axes ``shape``, as one axis."""
     size = array.shape[-1]
-    return jnp.broadcast_to(array, (*shape, size)).reshape(-1, size)
+    return module_of(array).broadcast_to(array, (*shape, size)).reshape(-1, size)
 
 
 def _of_networks(
-    network: Network, order: Array, clamp: Any, y: Array
-) -> tuple[Array, Array | None, Any, tuple[int, ...]]:
+    network: Network, order: Any, clamp: Any, y: Any
+) -> tuple[Any, Array | None, Any, tuple[int, ...]]:
     """Orders [S, M, K], donors' rows, replacements, and the axes before K as given."""
     number, num_steps = len(order), order.shape[-1]
     if isinstance(clamp, Resampled):
@@ -336,7 +384,8 @@ def _of_networks(
         return orders, row, clamp.without_rows(), order.shape[:-1]
     is_number = np.shape(clamp) == ()
     clamp = constants_of(network, clamp)
-    clamp = jnp.broadcast_to(clamp, (number, len(clamp))) if is_number else clamp
+    if is_number:
+        clamp = module_of(clamp).broadcast_to(clamp, (number, len(clamp)))
     between = [array.shape[1:-1] for array in (order, clamp)]
     fits = order.ndim > 1 and clamp.ndim > 1 and len(order) == len(clamp)
     fits &= not all(between) or len(between[0]) == len(between[1])
@@ -424,6 +473,7 @@ def _checked_layers(
 def _with_axes(array: ArrayLike, number: int = 1) -> Any:
     """The same behind new axes of length 1."""
     known = array if isinstance(array, jax.Array) else np.asarray(array)
+    known = host_view(known)
     return known.reshape(*[1] * number, *known.shape)
 
 

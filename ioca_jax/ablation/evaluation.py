@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ioca_jax.batching import IGNORE_LABEL
+from ioca_jax.host_arrays import divided, host_view, module_of
 
 
 @jax.tree_util.register_dataclass
@@ -53,9 +54,10 @@ class Evaluation:
     @property
     def accuracy(self) -> Float[Array, "*batch"]:
         """Share of all examples classified correctly, float32 [...]."""
-        number = self.correct.sum(axis=-1)
-        share = number / jnp.float32(self.num_examples)
-        return jnp.where(number < 0, jnp.nan, share)
+        number = host_view(self.correct).sum(axis=-1)
+        share = divided(number.astype(np.float32), self.num_examples)
+        blank = np.float32(np.nan)
+        return jax.device_put(module_of(number).where(number < 0, blank, share))
 
     @property
     def metrics(self) -> dict[str, Float[Array, "*batch"]]:

@@ -30,6 +30,7 @@ from ioca_jax.checks import (
     is_real,
     nearest,
 )
+from ioca_jax.host_arrays import AnyArray, divided, host_view
 
 ALWAYS = ("accuracy", "loss")  # what every evaluation has
 _MOST_VALUES = 2**16  # of an annotation: each has a count at every point
@@ -287,7 +288,7 @@ def checked_scorer(
     num_classes: int,
     metrics: Sequence[Any],
     groups: Mapping[str, ArrayLike] | None,
-    y: Array,
+    y: AnyArray,
 ) -> tuple[Scorer, dict[str, Array]]:
     """The scorer that is asked for, and annotations as arrays of the shape of ``y``.
 
@@ -310,7 +311,7 @@ def checked_scorer(
     return Scorer(num_classes, parsed, sizes), jax.tree.map(jnp.asarray, arrays)
 
 
-def _annotation(name: str, values: ArrayLike, y: Array) -> np.ndarray:
+def _annotation(name: str, values: ArrayLike, y: AnyArray) -> np.ndarray:
     if not is_known(values):
         raise ValueError(
             f"groups: expected known values of {name!r}, got traced ones; leave them "
@@ -338,10 +339,15 @@ def make_evaluation(
 ) -> Evaluation:
     """Sums over examples as an evaluation with the leading axes ``shape``."""
 
-    def shaped(counts: Array) -> Array:
+    def shaped(counts: AnyArray) -> AnyArray:
         return counts.reshape(*shape, -1)
 
-    means = (sums.loss, sums.others)
-    loss, others = jax.tree.map(lambda s: s.reshape(shape) / num_examples, means)
+    def mean(total: AnyArray) -> AnyArray:
+        return divided(total.reshape(shape), num_examples)
+
+    sums = jax.tree.map(host_view, sums)
+    loss, others = jax.tree.map(mean, (sums.loss, sums.others))
     correct_by = jax.tree.map(shaped, sums.correct_by)
-    return Evaluation(shaped(sums.correct), loss, num_examples, others, correct_by)
+    found = (shaped(sums.correct), loss, others, correct_by)
+    correct, loss, others, correct_by = jax.device_put(found)
+    return Evaluation(correct, loss, num_examples, others, correct_by)

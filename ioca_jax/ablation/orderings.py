@@ -22,6 +22,7 @@ from ioca_jax.checks import (
     is_known,
     is_real,
 )
+from ioca_jax.host_arrays import AnyArray, host_view, module_of
 
 DIRECTIONS = ("ascending", "descending")
 
@@ -129,7 +130,7 @@ def cumulative_masks(
 
 def checked_neurons(
     order: ArrayLike, num_neurons: int | None = None
-) -> Int[Array, "*batch K"]:
+) -> Int[AnyArray, "*batch K"]:
     """Orders as int32 [..., K], refused unless each lists distinct neurons.
 
     Args:
@@ -137,12 +138,13 @@ def checked_neurons(
         num_neurons: H; None where the caller does not know it.
 
     Returns:
-        The same as an array on the device. Values are not looked at while tracing.
+        The same as an array. Values are not looked at while tracing.
 
     Raises:
         ValueError: not integers [..., K], longer than H, out of range, or twice.
     """
     array: Any = order if isinstance(order, jax.Array) else np.asarray(order)
+    array = host_view(array)
     if array.ndim < 1 or not jnp.issubdtype(array.dtype, jnp.integer):
         raise ValueError(
             "order: expected integers of shape [K], neuron indices, got "
@@ -155,7 +157,7 @@ def checked_neurons(
         )
     if is_known(array) and array.size:
         _check_values(np.asarray(array), num_neurons)
-    return jnp.asarray(array, jnp.int32)
+    return module_of(array).asarray(array, np.int32)
 
 
 def _checked_scores(scores: ArrayLike) -> Float[Array, " H"]:
@@ -187,6 +189,6 @@ def _check_values(order: np.ndarray, num_neurons: int | None) -> None:
         )
 
 
-def _check_one_order(order: Array) -> None:
+def _check_one_order(order: AnyArray) -> None:
     if order.ndim != 1:
         raise ValueError(f"order: expected shape [K], got {list(order.shape)}")

@@ -26,8 +26,8 @@ from ioca_jax.batching import (
     number_that_fits,
     numbers_in_example,
 )
-from ioca_jax.checks import device_examples, number_counted
-from ioca_jax.devices import sum_over_examples
+from ioca_jax.checks import number_counted
+from ioca_jax.devices import examples_and_labels, sum_over_examples
 from ioca_jax.networks.inputs import checked_network
 from ioca_jax.networks.layers import Ablation, one_per_neuron, slices_of
 from ioca_jax.networks.models import Model
@@ -80,7 +80,7 @@ def pair_effects(
             f"layer: expected a hidden layer from 0 to {len(network.layers) - 1}, got "
             f"{layer}"
         )
-    x, y = device_examples("x", x), jnp.asarray(y, jnp.int32)
+    x, y = examples_and_labels(x, y)
     replacement, row, shape = of_networks(network, variables, clamp, len(y))
     examples = _examples_at_once(network, layer, x, device_budget(memory_gb, y))
     is_chain = row is None and network.chain(layer) is not None

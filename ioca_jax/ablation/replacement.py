@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from ioca_jax.batching import count_examples, take_examples
 from ioca_jax.checks import (
+    as_array,
     check_clamp,
     check_finite,
     check_labels,
@@ -31,6 +32,7 @@ from ioca_jax.checks import (
     is_known,
     named_arrays,
 )
+from ioca_jax.host_arrays import AnyArray, host_view, module_of
 from ioca_jax.networks.inputs import check_counted, check_scaled
 from ioca_jax.networks.layers import Layer, neuron_outputs, slices_of
 from ioca_jax.networks.models import as_network
@@ -163,7 +165,7 @@ def _take_by_neuron(layer: Layer, outputs: Array, donors: Int[Array, "n w"]) -> 
     return jnp.moveaxis(taken, 1, 2).reshape(len(donors), *layer.shape)
 
 
-def constants_of(network: Network, clamp: Any) -> Float[Array, "*batch P"]:
+def constants_of(network: Network, clamp: Any) -> Float[AnyArray, "*batch P"]:
     """Clamps as one number for every number that a neuron outputs.
 
     Args:
@@ -181,9 +183,11 @@ def constants_of(network: Network, clamp: Any) -> Float[Array, "*batch P"]:
     if isinstance(clamp, Mapping):
         clamp = _joined(network, clamp)
     check_clamp(clamp, network.num_neurons, num_outputs=len(of_output))
-    clamp = jnp.asarray(clamp, jnp.float32)
+    clamp = host_view(as_array("clamp", clamp))
+    module = module_of(clamp)
+    clamp = module.asarray(clamp, np.float32)
     if clamp.ndim == 0:
-        return jnp.full(len(of_output), clamp)
+        return module.full(len(of_output), clamp)
     return clamp if clamp.shape[-1] == len(of_output) else clamp[..., of_output]
 
 

@@ -19,8 +19,8 @@ from ioca_jax.ablation.evaluation import Evaluation
 from ioca_jax.ablation.masks import MasksEngine, masks_engine
 from ioca_jax.ablation.metrics import Batch, Scorer, make_evaluation
 from ioca_jax.ablation.replacement import of_networks
-from ioca_jax.checks import device_examples, is_known, number_counted
-from ioca_jax.devices import sum_over_examples
+from ioca_jax.checks import is_known, number_counted
+from ioca_jax.devices import examples_and_labels, sum_over_examples
 from ioca_jax.networks.inputs import checked_network
 from ioca_jax.networks.models import Model
 from ioca_jax.networks.network import Network
@@ -65,7 +65,7 @@ def single_ablations(
         Of each neuron ablated alone, and of the intact network.
     """
     network = checked_network(network, x, y)
-    x, y = device_examples("x", x), jnp.asarray(y, jnp.int32)
+    x, y = examples_and_labels(x, y)
     replaced = of_networks(network, variables, clamp, len(y))
     evaluate = partial(_of_layer, network, variables, replaced, x, y, direct, memory_gb)
     parts = [evaluate(layer) for layer in range(len(network.layers))]
