@@ -43,13 +43,10 @@ A score, a mask, a clamp value and an order are plain arrays over the flat neuro
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ioca_jax.ablation.clamps import optimal_clamp
 from ioca_jax.ablation.curves import ablation_curve, ablation_curves, evaluate_masks
 from ioca_jax.ablation.evaluation import Evaluation
-from ioca_jax.ablation.learned import learned_order
 from ioca_jax.ablation.metrics import Metric
 from ioca_jax.ablation.orderings import cumulative_masks, order_neurons, random_order
-from ioca_jax.ablation.pruning import prune
 from ioca_jax.ablation.replacement import Resampled, resample
 from ioca_jax.data import Dataset, Split
 from ioca_jax.devices import place_examples, use_all_cores
@@ -78,15 +75,18 @@ from ioca_jax.networks.layers import Ablation, Layer
 from ioca_jax.networks.models import CNN, MLP
 from ioca_jax.networks.network import Network
 from ioca_jax.networks.tracing import trace_network
-from ioca_jax.networks.training import TrainConfig, Trained, train
 from ioca_jax.sources import load_dataset
 
 if TYPE_CHECKING:
+    from ioca_jax.ablation.clamps import optimal_clamp
+    from ioca_jax.ablation.learned import learned_order
+    from ioca_jax.ablation.pruning import prune
     from ioca_jax.inference.areas import area_under_curve
     from ioca_jax.inference.claims import judge_claims
     from ioca_jax.inference.faithful_orders import compare_faithfulness
     from ioca_jax.inference.hypotheses import form_hypotheses
     from ioca_jax.inference.order_tests import compare_orders
+    from ioca_jax.networks.training import TrainConfig, Trained, train
     from ioca_jax.report.summary import summarize
     from ioca_jax.report.tables import load_table
     from ioca_jax.results.files import load_results
@@ -95,8 +95,14 @@ if TYPE_CHECKING:
     from ioca_jax.study.plan import Shard
     from ioca_jax.study.run import load_networks, run_study
 
-# Imported when first used: xarray, pandas, SciPy and matplotlib take seconds.
+# Imported when first used: xarray, pandas, SciPy, matplotlib and Optax take seconds.
 _LATER = {
+    "optimal_clamp": "ablation.clamps",
+    "learned_order": "ablation.learned",
+    "prune": "ablation.pruning",
+    "TrainConfig": "networks.training",
+    "Trained": "networks.training",
+    "train": "networks.training",
     "area_under_curve": "inference.areas",
     "judge_claims": "inference.claims",
     "form_hypotheses": "inference.hypotheses",

@@ -6,8 +6,9 @@ import pytest
 import ioca_jax as ioca
 
 HEAVY = (
-    *("h5netcdf", "h5py", "jinja2", "matplotlib", "mlxtend", "orbax", "pandas"),
+    *("h5netcdf", "h5py", "jinja2", "matplotlib", "mlxtend", "optax", "orbax"),
     *(
+        "pandas",
         "pyarrow",
         "scipy",
         "sklearn",

@@ -6,6 +6,7 @@ k-1 in exactly one neuron. Equal scores (dead neurons, say) are broken at random
 key: broken by index, ties would be correlated across measures.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -63,15 +64,24 @@ def order_neurons(
             f"direction: expected one of {', '.join(DIRECTIONS)} (random_order draws "
             f"at random), got {direction!r}"
         )
-    if is_known(scores) and bool(jnp.isnan(scores).any()):
+    number = int(np.isnan(host_view(scores)).sum()) if is_known(scores) else 0
+    if number:
         raise ValueError(
-            f"scores: expected numbers, got NaN for {int(jnp.isnan(scores).sum())} of "
+            f"scores: expected numbers, got NaN for {number} of "
             f"{len(scores)} neurons; such neurons have no place in an order"
         )
     if neurons is None:
-        neurons = jnp.arange(len(scores), dtype=jnp.int32)
-    shuffled = random_order(checked_neurons(neurons, len(scores)), key=key)
-    rank = scores[shuffled] if direction == "ascending" else -scores[shuffled]
+        neurons = np.arange(len(scores), dtype=np.int32)
+    neurons = checked_neurons(neurons, len(scores))
+    _check_one_order(neurons)
+    check_key(key)
+    return _sort(scores, neurons, key, direction == "descending")
+
+
+@partial(jax.jit, static_argnames="descending")
+def _sort(scores: Array, neurons: Array, key: Array, descending: bool) -> Array:
+    shuffled = jax.random.permutation(key, neurons)
+    rank = -scores[shuffled] if descending else scores[shuffled]
     return shuffled[jnp.argsort(rank, stable=True)]
 
 

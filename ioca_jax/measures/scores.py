@@ -18,7 +18,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
@@ -163,6 +162,8 @@ def taylor(
     token's loss L is such an example, which takes a backward pass each. Source: P.
     Molchanov et al., arXiv 1611.06440, equation 8.
     """
+    import optax  # takes long, and no other measure needs it
+
     layers = network.layers
     clamps = split_by_layer(layers, clamp)
 
