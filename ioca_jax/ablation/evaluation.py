@@ -121,8 +121,10 @@ def right_and_losses(
             first = jnp.where(logits[k] > greatest, k, first)
             greatest = jnp.maximum(greatest, logits[k])
         own = jnp.full_like(greatest, jnp.nan)
+        # A loop takes these out as one array, not as one for each class.
+        is_class = jax.lax.optimization_barrier(y == jnp.arange(len(logits))[:, None])
         for k in classes:
-            own = jnp.where(y == k, logits[k], own)
+            own = jnp.where(is_class[k], logits[k], own)
         powers = exp(logits - greatest)
         others = reduce(jnp.add, [powers[k] - (first == k) for k in classes])
     else:
