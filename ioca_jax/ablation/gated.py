@@ -18,7 +18,7 @@ from ioca_jax.networks.network import Network
 
 # Sums of terms are read from memory: so many operations of a product take as long as
 # reading one number, measured on two CPU cores.
-_OPERATIONS_A_READ = 30
+OPERATIONS_A_READ = 30
 
 
 class Terms(NamedTuple):
@@ -121,7 +121,7 @@ def is_worthwhile(
     points = min(num_points, width)
     by_products = num_curves * points * gate.operations
     reads = num_curves * width * gate.size
-    by_terms = width * gate.operations + _OPERATIONS_A_READ * reads
+    by_terms = width * gate.operations + OPERATIONS_A_READ * reads
     return 2 * by_terms < by_products
 
 

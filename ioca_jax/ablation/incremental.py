@@ -298,6 +298,21 @@ _MOST_EXAMPLES, _MOST_FLOATS = 256, 2**20
 _FEWEST_WITH_TERMS = 16  # fewer at once are slower than computing products anew
 
 
+def most_examples(network: Network, x: Any) -> int:
+    """How many examples are run at once where memory does not limit them."""
+    most = min(count_examples(x), _MOST_EXAMPLES)
+    if jax.default_backend() != "cpu":
+        return most
+    return min(most, max(1, _MOST_FLOATS // network.widest))
+
+
+def has_affine_engine(network: Network, layers: tuple[int, ...]) -> bool:
+    """Whether ``AffineEngine`` computes curves of these layers under constants."""
+    # Of tokens a logit depends on units at all positions: a pass for each, and class.
+    is_one = len(layers) == 1 and network.tokens is None
+    return is_one and network.is_affine_above(layers[0])
+
+
 def incremental_engine(
     network: Network,
     variables: Any,
@@ -321,13 +336,8 @@ def incremental_engine(
     two = jax.tree.map(lambda leaf: leaf[:2], x)
     held = _floats_held(network, variables, layers, two)
     floats = sum(held) + 4 * max(*held, network.widest)
-    most = min(count_examples(x), _MOST_EXAMPLES)
-    if jax.default_backend() == "cpu":
-        most = min(most, max(1, _MOST_FLOATS // network.widest))
-    # Of tokens a logit depends on units at all positions: a pass for each, and class.
-    is_affine = len(layers) == 1 and network.tokens is None
-    is_affine = is_affine and network.is_affine_above(layers[0])
-    if is_affine and takes_constants:
+    most = most_examples(network, x)
+    if takes_constants and has_affine_engine(network, layers):
         floats += network.num_classes * (4 * num_steps + 2 * held[0])
         examples = number_that_fits(memory_gb, floats, most)
         return AffineEngine(network, layers[0], scorer, examples)

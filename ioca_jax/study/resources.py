@@ -2,7 +2,8 @@
 
 Bytes follow from the schema of the results and the sizes of its axes; they are a lower
 bound, so a study that does not fit by them cannot run. Time is an order of magnitude:
-multiplications and additions over a rate that small networks reach.
+multiplications and additions over a rate that small networks reach. Where curves may
+take long on a CPU, in a network that is no chain, they are timed (``timing``).
 """
 
 import math
@@ -15,10 +16,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from ioca_jax.ablation.points import number_of_points, points_of_scope
 from ioca_jax.checks import number_counted
-from ioca_jax.devices import device_mesh
+from ioca_jax.devices import device_mesh, shares_at_once
 from ioca_jax.networks.network import Network
 from ioca_jax.networks.traceable import with_count
 from ioca_jax.networks.training import bytes_per_seed, seeds_that_fit
@@ -26,6 +28,7 @@ from ioca_jax.results.files import free_memory
 from ioca_jax.results.variables import VARIABLES
 from ioca_jax.study import interactions
 from ioca_jax.study.plan import Plan
+from ioca_jax.study.timing import seconds_of_curves
 
 # Seeds on a device at a time: enough that what a chunk costs beside is little, few
 # enough that little is lost with a chunk. Accelerators want many at once.
@@ -36,6 +39,8 @@ _COPIES = 3
 _LAYERS_COUNTED = 32
 # Floating-point operations a second of a device, of networks of 100 neurons a layer.
 _RATE_OF_A_CPU, _RATE_OF_AN_ACCELERATOR = 1e10, 1e13
+# Seconds of a study by operations, from which on its curves are timed.
+_WORTH_TIMING = 120
 
 
 class Needs(NamedTuple):
@@ -47,7 +52,9 @@ class Needs(NamedTuple):
         chunk: networks that are computed at a time.
         training: bytes of the training of one network.
         permutations: bytes of the permuted labels.
-        operations: floating-point operations for a network.
+        operations: floating-point operations for a network, without curves that were
+            timed.
+        curves: seconds that the curves of a network take, if they were timed; else 0.
     """
 
     results: int
@@ -56,12 +63,14 @@ class Needs(NamedTuple):
     training: int
     permutations: int
     operations: float
+    curves: float = 0.0
 
     def seconds(self, num_networks: int) -> float:
         """An order of magnitude of the time that so many networks take here."""
         on_cpu = jax.default_backend() == "cpu"
         rate = _RATE_OF_A_CPU if on_cpu else _RATE_OF_AN_ACCELERATOR
-        return num_networks * self.operations / (rate * device_mesh().size)
+        by_operations = self.operations / (rate * device_mesh().size)
+        return num_networks * (by_operations + self.curves)
 
 
 def count_needs(plan: Plan) -> Needs:
@@ -80,7 +89,7 @@ def count_needs(plan: Plan) -> Needs:
         of_training = 3.0 * forward * len(data.train.y) * plan.epochs
     tables = network.num_neurons * (plan.num_codes - 1) * network.num_classes
     of_permutations = 2.0 * plan.permutations * num_validation * tables
-    return Needs(
+    needs = Needs(
         results=_bytes_of_results(plan),
         network=4 * weights,
         chunk=_chunk_size(plan),
@@ -88,6 +97,12 @@ def count_needs(plan: Plan) -> Needs:
         permutations=4 * plan.permutations * num_validation,
         operations=of_training + of_permutations + _operations_of_curves(plan, above),
     )
+    is_long = needs.seconds(len(plan.fields["seeds"])) > _WORTH_TIMING
+    if not is_long or jax.default_backend() != "cpu" or network.chain(0) is not None:
+        return needs
+    shares = shares_at_once(jnp.asarray(data.test.y))
+    curves = seconds_of_curves(plan) / shares
+    return needs._replace(operations=of_training + of_permutations, curves=curves)
 
 
 def seeds_on_devices(number: int, on_cpu: bool) -> int:

@@ -9,7 +9,7 @@ import pytest
 from synthetic import TINY, own_data
 
 import ioca_jax as ioca
-from ioca_jax.study import events, resources
+from ioca_jax.study import events, resources, timing
 from ioca_jax.study.given_networks import GivenNetworks
 from ioca_jax.study.plan import make_plan
 
@@ -161,6 +161,40 @@ def test_operations_are_counted_at_every_pixel():
         for clamp in ("mean", "resample")
     )
     assert resampled > 1.5 * constant
+
+
+def test_timed_passes_are_counted_at_every_point_and_layer(monkeypatch):
+    data = own_data(num_inputs=36)
+    splits = {name: getattr(data, name) for name in ("train", "validation", "test")}
+    images = {n: ioca.Split(x.reshape(-1, 6, 6), y) for n, (x, y) in splits.items()}
+    data = dataclasses.replace(data, **images)
+    config = ioca.StudyConfig(
+        architecture="cnn", channels=(2,), hidden=(3,), permutations=0,
+        measures=("entropy",), random_orders=2, clamps=("zero", "mean", "resample"),
+    )  # fmt: skip
+    passes = [timing.Pass(100.0, 90.0), timing.Pass(1.0, 1.0)]
+    # Four orders; from the dense layer on the network is a chain under constants.
+    network = 12 * 6 * (2 / 5 * 100 + 3 / 5 * 1)
+    convolution, dense = 12 * 3 * 100, 4 * 4 * 1 + 8 * 1
+    singles = 3 * 3 * 100 + 1 * 4 * 1
+    expected = network + convolution + dense + singles
+    plan = make_plan(config, data)
+    found = timing.seconds_of_example(plan, passes)
+    assert found == pytest.approx(expected)
+    # Curves that share what two channels add take these passes once a scope.
+    monkeypatch.setattr(timing, "is_worthwhile", lambda *_: True)
+    monkeypatch.setattr(timing, "OPERATIONS_A_READ", 0)
+    saved = 8 * (6 * 2 / 5 + 3) * 10 - 2 * 2 * 10
+    found = timing.seconds_of_example(plan, passes)
+    assert found == pytest.approx(expected - saved)
+    # Curves of a long study are timed; the rest is by operations.
+    monkeypatch.setattr(resources, "seconds_of_curves", lambda plan: 500.0)
+    before = resources.count_needs(plan)
+    monkeypatch.setattr(resources, "_WORTH_TIMING", 0)
+    after = resources.count_needs(plan)
+    assert (before.curves, after.curves) == (0, 500)  # too few examples for two cores
+    assert after.operations < before.operations
+    assert after.seconds(3) == pytest.approx(1500, rel=0.01)
 
 
 def test_more_interactions_and_looks_along_training_take_more(mnist5k):
