@@ -30,6 +30,9 @@ from ioca_jax.checks import as_array, as_examples, device_examples
 from ioca_jax.host_arrays import AnyArray, host_view
 
 AXIS = "device"
+# Of programs that draw at random once: XLA's third level, the default, takes up to ten
+# times as long to compile them as its first, for the same bits.
+COMPILED_QUICKLY = {"xla_backend_optimization_level": 1}
 
 
 def use_all_cores() -> None:

@@ -30,6 +30,7 @@ from ioca_jax.checks import as_tuple, check_integer, check_number, named_arrays
 from ioca_jax.data import Dataset
 from ioca_jax.devices import (
     AXIS,
+    COMPILED_QUICKLY,
     device_mesh,
     fetch_examples,
     replicated,
@@ -352,11 +353,10 @@ def _train_chunk(model, config, mesh, spread, arrays, seeds, initial, kept, on_e
     return state.variables, stacked, tuple(snapshots)
 
 
-# XLA's third level takes six times as long to compile this, for the same bits.
 @partial(
     jax.jit,
     static_argnames=("model", "config", "shape"),
-    compiler_options={"xla_backend_optimization_level": 1},
+    compiler_options=COMPILED_QUICKLY,
 )
 def _initial_states(
     model: MLP | CNN,

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Int
 
 from ioca_jax.ablation.orderings import DIRECTIONS, random_order
+from ioca_jax.devices import COMPILED_QUICKLY
 from ioca_jax.networks.layers import slices_of
 from ioca_jax.networks.network import Network
 from ioca_jax.study.config import UNITS
@@ -80,19 +82,19 @@ def draw_orders(
     computes.
     """
     folds = np.array([_folds(ordering) for ordering in orderings], np.uint32)
-    return np.array(_draw(seeds, neurons, folds, scope_index)).swapaxes(0, 1)
+    return np.asarray(_draw(seeds, neurons, folds, scope_index))
 
 
-@jax.jit
+@partial(jax.jit, compiler_options=COMPILED_QUICKLY)
 def _draw(seeds, neurons, folds, scope_index):
-    def of_seed(seed, fold):
+    def draw(seed, fold):
         key = jax.random.fold_in(jax.random.key(seed), 1 + scope_index)
         for number in fold:
             key = jax.random.fold_in(key, number)
         return random_order(neurons, key=key)
 
-    # One ordering after another: a third of the time to compile.
-    return jax.lax.map(lambda fold: jax.vmap(of_seed, (0, None))(seeds, fold), folds)
+    of_network = jax.vmap(draw, in_axes=(None, 0))
+    return jax.vmap(of_network, in_axes=(0, None))(seeds, folds)
 
 
 def ranked_orders(
