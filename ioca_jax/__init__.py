@@ -88,7 +88,7 @@ if TYPE_CHECKING:
     from ioca_jax.inference.order_tests import compare_orders
     from ioca_jax.networks.training import TrainConfig, Trained, train
     from ioca_jax.report.summary import summarize
-    from ioca_jax.report.tables import load_table
+    from ioca_jax.report.tables import findings, load_table
     from ioca_jax.results.files import load_results
     from ioca_jax.study.config import StudyConfig
     from ioca_jax.study.merge import merge_runs
@@ -108,6 +108,7 @@ _LATER = {
     "form_hypotheses": "inference.hypotheses",
     "compare_faithfulness": "inference.faithful_orders",
     "compare_orders": "inference.order_tests",
+    "findings": "report.tables",
     "load_table": "report.tables",
     "summarize": "report.summary",
     "load_results": "results.files",
@@ -152,6 +153,7 @@ __all__ = [
     "entropy",
     "evaluate_masks",
     "faithfulness",
+    "findings",
     "form_hypotheses",
     "from_sklearn",
     "from_torch",

@@ -7,13 +7,15 @@ The main job. For example, the paper's experiment on 5,000 real MNIST digits:
 
 The run's folder then holds study.nc (everything, labelled; ioca_jax.load_results reads
 it), report.html (everything on one page), networks/, figures/, tables/, summary.txt
-(what is printed), events.jsonl, and flags.txt, which replays the run:
+(its findings as text), events.jsonl, and flags.txt, which replays the run:
 --flagfile=runs/demo/flags.txt --workdir=runs/again. A folder that holds this run's
 results is reported, not computed again; where it holds a part of them, the run goes on.
 """
 
 import dataclasses
 import pathlib
+import textwrap
+from collections.abc import Mapping, Sequence
 
 import ioca_jax as ioca
 from ioca_jax.arrays import describe_shape
@@ -129,7 +131,7 @@ def main(options: RunOptions, config: ioca.StudyConfig, workers: Workers) -> Non
             print(describe(request, options, workers))
             return
     path = pathlib.Path(options.workdir)
-    ioca.run_study(
+    results = ioca.run_study(
         config,
         path,
         shard=shard,
@@ -139,15 +141,25 @@ def main(options: RunOptions, config: ioca.StudyConfig, workers: Workers) -> Non
         listeners=options.listeners(config),
     )
     summary = path / "summary.txt"
-    print(summary.read_text("utf-8") if summary.is_file() else "", end="")
+    if summary.is_file():
+        print("".join(summary.read_text("utf-8").splitlines(keepends=True)[:2]))
+    for number, sentence in enumerate(_first(ioca.findings(results)), 1):
+        print(textwrap.fill(f"{number}. {sentence}", 88, subsequent_indent="   "))
     if not folder.can_write(path):
         print(f"\n{path} is finished and cannot be written: nothing is changed")
     else:
         drawn = " figures," if options.figures else ""
         print(
-            f"\nWritten to {options.workdir}: report.html, study.nc, networks,{drawn} "
-            "tables, summary.txt, events.jsonl, flags.txt"
+            f"\nAll findings: {path / 'report.html'}; as text: {summary}\n"
+            f"Written to {options.workdir}: study.nc, networks,{drawn} tables, "
+            "events.jsonl, flags.txt"
         )
+
+
+def _first(found: Mapping[str, Sequence[str]]) -> list[str]:
+    """Three findings: the test error, an order, and a claim of the paper."""
+    others = found.get("Claims of the paper") or found.get("Neurons", [])
+    return [*found["Accuracy"][:2], *others[:1]]
 
 
 COMMAND = Command(

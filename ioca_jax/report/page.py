@@ -15,7 +15,7 @@ import xarray as xr
 from ioca_jax.inference.claims import CLAIMS
 from ioca_jax.report.page_data import curve_data, neuron_data
 from ioca_jax.report.page_tables import Source, make_tables
-from ioca_jax.report.tables import TABLES, few_networks, find
+from ioca_jax.report.tables import TABLES, few_networks, findings
 from ioca_jax.results.subsets import (
     compact,
     converged,
@@ -106,7 +106,7 @@ def run_page(
         .get_template("run.html")
         .render(
             title=f"{describe_dataset(config)}, {results.attrs['network']}",
-            findings=find(results, tables),
+            findings=findings(results, tables),
             few=few_networks(results),
             facts=_facts(results, config),
             layers=shown.pop("layers"),

@@ -44,7 +44,22 @@ from ioca_jax.inference.order_tests import (
 from ioca_jax.inference.self_repair import measure_self_repair
 from ioca_jax.inference.trajectories import trajectory_table, trends_of_training
 from ioca_jax.inference.verdicts import conclude, judge_hypotheses
-from ioca_jax.report import findings, sections
+from ioca_jax.report import sections
+from ioca_jax.report.findings import (
+    Rows,
+    annotation_sentences,
+    area_sentences,
+    conclusion_sentences,
+    effect_sentences,
+    error_sentence,
+    faithfulness_sentences,
+    joint_sentences,
+    judged_claims,
+    neuron_sentences,
+    order_sentences,
+    regret_sentences,
+    trend_sentences,
+)
 from ioca_jax.results.subsets import converged
 
 Tables = Mapping[str, pd.DataFrame]
@@ -85,7 +100,7 @@ class Table(NamedTuple):
     networks: int = 1
     at_chance: bool = False
     heading: str = ""
-    sentences: Callable[[findings.Rows], Iterable[str]] | None = None
+    sentences: Callable[[Rows], Iterable[str]] | None = None
     section: Callable[[str, pd.DataFrame], list[str]] | None = None
     on_page: bool = True
 
@@ -98,7 +113,7 @@ TABLES = (
         lambda results, _: count_neurons(results),
         needs=("joint_count",),
         heading="Neurons",
-        sentences=findings.neuron_sentences,
+        sentences=neuron_sentences,
         section=sections.neurons,
     ),
     Table(
@@ -116,7 +131,7 @@ TABLES = (
         needs=(_RANDOM,),
         networks=LEAST_FOR_INTERVALS,
         heading="Accuracy",
-        sentences=findings.order_sentences,
+        sentences=order_sentences,
     ),
     Table(
         "differences",
@@ -133,7 +148,7 @@ TABLES = (
         lambda results, _: compare_faithfulness(results),
         networks=LEAST_FOR_INTERVALS,
         heading="Accuracy",
-        sentences=findings.faithfulness_sentences,
+        sentences=faithfulness_sentences,
         section=sections.faithfulness,
     ),
     Table(
@@ -144,7 +159,7 @@ TABLES = (
         needs=(_LEARNED,),
         networks=LEAST_FOR_INTERVALS,
         heading="Accuracy",
-        sentences=findings.regret_sentences,
+        sentences=regret_sentences,
         section=sections.regret,
     ),
     Table(
@@ -155,7 +170,7 @@ TABLES = (
         needs=("correct_by_value",),
         networks=LEAST_FOR_INTERVALS,
         heading="Annotations",
-        sentences=findings.annotation_sentences,
+        sentences=annotation_sentences,
         section=sections.annotations,
     ),
     Table(
@@ -166,7 +181,7 @@ TABLES = (
         needs=(_RANDOM,),
         networks=LEAST_FOR_INTERVALS,
         heading="Neurons",
-        sentences=findings.effect_sentences,
+        sentences=effect_sentences,
         section=sections.effects,
     ),
     Table(
@@ -211,7 +226,7 @@ TABLES = (
         needs=INTERACTIONS,
         networks=LEAST_FOR_INTERVALS,
         heading="Pairs and groups",
-        sentences=findings.joint_sentences,
+        sentences=joint_sentences,
         section=sections.joint,
     ),
     Table(
@@ -227,7 +242,7 @@ TABLES = (
         lambda _, tables: conclude(tables["verdicts"]),
         needs=("verdicts",),
         heading="Pairs and groups",
-        sentences=findings.conclusion_sentences,
+        sentences=conclusion_sentences,
         section=sections.conclusions,
     ),
     Table(
@@ -245,7 +260,7 @@ TABLES = (
         networks=LEAST_FOR_INTERVALS,
         at_chance=True,
         heading="Training",
-        sentences=findings.trend_sentences,
+        sentences=trend_sentences,
         section=sections.trends,
     ),
     Table(
@@ -257,7 +272,7 @@ TABLES = (
         needs=(_RANDOM, _PAPER),
         networks=_SIGNIFICANT,
         heading="Claims of the paper",
-        sentences=findings.judged_claims,
+        sentences=judged_claims,
         section=sections.claims,
     ),
 )
@@ -312,27 +327,34 @@ def _properties(results: xr.Dataset) -> set[str]:
     return {name for name, there in has.items() if there}
 
 
-def find(results: xr.Dataset, tables: Tables) -> dict[str, list[str]]:
-    """What a run found, most general first.
+def findings(results: xr.Dataset, tables: Tables | None = None) -> dict[str, list[str]]:
+    """What a run found, most general first, as its page says it.
 
     Args:
         results: a run's results.
-        tables: from ``tabulate``.
+        tables: from ``tabulate``; None computes them.
 
     Returns:
         By heading, sentences: on the test error and the orders that differ most from
         random order; on single neurons; on the paper's claims; on redundancy and
         synergy; on training. Headings without any sentence are left out.
+
+    Example:
+        >>> import ioca_jax as ioca
+        >>> results = ioca.load_results("runs/demo")  # of make demo, say
+        >>> list(ioca.findings(results))[:2]
+        ['Accuracy', 'Neurons']
     """
+    tables = tabulate(results) if tables is None else tables
     kept = converged(results)
     number = results.sizes["seed"]
     if not kept.sizes["seed"]:
         return {"Accuracy": [f"All {number} networks diverged in training."]}
     found: dict[str, list[str]] = {heading: [] for heading in HEADINGS}
-    found["Accuracy"].append(findings.error_sentence(results, kept))
+    found["Accuracy"].append(error_sentence(results, kept))
     orders = tables.get("orders", pd.DataFrame({"p_corrected": []}))
     if not np.isfinite(orders["p_corrected"].to_numpy(np.float64)).any():
-        found["Accuracy"] += findings.area_sentences(kept)
+        found["Accuracy"] += area_sentences(kept)
     for table in TABLES:
         if table.sentences and table.name in tables and len(tables[table.name]):
             rows = tables[table.name].to_dict("records")

@@ -30,7 +30,11 @@ def folder(tmp_path_factory):
     # No bar and no chatter where there is no terminal.
     assert done.stderr == f"{FEW}\n"
     assert done.stdout.startswith("mnist5k: 2 networks 784-6-5-10 tanh, 1 epochs")
-    assert f"Written to {path}" in done.stdout
+    first, second = done.stdout.splitlines()[3:5]
+    assert first.startswith("1. The 2 networks have a test error of ")
+    assert second.startswith("2. In the whole network, ")
+    assert f"All findings: {path / 'report.html'}; as text: " in done.stdout
+    assert f"Written to {path}: study.nc, networks, figures, tables" in done.stdout
     return path
 
 

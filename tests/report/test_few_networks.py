@@ -16,7 +16,7 @@ from synthetic import joint_results, planted_results, synthetic_results
 from ioca_jax.inference.families import effect_table, judge_family
 from ioca_jax.report.page import run_page
 from ioca_jax.report.summary import summarize
-from ioca_jax.report.tables import few_networks, find, tabulate
+from ioca_jax.report.tables import few_networks, findings, tabulate
 
 P_VALUES = ["p_value", "p_corrected", "p_bootstrap"]
 VERDICT = re.compile(
@@ -117,7 +117,7 @@ def test_three_networks_have_no_verdict_in_any_text(of_six):
     page = run_page(results, tables)
     told = few_networks(results)
     assert shown(page).count(f'<p class="banner" role="note">{told}</p>') == 1
-    found = [text for texts in find(results, tables).values() for text in texts]
+    found = [text for texts in findings(results, tables).values() for text in texts]
     assert len(found) > 3
     summary = summarize(results, tables)
     assert summary.split("\n\n")[1] == told

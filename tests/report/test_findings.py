@@ -8,9 +8,17 @@ import numpy as np
 import pandas as pd
 from synthetic import synthetic_results
 
-from ioca_jax.report import findings, sections
-from ioca_jax.report.findings import clearest_comparisons
-from ioca_jax.report.tables import find
+from ioca_jax.report import sections
+from ioca_jax.report.findings import (
+    Rows,
+    annotation_sentences,
+    clearest_comparisons,
+    conclusion_sentences,
+    joint_sentences,
+    judged_claims,
+    trend_sentences,
+)
+from ioca_jax.report.tables import findings
 
 
 def test_the_clearest_comparison_of_each_claim_is_told():
@@ -48,7 +56,7 @@ def test_the_orders_furthest_from_random_are_named():
         low=-0.3, high=0.2, p_corrected=0.04
     )
     results = synthetic_results().assign_attrs(configuration=json.dumps({}))
-    found = find(results, {"orders": orders})
+    found = findings(results, {"orders": orders})
     assert [*found] == ["Accuracy"]
     _, worst, best, counted, *of_layer = found["Accuracy"]
     assert worst == (
@@ -69,14 +77,14 @@ def test_the_orders_furthest_from_random_are_named():
     )
     assert of_layer.startswith("In layer 1, descending order of entropy (clamped to z")
     orders["p_corrected"] = [0.06, 0.06, 0.05, 0.04, 0.06]
-    _, best, _, of_layer = find(results, {"orders": orders})["Accuracy"]
+    _, best, _, of_layer = findings(results, {"orders": orders})["Accuracy"]
     assert "0.750, is 0.125 above that of random order" in best
     assert of_layer == (
         "In layer 1, the area is significantly below that of random order in 0 of 1 "
         "comparisons of an order and a clamp, above it in 0."
     )
     orders["p_corrected"] = np.nan
-    _, *untested = find(results, {"orders": orders})["Accuracy"]
+    _, *untested = findings(results, {"orders": orders})["Accuracy"]
     assert len(untested) == 2
     assert all(
         text.endswith("; there are too few networks, or no random orders, for a test.")
@@ -87,24 +95,24 @@ def test_the_orders_furthest_from_random_are_named():
 def test_networks_that_diverged_are_left_out_or_said():
     results = synthetic_results(seeds=3, diverged=(0, 2))
     error = 100 * (1 - float(results["accuracy"][1, 0, 0, 0, 0]))
-    assert find(results, {})["Accuracy"][0] == (
+    assert findings(results, {})["Accuracy"][0] == (
         f"The network has a test error of {error:.2f} %; 2 more diverged and are left "
         "out."
     )
     results["diverged"].values[:] = True
-    assert find(results, {}) == {"Accuracy": ["All 3 networks diverged in training."]}
+    assert findings(results, {}) == {
+        "Accuracy": ["All 3 networks diverged in training."]
+    }
 
 
 def test_counts_come_with_those_of_the_opposite():
     """Of planted rows; what a test shows is told beside the opposite, and what not."""
-    rows: findings.Rows = [
-        {"finding": word} for word in ["redundant"] * 3 + ["neither", ""]
-    ]
-    assert [*findings.joint_sentences(rows)] == [
+    rows: Rows = [{"finding": word} for word in ["redundant"] * 3 + ["neither", ""]]
+    assert [*joint_sentences(rows)] == [
         "Of 4 tests of the joint behaviour of pairs and groups: 3 redundant, 0 "
         "synergistic, 1 neither."
     ]
-    assert [*findings.joint_sentences(rows[-1:])] == []
+    assert [*joint_sentences(rows[-1:])] == []
     about: dict[Hashable, Any] = {
         "layer": "all",
         "unit": "1",
@@ -112,32 +120,32 @@ def test_counts_come_with_those_of_the_opposite():
         "to_epoch": 9,
     }
     about |= {"effect": 0.5, "low": 0.25, "high": 0.75, "p_corrected": 0.03}
-    trends: findings.Rows = [
+    trends: Rows = [
         about | {"quantity": "test_error", "trend": trend}
         for trend in ("neither", "shrinks", "neither", "")
     ]
-    assert [*findings.trend_sentences(trends)] == [
+    assert [*trend_sentences(trends)] == [
         "Of 3 tested changes through training: 0 grow, 1 shrink, 2 neither.",
         "From epoch 0 to 9 the test error shrinks, by +0.500 (95 % interval +0.250 to "
         "+0.750, corrected p = 0.03).",
     ]
-    assert [*findings.trend_sentences(trends[-1:])] == []
-    concluded: findings.Rows = [
+    assert [*trend_sentences(trends[-1:])] == []
+    concluded: Rows = [
         {"suggested": "redundant", "verdict": verdict, "sentence": "curves."}
         for verdict in ("confirmed", "open", "open", "contradicted")
     ]
     concluded += [concluded[0] | {"suggested": "undecided", "verdict": "redundant"}]
-    assert [*findings.conclusion_sentences(concluded)] == [
+    assert [*conclusion_sentences(concluded)] == [
         "Of 4 hypotheses that curves suggest, tested on pairs and groups: 1 confirmed, "
         "1 contradicted, 0 mixed, 2 open.",
         "Curves.",
     ]
     usual: dict[Hashable, Any] = {"skewness": 0.0, "usual_skewness": 1.0}
-    judged: findings.Rows = [
+    judged: Rows = [
         usual | {"claim": "4", "verdict": verdict, "effect": effect}
         for verdict, effect in (("holds", 0.5), ("undecided", 0.25), ("holds", 0.75))
     ]
-    counts, *_ = findings.judged_claims(judged)
+    counts, *_ = judged_claims(judged)
     assert counts == (
         "Ablation in deeper layers does less harm: holds in 2, fails in 0, undecided "
         "in 1 of 3 comparisons; median effect +0.500 (random orders, layer minus the "
@@ -146,7 +154,7 @@ def test_counts_come_with_those_of_the_opposite():
 
 
 def test_annotations_are_told_with_both_sides():
-    rows: findings.Rows = [
+    rows: Rows = [
         {
             "annotation": "digit",
             "value": value,
@@ -167,19 +175,19 @@ def test_annotations_are_told_with_both_sides():
             (3, -0.5, 0.01),
         )
     ]
-    counts, clearest = findings.annotation_sentences(rows)
+    counts, clearest = annotation_sentences(rows)
     assert counts == (
         "Examples of one value of digit lose significantly more than those of its "
         "other values in 1 of 4 comparisons of a value, an order and a clamp, less "
         "in 2."
     )
     assert clearest.startswith("Examples with digit = 0 lose most beyond others in ")
-    (counts,) = findings.annotation_sentences(rows[1:])
+    (counts,) = annotation_sentences(rows[1:])
     assert counts.endswith(
         "in 0 of 3 comparisons of a value, an order and a clamp, less in 2."
     )
-    untested: findings.Rows = [row | {"p_corrected": np.nan} for row in rows]
-    assert [*findings.annotation_sentences(untested)] == []
+    untested: Rows = [row | {"p_corrected": np.nan} for row in rows]
+    assert [*annotation_sentences(untested)] == []
     title, *lines = sections.annotations("Annotations", pd.DataFrame(untested))
     assert (title, lines) == ("Annotations: 4 comparisons, without a test", [])
 
