@@ -7,6 +7,7 @@ from functools import partial
 
 import pandas as pd
 import xarray as xr
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
@@ -59,7 +60,9 @@ def _write_png(figure: Figure, path: pathlib.Path) -> None:
 
 
 def _write_pdf(figure: Figure, path: pathlib.Path) -> None:
-    FigureCanvasPdf(figure).print_pdf(path, metadata={"CreationDate": None})
+    # TrueType: venues refuse Matplotlib's default, fonts of Type 3.
+    with rc_context({"pdf.fonttype": 42}):
+        FigureCanvasPdf(figure).print_pdf(path, metadata={"CreationDate": None})
 
 
 def drawable_figures(

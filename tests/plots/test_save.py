@@ -31,6 +31,9 @@ def test_the_same_figure_gives_the_same_files(tmp_path):
         assert content.startswith(start)
         assert b"CreationDate" not in content
         assert content == other.read_bytes()
+        is_pdf = one.suffix == ".pdf"
+        assert (b"/Type42" in content or b"/CIDFontType2" in content) == is_pdf
+        assert b"/Type3" not in content  # venues refuse such fonts
     assert {path.name for path in tmp_path.iterdir()} == {
         f"{name}.{kind}" for name in ("first", "second") for kind in ("png", "pdf")
     }
