@@ -73,9 +73,9 @@ _KINDS = {"dense": "dense", "cnn": "convolution", "transformer": "transformer"}
 def run_setting(name: str, data_dir: str | None, folder: pathlib.Path) -> xr.Dataset:
     """The results of a setting, from its folder where they are finished."""
     config = ioca.StudyConfig(data_dir=data_dir, **_COMMON | SETTINGS[name])
-    listeners = [events.progress_bar(), events.log_lines()]
+    listeners = [events.log_lines()]
     if not name.endswith("transformer"):
-        return ioca.run_study(config, folder, listeners=listeners)
+        return ioca.run_study(config, folder, progress=True, listeners=listeners)
     if (folder / RESULTS_FILE).exists():
         return _finished(folder, config)
     data = ioca.load_dataset(**config.data_arguments())
@@ -86,6 +86,7 @@ def run_setting(name: str, data_dir: str | None, folder: pathlib.Path) -> xr.Dat
         data=data,
         network=network,
         variables=variables,
+        progress=True,
         listeners=listeners,
     )
 

@@ -334,8 +334,10 @@ def main(options: Options) -> None:
     runs = {}
     for number, (name, config) in enumerate(settings.items(), 1):
         logging.info("setting %d of %d: %s", number, len(settings), name)
-        listeners = [events.progress_bar(), events.log_lines()]
-        runs[name] = ioca.run_study(config, folder / name, listeners=listeners)
+        listeners = [events.log_lines()]
+        runs[name] = ioca.run_study(
+            config, folder / name, progress=True, listeners=listeners
+        )
     tables = _tables(runs)
     for name, table in tables.items():
         file = folder / f"{name}.csv"

@@ -32,7 +32,8 @@ def run(
         data=data,
         network=network,
         variables=variables,
-        listeners=[events.progress_bar(), events.log_lines()],
+        progress=True,
+        listeners=[events.log_lines()],
     )
     print(ioca.summarize(results))
 

@@ -132,8 +132,10 @@ def check_settings(asked: Sequence[str]) -> Sequence[str]:
 def study_networks(setting: str, folder: pathlib.Path, **fields: Any) -> Networks:
     """Trains a setting's networks, or goes on with their run in the folder."""
     config = ioca.StudyConfig(**_COMMON | SETTINGS[setting] | fields)
-    listeners = [events.progress_bar(), events.log_lines()]
-    results = ioca.run_study(config, folder, draw=False, listeners=listeners)
+    listeners = [events.log_lines()]
+    results = ioca.run_study(
+        config, folder, draw=False, progress=True, listeners=listeners
+    )
     results = above_chance(results)
     model, variables = ioca.load_networks(folder, results["seed"].values.tolist())
     means = results["activation_mean"].transpose("seed", "neuron").values

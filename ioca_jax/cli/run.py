@@ -78,7 +78,7 @@ class RunOptions:
         names = filter(None, dict.fromkeys((chosen, self.tracker)))
         settings = dataclasses.asdict(config)
         made = (trackers.make_tracker(name, self.workdir, settings) for name in names)
-        return [events.progress_bar(), events.log_lines(few_seeds(config)), *made]
+        return [events.log_lines(few_seeds(config)), *made]
 
 
 def few_seeds(config: ioca.StudyConfig) -> str:
@@ -138,6 +138,7 @@ def main(options: RunOptions, config: ioca.StudyConfig, workers: Workers) -> Non
         seeds_at_once=options.seeds_at_once,
         workers=workers if workers.workers else None,
         draw=options.figures,
+        progress=True,
         listeners=options.listeners(config),
     )
     summary = path / "summary.txt"

@@ -13,16 +13,18 @@ import json
 import os
 import pathlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ioca_jax.checks import import_extra
 from ioca_jax.results.files import writing
 
 _LONG = 600  # seconds of work that is announced before it starts
+_TICK = 1.0  # seconds between two showings of a line
 Event = Mapping[str, Any]
 Listener = Callable[[Event], None]
 EVENTS_FILE = "events.jsonl"
@@ -39,44 +41,69 @@ def json_lines(path: str | os.PathLike) -> Listener:
     return listen
 
 
-def progress_bar() -> Listener:
-    """A listener that shows a line on a terminal: phase, networks done, time left.
+class ProgressLine:
+    """A line on a terminal that ticks: networks done, phase, time left.
 
+    A listener, and the context in which the line is there; it goes with the context.
     Its steps are the epochs and scopes of chunks. With workers the line has the units
     in place of the phase.
     """
-    bar: tqdm | None = None
-    done, units = "", False
 
-    def listen(event: Event) -> None:
-        nonlocal bar, done, units
+    def __enter__(self) -> "ProgressLine":
+        """Shows the line; nothing where there is no terminal and no notebook."""
+        self._bar = tqdm(
+            desc="loading",
+            bar_format="{desc}, {elapsed}",
+            disable=None,
+            dynamic_ncols=True,
+            leave=False,
+        )
+        self._ended, self._units = threading.Event(), False
+        if not self._bar.disable:
+            threading.Thread(target=self._tick, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Removes the line."""
+        self._ended.set()
+        self._bar.close()
+
+    def _tick(self) -> None:
+        while not self._ended.wait(_TICK):
+            self._bar.refresh()
+
+    def __call__(self, event: Event) -> None:
+        """Shows what is going on after an event."""
         kind = event["event"]
         if kind == "start":
-            steps = event["chunks"] * (event["epochs"] + event["scopes"])
+            self._epochs, self._scopes = event["epochs"], event["scopes"]
             shape = "{desc} |{bar:20}| {elapsed}, about {remaining} left{postfix}"
-            bar = tqdm(total=steps, bar_format=shape, disable=None)
+            self._bar.bar_format = shape
+            self._bar.reset(event["chunks"] * (self._epochs + self._scopes))
         if kind in ("start", "chunk"):
-            done = f"{event['finished']} of {event['seeds']} networks done"
-        if bar is None:
-            return
-        if kind == "units":
-            units = True
-            bar.set_description_str(f"{done}, {describe_units(event)}")
-        elif units and kind in ("epoch", "scope"):
-            bar.update()
+            self._done = f"{event['finished']} of {event['seeds']} networks done"
+            self._ablated = 0
+            is_last = event["finished"] == event["seeds"]
+            self._say("reporting" if is_last else "training" * bool(self._epochs))
+        elif kind == "units":
+            self._units = True
+            self._bar.set_description_str(f"{self._done}, {describe_units(event)}")
         elif kind == "epoch":
-            bar.set_description_str(f"{done}, training", refresh=False)
+            self._bar.update()
             if event["validation_accuracy"] is not None:
                 error = 100 * (1 - event["validation_accuracy"])
-                bar.set_postfix_str(f"validation error {error:.2f} %", refresh=False)
-            bar.update()
+                text = f"validation error {error:.2f} %"
+                self._bar.set_postfix_str(text, refresh=False)
+            self._say("training" if event["epoch"] < self._epochs else "")
         elif kind == "scope":
-            bar.set_description_str(f"{done}, ablating {event['scope']}", refresh=False)
-            bar.update()
-        elif kind == "end":
-            bar.close()
+            self._bar.update()
+            self._ablated += 1
+            self._say("ablating" if self._ablated < self._scopes else "testing")
 
-    return listen
+    def _say(self, phase: str) -> None:
+        if not self._units:
+            what = phase or "measuring, ablating"
+            self._bar.set_description_str(f"{self._done}, {what}")
 
 
 def describe_units(event: Event) -> str:

@@ -32,7 +32,7 @@ from ioca_jax.results.subsets import intact_accuracy
 from ioca_jax.study.chunks import count_finished, find_chunks, save_chunk
 from ioca_jax.study.compute import Computation, mean
 from ioca_jax.study.config import StudyConfig, config_of
-from ioca_jax.study.events import EVENTS_FILE, Listener, json_lines
+from ioca_jax.study.events import EVENTS_FILE, Listener, ProgressLine, json_lines
 from ioca_jax.study.folder import (
     Progress,
     RunFolder,
@@ -62,6 +62,7 @@ def run_study(
     seeds_at_once: int | None = None,
     workers: Any = None,
     draw: bool = True,
+    progress: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> xr.Dataset:
     """Runs a study, goes on with one, or returns what it left in the folder.
@@ -91,6 +92,8 @@ def run_study(
             depend on it, on a CPU to the last bit.
         draw: whether to draw figures too, seconds a run; a later call that finds the
             results there draws them.
+        progress: whether to show a line that ticks, on a terminal or in a notebook:
+            networks done, phase, time left.
         listeners: called with every event, as in ``ioca_jax.study.events``.
 
     Returns:
@@ -118,13 +121,16 @@ def run_study(
         config, data=data, network=network, variables=variables, shard=shard
     )
     folder = RunFolder(pathlib.Path(workdir), request.identity)
-    run = _Run(folder, draw, listeners)
-    if folder.is_finished():
-        digest = request.data.digest if request.data else None
-        return folder.report(digest, draw, run.restored)
-    if workers is not None:
-        check_sendable(request)
-    with open_workers(workers, folder.path) as engine:
+    with contextlib.ExitStack() as stack:
+        if progress:
+            listeners = (*listeners, stack.enter_context(ProgressLine()))
+        run = _Run(folder, draw, listeners)
+        if folder.is_finished():
+            digest = request.data.digest if request.data else None
+            return folder.report(digest, draw, run.restored)
+        if workers is not None:
+            check_sendable(request)
+        engine = stack.enter_context(open_workers(workers, folder.path))
         return run.compute(request, seeds_at_once, engine)
 
 

@@ -21,7 +21,7 @@ import ioca_jax as ioca
 from ioca_jax.study import folder as folders
 from ioca_jax.study.chunks import find_chunks
 from ioca_jax.study.compute import Computation
-from ioca_jax.study.events import describe_units, log_lines, progress_bar
+from ioca_jax.study.events import ProgressLine, describe_units, log_lines
 from ioca_jax.study.workers import engines, port
 from ioca_jax.study.workers.engines import Workers
 from ioca_jax.study.workers.unit import run_unit, unit_of
@@ -472,11 +472,11 @@ def test_what_is_seen_while_it_runs(capsys):
         "unit 4 failed: score: expected numbers\n"
         "1 of 5 networks after 0 s, about 0 s left\n"
     )
-    show = progress_bar()  # not a terminal: nothing is shown
     start = {"event": "start", "chunks": 5, "epochs": 1, "scopes": 2, "seeds": 5}
-    for event in ({**start, "finished": 0}, counts, {"event": "scope"}):
-        show(event)
-    show({"event": "end"})
+    with ProgressLine() as show:  # not a terminal: nothing is shown
+        for event in ({**start, "finished": 0}, counts, {"event": "scope"}):
+            show(event)
+    assert capsys.readouterr().err == ""
 
 
 def test_counts_of_units(tmp_path):
