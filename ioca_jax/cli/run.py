@@ -159,8 +159,9 @@ def main(options: RunOptions, config: ioca.StudyConfig, workers: Workers) -> Non
 
 def _first(found: Mapping[str, Sequence[str]]) -> list[str]:
     """Three findings: the test error, an order, and a claim of the paper."""
+    accuracy = found["Accuracy"]
     others = found.get("Claims of the paper") or found.get("Neurons", [])
-    return [*found["Accuracy"][:2], *others[:1]]
+    return [*accuracy[:2], *others[:1], *accuracy[2:]][:3]
 
 
 COMMAND = Command(

@@ -30,9 +30,11 @@ def folder(tmp_path_factory):
     # No bar and no chatter where there is no terminal.
     assert done.stderr == f"{FEW}\n"
     assert done.stdout.startswith("mnist5k: 2 networks 784-6-5-10 tanh, 1 epochs")
-    first, second = done.stdout.splitlines()[3:5]
-    assert first.startswith("1. The 2 networks have a test error of ")
-    assert second.startswith("2. In the whole network, ")
+    findings = done.stdout.split("\n\n")[1]
+    assert findings.startswith("1. The 2 networks have a test error of ")
+    assert "\n2. In the whole network, " in findings
+    assert "\n3. " in findings
+    assert max(map(len, findings.splitlines())) <= 88
     assert f"All findings: {path / 'report.html'}; as text: " in done.stdout
     assert f"Written to {path}: study.nc, networks, figures, tables" in done.stdout
     return path
