@@ -342,7 +342,7 @@ def make_evaluation(
     def shaped(counts: AnyArray) -> AnyArray:
         return counts.reshape(*shape, -1)
 
-    def mean(total: AnyArray) -> AnyArray:
+    def mean(total: AnyArray) -> Any:
         return divided(total.reshape(shape), num_examples)
 
     sums = jax.tree.map(host_view, sums)

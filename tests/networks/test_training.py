@@ -13,7 +13,7 @@ from conftest import random_examples
 from reference import forward
 
 import ioca_jax as ioca
-from ioca_jax.devices import device_mesh
+from ioca_jax.devices import COMPILED_QUICKLY, device_mesh
 from ioca_jax.networks import training
 
 
@@ -59,7 +59,8 @@ def test_snapshots_are_the_networks_of_shorter_trainings(data):
     )
     shorter = dataclasses.replace(CONFIG, epochs=2)
     shorter = ioca.train(MODEL, data, shorter, (4, 9)).variables
-    before = jax.vmap(lambda s: MODEL.init(jax.random.split(s)[0], data.train.x[:1]))(
+    init = jax.vmap(lambda s: MODEL.init(jax.random.split(s)[0], data.train.x[:1]))
+    before = jax.jit(init, compiler_options=COMPILED_QUICKLY)(
         jnp.stack([jax.random.key(4), jax.random.key(9)])
     )
     pairs = [
