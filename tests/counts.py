@@ -1,8 +1,8 @@
 """Counts that a computer's load does not change: programs, operations, bytes, memory.
 
 ``python tests/counts.py`` records them in ``counts.json``, beside this file, which
-``test_compiled.py`` compares with. The figures of engines are XLA's, of the programs that
-it compiles for a CPU. A loop's body counts once there, whatever its length.
+``test_compiled.py`` compares with. The figures of engines are XLA's, of the programs
+that it compiles for a CPU. A loop's body counts once there, whatever its length.
 """
 
 import dataclasses
