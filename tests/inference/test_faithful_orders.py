@@ -12,7 +12,7 @@ from test_faithfulness import by_mibs_formula
 import ioca_jax as ioca
 from ioca_jax.inference.faithful_orders import compare_regret
 from ioca_jax.report.findings import faithfulness_sentences, regret_sentences
-from ioca_jax.report.tables import find
+from ioca_jax.report.tables import findings
 
 SIZES = {"network": 7, "layer_1": 4, "layer_2": 3}
 
@@ -140,7 +140,7 @@ def test_the_most_faithful_order_is_told(results):
         }
     )  # fmt: skip
     made = results.assign_attrs(configuration=json.dumps({}))
-    told = find(made, {"faithfulness": rows})["Accuracy"][-1]
+    told = findings(made, {"faithfulness": rows})["Accuracy"][-1]
     start = (
         "Of the neurons of highest value in the whole network, those of KL selectivity "
         "(others clamped to mean) are the most faithful in accuracy: CPR 0.750"
