@@ -77,7 +77,7 @@ class ProgressLine:
         kind = event["event"]
         if kind == "start":
             self._epochs, self._scopes = event["epochs"], event["scopes"]
-            shape = "{desc} |{bar:20}| {elapsed}, about {remaining} left{postfix}"
+            shape = "{desc} |{bar:10}| {elapsed}, about {remaining} left{postfix}"
             self._bar.bar_format = shape
             self._bar.reset(event["chunks"] * (self._epochs + self._scopes))
         if kind in ("start", "chunk"):
@@ -90,11 +90,12 @@ class ProgressLine:
             self._bar.set_description_str(f"{self._done}, {describe_units(event)}")
         elif kind == "epoch":
             self._bar.update()
-            if event["validation_accuracy"] is not None:
-                error = 100 * (1 - event["validation_accuracy"])
-                text = f"validation error {error:.2f} %"
-                self._bar.set_postfix_str(text, refresh=False)
-            self._say("training" if event["epoch"] < self._epochs else "")
+            accuracy, error = event["validation_accuracy"], ""
+            is_last = event["epoch"] == self._epochs
+            if accuracy is not None and not is_last:
+                error = f"validation error {100 * (1 - accuracy):.2f} %"
+            self._bar.set_postfix_str(error, refresh=False)
+            self._say("" if is_last else "training")
         elif kind == "scope":
             self._bar.update()
             self._ablated += 1
