@@ -15,7 +15,8 @@ results is reported, not computed again; where it holds a part of them, the run 
 import dataclasses
 import pathlib
 import textwrap
-from collections.abc import Mapping, Sequence
+
+import xarray as xr
 
 import ioca_jax as ioca
 from ioca_jax.arrays import describe_shape
@@ -144,7 +145,7 @@ def main(options: RunOptions, config: ioca.StudyConfig, workers: Workers) -> Non
     summary = path / "summary.txt"
     if summary.is_file():
         print("".join(summary.read_text("utf-8").splitlines(keepends=True)[:2]))
-    for number, sentence in enumerate(_first(ioca.findings(results)), 1):
+    for number, sentence in enumerate(_first(results, path / "tables"), 1):
         print(textwrap.fill(f"{number}. {sentence}", 88, subsequent_indent="   "))
     if not folder.can_write(path):
         print(f"\n{path} is finished and cannot be written: nothing is changed")
@@ -157,11 +158,16 @@ def main(options: RunOptions, config: ioca.StudyConfig, workers: Workers) -> Non
         )
 
 
-def _first(found: Mapping[str, Sequence[str]]) -> list[str]:
-    """Three findings: the test error, an order, and a claim of the paper."""
-    accuracy = found["Accuracy"]
-    others = found.get("Claims of the paper") or found.get("Neurons", [])
-    return [*accuracy[:2], *others[:1], *accuracy[2:]][:3]
+def _first(results: xr.Dataset, folder: pathlib.Path) -> list[str]:
+    """Three findings: the test error, an order, and a claim of the paper.
+
+    They rest on the tables that the run has written: those of many networks take long.
+    """
+    files = [folder / f"{name}.csv" for name in ("orders", "claims")]
+    tables = {file.stem: ioca.load_table(file) for file in files if file.is_file()}
+    found = ioca.findings(results, tables)
+    accuracy, claims = found["Accuracy"], found.get("Claims of the paper", [])
+    return [*accuracy[:2], *claims[:1], *accuracy[2:]][:3]
 
 
 COMMAND = Command(
