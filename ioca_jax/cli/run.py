@@ -22,6 +22,7 @@ import ioca_jax as ioca
 from ioca_jax.arrays import describe_shape
 from ioca_jax.cli.command import Command, option
 from ioca_jax.inference.families import too_few_for_tests
+from ioca_jax.report.tables import first_findings
 from ioca_jax.study import chunks, events, folder, plan, resources, trackers
 from ioca_jax.study.run import how_to_go_on
 from ioca_jax.study.workers.engines import Workers
@@ -159,15 +160,10 @@ def main(options: RunOptions, config: ioca.StudyConfig, workers: Workers) -> Non
 
 
 def _first(results: xr.Dataset, folder: pathlib.Path) -> list[str]:
-    """Three findings: the test error, an order, and a claim of the paper.
-
-    They rest on the tables that the run has written: those of many networks take long.
-    """
+    """Three findings, from the tables in the folder: to compute them may take long."""
     files = [folder / f"{name}.csv" for name in ("orders", "claims")]
     tables = {file.stem: ioca.load_table(file) for file in files if file.is_file()}
-    found = ioca.findings(results, tables)
-    accuracy, claims = found["Accuracy"], found.get("Claims of the paper", [])
-    return [*accuracy[:2], *claims[:1], *accuracy[2:]][:3]
+    return first_findings(ioca.findings(results, tables))
 
 
 COMMAND = Command(

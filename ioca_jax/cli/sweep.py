@@ -30,6 +30,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, NamedTuple, TextIO
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 from absl import flags
@@ -41,6 +42,7 @@ from ioca_jax.cli.command import USER_ERRORS, Command, define, option
 from ioca_jax.cli.run import few_seeds
 from ioca_jax.inference.areas import areas_by_order
 from ioca_jax.inference.families import networks_in_tests
+from ioca_jax.inference.statistics import mean_interval
 from ioca_jax.plots import compare_runs, save_figure
 from ioca_jax.report.overview import sweep_page
 from ioca_jax.report.page import PAGE_FILE
@@ -304,8 +306,7 @@ def _run_one(run: Run, draw: bool, engine: Engine | None = None) -> dict[str, An
 _COUNTS = ("networks", "diverged", "above_chance")
 _NOTHING = {
     **dict.fromkeys(_COUNTS),
-    "test_error_mean": float("nan"),
-    "test_error_sd": float("nan"),
+    **{f"test_error_{name}": float("nan") for name in ("mean", "sd", "low", "high")},
 }
 
 
@@ -331,10 +332,22 @@ def _found(results: xr.Dataset) -> dict[str, Any]:
         return row
     errors = pd.Series(100 * (1 - intact_accuracy(kept)))
     row |= {"test_error_mean": errors.mean(), "test_error_sd": errors.std()}
+    row["test_error_low"], row["test_error_high"] = _interval(errors.to_numpy())
     for (scope, *order), areas in areas_by_order(kept).items():
-        for clamp, area in zip(kept["clamp"].values, areas.mean(axis=0), strict=True):
-            row[".".join(["area", scope, clamp, *order])] = area
+        low, high = _interval(areas)
+        ends = {"area": areas.mean(axis=0), "area_low": low, "area_high": high}
+        for end, values in ends.items():
+            for clamp, value in zip(kept["clamp"].values, values, strict=True):
+                row[".".join([end, scope, clamp, *order])] = value
     return row
+
+
+def _interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The 95 % interval of means over networks [S, ...], NaN for fewer than three."""
+    if len(values) < 3:
+        unknown = np.full(values.shape[1:], np.nan)
+        return unknown, unknown
+    return mean_interval(values)
 
 
 def _write_table(table: pd.DataFrame, workdir: pathlib.Path) -> None:

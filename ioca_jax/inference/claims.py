@@ -35,20 +35,28 @@ from ioca_jax.results.subsets import layers_of, neurons_of, scope_of
 
 
 class Claim(NamedTuple):
-    """A claim of arXiv 1804.06679: its text, and what is compared, in which unit."""
+    """A claim of arXiv 1804.06679: its text, and what is compared, in which unit.
+
+    It holds where the effect is above the threshold, or below it.
+    """
 
     text: str
     effect: str
+    threshold: float = 0.0
+    above: bool = True
 
 
 CLAIMS = {
     "1": Claim(
         "over the whole network, ascending order is no better than random order",
         "ascending minus random order, normalised area",
+        threshold=MARGIN,
+        above=False,
     ),
     "1, first version": Claim(
         "over the whole network, ascending order is worse than random order",
         "ascending minus random order, normalised area",
+        above=False,
     ),
     "2, lowest first": Claim(
         "within a layer, ascending order is better than random order",
@@ -94,7 +102,7 @@ def claims_of(table: pd.DataFrame) -> dict[str, Claim]:
 
 
 class _Comparison(NamedTuple):
-    """A claim as a number for every network, above a threshold or below.
+    """A claim as a number for every network, above its threshold or below.
 
     A number that is not defined is 0, which is evidence for neither.
     """
@@ -103,7 +111,6 @@ class _Comparison(NamedTuple):
     about: dict[str, str]
     differences: Float[np.ndarray, " S"]
     threshold: float = 0.0
-    above: bool = True
     undefined: int = 0
 
 
@@ -172,7 +179,9 @@ def judge_claims(
     differences = [c.differences for c in comparisons]
     table = judge_family(rows, differences, threshold=thresholds, alpha=alpha)
     table["undefined"] = [c.undefined for c in comparisons]
-    is_claimed = (table["effect"] > thresholds) == [c.above for c in comparisons]
+    is_claimed = (table["effect"] > thresholds) == [
+        CLAIMS[c.claim].above for c in comparisons
+    ]
     is_shown = significant(table["p_corrected"].to_numpy(), alpha)
     decided = np.where(is_claimed, "holds", "fails")
     table["verdict"] = np.where(is_shown, decided, "undecided")
@@ -203,8 +212,8 @@ def _over_all_layers(
         differences = areas["network", measure, "ascending"] - random
         for clamp, difference in zip(clamps_of(results), differences.T, strict=True):
             about = _about("network", clamp, measure)
-            yield _Comparison("1", about, difference, margin, above=False)
-            yield _Comparison("1, first version", about, difference, above=False)
+            yield _Comparison("1", about, difference, margin)
+            yield _Comparison("1, first version", about, difference)
 
 
 def _within_layers(results: xr.Dataset, areas: _Areas) -> Iterable[_Comparison]:

@@ -52,10 +52,15 @@ def networks_in_tests(results: xr.Dataset) -> xr.Dataset:
 
 
 def check_results(results: xr.Dataset) -> None:
-    """Refuses results without their axes or with a seed twice.
+    """Refuses what is no results, lacks their axes, or has a seed twice.
 
     The same network would count as independent evidence.
     """
+    if not isinstance(results, xr.Dataset):
+        raise ValueError(
+            f"results: expected a run's results, got a {type(results).__name__}; pass "
+            "what run_study or load_results returns"
+        )
     for name in _AXES:
         if name not in results.dims:
             raise ValueError(

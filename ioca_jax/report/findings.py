@@ -11,7 +11,7 @@ import xarray as xr
 from ioca_jax.inference.areas import areas_by_order
 from ioca_jax.inference.claims import CLAIMS, VERDICTS
 from ioca_jax.inference.families import ALPHA
-from ioca_jax.inference.interactions import DIRECTIONS
+from ioca_jax.inference.interactions import DIRECTIONS, LAST_LESS_FIRST
 from ioca_jax.inference.statistics import significant
 from ioca_jax.inference.verdicts import CONCLUSIONS
 from ioca_jax.results.subsets import (
@@ -80,75 +80,78 @@ def error_sentence(results: xr.Dataset, kept: xr.Dataset) -> str:
 
 
 def order_sentences(rows: Rows) -> Iterator[str]:
-    """The orders furthest from random order that tests show, and how many."""
+    """By scope, the orders furthest from random order that tests show, and how many."""
     if not _tested(rows):
         return
-    of_layers = [row for row in rows if row["scope"] != "network"]
-    furthest = max(of_layers, key=lambda row: abs(row["effect"]))
-    for scope in ("network", furthest["scope"]):
-        here = [row for row in rows if row["scope"] == scope]
-        below, above = _shown(here)
-        if below:
-            row = min(below, key=lambda row: row["effect"])
-            yield _order(row, "reduces accuracy most", "below")
-        if above:
-            row = max(above, key=lambda row: row["effect"])
-            yield _order(row, "preserves accuracy best", "above")
-        yield (
-            f"In {scope_name(scope)}, the area is significantly below that of random "
-            f"order in {len(below)} of {len(here)} comparisons of an order and a "
-            f"clamp, above it in {len(above)}."
-        )
+    for scope, own in _by(rows, "scope"):
+        clauses = list(_order_clauses(own))
+        if scope == "network":
+            yield from (f"In {scope_name(scope)}, {clause}." for clause in clauses)
+        else:
+            yield f"In {scope_name(scope)}, {'; '.join(clauses)}."
+
+
+def _order_clauses(rows: Rows) -> Iterator[str]:
+    """On the orders of one scope."""
+    below, above = _shown(rows)
+    if below:
+        row = min(below, key=lambda row: row["effect"])
+        yield _order(row, "reduces accuracy most", "below")
+    if above:
+        row = max(above, key=lambda row: row["effect"])
+        yield _order(row, "preserves accuracy best", "above")
+    yield (
+        f"the area is significantly below that of random order in {len(below)} of "
+        f"{len(rows)} comparisons of an order and a clamp, above it in {len(above)}"
+    )
 
 
 def _order(row: _Row, does: str, side: str) -> str:
     order = order_name(row["ranked_by"], row["direction"])
     return (
-        f"In {scope_name(row['scope'])}, {order} (clamped to {row['clamp']}) {does}: "
-        f"its normalised area under the accuracy curve, {row['area']:.3f}, is "
-        f"{abs(row['effect']):.3f} {side} that of random order ({_interval(row)})."
+        f"{order} (clamped to {row['clamp']}) {does}: its normalised area under the "
+        f"accuracy curve, {row['area']:.3f}, is {abs(row['effect']):.3f} {side} that "
+        f"of random order ({_interval(row)})"
     )
 
 
 def faithfulness_sentences(rows: Rows) -> Iterator[str]:
-    """The ascending order of greatest CPR in the whole network, by its accuracy."""
-    cpr = ("network", "accuracy", "CPR")
+    """By scope, the ascending order of greatest CPR, by its accuracy."""
     known = [
         row
         for row in rows
-        if (row["scope"], row["metric"], row["quantity"]) == cpr
+        if (row["metric"], row["quantity"]) == ("accuracy", "CPR")
         and row["ranked_by"] != "random"
         and np.isfinite(row["value"])
     ]
-    if known:
-        row = max(known, key=lambda row: row["value"])
+    for scope, own in _by(known, "scope"):
+        row = max(own, key=lambda row: row["value"])
         above = ""
         if np.isfinite(row["effect"]):
             above = (
                 f", {row['effect']:+.3f} relative to random order ({_interval(row)})"
             )
         yield (
-            "Of the neurons of highest value in the whole network, those of "
+            f"Of the neurons of highest value in {scope_name(scope)}, those of "
             f"{readable(row['ranked_by'])} (others clamped to {row['clamp']}) are the "
             f"most faithful in accuracy: CPR {row['value']:.3f}{above}."
         )
 
 
 def regret_sentences(rows: Rows) -> Iterator[str]:
-    """The measure nearest to the learned order in the whole network, by clamp."""
-    for clamp in dict.fromkeys(row["clamp"] for row in rows):
-        about = ("network", clamp, "normalised area")
-        own = [
-            row
-            for row in rows
-            if (row["scope"], row["clamp"], row["quantity"]) == about
-            and row["ranked_by"] != "random"
-            and np.isfinite(row["effect"])
-        ]
-        if own:
+    """By scope and clamp, the measure nearest to the learned order."""
+    known = [
+        row
+        for row in rows
+        if row["quantity"] == "normalised area"
+        and row["ranked_by"] != "random"
+        and np.isfinite(row["effect"])
+    ]
+    for scope, of_scope in _by(known, "scope"):
+        for clamp, own in _by(of_scope, "clamp"):
             row = min(own, key=lambda row: row["effect"])
             yield (
-                "In the whole network, the order learned on the validation split "
+                f"In {scope_name(scope)}, the order learned on the validation split "
                 f"(clamped to {clamp}) has a normalised area of {row['learned']:.3f}; "
                 f"of other ascending orders that of {readable(row['ranked_by'])} is "
                 f"nearest, with a regret of {row['effect']:+.3f} ({_interval(row)})."
@@ -157,8 +160,7 @@ def regret_sentences(rows: Rows) -> Iterator[str]:
 
 def annotation_sentences(rows: Rows) -> Iterator[str]:
     """For each annotation the order that costs one value most beyond the others."""
-    for name in dict.fromkeys(row["annotation"] for row in rows):
-        own = [row for row in rows if row["annotation"] == name]
+    for name, own in _by(rows, "annotation"):
         if not _tested(own):
             continue
         less, more = _shown(own)
@@ -198,12 +200,12 @@ def area_sentences(kept: xr.Dataset) -> Iterator[str]:
 
 
 def effect_sentences(rows: Rows) -> Iterator[str]:
-    """The measure that correlates most with the effects of single neurons."""
+    """By layer, the measure that correlates most with the effects of single neurons."""
     known = [row for row in rows if np.isfinite(row["effect"])]
-    if known:
-        row = max(known, key=lambda row: abs(row["effect"]))
+    for layer, own in _by(known, "layer"):
+        row = max(own, key=lambda row: abs(row["effect"]))
         yield (
-            f"In {layer_title(row['layer'])}, {readable(row['measure'])} has the "
+            f"In {layer_title(layer)}, {readable(row['measure'])} has the "
             "strongest rank correlation with the increase of the test loss when one "
             f"neuron is ablated (clamped to {row['clamp']}): Kendall's tau-b "
             f"{row['effect']:+.3f} ({_interval(row)})."
@@ -244,22 +246,24 @@ def skewness_sentence(rows: Rows) -> str:
     )
     if together > usual:
         text += (
-            " The tests rest on symmetry, which is in doubt here: prefer p_bootstrap, "
-            "which allows for skewness."
+            " The tests rest on symmetry, which is in doubt here: prefer p_bootstrap "
+            "of claims.csv, which allows for skewness."
         )
     return text
 
 
 def joint_sentences(rows: Rows) -> Iterator[str]:
-    """How many tests of pairs and groups show a direction."""
-    found = [row["finding"] for row in rows if row["finding"]]
-    if found:
-        counts = Counter(found)
+    """By layer, how many tests of pairs and groups show a direction."""
+    for layer, own in _by([row for row in rows if row["finding"]], "layer"):
+        counts = Counter(row["finding"] for row in own)
         words = (*DIRECTIONS, "neither")
         numbers = ", ".join(f"{counts[word]} {word}" for word in words)
+        where = layer_title(layer)
+        if layer == LAST_LESS_FIRST:
+            where = "the last layer less that in the first"
         yield (
-            f"Of {len(found)} tests of the joint behaviour of pairs and groups: "
-            f"{numbers}."
+            f"Of {len(own)} tests of the joint behaviour of pairs and groups in "
+            f"{where}: {numbers}."
         )
 
 
@@ -291,13 +295,19 @@ def trend_sentences(rows: Rows) -> Iterator[str]:
     shown = [row for row in rows if row["trend"] in ("grows", "shrinks")]
     shown.sort(key=lambda row: row["layer"] != "all")
     for row in shown[:_MOST_OF_A_KIND]:
-        where = "" if row["layer"] == "all" else f" of {_layer(row['layer'])}"
+        where = "" if row["layer"] == "all" else f" of {layer_title(row['layer'])}"
         unit = "" if row["unit"] == "1" else f" {row['unit']}s"
         yield (
             f"From epoch {row['from_epoch']} to {row['to_epoch']} the "
             f"{readable(row['quantity'])}{where} {row['trend']}, by "
             f"{row['effect']:+.3f}{unit} ({_interval(row)})."
         )
+
+
+def _by(rows: Rows, name: str) -> Iterator[tuple[Any, Rows]]:
+    """Each value of a column, and its rows."""
+    for value in dict.fromkeys(row[name] for row in rows):
+        yield value, [row for row in rows if row[name] == value]
 
 
 def _tested(rows: Rows) -> bool:
@@ -325,11 +335,6 @@ def _undefined(rows: Sequence[_Row]) -> str:
         f"{'s' * (numbers[-1] > 1)}, where all neurons of the layer are alike, and "
         "counts as 0."
     )
-
-
-def _layer(text: str) -> str:
-    """The layer in a sentence, of a table where it is text."""
-    return layer_title(int(text) if text.isdecimal() else text)
 
 
 def _interval(row: _Row) -> str:

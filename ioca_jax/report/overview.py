@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 
 from ioca_jax.inference.families import too_few_for_tests
@@ -10,7 +11,7 @@ from ioca_jax.report.findings import order_name, scope_name
 from ioca_jax.report.page import Chart, Section, embed, overview_page
 from ioca_jax.report.page_tables import Source
 
-_AREA = ("area", "scope", "clamp", "ranked_by", "direction")
+_ORDER = ("scope", "clamp", "ranked_by", "direction")
 
 
 def sweep_page(table: pd.DataFrame, folder: pathlib.Path, command: str) -> str:
@@ -25,9 +26,13 @@ def sweep_page(table: pd.DataFrame, folder: pathlib.Path, command: str) -> str:
         One page that links to the runs' pages.
     """
     areas = _areas(table)
-    settled = table.drop(columns=list(table.filter(like="area.")))
-    sources = {"runs": Source(settled, "Runs, with mean test error in %", "runs.csv")}
-    sections = [Section("Settings and test errors", tables=["runs"])]
+    settled = table.drop(columns=list(table.filter(regex="^area")))
+    columns = [str(name).removeprefix("test_error_") for name in settled]
+    settled = settled.set_axis(columns, axis="columns")
+    title = "Runs, with mean test error in %, its 95 % interval and standard deviation"
+    sources = {"runs": Source(settled, title, "runs.csv")}
+    errors = Chart("runs", "", "name", "mean test error (%)", "mean")
+    sections = [Section("Test errors and settings", "", [errors], tables=["runs"])]
     if len(areas):
         sources["areas"] = Source(areas, "Areas under accuracy curves", "runs.csv")
         alt = "Test error of every run, and areas under its accuracy curves"
@@ -36,20 +41,23 @@ def sweep_page(table: pd.DataFrame, folder: pathlib.Path, command: str) -> str:
             unit="area under the accuracy curve, mean over networks",
             value="area",
         )
-        sections.append(
-            Section(
-                "Areas under accuracy curves",
-                "An area is the mean accuracy while neurons are ablated one after "
-                "another, from 0 to 1: the greater, the less harm the order does.",
-                charts=[chart],
-                pictures=embed(folder / "runs.png", alt),
-                tables=["areas"],
-            )
+        section = Section(
+            "Areas under accuracy curves",
+            "An area is the mean accuracy while neurons are ablated one after another, "
+            "from 0 to 1: the greater, the less harm the order does. Lines are 95 % "
+            "intervals over networks.",
+            charts=[chart],
+            pictures=embed(folder / "runs.png", alt),
+            tables=["areas"],
         )
+        sections.insert(0, section)
     done = table[table["status"] != "failed"]
+    counts = table["status"].value_counts().to_dict()
+    told = ", ".join(f"{number} {status}" for status, number in counts.items())
+    skipped = " (finished before)" * ("skipped" in counts)
     return overview_page(
-        f"Sweep of {len(table)} runs",
-        {"Runs": list(_errors(table)), "Orders": list(_extremes(areas))},
+        f"Sweep of {len(table)} runs: {told}{skipped}",
+        {"Test errors": list(_errors(table)), "Areas": list(_extremes(areas))},
         sections,
         sources,
         {str(name): str(name) for name in done["name"]},
@@ -79,46 +87,49 @@ def _areas(table: pd.DataFrame) -> pd.DataFrame:
         head, clamp, ranked_by, direction = column.rsplit(".", 3)
         about = (head.removeprefix("area."), clamp, ranked_by, direction)
         known = table.dropna(subset=[column])
+        ends = [column.replace("area", end, 1) for end in ("area_low", "area_high")]
         rows += [
-            (name, *about, float(area))
-            for name, area in zip(known["name"], known[column], strict=True)
+            (name, *about, *numbers)
+            for name, *numbers in known[["name", column, *ends]].to_numpy().tolist()
         ]
-    return pd.DataFrame(rows, columns=["name", *_AREA[1:], "area"])
+    return pd.DataFrame(rows, columns=["name", *_ORDER, "area", "low", "high"])
 
 
 def _errors(table: pd.DataFrame) -> Iterator[str]:
-    counts = table["status"].value_counts().to_dict()
-    told = ", ".join(f"{number} {status}" for status, number in counts.items())
-    skipped = " (skipped: finished before)" * ("skipped" in counts)
-    yield f"Of {len(table)} runs: {told}{skipped}."
     known = table.dropna(subset=["test_error_mean"]).sort_values("test_error_mean")
     rows = known.to_dict("records")
     if rows:
-        best, worst = rows[0], rows[-1]
-        yield (
-            f"The mean test error is least in {best['name']}, "
-            f"{best['test_error_mean']:.2f} %, and greatest in {worst['name']}, "
-            f"{worst['test_error_mean']:.2f} %."
+        least, greatest = (
+            f"{row['name']}, {row['test_error_mean']:.2f} %"
+            + _interval(row["test_error_low"], row["test_error_high"], 2, " %")
+            for row in (rows[0], rows[-1])
         )
+        yield f"The mean test error is least in {least}, and greatest in {greatest}."
 
 
 def _extremes(areas: pd.DataFrame) -> Iterator[str]:
-    """In the whole network, the runs of least and greatest area in random order."""
-    rows = [row for row in areas.to_dict("records") if row["scope"] == "network"]
-    for clamp in dict.fromkeys(row["clamp"] for row in rows):
+    """By scope and clamp, the runs of least and greatest area in random order."""
+    rows = areas.to_dict("records")
+    for scope, clamp in dict.fromkeys((row["scope"], row["clamp"]) for row in rows):
         for order in (("random", "random"), ("mutual_information", "descending")):
-            own = [
-                row
-                for row in rows
-                if (row["clamp"], row["ranked_by"], row["direction"]) == (clamp, *order)
-            ]
+            about = (scope, clamp, *order)
+            own = [row for row in rows if tuple(row[n] for n in _ORDER) == about]
+            own.sort(key=lambda row: row["area"])
             if len(own) > 1:
                 least, greatest = (
-                    end(own, key=lambda row: row["area"]) for end in (min, max)
+                    f"{row['area']:.3f}{_interval(row['low'], row['high'], 3)} in "
+                    f"{row['name']}"
+                    for row in (own[0], own[-1])
                 )
                 yield (
-                    f"In {scope_name('network')}, clamped to {clamp}, the area under "
-                    f"the accuracy curve in {order_name(*order)} is from "
-                    f"{least['area']:.3f} ({least['name']}) to "
-                    f"{greatest['area']:.3f} ({greatest['name']})."
+                    f"In {scope_name(scope)}, clamped to {clamp}, the area under the "
+                    f"accuracy curve in {order_name(*order)} is from {least} to "
+                    f"{greatest}."
                 )
+
+
+def _interval(low: float, high: float, digits: int, unit: str = "") -> str:
+    """An interval over networks behind its mean, if there is one."""
+    if not np.isfinite([low, high]).all():
+        return ""
+    return f" (95 % interval {low:.{digits}f} to {high:.{digits}f}{unit})"

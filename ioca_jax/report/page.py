@@ -3,6 +3,7 @@
 import functools
 import json
 import pathlib
+import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,9 +14,10 @@ import pandas as pd
 import xarray as xr
 
 from ioca_jax.inference.claims import CLAIMS
+from ioca_jax.inference.comparisons import MOST_NETWORKS
 from ioca_jax.report.page_data import curve_data, neuron_data
-from ioca_jax.report.page_tables import Source, make_tables
-from ioca_jax.report.tables import TABLES, few_networks, findings
+from ioca_jax.report.page_tables import Source, claim_text, heading, make_tables
+from ioca_jax.report.tables import TABLES, few_networks, findings, first_findings
 from ioca_jax.results.subsets import (
     compact,
     converged,
@@ -29,7 +31,7 @@ from ioca_jax.results.subsets import (
 
 PAGE_FILE = "report.html"
 _LARGEST_PICTURE = 600_000  # bytes
-_CLAIMS = {name: claim._asdict() for name, claim in CLAIMS.items()}
+_CLAIMS = {claim_text(name): claim._asdict() for name, claim in CLAIMS.items()}
 
 
 class Chart(NamedTuple):
@@ -101,15 +103,18 @@ def run_page(
         if table.on_page and table.name in tables and len(tables[table.name])
     }
     shown = make_tables({"layers": Source(_layers(results), "Layers"), **sources})
+    found = findings(results, tables)
     return (
         _templates()
         .get_template("run.html")
         .render(
             title=f"{describe_dataset(config)}, {results.attrs['network']}",
-            findings=findings(results, tables),
+            findings=found,
+            first=first_findings(found),
             few=few_networks(results),
             facts=_facts(results, config),
             layers=shown.pop("layers"),
+            most_networks=MOST_NETWORKS,
             tables=shown,
             data=data,
             flags=flags,
@@ -149,6 +154,7 @@ def overview_page(
         .render(
             title=title,
             findings=findings,
+            first=[text for told in findings.values() for text in told][:3],
             sections=sections,
             tables=make_tables(sources),
             runs=pages,
@@ -174,8 +180,13 @@ def _templates() -> jinja2.Environment:
         "separators": (",", ":"),
         "allow_nan": False,
     }
-    environment.filters["readable"] = readable
+    environment.filters |= {"heading": heading, "unbroken": _unbroken}
     return environment
+
+
+def _unbroken(text: str) -> str:
+    """A sentence whose lines do not break within ``95 % interval`` or ``p = 0.05``."""
+    return re.sub(r" (?=%|= )|(?<=[%=]) (?=interval|\d)", "\N{NO-BREAK SPACE}", text)
 
 
 def _facts(results: xr.Dataset, config: Mapping[str, Any]) -> dict[str, str]:
@@ -201,7 +212,7 @@ def _facts(results: xr.Dataset, config: Mapping[str, Any]) -> dict[str, str]:
         "Training": "trained elsewhere" if elsewhere else _epochs(config["epochs"]),
         "Measures": ", ".join(readable(str(m)) for m in results["measure"].values),
         "Activations": f"{describe_quantizer(attrs['quantizer'])} (for measures)",
-        "Ablated neurons output": ", ".join(map(str, results["clamp"].values)),
+        "Clamps": ", ".join(map(str, results["clamp"].values)),
         "Random orders": str(draws) if draws else "none",
     }
     if "computed" in seconds:
@@ -244,4 +255,9 @@ def _provenance(results: xr.Dataset) -> dict[str, str]:
         parts = map(json.loads, attrs["versions"].split("; "))
         told = (", ".join(f"{n} {v}" for n, v in part.items()) for part in parts)
         attrs["versions"] = "; ".join(told)
+    if "device" in attrs:
+        # The kind of a CPU is the name of its platform.
+        devices = str(attrs["device"]).split(", ")
+        kinds = (" ".join(dict.fromkeys(device.split())) for device in devices)
+        attrs["device"] = ", ".join(kinds)
     return {title: str(attrs[name]) for name, title in names.items() if name in attrs}

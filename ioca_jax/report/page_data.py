@@ -1,6 +1,6 @@
 """The numbers that a report page's charts are drawn from, small and aggregated.
 
-Curves are means over networks; values of single neurons are those of one network.
+Curves are means over networks; values of single neurons are those of each network.
 """
 
 from collections.abc import Mapping, Sequence
@@ -174,47 +174,62 @@ def _courses(
 
 
 def neuron_data(results: xr.Dataset) -> dict[str, Any]:
-    """Measures, single effects and places in orders of one network's neurons.
+    """Measures, single effects and places in orders of the networks' neurons.
+
+    At most 100,000 numbers: the first networks are taken, as many as fit with all their
+    neurons. Where one network has more, some of its neurons are left out, evenly.
 
     Args:
-        results: of networks that converged; the first one is taken.
+        results: of networks that converged.
 
     Returns:
-        ``layers`` and their ``scopes``; by neuron ``layer`` and ``index``; by measure
-        ``scores``; by clamp ``effects``, the increase of the test loss in nats; by
-        order ``in_network`` and ``in_layer``, the places in these scopes' orders, from
-        0, or None. Of many neurons some are left out, evenly; ``neurons`` is the number
-        of all.
+        ``layers`` and their ``scopes``; by neuron ``layer`` and ``index``; the number
+        of all ``neurons`` and ``measures``; and ``networks``, each with its ``seed``;
+        by measure ``scores``; by clamp ``effects``, the increase of the test loss in
+        nats; by order ``in_network`` and ``in_layer``, the places in these scopes'
+        orders, from 0, or None.
     """
-    needed = {"score", "loss", "single_loss", "order"} & set(results.data_vars)
-    one = results[sorted(needed)].isel(seed=0).load()
-    layers, orders = layers_of(one), orders_of(one)
-    measures = [str(name) for name in one["measure"].values]
-    layer = np.empty(one.sizes["neuron"], int)
+    layers, orders = layers_of(results), orders_of(results)
+    layer = np.empty(results.sizes["neuron"], int)
     index = np.empty_like(layer)
     for number, name in enumerate(layers):
-        own = neurons_of(one, name)
+        own = neurons_of(results, name)
         layer[own], index[own] = number, np.arange(len(own))
-    numbers = len(measures) + one.sizes["clamp"] + 2 * len(orders) + 2
-    most = min(_NUMBERS // numbers, len(layer))
-    chosen = np.linspace(0, len(layer) - 1, most).round().astype(int)
-    rise = np.stack([loss_increase(one, clamp).values for clamp in clamps_of(one)])
-    places = [_places(one, order, layer) for order in orders]
+    measures = [str(name) for name in results["measure"].values]
+    each = len(measures) + results.sizes["clamp"] + 2 * len(orders) + 2
+    neurons = min(_NUMBERS // each, len(layer))
+    chosen = np.linspace(0, len(layer) - 1, neurons).round().astype(int)
+    networks = min(_NUMBERS // (each * neurons), results.sizes["seed"])
+    needed = {"score", "loss", "single_loss", "order"} & set(results.data_vars)
+    of_seeds = results[sorted(needed)]
     return {
-        "seed": int(one["seed"]),
         "neurons": len(layer),
         "layers": [layer_title(name) for name in layers],
         "scopes": [scope_of(name) for name in layers],
         "layer": layer[chosen].tolist(),
         "index": index[chosen].tolist(),
         "measures": [
-            {"name": n, "title": readable(n), "unit": str(one["unit"].values[i])}
+            {"name": n, "title": readable(n), "unit": str(results["unit"].values[i])}
             for i, n in enumerate(measures)
         ],
-        "scores": _significant(
-            one["score"].transpose("measure", "neuron").values[:, chosen]
-        ),
-        "effects": _significant(rise[:, chosen]),
+        "networks": [
+            _neurons_of_one(of_seeds.isel(seed=i).load(), layer, chosen)
+            for i in range(networks)
+        ],
+    }
+
+
+def _neurons_of_one(
+    one: xr.Dataset, layer: np.ndarray, chosen: np.ndarray
+) -> dict[str, Any]:
+    """What ``neuron_data`` has of one network's chosen neurons."""
+    rise = np.stack([loss_increase(one, clamp).values for clamp in clamps_of(one)])
+    places = [_places(one, order, layer) for order in orders_of(one)]
+    scores = one["score"].transpose("measure", "neuron").values
+    return {
+        "seed": int(one["seed"]),
+        "scores": [_plain(row) for row in scores[:, chosen]],
+        "effects": [_plain(row) for row in rise[:, chosen]],
         **{
             name: [found[i][chosen].tolist() if found else None for found in places]
             for i, name in enumerate(("in_network", "in_layer"))
@@ -243,8 +258,3 @@ def _places(
 def _plain(values: np.ndarray) -> list[float | None]:
     """Numbers for JSON with 4 significant digits; None for NaN."""
     return [float(f"{v:.4g}") if np.isfinite(v) else None for v in values]
-
-
-def _significant(values: np.ndarray) -> list:
-    """Rows of such numbers."""
-    return [_plain(row) for row in values]

@@ -9,7 +9,7 @@ import xarray as xr
 
 from ioca_jax.inference.areas import areas_by_order
 from ioca_jax.inference.comparisons import MOST_NETWORKS
-from ioca_jax.inference.families import networks_in_tests
+from ioca_jax.inference.families import check_results, networks_in_tests
 from ioca_jax.report.sections import networks_text, section
 from ioca_jax.report.tables import TABLES, few_networks, tabulate
 from ioca_jax.results.subsets import (
@@ -38,12 +38,16 @@ def summarize(
         rank correlations, hypotheses, pairs and groups, changes through training, and
         verdicts on the paper's claims.
 
+    Raises:
+        ValueError: not a run's results.
+
     Example:
         >>> import ioca_jax as ioca
         >>> results = ioca.load_results("runs/demo")  # of make demo, say
         >>> "Test error" in ioca.summarize(results)
         True
     """
+    check_results(results)
     tables = tabulate(results) if tables is None else tables
     kept = converged(results)
     sections = [_overview(results)]

@@ -6,7 +6,7 @@ The page, the summary, the findings and the CSV files all read this list.
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ import xarray as xr
 from ioca_jax.inference.annotations import compare_values
 from ioca_jax.inference.claims import judge_claims
 from ioca_jax.inference.class_damage import predict_class_damage
-from ioca_jax.inference.comparisons import MOST_NETWORKS, seeds_needed
+from ioca_jax.inference.comparisons import seeds_needed
 from ioca_jax.inference.faithful_orders import (
     compare_faithfulness,
     compare_regret,
@@ -24,6 +24,7 @@ from ioca_jax.inference.faithful_orders import (
 )
 from ioca_jax.inference.families import (
     ALPHA,
+    check_results,
     networks_in_tests,
     rankings,
     too_few_for_tests,
@@ -265,9 +266,7 @@ TABLES = (
     ),
     Table(
         "claims",
-        "The paper's claims (networks_for_power and networks_for_half are inf beyond "
-        f"{MOST_NETWORKS} networks, for effects too small or too uncertain to plan "
-        "for: see their intervals)",
+        "The paper's claims",
         lambda results, _: judge_claims(results),
         needs=(_RANDOM, _PAPER),
         networks=_SIGNIFICANT,
@@ -280,6 +279,7 @@ TABLES = (
 
 def tabulate(results: xr.Dataset) -> dict[str, pd.DataFrame]:
     """All of ``TABLES`` for which a run has what they need, by name."""
+    check_results(results)
     trained, kept = converged(results), networks_in_tests(results)
     there = {*map(str, results.data_vars), *_properties(kept)}
     found: dict[str, pd.DataFrame] = {}
@@ -339,12 +339,16 @@ def findings(results: xr.Dataset, tables: Tables | None = None) -> dict[str, lis
         random order; on single neurons; on the paper's claims; on redundancy and
         synergy; on training. Headings without any sentence are left out.
 
+    Raises:
+        ValueError: not a run's results.
+
     Example:
         >>> import ioca_jax as ioca
         >>> results = ioca.load_results("runs/demo")  # of make demo, say
         >>> list(ioca.findings(results))[:2]
         ['Accuracy', 'Neurons']
     """
+    check_results(results)
     tables = tabulate(results) if tables is None else tables
     kept = converged(results)
     number = results.sizes["seed"]
@@ -360,6 +364,15 @@ def findings(results: xr.Dataset, tables: Tables | None = None) -> dict[str, lis
             rows = tables[table.name].to_dict("records")
             found[table.heading] += table.sentences(rows)
     return {heading: told for heading, told in found.items() if told}
+
+
+def first_findings(found: Mapping[str, Sequence[str]]) -> list[str]:
+    """Three of a run's ``findings``: the test error, an order, and a claim if judged.
+
+    They stand first on the page and at the end of a run.
+    """
+    accuracy, claims = found["Accuracy"], found.get("Claims of the paper", [])
+    return [*accuracy[:2], *claims[:1], *accuracy[2:]][:3]
 
 
 # Of all tables. A layer may be called 0, null or True: its name is no value.

@@ -165,8 +165,8 @@ def layer_of_scope(scope: str) -> Layer:
 
 
 def layer_title(layer: Layer) -> str:
-    """A layer in a sentence or a title."""
-    return layer if isinstance(layer, str) else f"layer {layer}"
+    """A layer in a sentence or a title; tables read from files have numbers as text."""
+    return f"layer {layer}" if str(layer).isdecimal() else str(layer)
 
 
 def _layer_of_neuron(results: xr.Dataset) -> np.ndarray:

@@ -13,10 +13,13 @@ import pandas as pd
 import processes
 import pytest
 from pages import Page
+from synthetic import synthetic_results
 
 import ioca_jax as ioca
 from ioca_jax.cli import sweep as cli_sweep
 from ioca_jax.cli.sweep import plan, read_grid
+from ioca_jax.report.overview import sweep_page
+from ioca_jax.results.subsets import mean_curve
 
 SMALL = [
     *("--hidden=4", "--epochs=1", "--seeds=0:2", "--random_orders=2"),
@@ -86,7 +89,7 @@ def test_the_page_has_the_table_and_leads_to_the_runs(swept):
     assert found["reason"].tolist() == table["reason"].fillna("").tolist()
     place = (GOOD, "layer_1", "mean", "random", "random")
     areas = page.frame("areas").to_numpy().tolist()
-    (area,) = [row[-1] for row in areas if tuple(row[:-1]) == place]
+    (area,) = [row[5] for row in areas if tuple(row[:5]) == place]
     column = "area.layer_1.mean.random.random"
     expected = table.set_index("name").loc[GOOD, column]
     assert float(area) == pytest.approx(expected, rel=1e-6)
@@ -96,6 +99,37 @@ def test_the_page_has_the_table_and_leads_to_the_runs(swept):
     assert all((folder / unquote(file)).is_file() for file in files)
     assert [at[:15] for at in page.addresses if "base64" in at] == ["data:image/png;"]
     assert "ioca sweep" in page.text
+
+
+@pytest.mark.parametrize(("seeds", "known"), [(6, True), (2, False)])
+def test_means_of_runs_have_intervals_over_networks(seeds, known, tmp_path):
+    """Of six networks the interval that the sign-flip test keeps is their range."""
+    results = synthetic_results(seeds=seeds).assign_attrs(seconds='{"computed": 1.0}')
+    row = {"name": "b=1", "status": "finished"} | cli_sweep._found(results)
+    errors = 100 * (1 - results["accuracy"].values[:, 0, 0, 0, 0])
+    curves = mean_curve(results, "mean", "layer_1", "entropy", "ascending")
+    areas = np.trapezoid(curves, axis=1) / (curves.shape[1] - 1)
+    order = "layer_1.mean.entropy.ascending"
+    names = ["test_error_low", "test_error_high"]
+    names += [f"area_{end}.{order}" for end in ("low", "high")]
+    ends = [float(row[name]) for name in names]
+    expected = [errors.min(), errors.max(), areas.min(), areas.max()]
+    expected = expected if known else [np.nan] * 4
+    np.testing.assert_allclose(ends, expected, rtol=1e-6)
+    (tmp_path / "runs.png").write_bytes(b"")
+    other = row | {"name": "b=2", "test_error_mean": 99.0}
+    text = sweep_page(pd.DataFrame([row, other]), tmp_path, "ioca sweep")
+    found = Page(text).text.replace("\N{NO-BREAK SPACE}", " ")
+    interval = f" (95 % interval {errors.min():.2f} to {errors.max():.2f} %)" * known
+    least = f"in b=1, {errors.mean():.2f} %{interval}, and greatest in b=2, 99.00 %"
+    assert f"The mean test error is least {least}{interval}." in found
+    column = "area.network.zero.random.random"
+    low, high = (row[column.replace("area", f"area_{end}")] for end in ("low", "high"))
+    area = f"{row[column]:.3f}" + f" (95 % interval {low:.3f} to {high:.3f})" * known
+    assert (
+        "In the whole network, clamped to zero, the area under the accuracy curve in "
+        f"random order is from {area} in b=1 to {area} in b=2."
+    ) in found
 
 
 def test_the_table_is_what_the_runs_found(swept):

@@ -59,6 +59,7 @@ def of_six() -> xr.Dataset:
 
 def shown(page: str) -> str:
     """What a page shows, without scripts and styles."""
+    page = page.replace("\N{NO-BREAK SPACE}", " ")
     return re.sub(r"<(script|style).*?</\1>", "", page, flags=re.DOTALL)
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
+import xarray as xr
 from synthetic import synthetic_results
 
 from ioca_jax.report import sections
@@ -14,11 +16,16 @@ from ioca_jax.report.findings import (
     annotation_sentences,
     clearest_comparisons,
     conclusion_sentences,
+    effect_sentences,
+    faithfulness_sentences,
     joint_sentences,
     judged_claims,
+    neuron_sentences,
+    regret_sentences,
     trend_sentences,
 )
-from ioca_jax.report.tables import findings
+from ioca_jax.report.summary import summarize
+from ioca_jax.report.tables import findings, first_findings, load_table, tabulate
 
 
 def test_the_clearest_comparison_of_each_claim_is_told():
@@ -71,17 +78,24 @@ def test_the_orders_furthest_from_random_are_named():
         "In the whole network, the area is significantly below that of random order "
         "in 2 of 3 comparisons of an order and a clamp, above it in 1."
     )
-    of_layer, counted = of_layer  # no order in layer 1 is above random order
-    assert counted.endswith(
-        "in 1 of 1 comparisons of an order and a clamp, above it in 0."
-    )
-    assert of_layer.startswith("In layer 1, descending order of entropy (clamped to z")
+    tested = "(95 % interval -0.300 to +0.200, corrected p = 0.04)"
+    counted = "the area is significantly below that of random order in"
+    assert of_layer == [
+        "In layer 2, ascending order of entropy (clamped to zero) preserves accuracy "
+        "best: its normalised area under the accuracy curve, 0.600, is 0.010 above "
+        f"that of random order {tested}; {counted} 0 of 1 comparisons of an order and "
+        "a clamp, above it in 1.",
+        "In layer 1, descending order of entropy (clamped to zero) reduces accuracy "
+        "most: its normalised area under the accuracy curve, 0.400, is 0.500 below "
+        f"that of random order {tested}; {counted} 1 of 1 comparisons of an order and "
+        "a clamp, above it in 0.",
+    ]
     orders["p_corrected"] = [0.06, 0.06, 0.05, 0.04, 0.06]
-    _, best, _, of_layer = findings(results, {"orders": orders})["Accuracy"]
+    _, best, _, _, of_layer = findings(results, {"orders": orders})["Accuracy"]
     assert "0.750, is 0.125 above that of random order" in best
     assert of_layer == (
-        "In layer 1, the area is significantly below that of random order in 0 of 1 "
-        "comparisons of an order and a clamp, above it in 0."
+        f"In layer 1, {counted} 0 of 1 comparisons of an order and a clamp, above it "
+        "in 0."
     )
     orders["p_corrected"] = np.nan
     _, *untested = findings(results, {"orders": orders})["Accuracy"]
@@ -107,10 +121,19 @@ def test_networks_that_diverged_are_left_out_or_said():
 
 def test_counts_come_with_those_of_the_opposite():
     """Of planted rows; what a test shows is told beside the opposite, and what not."""
-    rows: Rows = [{"finding": word} for word in ["redundant"] * 3 + ["neither", ""]]
-    assert [*joint_sentences(rows)] == [
-        "Of 4 tests of the joint behaviour of pairs and groups: 3 redundant, 0 "
-        "synergistic, 1 neither."
+    words = ["redundant"] * 3 + ["neither", ""]
+    rows: Rows = [*({"layer": 1, "finding": word} for word in words)]
+    of_next: Rows = [
+        {"layer": "2", "finding": "synergistic"},  # from a file
+        {"layer": "last less first", "finding": "neither"},
+    ]
+    assert [*joint_sentences([*of_next, *rows])] == [
+        "Of 1 tests of the joint behaviour of pairs and groups in layer 2: 0 "
+        "redundant, 1 synergistic, 0 neither.",
+        "Of 1 tests of the joint behaviour of pairs and groups in the last layer less "
+        "that in the first: 0 redundant, 0 synergistic, 1 neither.",
+        "Of 4 tests of the joint behaviour of pairs and groups in layer 1: 3 "
+        "redundant, 0 synergistic, 1 neither.",
     ]
     assert [*joint_sentences(rows[-1:])] == []
     about: dict[Hashable, Any] = {
@@ -201,3 +224,83 @@ def test_hypotheses_are_counted_by_what_they_suggest():
         "  It is so.",
         "  It is so.",
     ]
+
+
+def test_layers_of_tables_from_files_are_called_layers(tmp_path):
+    """There a layer's number is text. Of every layer its own measure is told."""
+    names = ["layer", "measure", "clamp", "effect", "low", "high", "p_corrected"]
+    rows = [
+        (1, "entropy", "mean", 0.25, 0.125, 0.5, 0.03),
+        (1, "mutual_information", "zero", -0.5, -0.75, -0.25, 0.04),
+        (2, "entropy", "zero", 0.125, -0.25, 0.25, np.nan),
+    ]
+    pd.DataFrame(rows, columns=names).to_csv(tmp_path / "effects.csv", index=False)
+    effects = load_table(tmp_path / "effects.csv").to_dict("records")
+    strongest = (
+        "has the strongest rank correlation with the increase of the test loss when "
+        "one neuron is ablated"
+    )
+    assert [*effect_sentences(effects)] == [
+        f"In layer 1, mutual information {strongest} (clamped to zero): Kendall's "
+        "tau-b -0.500 (95 % interval -0.750 to -0.250, corrected p = 0.04).",
+        f"In layer 2, entropy {strongest} (clamped to zero): Kendall's tau-b +0.125 "
+        "(95 % interval -0.250 to +0.250).",
+    ]
+    neurons: Rows = [{"layer": "1", "dead": 0.5}, {"layer": "conv", "dead": 2.0}]
+    assert [*neuron_sentences(neurons)] == [
+        "Neurons that are dead, mean over networks: 0.5 in layer 1, 2.0 in conv."
+    ]
+
+
+def test_every_scope_has_its_most_faithful_and_its_nearest_order():
+    about: dict[Hashable, Any] = {"clamp": "zero", "low": np.nan, "high": np.nan}
+    rows: Rows = [
+        about
+        | {"p_corrected": np.nan}
+        | {"scope": scope, "ranked_by": name, "value": value, "effect": value}
+        | {"metric": "accuracy", "quantity": "CPR", "learned": 0.75}
+        for scope, name, value in (
+            ("network", "entropy", 0.25),
+            ("layer_1", "entropy", 0.5),
+            ("network", "kl_selectivity", 0.5),
+            ("layer_1", "random", 0.75),
+        )
+    ]
+    assert [text.partition(" (")[0] for text in faithfulness_sentences(rows)] == [
+        "Of the neurons of highest value in the whole network, those of KL selectivity",
+        "Of the neurons of highest value in layer 1, those of entropy",
+    ]
+    rows = [row | {"quantity": "normalised area"} for row in rows]
+    assert [text.rpartition("; ")[2] for text in regret_sentences(rows)] == [
+        "of other ascending orders that of entropy is nearest, with a regret of "
+        "+0.250 (without a test).",
+        "of other ascending orders that of entropy is nearest, with a regret of "
+        "+0.500 (without a test).",
+    ]
+
+
+def test_three_findings_come_first():
+    """The test error, an order, and a claim; without a claim another order."""
+    accuracy = ["error", "worst", "best", "counts"]
+    claims = {"Claims of the paper": ["first", "second"]}
+    found = {"Accuracy": accuracy, "Neurons": ["dead"]}
+    assert first_findings(found | claims) == ["error", "worst", "first"]
+    assert first_findings(found) == ["error", "worst", "best"]
+    assert first_findings({"Accuracy": ["diverged"]}) == ["diverged"]
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize("told", [findings, summarize, tabulate])
+def test_what_is_no_result_is_refused_in_one_line(told):
+    with pytest.raises(ValueError, match=".") as caught:
+        told("runs/demo")
+    assert str(caught.value) == (
+        "results: expected a run's results, got a str; pass what run_study or "
+        "load_results returns"
+    )
+    with pytest.raises(ValueError, match=".") as caught:
+        told(xr.Dataset({"x": ("seed", [1.0])}))
+    assert str(caught.value) == (
+        "results: expected the axes seed, clamp, scope, ordering, step, got none named "
+        "clamp; select by a list, as in results.sel(clamp=[...])"
+    )

@@ -1,6 +1,7 @@
 """The report page holds the numbers of the results, and asks no host for anything."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,8 @@ from synthetic import (
     with_layer_names,
 )
 
-from ioca_jax.report.page import run_page
+from ioca_jax.report import page_data
+from ioca_jax.report.page import _unbroken, run_page
 from ioca_jax.results import subsets
 from ioca_jax.results.files import load_results, write_results
 
@@ -31,15 +33,18 @@ def results() -> xr.Dataset:
     return described(joint_results(seeds=3, diverged=(1,)))
 
 
-def test_no_address_leads_to_a_host(results):
+PAPER = "https://arxiv.org/abs/1804.06679"
+
+
+def test_no_address_but_the_papers_link_leads_to_a_host(results):
     table = pd.DataFrame({"effect": np.arange(9000.0)})
     text = run_page(results, {"orders_": table})
     page = Page(text)
-    inside = ("#", "data:,", "tables/orders_.csv")
-    assert page.addresses
+    inside = ("#", "data:,", "tables/orders_.csv", PAPER)
+    assert page.addresses.count(PAPER) == 1
     assert all(address.startswith(inside) for address in page.addresses)
     # The namespace of SVG is a name that nothing is loaded from.
-    rest = text.replace("http://www.w3.org/2000/svg", "")
+    rest = text.replace("http://www.w3.org/2000/svg", "").replace(PAPER, "")
     for way in ("://", "@import", "url(", "fetch(", "XMLHttpRequest", "import("):
         assert way not in rest, way
     assert "default-src 'none'" in text
@@ -84,7 +89,7 @@ def test_a_single_networks_band_is_over_random_draws():
     )
 
 
-def test_neurons_are_those_of_the_first_network_that_converged(results):
+def test_neurons_are_those_of_each_network_that_converged(results):
     results = results.isel(seed=[1, 2, 0])
     orders = results.sizes["ordering"]
     rng = np.random.default_rng(0)
@@ -95,17 +100,95 @@ def test_neurons_are_those_of_the_first_network_that_converged(results):
         order[index[0], 2, index[1], :3] = rng.permutation(3) + 4
     results["order"] = (("seed", "scope", "ordering", "position"), order)
     found = Page(run_page(results, {})).data["neurons"]
-    assert (found["seed"], found["neurons"]) == (2, 7)
+    assert found["neurons"] == 7
     assert found["layer"] == [0, 0, 0, 0, 1, 1, 1]
     assert found["index"] == [0, 1, 2, 3, 0, 1, 2]
-    np.testing.assert_allclose(found["scores"], results["score"].values[1], rtol=6e-4)
-    effects = results["single_loss"].values[1] - 0.5  # the intact network's loss
-    np.testing.assert_allclose(found["effects"], effects, rtol=6e-4)
-    for k, place in enumerate(found["in_network"]):
-        assert order[1, 0, k][place].tolist() == list(range(7))
-    for k, place in enumerate(found["in_layer"]):
-        assert order[1, 1, k][place[:4]].tolist() == [0, 1, 2, 3]
-        assert order[1, 2, k][place[4:]].tolist() == [4, 5, 6]
+    assert [one["seed"] for one in found["networks"]] == [2, 0]
+    for seed, one in enumerate(found["networks"], 1):
+        scores = results["score"].values[seed]
+        np.testing.assert_allclose(one["scores"], scores, rtol=6e-4)
+        effects = results["single_loss"].values[seed] - 0.5  # the intact one's loss
+        np.testing.assert_allclose(one["effects"], effects, rtol=6e-4)
+        for k, place in enumerate(one["in_network"]):
+            assert order[seed, 0, k][place].tolist() == list(range(7))
+        for k, place in enumerate(one["in_layer"]):
+            assert order[seed, 1, k][place[:4]].tolist() == [0, 1, 2, 3]
+            assert order[seed, 2, k][place[4:]].tolist() == [4, 5, 6]
+
+
+def test_of_many_networks_as_many_can_be_chosen_as_a_page_holds(results, monkeypatch):
+    # A neuron has 3 scores, 2 effects, 6 orders in two scopes, its layer and index.
+    each = 3 + 2 + 2 * 6 + 2
+    results = results.isel(seed=[0, 2])
+    for numbers, neurons, networks in (
+        (each * 7 * 2, 7, 2),
+        (each * 7 * 2 - 1, 7, 1),
+        (each * 7 - 1, 6, 1),
+    ):
+        monkeypatch.setattr(page_data, "_NUMBERS", numbers)
+        found = page_data.neuron_data(results)
+        assert len(found["layer"]) == neurons
+        assert [one["seed"] for one in found["networks"]] == [0, 2][:networks]
+        assert {len(row) for row in found["networks"][-1]["scores"]} == {neurons}
+
+
+def test_claims_are_told_by_their_text_with_one_p_value(results):
+    claims = pd.DataFrame(
+        {
+            "claim": ["1", "4"],
+            "scope": ["network", "layer_2 over layer_1"],
+            "effect": [0.25, -0.25],
+            "p_value": [0.01, 0.02],
+            "p_corrected": [0.04, 0.05],
+            "p_bootstrap": [0.06, 0.07],
+            "verdict": ["fails", "undecided"],
+            "undefined": 0,
+            "networks_for_power": [np.nan, np.inf],
+            "networks_for_half": [np.nan, 50.0],
+            "skewness": 0.5,
+            "usual_skewness": 1.0,
+        }
+    )
+    page = Page(run_page(results, {"claims": claims}))
+    found = page.frame("claims")
+    texts = [
+        "Over the whole network, ascending order is no better than random order",
+        "Ablation in deeper layers does less harm",
+    ]
+    assert found.to_dict("list") == {
+        "claim": texts,
+        "verdict": ["fails", "undecided"],
+        "scope": ["network", "layer_2 over layer_1"],
+        "effect": ["0.25", "-0.25"],
+        "p_corrected": ["0.04", "0.05"],
+        "networks_for_power": ["", "inf"],
+    }
+    first, fourth = (page.data["claims"][text] for text in texts)
+    assert (first["above"], first["threshold"]) == (False, 0.01)
+    assert (fourth["above"], fourth["threshold"]) == (True, 0.0)
+    assert "tables/claims.csv" in page.addresses  # which has the other columns
+
+
+def test_the_page_says_what_it_is_and_lines_break_between_words(results):
+    results = results.assign_attrs(device="cpu cpu, gpu NVIDIA A100, gpu NVIDIA H100")
+    text = run_page(results, {})
+    page = Page(text)
+    said = " ".join(page.text.split())
+    assert (
+        "Information-ordered cumulative ablation (arXiv 1804.06679): the neurons"
+        in said
+    )
+    assert "<dfn>clamp</dfn>" in text
+    assert "<dfn>normalised area</dfn>" in text
+    first, *_ = re.findall(r"<li>(.*?)</li>", text.split('<ol class="findings">')[1])
+    assert first.startswith("The 2 networks have a test error of ")
+    assert "\N{NO-BREAK SPACE}%" in first
+    assert " %" not in first
+    assert _unbroken("95 % interval -1 to 2, corrected p = 0.04") == (
+        "95\N{NO-BREAK SPACE}%\N{NO-BREAK SPACE}interval -1 to 2, corrected "
+        "p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}0.04"
+    )
+    assert "<dd>cpu, gpu NVIDIA A100, gpu NVIDIA H100</dd>" in text
 
 
 def test_tables_are_whole_and_exact(results):
@@ -178,6 +261,6 @@ def test_results_that_are_read_in_pieces_give_the_same_page(tmp_path, monkeypatc
     results = described(planted_joint_results())
     write_results(results, tmp_path / "study.nc")
     expected = run_page(results, {})
-    assert Page(expected).data["neurons"]["in_network"][0]
+    assert Page(expected).data["neurons"]["networks"][0]["in_network"][0]
     monkeypatch.setattr(subsets, "PIECE_BYTES", 1)  # a network at a time
     assert run_page(load_results(tmp_path, lazy=True), {}) == expected

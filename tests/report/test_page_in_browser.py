@@ -20,6 +20,7 @@ from ioca_jax.report.tables import tabulate
 from ioca_jax.results.subsets import mean_curve
 
 webdriver = pytest.importorskip("selenium.webdriver")
+WebDriverWait = pytest.importorskip("selenium.webdriver.support.wait").WebDriverWait
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
     pytest.mark.slow,
@@ -124,6 +125,16 @@ def downloaded(browser: Any, selector: str) -> list[list[str]]:
     return list(csv.reader(text.splitlines()))
 
 
+def unfold(browser: Any, *sections: str) -> None:
+    for section in sections:
+        script = "document.getElementById(arguments[0]).open = true"
+        browser.execute_script(script, section)
+
+
+def is_open(browser: Any, section: str) -> bool:
+    return browser.find_element("id", section).get_attribute("open") is not None
+
+
 KEYS = {"right": "\ue014", "end": "\ue010", "escape": "\ue00c", "space": " "}
 
 
@@ -163,7 +174,7 @@ def test_hovering_shows_values_of_the_step(browser, results):
 
 
 def test_tables_are_sorted_and_saved(browser, tables):
-    column = [*tables["orders"]].index("effect")
+    column = [*tables["orders"]].index("effect")  # before the p-values
     browser.execute_script(
         "document.querySelectorAll('details').forEach((d) => { d.open = true; })"
     )
@@ -173,7 +184,9 @@ def test_tables_are_sorted_and_saved(browser, tables):
     for times, sign in ((1, 1), (2, -1)):
         browser.execute_script("arguments[0].click()", head)
         rows = downloaded(browser, "button.csv[data-of=orders]")
-        assert rows[0] == [*tables["orders"]]
+        assert rows[0] == [
+            name for name in tables["orders"] if name not in ("p_value", "p_bootstrap")
+        ]
         found = np.array([float(row[column]) for row in rows[1:]])
         expected = np.sort(tables["orders"]["effect"].to_numpy() * sign) * sign
         np.testing.assert_allclose(found, expected, rtol=1e-7, err_msg=str(times))
@@ -198,12 +211,116 @@ def test_selected_neurons_are_seen_in_effects_and_orders(browser, results):
     order = results["order"].sel(scope="network").isel(seed=0)
     chosen = np.argsort(scores)[-number:]
     ascending = order.sel(ordering="mutual_information_ascending_0").values.tolist()
-    column = rows[0].index("place in mutual information, lowest first")
+    column = rows[0].index("place_mutual_information_ascending")
     found = {int(row[column]) for row in rows[1:]}
     assert found == {ascending.index(neuron) + 1 for neuron in chosen}
 
 
+def test_neurons_of_every_network_can_be_seen(browser, results):
+    unfold(browser, "neurons")
+    first, *_ = browser.find_elements("css selector", "#effect-chart path.point")
+    before = first.get_attribute("transform")
+    choose(browser, "neurons", "Network", "seed 3")
+    after, *_ = browser.find_elements("css selector", "#effect-chart path.point")
+    assert after.get_attribute("transform") != before
+    head, *rows = downloaded(browser, ".csv-neurons")
+    scores = results["score"].sel(seed=3, measure="mutual_information").values
+    column = head.index("mutual_information")
+    found = [float(row[column]) for row in rows]
+    np.testing.assert_allclose(found, scores, rtol=6e-4)
+    order = results["order"].sel(seed=3, scope="network")
+    order = order.sel(ordering="mutual_information_descending_0").values
+    column = head.index("place_mutual_information_descending")
+    assert [int(row[column]) for row in rows] == (np.argsort(order) + 1).tolist()
+    select = "highest tenth"
+    for button in browser.find_elements("css selector", "#neuron-choices button"):
+        if select in button.text:
+            button.click()
+    assert not browser.find_element("id", "selected-note").text.startswith("No neuron")
+    choose(browser, "neurons", "Network", "seed 0")
+    assert browser.find_element("id", "selected-note").text.startswith("No neuron")
+
+
+def test_sections_are_folded_until_they_are_asked_for(browser, started):
+    sections = browser.find_elements("css selector", "details.fold")
+    names = [section.get_attribute("id") for section in sections]
+    assert {"all-findings", "orders", "neurons", "claims", "joint"} <= {*names}
+    assert not any(is_open(browser, name) for name in names)
+    assert browser.find_element("css selector", "#curve-chart svg").is_displayed()
+    assert len(browser.find_elements("css selector", "#findings ol li")) == 3
+    browser.find_element("css selector", "nav a[href='#claims']").click()
+    chart = browser.find_element("css selector", "#claims .forest svg")
+    assert chart.is_displayed()
+    drawn, *_ = browser.find_elements("css selector", "#claims .forest")
+    waiting = WebDriverWait(browser, 5)
+    width = "return document.querySelector('#claims svg').viewBox.baseVal.width"
+    waiting.until(lambda b: b.execute_script(width) == drawn.size["width"])
+    browser.get(f"{started[1].as_uri()}#joint")
+    assert is_open(browser, "joint")
+    # As the search within the page does.
+    browser.get("about:blank")
+    browser.get(f"{started[1].as_uri()}#:~:text=is%20the%20area%20under%20it")
+    waiting.until(lambda b: is_open(b, "orders"))
+    assert not is_open(browser, "claims")
+    browser.find_element("css selector", "nav button").click()
+    assert all(is_open(browser, name) for name in names)
+
+
+def test_printing_unfolds_what_it_folds_again(browser):
+    before = browser.execute_script(
+        """
+        window.printed = null;
+        addEventListener("beforeprint", () => {
+          const folds = [...document.querySelectorAll("details.fold")];
+          window.printed = folds.map((fold) => fold.open);
+        });
+        """
+    )
+    assert before is None
+    browser.execute_cdp_cmd("Page.printToPDF", {})
+    assert set(browser.execute_script("return window.printed")) == {True}
+    assert not is_open(browser, "claims")
+
+
+def test_sides_of_a_claim_say_where_it_holds(browser):
+    unfold(browser, "claims")
+    options = browser.find_elements("css selector", "#claims select option")
+    texts = [option.get_attribute("textContent") for option in options]
+    first = "Over the whole network, ascending order is no better than random order"
+    deeper = "Ablation in deeper layers does less harm"
+    assert {first, deeper} < {*texts}
+    for text, sides in (
+        (first, ["\u2190 holds", "fails \u2192"]),
+        (deeper, ["\u2190 fails", "holds \u2192"]),
+    ):
+        choose(browser, "claims", "claim", text)
+        found = browser.find_elements("css selector", "#claims text.side")
+        assert [node.get_attribute("textContent") for node in found] == sides
+
+
+def test_files_have_names_without_commas_and_columns_too(browser):
+    name = browser.execute_script(
+        """
+        let name = null;
+        document.addEventListener("click", (event) => {
+          if (event.target.matches("a[download]")) name = event.target.download;
+        }, true);
+        document.getElementById("save-curves").click();
+        return name;
+        """
+    )
+    assert name == "accuracy_network_zero.csv"
+    order = "mutual_information"
+    assert downloaded(browser, "#save-curves")[0] == [
+        "neurons_ablated",
+        *(f"{order}_ascending{end}" for end in ("", "_standard_deviation")),
+        *(f"{order}_descending{end}" for end in ("", "_standard_deviation")),
+        *("random", "random_standard_deviation"),
+    ]
+
+
 def test_neurons_are_selected_by_keys_and_by_dragging(browser):
+    unfold(browser, "neurons")
     note = browser.find_element("id", "selected-note")
     press(browser, "#scatter", KEYS["right"], KEYS["space"], KEYS["right"], " ")
     assert note.text.startswith("2 of ")
@@ -221,29 +338,60 @@ def test_a_sweeps_page_draws_what_is_chosen(started, tmp_path):
     driver, _ = started
     names = ["name", "status", "test_error_mean", "above_chance"]
     order = "mutual_information.ascending"
-    names += ["area.network.mean.random.random", f"area.layer_1.mean.{order}"]
+    names += ["test_error_low", "test_error_high"]
+    for place in ("network.mean.random.random", f"layer_1.mean.{order}"):
+        names += [f"{end}.{place}" for end in ("area", "area_low", "area_high")]
+    numbers = (3.0, 4, 2.5, 3.25, 0.5, 0.375, 0.75, 0.25, 0.125, 0.5)
     rows = [
-        ("b=1", "finished", 3.0, 4, 0.5, 0.25),
-        ("b=2,c", "failed", *[np.nan] * 4),
+        ("b=1", "finished", *numbers),
+        ("b=2,c", "failed", *[np.nan] * 10),
     ]
     picture = (255).to_bytes()
     (tmp_path / "runs.png").write_bytes(picture)
     page = sweep_page(pd.DataFrame(rows, columns=names), tmp_path, "ioca sweep")
     (tmp_path / "report.html").write_text(page, "utf-8")
     driver.get((tmp_path / "report.html").as_uri())
-    shown = "#section-2 .interval title"
+    shown = "#section-1 .interval title"
     title = driver.find_element("css selector", shown)
-    assert title.get_attribute("textContent") == "b=1: 0.5"
+    assert title.get_attribute("textContent") == (
+        "b=1: 0.5, 95 % interval 0.375 to 0.75"
+    )
     assert driver.find_element("css selector", ".banner").text == (
         "In 1 of 1 runs too few networks are above chance (4): no test over networks "
         "can reach 5 %; 6 can, 2 more are needed."
     )
-    choose(driver, "section-2", "scope", "layer 1")
-    choose(driver, "section-2", "ranked by", "mutual information")
-    choose(driver, "section-2", "direction", "ascending")
+    choose(driver, "section-1", "scope", "layer 1")
+    choose(driver, "section-1", "ranked by", "mutual information")
+    choose(driver, "section-1", "direction", "ascending")
     title = driver.find_element("css selector", shown)
-    assert title.get_attribute("textContent") == "b=1: 0.25"
+    assert title.get_attribute("textContent") == (
+        "b=1: 0.25, 95 % interval 0.125 to 0.5"
+    )
     assert driver.get_log("browser") == []
+
+
+# Texts of charts that touch others of their chart, or its edge.
+TOUCHING = """
+    redrawWithin(document.body);
+    const found = [];
+    for (const chart of document.querySelectorAll(".chart svg")) {
+      const edge = chart.getBoundingClientRect();
+      const texts = [...chart.querySelectorAll("text")];
+      const boxes = texts.map((text) => text.getBoundingClientRect());
+      boxes.forEach((a, i) => {
+        if (a.left < edge.left - 1 || a.right > edge.right + 1)
+          found.push(`cut off: ${texts[i].textContent}`);
+        boxes.slice(i + 1).forEach((b, j) => {
+          const across = a.left < b.right && b.left < a.right;
+          const along = a.top + 2 < b.bottom && b.top + 2 < a.bottom;
+          const other = texts[i + 1 + j];
+          if (across && along)
+            found.push(`${texts[i].textContent} | ${other.textContent}`);
+        });
+      });
+    }
+    return found;
+"""
 
 
 @pytest.mark.parametrize("width", [390, 820, 1400])
@@ -253,8 +401,17 @@ def test_nothing_is_wider_than_the_screen(browser, width):
     browser.refresh()
     assert browser.execute_script("return innerWidth") == width
     assert browser.execute_script("return document.body.scrollWidth") <= width
+    # With all unfolded no chart and no text in it is cut off, and no two ticks touch.
+    browser.execute_script(
+        "document.querySelectorAll('details').forEach((d) => { d.open = true; })"
+    )
     for chart in browser.find_elements("css selector", ".chart svg"):
         assert chart.size["width"] <= width
+    assert browser.execute_script(TOUCHING) == []
+    if width == 1400:
+        cut = "return [...document.querySelectorAll('.scroll')].filter("
+        cut += "(box) => box.scrollWidth > box.clientWidth).map((box) => box.ariaLabel)"
+        assert browser.execute_script(cut) == []
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 

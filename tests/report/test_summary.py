@@ -131,5 +131,5 @@ def test_claims_too_small_to_decide_have_their_intervals():
     skewed = pd.DataFrame(rows).assign(usual_skewness=1.07)
     assert claims("Claims", skewed)[-1].endswith(
         "at most 1.07. The tests rest on symmetry, which is in doubt here: prefer "
-        "p_bootstrap, which allows for skewness."
+        "p_bootstrap of claims.csv, which allows for skewness."
     )

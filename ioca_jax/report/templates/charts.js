@@ -57,6 +57,18 @@ function ticksOf([low, high], count) {
   return ticks;
 }
 
+// Of the texts of ticks; a digit is about 7 wide.
+const widest = (ticks) => 7 * Math.max(1, ...ticks.map((tick) => shown(tick).length));
+
+// Ticks whose texts do not touch.
+function fittingTicks(scale, count) {
+  for (; count > 1; count--) {
+    const ticks = scale.ticks(count);
+    if (ticks.length < 2 || Math.abs(scale(ticks[1]) - scale(ticks[0])) > widest(ticks) + 10) return ticks;
+  }
+  return scale.ticks(1);
+}
+
 const linear = ([low, high], [from, to]) => {
   const scale = (value) => from + ((value - low) / (high - low)) * (to - from);
   scale.invert = (place) => low + ((place - from) / (to - from)) * (high - low);
@@ -83,27 +95,34 @@ const asinh = ([low, high], [from, to], width) => {
   return scale;
 };
 
+// The name of the horizontal axis, in its middle as far as it fits there.
+function nameAxis(root, text, [left, right], y) {
+  const { width } = root.viewBox.baseVal;
+  const half = Math.min(3.3 * text.length, width / 2);
+  const x = Math.min(Math.max((left + right) / 2, half), width - half);
+  svg("text", { x, y, "text-anchor": "middle" }, root, text);
+}
+
 // An empty chart with axes; the width is that of its place on the page.
 function frame(host, options) {
   const width = Math.max(280, host.clientWidth || 700);
   const height = options.height || Math.max(240, Math.min(420, 0.55 * width));
-  const margin = { left: 58, right: 14, top: 10, bottom: 42 };
-  const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": options.label });
-  const across = [margin.left, width - margin.right];
-  const along = [height - margin.bottom, margin.top];
-  const x = linear(options.x, across);
+  const along = [height - 42, 10];
   const y = options.width ? asinh(options.y, along, options.width) : linear(options.y, along);
-  for (const tick of x.ticks(Math.max(3, width / 110))) {
+  const rows = y.ticks(6);
+  const across = [32 + widest(rows), width - 14];
+  const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": options.label });
+  const x = linear(options.x, across);
+  for (const tick of fittingTicks(x, Math.max(3, Math.floor(width / 110)))) {
     svg("path", { class: "grid", d: `M${x(tick)},${along[0]}V${along[1]}` }, root);
     svg("text", { x: x(tick), y: along[0] + 16, "text-anchor": "middle" }, root, shown(tick));
   }
-  for (const tick of y.ticks(6)) {
+  for (const tick of rows) {
     svg("path", { class: "grid", d: `M${across[0]},${y(tick)}H${across[1]}` }, root);
     svg("text", { x: across[0] - 6, y: y(tick) + 4, "text-anchor": "end" }, root, shown(tick));
   }
   svg("path", { class: "axis", d: `M${across[0]},${along[1]}V${along[0]}H${across[1]}` }, root);
-  const middle = (across[0] + across[1]) / 2;
-  svg("text", { x: middle, y: height - 6, "text-anchor": "middle" }, root, options.xLabel);
+  nameAxis(root, options.xLabel, across, height - 6);
   const turned = `translate(13,${(along[0] + along[1]) / 2}) rotate(-90)`;
   svg("text", { transform: turned, "text-anchor": "middle" }, root, options.yLabel);
   host.replaceChildren(root);
@@ -193,28 +212,33 @@ function drawLines(host, lines, options, onPlace) {
   return chart;
 }
 
-// Means with intervals, one below the other.
+// Means with intervals, one below the other; what each side of the threshold means.
 function drawForest(host, rows, options) {
   const width = Math.max(280, host.clientWidth || 700);
-  const wide = width > 620;
-  const left = wide ? 300 : 12;
+  const longest = 7 * Math.max(0, ...rows.map((row) => row.label.length)) + 24;
+  const wide = longest < 0.45 * width;
+  const left = wide ? longest : 12;
   const rowHeight = wide ? 22 : 38;
-  const height = rows.length * rowHeight + 50;
+  const top = options.below || options.above ? 22 : 4;
+  const bottom = top + rows.length * rowHeight + 4;
+  const height = bottom + 42;
   const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": options.label });
-  const [low, high] = extent(rows.flatMap((row) => [row.low, row.high, row.effect, 0]));
+  const { threshold } = options;
+  const [low, high] = extent(rows.flatMap((row) => [row.low, row.high, row.effect, threshold]));
   const x = linear([low, high], [left, width - 14]);
-  const bottom = rows.length * rowHeight + 8;
-  for (const tick of x.ticks(Math.max(3, (width - left) / 100))) {
-    svg("path", { class: "grid", d: `M${x(tick)},4V${bottom}` }, root);
+  for (const tick of fittingTicks(x, Math.max(3, Math.floor((width - left) / 100)))) {
+    svg("path", { class: "grid", d: `M${x(tick)},${top}V${bottom}` }, root);
     svg("text", { x: x(tick), y: bottom + 14, "text-anchor": "middle" }, root, shown(tick));
   }
-  svg("path", { class: "mark", d: `M${x(0)},4V${bottom}` }, root);
-  svg("text", { x: (left + width - 14) / 2, y: height - 6, "text-anchor": "middle" }, root, options.xLabel);
+  if (threshold !== null) svg("path", { class: "mark", d: `M${x(threshold)},${top}V${bottom}` }, root);
+  if (options.below) svg("text", { class: "side", x: left, y: 14 }, root, `\u2190 ${options.below}`);
+  if (options.above) svg("text", { class: "side", x: width - 14, y: 14, "text-anchor": "end" }, root, `${options.above} \u2192`);
+  nameAxis(root, options.xLabel, [left, width - 14], height - 8);
   rows.forEach((row, i) => {
-    const y = i * rowHeight + (wide ? 14 : 28);
+    const y = top + i * rowHeight + (wide ? 12 : 26);
     const place = wide ? { x: left - 10, y: y + 4, "text-anchor": "end" } : { x: left, y: y - 10 };
-    const most = wide ? 44 : Math.floor(width / 6.5);
-    const text = row.label.length > most ? `${row.label.slice(0, most - 1)}\u2026` : row.label;
+    const most = Math.floor(width / 6.5);
+    const text = !wide && row.label.length > most ? `${row.label.slice(0, most - 1)}\u2026` : row.label;
     svg("text", place, root, text);
     const group = svg("g", { class: "interval" }, root);
     svg("title", {}, group, `${row.label}: ${shown(row.effect)}${isNumber(row.low) ? `, 95 % interval ${shown(row.low)} to ${shown(row.high)}` : ""}${row.verdict ? `, ${row.verdict}` : ""}`);

@@ -119,6 +119,12 @@ function startNeurons(choices) {
   const nameOf = (i) => `${neurons.layers[neurons.layer[i]]}, neuron ${neurons.index[i]}`;
   const measures = neurons.measures.map((m, i) => [i, m.title]);
   const state = { selected: new Set() };
+  const networks = neurons.networks.map((network, i) => [i, `seed ${network.seed}`]);
+  const network = addSelect(controls, "Network", networks, () => {
+    state.selected.clear(); // neurons of one number are others in another network
+    redraw();
+  });
+  const one = () => neurons.networks[Number(network.value)];
   const x = addSelect(controls, "Horizontal axis", measures, () => redraw());
   const y = addSelect(controls, "Vertical axis", measures, () => redraw());
   x.value = Math.max(0, neurons.measures.findIndex((m) => m.name === "entropy"));
@@ -128,13 +134,13 @@ function startNeurons(choices) {
   const clampOf = () => Number(choices.clamp.value);
   const layerOf = () => neurons.scopes.indexOf(scopeOf().name); // -1 for the network
   const inScope = () => all.filter((i) => layerOf() < 0 || neurons.layer[i] === layerOf());
-  const valueIn = (select, i) => neurons.scores[Number(select.value)][i];
-  const placesOf = (order) => (layerOf() < 0 ? neurons.in_network : neurons.in_layer)[order.index];
+  const valueIn = (select, i) => one().scores[Number(select.value)][i];
+  const placesOf = (order) => (layerOf() < 0 ? one().in_network : one().in_layer)[order.index];
   const rankable = () => chosenOrders(choices).filter((order) => order.ranked_by !== "random" && placesOf(order));
 
   state.say = (i) => {
     const parts = [x, y].map((select) => `${neurons.measures[Number(select.value)].title} ${shown(valueIn(select, i))}`);
-    const text = `${nameOf(i)}: ${parts.join(", ")}, increase of the loss ${shown(neurons.effects[clampOf()][i])} nats${state.selected.has(i) ? ", selected" : ""}`;
+    const text = `${nameOf(i)}: ${parts.join(", ")}, increase of the loss ${shown(one().effects[clampOf()][i])} nats${state.selected.has(i) ? ", selected" : ""}`;
     note.textContent = text;
     return text;
   };
@@ -156,21 +162,21 @@ function startNeurons(choices) {
     ["Clear", () => state.select([], false)],
   ]) html("button", { type: "button", class: "action" }, controls, text).addEventListener("click", act);
   const button = html("button", { type: "button", class: "csv-neurons action" }, controls, "Download the neurons as CSV");
-  button.addEventListener("click", () => download("neurons of one network", table(all)));
+  button.addEventListener("click", () => download(`neurons_seed_${one().seed}`, table(all)));
 
   const table = (some) => {
     const ranked = rankable();
-    const names = ["layer", "neuron", ...neurons.measures.map((m) => m.name), ...DATA.curves.clamps.map((c) => `loss_increase_${c}`), ...ranked.map((order) => `place in ${orderTitle(order)}`)];
+    const names = ["layer", "neuron", ...neurons.measures.map((m) => m.name), ...DATA.curves.clamps.map((c) => `loss_increase_${c}`), ...ranked.map((order) => `place_${orderColumn(order)}`)];
     return [names, ...some.map((i) => [
-      neurons.layers[neurons.layer[i]], neurons.index[i], ...neurons.scores.map((row) => row[i]),
-      ...neurons.effects.map((row) => row[i]), ...ranked.map((order) => placesOf(order)[i] + 1),
+      neurons.layers[neurons.layer[i]], neurons.index[i], ...one().scores.map((row) => row[i]),
+      ...one().effects.map((row) => row[i]), ...ranked.map((order) => placesOf(order)[i] + 1),
     ])];
   };
   let paints = [];
   const update = () => {
     paints.forEach((paint) => paint());
     const selected = inScope().filter((i) => state.selected.has(i));
-    const effects = selected.map((i) => neurons.effects[clampOf()][i]).filter(isNumber);
+    const effects = selected.map((i) => one().effects[clampOf()][i]).filter(isNumber);
     const mean = effects.reduce((a, b) => a + b, 0) / effects.length;
     byId("selected-note").textContent = selected.length
       ? `${selected.length} of ${inScope().length} neurons selected; mean increase of the loss when one of them is ablated: ${shown(mean)} nats.`
@@ -185,7 +191,7 @@ function startNeurons(choices) {
   const redraw = () => {
     const some = inScope();
     const clamp = DATA.curves.clamps[clampOf()];
-    const effects = neurons.effects[clampOf()];
+    const effects = one().effects[clampOf()];
     const [across, up] = [x, y].map((select) => titleOf(neurons.measures[Number(select.value)]));
     const point = (i, values) => ({ neuron: i, layer: neurons.layer[i], x: valueIn(x, i), y: values(i) });
     const sizes = some.map((i) => Math.abs(effects[i] ?? 0)).sort((a, b) => a - b);
@@ -208,7 +214,7 @@ function startNeurons(choices) {
   };
   choices.changed.push(redraw);
   redraw();
-  redraws.push(redraw);
+  redraws.set(controls, redraw);
 }
 
 function showSelected(host, [names, ...rows]) {

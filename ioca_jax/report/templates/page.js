@@ -9,7 +9,8 @@ function download(name, rows) {
   };
   const text = rows.map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
   const address = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-  const link = html("a", { href: address, download: `${name}.csv` }, document.body);
+  const file = `${name.replace(/[^\p{L}\p{N}.=-]+/gu, "_")}.csv`;
+  const link = html("a", { href: address, download: file }, document.body);
   link.click();
   link.remove();
   setTimeout(() => URL.revokeObjectURL(address), 1000);
@@ -80,7 +81,42 @@ function addChecks(parent, label, options, onChange) {
 }
 
 const chosen = (inputs) => inputs.filter((input) => input.checked).map((input) => input.value);
-const redraws = []; // after the width has changed
+
+// What to draw again, by place, when its width has changed: also where it is unfolded.
+const redraws = new Map();
+
+function redrawWithin(parent) {
+  for (const [place, redraw] of redraws) if (parent.contains(place)) redraw();
+}
+
+// Sections are folded: links, the address and printing open them.
+
+const folds = [...document.querySelectorAll("details.fold")];
+
+function openAddressed() {
+  const fold = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!fold?.matches("details.fold")) return;
+  fold.open = true;
+  fold.scrollIntoView();
+}
+
+function startFolds() {
+  const button = html("button", { type: "button", class: "action" }, document.querySelector("nav"), "Open all sections");
+  button.addEventListener("click", () => folds.forEach((fold) => { fold.open = true; }));
+  // The search within a page and the reader unfold too; the event does not bubble.
+  addEventListener("toggle", ({ target }) => { if (target.open) redrawWithin(target); }, true);
+  addEventListener("hashchange", openAddressed);
+  document.querySelector("nav").addEventListener("click", ({ target }) => {
+    if (target.hash === location.hash) openAddressed(); // no hashchange
+  });
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    closed = folds.filter((fold) => !fold.open);
+    closed.forEach((fold) => { fold.open = true; redrawWithin(fold); });
+  });
+  addEventListener("afterprint", () => closed.forEach((fold) => { fold.open = false; }));
+  openAddressed();
+}
 
 // Accuracy along orders.
 
@@ -89,6 +125,8 @@ const TOWARDS = { ascending: "lowest first", descending: "highest first" };
 function orderTitle(order) {
   return order.ranked_by === "random" ? "random order" : `${DATA.curves.measures[order.ranked_by]}, ${TOWARDS[order.direction]}`;
 }
+
+const orderColumn = (order) => (order.ranked_by === "random" ? "random" : `${order.ranked_by}_${order.direction}`);
 
 function orderLook(order) {
   if (order.ranked_by === "random") return { colour: "var(--ink)", dash: "1 4", width: 3, shape: null };
@@ -127,10 +165,11 @@ function startCurves() {
   const directions = [...new Set(curves.orders.map((order) => order.direction))];
   choices.directions = addChecks(place, "Order", directions.map((d) => [d, TOWARDS[d] ?? d, true]), redraw);
   choices.band = addChecks(place, "Band", [["band", "\u00b1 standard deviation", true]], redraw)[0];
-  const button = html("button", { type: "button", class: "action" }, place, "Download these curves as CSV");
+  const button = html("button", { type: "button", class: "action", id: "save-curves" }, null, "Download these curves as CSV");
+  values.after(button);
   button.addEventListener("click", () => downloadCurves(choices));
   redraw();
-  redraws.push(redraw);
+  redraws.set(host, () => drawCurves(choices, host, values));
   return choices;
 }
 
@@ -151,7 +190,7 @@ function curvesOf(choices) {
   return chosenOrders(choices).map((order) => {
     const values = quantity.mean[clamp][scope][order.index];
     const spread = quantity.deviation[clamp][scope][order.index];
-    const line = { name: orderTitle(order), values, look: orderLook(order) };
+    const line = { name: orderTitle(order), column: orderColumn(order), values, look: orderLook(order) };
     if (spread && choices.band.checked) {
       line.low = values.map((value, i) => value - spread[i]);
       line.high = values.map((value, i) => value + spread[i]);
@@ -201,13 +240,13 @@ function drawCurves(choices, host, box) {
 
 function downloadCurves(choices) {
   const scope = DATA.curves.scopes[Number(choices.scope.value)];
-  const lines = curvesOf(choices);
-  const names = lines.flatMap((line) => (line.high ? [line.name, `${line.name}, standard deviation`] : [line.name]));
-  const rows = scope.steps.map((step, i) => [
-    step,
-    ...lines.flatMap((line) => (line.high ? [line.values[i], Number((line.high[i] - line.values[i]).toFixed(4))] : [line.values[i]])),
+  const columns = curvesOf(choices).flatMap(({ column, values, high }) => [
+    [column, values],
+    ...(high ? [[`${column}_standard_deviation`, high.map((end, i) => (isNumber(end) ? Number((end - values[i]).toFixed(4)) : null))]] : []),
   ]);
-  download(`${choices.quantity.value}, ${scope.name}, ${DATA.curves.clamps[Number(choices.clamp.value)]}`, [["neurons_ablated", ...names], ...rows]);
+  const rows = scope.steps.map((step, i) => [step, ...columns.map(([, values]) => values[i])]);
+  const about = [choices.quantity.value, scope.name, DATA.curves.clamps[Number(choices.clamp.value)]];
+  download(about.join("_"), [["neurons_ablated", ...columns.map(([name]) => name)], ...rows]);
 }
 
 // Comparisons with intervals, from the tables.
@@ -223,11 +262,11 @@ function startForest(place) {
   const controls = html("div", { class: "controls" }, place);
   const note = html("p", { class: "note" }, place);
   const host = html("div", {}, place);
-  const text = (name, value) => {
-    if (name === "claim") return `${value}: ${DATA.claims[value].text}`;
-    return name === "unit" ? UNITS[value] ?? value : readable(value);
+  const text = (name, value) => (name === "claim" ? value : name === "unit" ? UNITS[value] ?? value : readable(value));
+  const part = (record, name) => {
+    if (name === "name") return record.name; // of a run, as in its findings
+    return name === "layer" ? layerTitle(record.layer) : readable(record[name] ?? "");
   };
-  const part = (record, name) => (name === "layer" ? layerTitle(record.layer) : readable(record[name] ?? ""));
   const redraw = () => {
     const own = records.filter((record) => selects.every(([name, select]) => String(record[name]) === select.value));
     const rows = own.slice(0, MOST_INTERVALS).map((record) => ({
@@ -236,16 +275,20 @@ function startForest(place) {
       decided: "verdict" in record ? ["holds", "fails"].includes(record.verdict) : isNumber(record.p_corrected) && record.p_corrected <= 0.05,
     }));
     note.textContent = !own.length ? "There is nothing for these choices." : own.length > rows.length ? `The first ${rows.length} of ${own.length}; the table has more.` : "";
-    const isClaim = by.includes("claim");
-    const unit = isClaim ? DATA.claims[selects[by.indexOf("claim")][1].value].effect : place.dataset.unit || (UNITS[own[0]?.unit] ?? "");
-    drawForest(host, rows, { xLabel: unit, label: `${own.some((row) => isNumber(row.low)) ? "Means with 95 % intervals" : "Values"}: ${unit}; the table has the numbers` });
+    const claim = by.includes("claim") ? DATA.claims[selects[by.indexOf("claim")][1].value] : null;
+    const unit = claim?.effect ?? (place.dataset.unit || (UNITS[own[0]?.unit] ?? ""));
+    const [below, above] = claim ? (claim.above ? ["fails", "holds"] : ["holds", "fails"]) : [place.dataset.below, place.dataset.above];
+    drawForest(host, rows, {
+      xLabel: unit, below, above, threshold: claim?.threshold ?? (place.dataset.value === "effect" ? 0 : null),
+      label: `${own.some((row) => isNumber(row.low)) ? "Means with 95 % intervals" : "Values"}: ${unit}; the table has the numbers`,
+    });
   };
   const selects = by.map((name) => {
     const values = [...new Set(records.map((record) => record[name]))];
     return [name, addSelect(controls, readable(name), values.map((value) => [value, text(name, value)]), redraw)];
   });
   redraw();
-  redraws.push(redraw);
+  redraws.set(place, redraw);
 }
 
 // Quantities along epochs, from a table: a line per layer.
@@ -290,7 +333,7 @@ function startCourses(place) {
   };
   const select = addSelect(controls, "Quantity", quantities.map((name) => [name, readable(name)]), redraw);
   redraw();
-  redraws.push(redraw);
+  redraws.set(place, redraw);
 }
 
 function start() {
@@ -301,6 +344,7 @@ function start() {
   addEventListener("resize", () => {
     if (document.body.clientWidth === width) return; // a telephone's bars come and go
     width = document.body.clientWidth;
-    redraws.forEach((redraw) => redraw());
+    redrawWithin(document.body);
   });
+  startFolds();
 }
