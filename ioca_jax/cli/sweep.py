@@ -332,7 +332,8 @@ def _found(results: xr.Dataset) -> dict[str, Any]:
         return row
     errors = pd.Series(100 * (1 - intact_accuracy(kept)))
     row |= {"test_error_mean": errors.mean(), "test_error_sd": errors.std()}
-    row["test_error_low"], row["test_error_high"] = _interval(errors.to_numpy())
+    ends = map(float, _interval(errors.to_numpy()))
+    row |= zip(("test_error_low", "test_error_high"), ends, strict=True)
     for (scope, *order), areas in areas_by_order(kept).items():
         low, high = _interval(areas)
         ends = {"area": areas.mean(axis=0), "area_low": low, "area_high": high}
