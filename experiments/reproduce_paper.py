@@ -343,9 +343,9 @@ def main(options: Options) -> None:
         file = folder / f"{name}.csv"
         atomic_write(file, partial(table.to_csv, index=False))
     judged = tables["claims"]
-    save_figure(
-        plots.claims_overview(judged, claims.claims_of(judged)), folder / "claims"
-    )
+    found = claims.claims_of(judged)
+    texts = {name: (claim.text, claim.effect) for name, claim in found.items()}
+    save_figure(plots.claims_overview(judged, texts), folder / "claims")
     if "published" in tables:
         drawn = plots.published_points(runs[_PUBLISHED_SETTING], tables["published"])
         save_figure(drawn, folder / "published")
