@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import sys
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -14,16 +15,18 @@ project = "ioca_jax"
 author = "The ioca_jax authors"
 version = release = ioca.__version__
 
+sys.path.insert(0, str(pathlib.Path(__file__).parent / "_ext"))
 extensions = [
+    "generated",
+    "mathml",
     "myst_nb",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
 ]
 nitpicky = True
 exclude_patterns = ["_jupyter"]
 
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 3
 # A kernel that reports errors only: it warns of connections on the own machine.
 os.environ["JUPYTER_PATH"] = str(pathlib.Path(__file__).parent / "_jupyter")
@@ -42,6 +45,9 @@ napoleon_attr_annotations = False
 napoleon_use_rtype = False
 
 html_theme = "sphinx_book_theme"
+html_favicon = "_static/favicon.svg"
+html_static_path = ["_static"]
+html_extra_path = ["../llms.txt"]
 html_title = f"{project} {version}"
 html_theme_options = {
     "show_toc_level": 2,

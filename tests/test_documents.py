@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 import command_line
+import numpy as np
 import pytest
 from absl import flags
 
@@ -60,7 +61,20 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
     assert len(examples) == 3
     for example in examples:
         exec(compile(example, "README.md", "exec"), namespace)
-    assert "area under the curve 0." in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "area under the curve 0." in printed
+    assert "40 neurons, 10 classes" in printed
+    claims = namespace["claims"]
+    about = claims[["scope", "clamp", "measure"]]
+    assert not about.duplicated().any()
+    assert (claims["verdict"] == "holds").any()
+    assert "holds" in printed
+
+
+def test_the_readme_is_short():
+    text = re.sub(r"```.*?```", "", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    text = re.sub(r"\]\([^)]*\)", "]", text)  # addresses are not read
+    assert len(re.findall(r"[^\s|#*!\[\]-]+", text)) < 700
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +115,18 @@ def test_the_guides_examples_run(section, beginning, tmp_path, monkeypatch):
     if section.startswith("Many networks"):
         exec(compile(examples_of_guide()["Flax Linen"], GUIDE, "exec"), beginning)
     exec(compile(example, GUIDE, "exec"), beginning)
+
+
+def test_the_guides_examples_are_of_mixed_classes(beginning):
+    for name in ("y", "y_test"):
+        found = np.bincount(beginning[name], minlength=10)
+        assert found.min() >= 8  # of 200; 20 are expected
+
+
+def test_the_guide_of_the_library_runs(capsys):
+    for example in blocks("python", ["docs/guides/library.md"]):
+        exec(compile(example, "docs/guides/library.md", "exec"), {})
+    assert "area under the curve 0." in capsys.readouterr().out
 
 
 def test_the_guide_of_scores_runs(capsys):

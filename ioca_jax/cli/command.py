@@ -296,8 +296,8 @@ class Command:
             logging.set_verbosity(logging.WARNING)  # absl's own is INFO
         return left
 
-    def describe(self) -> str:
-        """The help text: what the job does, and its flags in groups."""
+    def grouped_flags(self) -> dict[str, list[flags.Flag]]:
+        """The command's flags by group: its own, then those of ``GROUPS``."""
         values = self.flag_values()
         names = [
             field.name
@@ -306,11 +306,18 @@ class Command:
         ]
         grouped = {group: wanted.split() for group, wanted in GROUPS.items()}
         known = {name for wanted in grouped.values() for name in wanted}
-        own = [name for name in names if name not in known]
+        grouped = {"This job": [n for n in names if n not in known], **grouped}
+        found = {
+            group: [values[name] for name in wanted if name in names]
+            for group, wanted in grouped.items()
+        }
+        return {group: own for group, own in found.items() if own}
+
+    def describe(self) -> str:
+        """The help text: what the job does, and its flags in groups."""
         lines = [(sys.modules[self.main.__module__].__doc__ or "").strip()]
-        for group, wanted in {"This job": own, **grouped}.items():
-            found = [values[name] for name in wanted if name in names]
-            lines += [f"\n{group}:"] if found else []
+        for group, found in self.grouped_flags().items():
+            lines.append(f"\n{group}:")
             for flag in found:
                 default = str(flag.default_as_str or "").strip("'")
                 shown = f"--{'[no]' * flag.boolean}{flag.name}: {flag.help}"

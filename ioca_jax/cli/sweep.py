@@ -49,7 +49,7 @@ from ioca_jax.report.page import PAGE_FILE
 from ioca_jax.results.files import atomic_write
 from ioca_jax.results.subsets import converged, intact_accuracy
 from ioca_jax.study.chunks import count_finished, locked, remove_chunks
-from ioca_jax.study.events import duration
+from ioca_jax.study.events import Listener, ProgressLine, duration
 from ioca_jax.study.folder import WRITING, RunFolder, check_places, explained, writable
 from ioca_jax.study.plan import Request, identify
 from ioca_jax.study.resources import check_fits, count_needs
@@ -266,7 +266,9 @@ def _rows(
     if engine is None:
         for run in runs:
             bar.set_postfix_str(run.name)
-            yield _run_one(run, draw)
+            with ProgressLine(f"{run.name}: ") as line:
+                row = _run_one(run, draw, listeners=[line])
+            yield row
         return
     at_once = engine.number + 1 if engine.number else _RUNS_AT_ONCE
     threads = ThreadPoolExecutor(at_once, "run")
@@ -278,7 +280,12 @@ def _rows(
         threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _run_one(run: Run, draw: bool, engine: Engine | None = None) -> dict[str, Any]:
+def _run_one(
+    run: Run,
+    draw: bool,
+    engine: Engine | None = None,
+    listeners: Sequence[Listener] = (),
+) -> dict[str, Any]:
     """The run's row of the table."""
     shown = {
         name: _shown(value) if isinstance(value, tuple) else value
@@ -292,7 +299,12 @@ def _run_one(run: Run, draw: bool, engine: Engine | None = None) -> dict[str, An
         else:
             data = _load(run.dataset)
             results = ioca.run_study(
-                run.config, run.folder, data=data, draw=draw, workers=engine
+                run.config,
+                run.folder,
+                data=data,
+                draw=draw,
+                workers=engine,
+                listeners=listeners,
             )
         found = _found(results)
     except Exception as error:  # whatever stops one run must not stop the others

@@ -45,6 +45,7 @@ from ioca_jax.inference.order_tests import (
 from ioca_jax.inference.self_repair import measure_self_repair
 from ioca_jax.inference.trajectories import trajectory_table, trends_of_training
 from ioca_jax.inference.verdicts import conclude, judge_hypotheses
+from ioca_jax.report import columns as descriptions
 from ioca_jax.report import sections
 from ioca_jax.report.findings import (
     Rows,
@@ -84,6 +85,7 @@ class Table(NamedTuple):
     Attributes:
         name: of its CSV file too.
         title: what it shows.
+        columns: what each of its columns means.
         make: from a run's results and the tables before it.
         needs: variables, tables before it, or other things that a run must have.
         networks: the fewest that it is made for.
@@ -96,6 +98,7 @@ class Table(NamedTuple):
 
     name: str
     title: str
+    columns: descriptions.Columns
     make: Callable[[xr.Dataset, Tables], pd.DataFrame]
     needs: tuple[str, ...] = ()
     networks: int = 1
@@ -111,6 +114,7 @@ TABLES = (
         "neurons",
         "Number of neurons that are dead, always on, or informative by a permutation "
         "test, mean over networks",
+        descriptions.NEURONS,
         lambda results, _: count_neurons(results),
         needs=("joint_count",),
         heading="Neurons",
@@ -121,6 +125,7 @@ TABLES = (
         "variants",
         "Spearman's rho within the layer, of each measure with its variants: other "
         "quantisers and other examples",
+        descriptions.VARIANTS,
         lambda results, _: compare_variants(results),
         needs=("variant_score",),
         section=sections.variants,
@@ -128,6 +133,7 @@ TABLES = (
     Table(
         "orders",
         "Orders compared with random order: normalised area under the accuracy curve",
+        descriptions.ORDERS,
         lambda results, _: compare_orders(results),
         needs=(_RANDOM,),
         networks=LEAST_FOR_INTERVALS,
@@ -137,6 +143,7 @@ TABLES = (
     Table(
         "differences",
         "Accuracy less that of random order, by number of ablated neurons",
+        descriptions.DIFFERENCES,
         lambda results, _: difference_curves(results),
         needs=(_RANDOM,),
         networks=LEAST_FOR_INTERVALS,
@@ -146,6 +153,7 @@ TABLES = (
         "faithfulness",
         "Faithfulness of the neurons that ascending orders keep: CPR and CMD by "
         "metric, compared with random order",
+        descriptions.FAITHFULNESS,
         lambda results, _: compare_faithfulness(results),
         networks=LEAST_FOR_INTERVALS,
         heading="Accuracy",
@@ -156,6 +164,7 @@ TABLES = (
         "regret",
         "Order regret: CPR and normalised area of the learned order, less those of "
         "each ascending order and of random order",
+        descriptions.REGRET,
         lambda results, _: compare_regret(results),
         needs=(_LEARNED,),
         networks=LEAST_FOR_INTERVALS,
@@ -167,6 +176,7 @@ TABLES = (
         "annotations",
         "Accuracy that examples of a value of an annotation lose along an order, less "
         "that of examples of the other values",
+        descriptions.ANNOTATIONS,
         lambda results, _: compare_values(results),
         needs=("correct_by_value",),
         networks=LEAST_FOR_INTERVALS,
@@ -178,6 +188,7 @@ TABLES = (
         "effects",
         "Kendall's tau-b within the layer, of each measure with the increase of the "
         "test loss when one neuron is ablated",
+        descriptions.EFFECTS,
         lambda results, _: correlate_effects(results),
         needs=(_RANDOM,),
         networks=LEAST_FOR_INTERVALS,
@@ -189,6 +200,7 @@ TABLES = (
         "class_damage",
         "Rank correlation of a neuron's selectivity for a class with the accuracy lost "
         "in that class when it alone is ablated, mean over classes and networks",
+        descriptions.CLASS_DAMAGE,
         lambda results, _: predict_class_damage(results),
         needs=(_RANDOM, "joint_count"),
         networks=LEAST_FOR_INTERVALS,
@@ -198,6 +210,7 @@ TABLES = (
         "self_repair",
         "Rise of the loss (nats) when one neuron is ablated: in total, and directly, "
         "with later layers held; means over a layer's neurons and over networks",
+        descriptions.SELF_REPAIR,
         lambda results, _: measure_self_repair(results),
         needs=("direct_loss",),
         networks=LEAST_FOR_INTERVALS,
@@ -206,6 +219,7 @@ TABLES = (
     Table(
         "hypotheses",
         "Hypotheses on redundancy and synergy that curves suggest",
+        descriptions.HYPOTHESES,
         lambda results, _: form_hypotheses(results),
         needs=(_RANDOM,),
         networks=seeds_needed(ALPHA, two_sided=False),
@@ -215,6 +229,7 @@ TABLES = (
         "pairs",
         "Spearman's rho over the pairs of a layer, of each measure with the effect of "
         "ablating the pair",
+        descriptions.PAIRS,
         lambda results, _: correlate_pairs(results),
         needs=INTERACTIONS,
         networks=LEAST_FOR_INTERVALS,
@@ -223,6 +238,7 @@ TABLES = (
     Table(
         "joint",
         "Pairs and groups: above 0 redundancy, below 0 synergy; mean over networks",
+        descriptions.JOINT,
         lambda results, _: joint_behaviour(results),
         needs=INTERACTIONS,
         networks=LEAST_FOR_INTERVALS,
@@ -233,6 +249,7 @@ TABLES = (
     Table(
         "verdicts",
         "Hypotheses on curves, tested on pairs and groups, by instrument",
+        descriptions.VERDICTS,
         lambda results, tables: judge_hypotheses(results, tables["hypotheses"]),
         needs=(*INTERACTIONS, "hypotheses"),
         networks=_SIGNIFICANT,
@@ -240,6 +257,7 @@ TABLES = (
     Table(
         "conclusions",
         "Hypotheses on curves, tested on pairs and groups",
+        descriptions.CONCLUSIONS,
         lambda _, tables: conclude(tables["verdicts"]),
         needs=("verdicts",),
         heading="Pairs and groups",
@@ -249,6 +267,7 @@ TABLES = (
     Table(
         "trajectories",
         "Measures along training, mean over networks",
+        descriptions.TRAJECTORIES,
         lambda results, _: trajectory_table(results),
         needs=("trajectory_score",),
         at_chance=True,
@@ -256,6 +275,7 @@ TABLES = (
     Table(
         "trends",
         "Changes through training, mean over networks",
+        descriptions.TRENDS,
         lambda results, _: trends_of_training(results),
         needs=("trajectory_score", _EPOCHS),
         networks=LEAST_FOR_INTERVALS,
@@ -267,6 +287,7 @@ TABLES = (
     Table(
         "claims",
         "The paper's claims",
+        descriptions.CLAIMS,
         lambda results, _: judge_claims(results),
         needs=(_RANDOM, _PAPER),
         networks=_SIGNIFICANT,

@@ -15,7 +15,7 @@ import pathlib
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -25,6 +25,7 @@ from ioca_jax.results.files import writing
 
 _LONG = 600  # seconds of work that is announced before it starts
 _TICK = 1.0  # seconds between two showings of a line
+_LOG_TICK = 60.0  # seconds without a line in a log, after which there is one
 Event = Mapping[str, Any]
 Listener = Callable[[Event], None]
 EVENTS_FILE = "events.jsonl"
@@ -46,11 +47,17 @@ class ProgressLine:
 
     A listener, and the context in which the line is there; it goes with the context.
     Its steps are the epochs and scopes of chunks. With workers the line has the units
-    in place of the phase.
+    in place of the phase. Without terminal and notebook, as in a log, lines are written
+    to stderr: one where a phase begins for the first time, one for each chunk or unit,
+    and one after a minute without any.
     """
 
+    def __init__(self, name: str = ""):
+        """Makes the line; lines in a log begin with the name."""
+        self._name = name
+
     def __enter__(self) -> "ProgressLine":
-        """Shows the line; nothing where there is no terminal and no notebook."""
+        """Shows the line."""
         self._bar = tqdm(
             desc="loading",
             bar_format="{desc}, {elapsed}",
@@ -59,8 +66,10 @@ class ProgressLine:
             leave=False,
         )
         self._ended, self._units = threading.Event(), False
-        if not self._bar.disable:
-            threading.Thread(target=self._tick, daemon=True).start()
+        self._text, self._written = "loading", set[Hashable]()
+        self._began = self._last = time.monotonic()
+        self._steps = self._total = self._ablated = 0
+        threading.Thread(target=self._tick, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -70,26 +79,32 @@ class ProgressLine:
 
     def _tick(self) -> None:
         while not self._ended.wait(_TICK):
-            self._bar.refresh()
+            if not self._bar.disable:
+                self._bar.refresh()
+            elif time.monotonic() - self._last > _LOG_TICK:
+                self._write()
 
     def __call__(self, event: Event) -> None:
         """Shows what is going on after an event."""
         kind = event["event"]
         if kind == "start":
             self._epochs, self._scopes = event["epochs"], event["scopes"]
+            self._total = event["chunks"] * (self._epochs + self._scopes)
             shape = "{desc} |{bar:10}| {elapsed}, about {remaining} left{postfix}"
             self._bar.bar_format = shape
-            self._bar.reset(event["chunks"] * (self._epochs + self._scopes))
+            self._bar.reset(self._total)
+            self._started = time.monotonic()
         if kind in ("start", "chunk"):
             self._done = f"{event['finished']} of {event['seeds']} networks done"
             self._ablated = 0
             is_last = event["finished"] == event["seeds"]
-            self._say("reporting" if is_last else "training" * bool(self._epochs))
+            phase = "reporting" if is_last else "training" * bool(self._epochs)
+            self._say(phase, event["finished"])
         elif kind == "units":
             self._units = True
-            self._bar.set_description_str(f"{self._done}, {describe_units(event)}")
+            self._show(describe_units(event), (event["done"], event["failed"]))
         elif kind == "epoch":
-            self._bar.update()
+            self._step()
             accuracy, error = event["validation_accuracy"], ""
             is_last = event["epoch"] == self._epochs
             if accuracy is not None and not is_last:
@@ -97,14 +112,36 @@ class ProgressLine:
             self._bar.set_postfix_str(error, refresh=False)
             self._say("" if is_last else "training")
         elif kind == "scope":
-            self._bar.update()
+            self._step()
             self._ablated += 1
             self._say("ablating" if self._ablated < self._scopes else "testing")
 
-    def _say(self, phase: str) -> None:
+    def _step(self) -> None:
+        self._steps += 1
+        self._bar.update()
+
+    def _say(self, phase: str, *others: Hashable) -> None:
         if not self._units:
-            what = phase or "measuring, ablating"
-            self._bar.set_description_str(f"{self._done}, {what}")
+            phase = phase or "measuring, ablating"
+            self._show(phase, phase, *others)
+
+    def _show(self, what: str, *news: Hashable) -> None:
+        """Shows what is going on; a log has it if some of the news is new."""
+        self._text = f"{self._done}, {what}"
+        self._bar.set_description_str(self._text)
+        if self._bar.disable and not self._written.issuperset(news):
+            self._written.update(news)
+            self._write()
+
+    def _write(self) -> None:
+        """Writes the line in a log; with the time left once a scope is ablated."""
+        self._last = time.monotonic()
+        line = f"{self._name}{self._text}, after {duration(self._last - self._began)}"
+        left = self._total - self._steps
+        if left and self._steps > self._epochs:
+            seconds = (self._last - self._started) * left / self._steps
+            line += f", about {duration(seconds)} left"
+        print(line, file=sys.stderr, flush=True)
 
 
 def describe_units(event: Event) -> str:
@@ -127,15 +164,11 @@ def duration(seconds: float) -> str:
 def log_lines(note: str = "") -> Listener:
     """A listener that writes to stderr: before long work, damaged files, lost units.
 
-    A note, such as that a study has few networks, is written at the start. Without a
-    terminal, which shows a bar, also for each of several chunks.
+    A note, such as that a study has few networks, is written at the start.
     """
-    began, total, done = 0.0, 0, 0
 
     def listen(event: Event) -> None:
-        nonlocal began, total, done
         if event["event"] == "start":
-            began, total, done = time.monotonic(), event["chunks"], 0
             if note:
                 print(note, file=sys.stderr, flush=True)
             estimated = event.get("estimated_seconds", 0)
@@ -153,15 +186,6 @@ def log_lines(note: str = "") -> Listener:
             remedy = "; it is sent again" if event["event"] == "lost" else ""
             what = f"unit {event['chunk']} {event['event']}: {event['reason']}{remedy}"
             print(what, file=sys.stderr, flush=True)
-        elif event["event"] == "chunk" and total > 1 and not sys.stderr.isatty():
-            taken, done = time.monotonic() - began, done + 1
-            left = taken * (total - done) / done
-            print(
-                f"{event['finished']} of {event['seeds']} networks after {taken:.0f} s"
-                f", about {left:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
 
     return listen
 

@@ -77,3 +77,77 @@ def test_a_line_has_the_units_of_workers_in_place_of_the_phase(monkeypatch):
         for event in (COUNTS, {"event": "scope"}):
             show(event)
             assert "units: 1 of 2 done, 1 running |" in last_line(terminal)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass as events come."""
+    times = [0.0]
+    monkeypatch.setattr(events.time, "monotonic", lambda: times[0])
+    return times
+
+
+def in_a_log(clock: list[float], shown: list[tuple[float, dict]]) -> None:
+    with events.ProgressLine("a run: ") as show:
+        for at, event in shown:
+            clock[0] = at
+            show(event)
+
+
+def test_a_log_has_a_line_for_each_phase_and_each_chunk(clock, capsys):
+    chunk = {"event": "chunk", "seeds": 4}
+    course = [epoch(1), epoch(2), {"event": "scope"}, {"event": "scope"}]
+    in_a_log(
+        clock,
+        [
+            (5, START | {"epochs": 2, "scopes": 2}),
+            *zip((6, 7, 15, 17), course, strict=True),
+            (25, chunk | {"finished": 2}),
+            *zip((26, 27, 28, 29), course, strict=True),
+            (30, chunk | {"finished": 4}),
+        ],
+    )
+    # Steps are 8: epochs and scopes. After 3 in 10 s, 5 are left: 17 s, and so on.
+    assert capsys.readouterr().err.splitlines() == [
+        "a run: 0 of 4 networks done, training, after 5.0 s",
+        "a run: 0 of 4 networks done, measuring, ablating, after 7.0 s",
+        "a run: 0 of 4 networks done, ablating, after 15 s, about 17 s left",
+        "a run: 0 of 4 networks done, testing, after 17 s, about 12 s left",
+        "a run: 2 of 4 networks done, training, after 25 s, about 20 s left",
+        "a run: 4 of 4 networks done, reporting, after 30 s",
+    ]
+
+
+def test_a_log_has_a_line_after_a_minute_without_one(monkeypatch, capsys):
+    monkeypatch.setattr(events, "_TICK", 0.01)
+    monkeypatch.setattr(events, "_LOG_TICK", 0.2)
+    monkeypatch.setattr(events, "duration", lambda seconds: "a while")
+    deadline, text = time.monotonic() + 10, ""
+    with events.ProgressLine() as show:
+        show(START | {"epochs": 0, "scopes": 2})
+        while text.count("\n") < 3:
+            assert time.monotonic() < deadline, text
+            text += capsys.readouterr().err
+    line = "0 of 4 networks done, measuring, ablating, after a while\n"
+    assert text.startswith(3 * line)
+
+
+def test_a_log_has_a_line_for_each_unit_of_workers(clock, capsys):
+    in_a_log(
+        clock,
+        [
+            (1, START | {"epochs": 0, "scopes": 2}),
+            (2, COUNTS | {"done": 0, "running": 1}),
+            (3, COUNTS | {"done": 0, "running": 2}),
+            (9, {"event": "scope"}),
+            (9, {"event": "scope"}),
+            (9, {"event": "chunk", "seeds": 4, "finished": 2}),
+            (10, COUNTS),
+        ],
+    )
+    assert capsys.readouterr().err.splitlines() == [
+        "a run: 0 of 4 networks done, measuring, ablating, after 1.0 s",
+        "a run: 0 of 4 networks done, units: 0 of 2 done, 1 running, after 2.0 s",
+        "a run: 2 of 4 networks done, units: 1 of 2 done, 1 running, after 10 s, "
+        "about 9.0 s left",
+    ]

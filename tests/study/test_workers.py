@@ -21,7 +21,7 @@ import ioca_jax as ioca
 from ioca_jax.study import folder as folders
 from ioca_jax.study.chunks import find_chunks
 from ioca_jax.study.compute import Computation
-from ioca_jax.study.events import ProgressLine, describe_units, log_lines
+from ioca_jax.study.events import describe_units, log_lines
 from ioca_jax.study.workers import engines, port
 from ioca_jax.study.workers.engines import Workers
 from ioca_jax.study.workers.unit import run_unit, unit_of
@@ -466,17 +466,10 @@ def test_what_is_seen_while_it_runs(capsys):
     listen({"event": "start", "chunks": 5})
     listen({"event": "lost", "chunk": 3, "reason": "SIGKILL"})
     listen({"event": "failed", "chunk": 4, "reason": "score: expected numbers"})
-    listen({"event": "chunk", "chunk": 5, "finished": 1, "seeds": 5})
     assert capsys.readouterr().err == (
         "unit 3 lost: SIGKILL; it is sent again\n"
         "unit 4 failed: score: expected numbers\n"
-        "1 of 5 networks after 0 s, about 0 s left\n"
     )
-    start = {"event": "start", "chunks": 5, "epochs": 1, "scopes": 2, "seeds": 5}
-    with ProgressLine() as show:  # not a terminal: nothing is shown
-        for event in ({**start, "finished": 0}, counts, {"event": "scope"}):
-            show(event)
-    assert capsys.readouterr().err == ""
 
 
 def test_counts_of_units(tmp_path):
