@@ -27,6 +27,7 @@ nitpicky = True
 exclude_patterns = ["_jupyter"]
 
 myst_enable_extensions = ["deflist", "dollarmath"]
+html_math_renderer = "mathml"
 myst_heading_anchors = 3
 # A kernel that reports errors only: it warns of connections on the own machine.
 os.environ["JUPYTER_PATH"] = str(pathlib.Path(__file__).parent / "_jupyter")

@@ -35,7 +35,7 @@ def test_every_command_and_every_flag_of_a_study_is_described(generated):
     assert re.findall(r"^## `ioca (\w+)`$", text, re.MULTILINE) == list(JOBS)
     run = text.partition("## `ioca run`")[2].partition("\n## ")[0]
     for field in dataclasses.fields(ioca.StudyConfig):
-        name = f"[no]{field.name}" if field.type == "bool" else field.name
+        name = f"[no]{field.name}" if isinstance(field.default, bool) else field.name
         assert f"\n`--{name}`" in run
     assert "`--epochs` (default `10`)\n: Passes over the training split.\n" in run
     # What the page says of a command once, it only names for the next.
@@ -56,6 +56,6 @@ def test_commands_of_help_texts_are_blocks_of_one_line(generated):
 def test_every_table_has_its_columns(generated):
     text = generated.list_columns()
     for table in TABLES:
-        rows = text.partition(f"### `{table.name}.csv`")[2].partition("\n### ")[0]
+        rows = text.partition(f"## `{table.name}.csv`")[2].partition("\n## ")[0]
         found = re.findall(r"^\| `(\w+)` \| (.+) \|$", rows, re.MULTILINE)
         assert [name for name, _ in found] == list(table.columns)

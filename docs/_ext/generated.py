@@ -31,7 +31,7 @@ def _fill_in(app: "Sphinx", name: str, source: list[str]) -> None:
 
 def describe_commands() -> str:
     """A section of Markdown for each command: what it does, and its flags."""
-    known: dict[str, str] = {}
+    known: dict[str, tuple] = {}
     sections = []
     for job in JOBS:
         module = importlib.import_module(f"ioca_jax.cli.{job}")
@@ -55,16 +55,20 @@ def _prose(docstring: str) -> str:
     return "\n\n".join(paragraphs)
 
 
-def _flags(command: Command, known: dict[str, str]) -> list[str]:
+def _flags(command: Command, known: dict[str, tuple]) -> list[str]:
     """The flags in groups; those that a command above has alike are named only."""
     text, alike = [], []
     for group, found in command.grouped_flags().items():
-        new = [flag for flag in found if known.get(flag.name) != flag.help]
+        new = [flag for flag in found if known.get(flag.name) != _about(flag)]
         alike += [f"`--{flag.name}`" for flag in found if flag not in new]
         if new:
             text += [f"**{group}**", *map(_flag, new)]
-        known.update({flag.name: flag.help for flag in new})
+        known.update({flag.name: _about(flag) for flag in new})
     return text + [f"As above: {', '.join(alike)}."] * bool(alike)
+
+
+def _about(flag: flags.Flag) -> tuple:
+    return flag.help, flag.default
 
 
 def _flag(flag: flags.Flag) -> str:
@@ -78,7 +82,7 @@ def list_columns() -> str:
     sections = []
     for table in TABLES:
         rows = (f"| `{name}` | {_escaped(t)} |" for name, t in table.columns.items())
-        head = f"### `{table.name}.csv`\n\n{_escaped(table.title)}.\n\n"
+        head = f"## `{table.name}.csv`\n\n{_escaped(table.title)}.\n\n"
         sections.append("\n".join([f"{head}| column | meaning |", "|---|---|", *rows]))
     return "\n\n".join(sections)
 

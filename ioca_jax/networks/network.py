@@ -325,7 +325,7 @@ class Network:
             values: of ``layer``; its outputs are not looked at.
 
         Returns:
-            The gate [N, *shape] of outputs 0, and the linear map from outputs to what
+            The gate ``[N, *shape]`` of outputs 0, and the linear map from outputs to what
             they add to it.
         """
         gate: Any = self.gates[layer]

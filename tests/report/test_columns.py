@@ -5,17 +5,23 @@ import json
 import numpy as np
 import pytest
 import xarray as xr
-from synthetic import THREE, joint_results
+from synthetic import THREE, planted_joint_results
 
 from ioca_jax.report import columns
 from ioca_jax.report.tables import TABLES, tabulate
+
+LEARNED = THREE[0], "learned_mean"
 
 
 @pytest.fixture(scope="module")
 def results() -> xr.Dataset:
     """A run with everything that a table needs."""
-    measures = (*THREE, "learned_mean")
-    results = joint_results(hidden=(3, 2), seeds=6, measures=measures)
+    results = planted_joint_results(seeds=6)
+    measures = ["learned_mean", *results["measure"].values[1:]]
+    ranked_by = np.char.replace(results["ranked_by"].values.astype(str), *LEARNED)
+    results = results.assign_coords(
+        measure=measures, ranked_by=("ordering", ranked_by)
+    )
     rng = np.random.default_rng(0)
 
     def randoms(*dims: str, **more: int) -> tuple[tuple[str, ...], np.ndarray]:
