@@ -10,9 +10,7 @@ import pytest
 import ioca_jax as ioca
 
 TEXT = (pathlib.Path(__file__).parents[1] / "llms.txt").read_text("utf-8")
-SIGNATURES = dict(
-    re.findall(r"^ioca\.(\w+)(\((?:[^()]|\(\))*\))", TEXT, re.MULTILINE)
-)
+SIGNATURES = dict(re.findall(r"^ioca\.(\w+)(\((?:[^()]|\(\))*\))", TEXT, re.MULTILINE))
 OF_FLAX = ("parent", "name")  # Flax adds them to modules
 
 

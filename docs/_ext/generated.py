@@ -89,5 +89,3 @@ def list_columns() -> str:
 
 def _escaped(text: str) -> str:
     return re.sub(r"([\\`*_<>\[\]|{}$])", r"\\\1", text)
-
-

@@ -263,17 +263,22 @@ def _rows(
     Without workers one run follows another. With workers a thread for each of several
     runs sends units, so that none of the workers is idle at the end of a run.
     """
+
+    def row_of(run: Run) -> dict[str, Any]:
+        if engine is not None and not bar.disable:  # runs share a terminal's line
+            return _run_one(run, draw, engine)
+        with ProgressLine(f"{run.name}: ") as line:
+            return _run_one(run, draw, engine, [line])
+
     if engine is None:
         for run in runs:
             bar.set_postfix_str(run.name)
-            with ProgressLine(f"{run.name}: ") as line:
-                row = _run_one(run, draw, listeners=[line])
-            yield row
+            yield row_of(run)
         return
     at_once = engine.number + 1 if engine.number else _RUNS_AT_ONCE
     threads = ThreadPoolExecutor(at_once, "run")
     try:
-        sent = [threads.submit(_run_one, run, draw, engine) for run in runs]
+        sent = [threads.submit(row_of, run) for run in runs]
         for future in as_completed(sent):
             yield future.result()
     finally:
@@ -283,7 +288,7 @@ def _rows(
 def _run_one(
     run: Run,
     draw: bool,
-    engine: Engine | None = None,
+    engine: Engine | None,
     listeners: Sequence[Listener] = (),
 ) -> dict[str, Any]:
     """The run's row of the table."""

@@ -325,8 +325,8 @@ class Network:
             values: of ``layer``; its outputs are not looked at.
 
         Returns:
-            The gate ``[N, *shape]`` of outputs 0, and the linear map from outputs to what
-            they add to it.
+            The gate ``[N, *shape]`` of outputs 0, and the linear map from outputs to
+            what they add to it.
         """
         gate: Any = self.gates[layer]
         program, site = self._program(values.num_examples), self._sites[layer]

@@ -5,9 +5,8 @@ measure.
 """
 
 import re
-from collections.abc import Mapping
 
-Columns = Mapping[str, str]
+Columns = dict[str, str]
 
 _PLACES = {
     "scope": "what is ablated: network (all layers together) or a layer, as layer_1",

@@ -19,9 +19,7 @@ def results() -> xr.Dataset:
     results = planted_joint_results(seeds=6)
     measures = ["learned_mean", *results["measure"].values[1:]]
     ranked_by = np.char.replace(results["ranked_by"].values.astype(str), *LEARNED)
-    results = results.assign_coords(
-        measure=measures, ranked_by=("ordering", ranked_by)
-    )
+    results = results.assign_coords(measure=measures, ranked_by=("ordering", ranked_by))
     rng = np.random.default_rng(0)
 
     def randoms(*dims: str, **more: int) -> tuple[tuple[str, ...], np.ndarray]:

@@ -109,7 +109,9 @@ def test_a_log_tells_of_damage(capsys):
     listen({"event": "start", "chunks": 2})
     listen({"event": "damaged", "file": "chunks/x/results.npz"})
     listen({"event": "chunk", "chunk": 1, "finished": 3, "seeds": 5})
-    assert capsys.readouterr().err == "chunks/x/results.npz is damaged: computed again\n"
+    assert (
+        capsys.readouterr().err == "chunks/x/results.npz is damaged: computed again\n"
+    )
 
 
 def stop_after(number: int):
