@@ -202,7 +202,7 @@ TRENDS: Columns = {
     "trend": "grows, shrinks or neither, by p_corrected; empty without a test",
 }
 CLAIMS: Columns = {
-    "claim": "number of the claim; ioca_jax.inference.claims.CLAIMS has the text",
+    "claim": "the claim, in files by its name in ioca_jax.inference.claims.CLAIMS",
     "scope": "what is ablated: network or a layer; two layers where one is compared "
     "with the one below it",
     **_at("clamp"),
