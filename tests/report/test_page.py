@@ -1,6 +1,7 @@
 """The report page holds the numbers of the results, and asks no host for anything."""
 
 import json
+import pathlib
 import re
 
 import numpy as np
@@ -264,3 +265,18 @@ def test_results_that_are_read_in_pieces_give_the_same_page(tmp_path, monkeypatc
     assert Page(expected).data["neurons"]["networks"][0]["in_network"][0]
     monkeypatch.setattr(subsets, "PIECE_BYTES", 1)  # a network at a time
     assert run_page(load_results(tmp_path, lazy=True), {}) == expected
+
+
+def test_the_guide_shows_a_page_of_a_size_that_is_read_online():
+    docs = pathlib.Path(__file__).parents[2] / "docs"
+    guide = (docs / "guides" / "report.md").read_text("utf-8")
+    (name,) = re.findall(r"\{figure\} (\S+)", guide)
+    content = (docs / "guides" / name).read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    assert int.from_bytes(content[16:20]) == 1400  # wide
+    assert len(content) < 200_000
+    assert "guides/report\n" in (docs / "index.md").read_text("utf-8")
+    # Sections are called as the page calls them, in its order.
+    template = pathlib.Path(page_data.__file__).parent / "templates" / "run.html"
+    folds = re.findall(r'call fold\("\S+", "(.*?)"', template.read_text("utf-8"))
+    assert re.findall(r"^\| ([A-Z].*?) \|", guide, re.MULTILINE) == folds
