@@ -48,6 +48,7 @@ napoleon_use_rtype = False
 html_theme = "sphinx_book_theme"
 html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_extra_path = ["../llms.txt"]
 html_title = f"{project} {version}"
 html_theme_options = {

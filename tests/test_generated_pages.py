@@ -38,6 +38,7 @@ def test_every_command_and_every_flag_of_a_study_is_described(generated):
         name = f"[no]{field.name}" if isinstance(field.default, bool) else field.name
         assert f"\n`--{name}`" in run
     assert "`--epochs` (default `10`)\n: Passes over the training split.\n" in run
+    assert "\n: Short for `--tracker=tensorboard`.\n" in run
     # What the page says of a command once, it only names for the next.
     sweep = text.partition("## `ioca sweep`")[2].partition("\n## ")[0]
     assert ": Passes over the training split." not in sweep

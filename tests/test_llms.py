@@ -5,6 +5,7 @@ import inspect
 import pathlib
 import re
 
+import numpy as np
 import pytest
 
 import ioca_jax as ioca
@@ -45,9 +46,22 @@ def test_every_public_name_is_there_and_no_other():
     assert named == set(ioca.__all__)
 
 
-def test_the_code_runs(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def recipes():
+    return re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+def test_the_recipe_for_one_network_runs(recipes):
+    namespace: dict = {}
+    exec(compile(recipes[0], "llms.txt", "exec"), namespace)
+    correct = namespace["curve"].correct.sum(axis=1)  # of 100 test examples
+    np.testing.assert_allclose(namespace["curve"].accuracy, correct / 100, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_recipe_for_many_networks_runs(recipes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace: dict = {}
-    for example in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL):
+    for example in recipes:
         exec(compile(example, "llms.txt", "exec"), namespace)
     assert len(namespace["orders"]) == 24

@@ -23,10 +23,11 @@ def setup(app: "Sphinx") -> None:
 
 
 def _fill_in(app: "Sphinx", name: str, source: list[str]) -> None:
-    del app, name
+    del name
     for marker, make in {"flags": describe_commands, "columns": list_columns}.items():
         if f"<!-- {marker} -->" in source[0]:
             source[0] = source[0].replace(f"<!-- {marker} -->", make())
+            app.env.note_reread()  # the page depends on more than its own text
 
 
 def describe_commands() -> str:
@@ -88,4 +89,8 @@ def list_columns() -> str:
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"([\\`*_<>\[\]|{}$])", r"\\\1", text)
+    """Text as Markdown shows it, flags as code."""
+    parts = re.split(r"(--\w+(?:=[\w./:,-]*\w)?)", text)
+    parts[::2] = [re.sub(r"([\\`*_<>\[\]|{}$])", r"\\\1", part) for part in parts[::2]]
+    parts[1::2] = [f"`{flag}`" for flag in parts[1::2]]
+    return "".join(parts)

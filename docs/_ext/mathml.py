@@ -18,5 +18,5 @@ def _show(self: HTML5Translator, node: nodes.math) -> None:
 
 def _show_block(self: HTML5Translator, node: nodes.math_block) -> None:
     formula = latex2mathml.tex2mathml(node.astext(), as_block=True)
-    self.body.append(f'<div class="math">{formula}</div>')
+    self.body.append(f'<div class="formula">{formula}</div>')
     raise nodes.SkipNode

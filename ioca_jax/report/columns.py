@@ -5,6 +5,7 @@ measure.
 """
 
 import re
+from collections.abc import Mapping
 
 Columns = dict[str, str]
 
@@ -221,9 +222,9 @@ CLAIMS: Columns = {
 }
 
 
-def described(columns: Columns, name: str) -> tuple[str, str]:
-    """A column's name there and its description; KeyError if it has none."""
+def described(columns: Mapping[str, str], name: str) -> tuple[str, str]:
+    """A column's name there and its description; both empty if it has none."""
     for known, text in columns.items():
         if re.fullmatch(re.sub("MEASURE|CLASS", ".+", known), name):
             return known, text
-    raise KeyError(name)
+    return "", ""

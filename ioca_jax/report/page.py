@@ -98,7 +98,10 @@ def run_page(
     if kept.sizes["seed"]:
         data |= {"curves": curve_data(kept), "neurons": neuron_data(kept)}
     sources = {
-        table.name: Source(tables[table.name], table.title, f"tables/{table.name}.csv")
+        table.name: Source(
+            *(tables[table.name], table.title, f"tables/{table.name}.csv"),
+            columns=table.columns,
+        )
         for table in TABLES
         if table.on_page and table.name in tables and len(tables[table.name])
     }

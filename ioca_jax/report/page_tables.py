@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ioca_jax.inference.claims import CLAIMS
+from ioca_jax.report.columns import described
 from ioca_jax.results.subsets import readable
 
 # Of all tables of a page, at about 40 bytes: 1.4 MB. What is left out is in files.
@@ -28,19 +29,23 @@ class Cell(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A table, its title, and the address of the file that has all of it."""
+    """A table, its title, the file that has all of it, and what its columns mean."""
 
     table: pd.DataFrame
     title: str
     file: str = ""
+    columns: Mapping[str, str] = {}
 
 
 class Table(NamedTuple):
-    """A table as a page shows it, and how much of it is left out."""
+    """A table as a page shows it, and how much of it is left out.
+
+    Columns come with their meanings, which are empty where there are none.
+    """
 
     name: str
     title: str
-    columns: Sequence[str]
+    columns: Mapping[str, str]
     rows: Sequence[Sequence[Cell]]
     left_out: int = 0
     columns_left_out: int = 0
@@ -90,7 +95,10 @@ def _make_table(name: str, source: Source, table: pd.DataFrame, rows: int) -> Ta
         [_cell(value) for value in row]
         for row in table.head(rows).itertuples(index=False, name=None)
     ]
-    columns = [str(column) for column in table.columns]
+    columns = {
+        str(column): described(source.columns, str(column))[1]
+        for column in table.columns
+    }
     fewer = source.table.shape[1] - table.shape[1]
     return Table(
         name, source.title, columns, shown, len(table) - rows, fewer, source.file
