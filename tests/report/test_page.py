@@ -156,14 +156,14 @@ def test_claims_are_told_by_their_text_with_one_p_value(results):
         "Over the whole network, ascending order is no better than random order",
         "Ablation in deeper layers does less harm",
     ]
-    assert found.to_dict("list") == {
-        "claim": texts,
-        "verdict": ["fails", "undecided"],
-        "scope": ["network", "layer_2 over layer_1"],
-        "effect": ["0.25", "-0.25"],
-        "p_corrected": ["0.04", "0.05"],
-        "networks_for_power": ["", "inf"],
-    }
+    assert [(name, found[name].tolist()) for name in found] == [
+        ("claim", texts),
+        ("verdict", ["fails", "undecided"]),
+        ("scope", ["network", "layer_2 over layer_1"]),
+        ("effect", ["0.25", "-0.25"]),
+        ("p_corrected", ["0.04", "0.05"]),
+        ("networks_for_power", ["", "inf"]),
+    ]
     first, fourth = (page.data["claims"][text] for text in texts)
     assert (first["above"], first["threshold"]) == (False, 0.01)
     assert (fourth["above"], fourth["threshold"]) == (True, 0.0)

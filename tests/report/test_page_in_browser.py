@@ -415,6 +415,19 @@ def test_nothing_is_wider_than_the_screen(browser, width):
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def test_long_texts_of_ticks_do_not_touch(browser):
+    texts, places = browser.execute_script(
+        """
+        const scale = linear([0.00012, 0.00019], [60, 320]);
+        const ticks = fittingTicks(scale, 8);
+        return [ticks.map(shown), ticks.map(scale)];
+        """
+    )
+    assert len(places) >= 2
+    # In 12 px a digit is less than 7 wide.
+    assert min(np.diff(places)) > 7 * max(map(len, texts))
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_has_contrast_in_light_and_dark(browser, scheme):
     feature = {"name": "prefers-color-scheme", "value": scheme}
