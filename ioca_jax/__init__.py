@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from ioca_jax.inference.hypotheses import form_hypotheses
     from ioca_jax.inference.order_tests import compare_orders
     from ioca_jax.networks.training import TrainConfig, Trained, train
+    from ioca_jax.plots.evaluations import plot_curve
     from ioca_jax.report.summary import summarize
     from ioca_jax.report.tables import findings, load_table
     from ioca_jax.results.files import load_results
@@ -108,6 +109,7 @@ _LATER = {
     "form_hypotheses": "inference.hypotheses",
     "compare_faithfulness": "inference.faithful_orders",
     "compare_orders": "inference.order_tests",
+    "plot_curve": "plots.evaluations",
     "findings": "report.tables",
     "load_table": "report.tables",
     "summarize": "report.summary",
@@ -172,6 +174,7 @@ __all__ = [
     "order_neurons",
     "permutation_null",
     "place_examples",
+    "plot_curve",
     "prune",
     "quantile_labels",
     "quantize",

@@ -27,7 +27,7 @@ PACKAGES: dict[str, set[str]] = {
     },
     "results": set(),
     "inference": {"checks", "results", "measures"},
-    "plots": {"results", "inference"},
+    "plots": {"ablation", "results", "inference"},
     "report": {"results", "inference", "plots"},
 }
 PACKAGES["study"] = set(PACKAGES)

@@ -10,11 +10,15 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ioca_jax.batching import IGNORE_LABEL
+from ioca_jax.checks import as_text
 from ioca_jax.host_arrays import divided, host_view, module_of
+
+UNITS = {"loss": "nats", "kl": "nats"}
+_MOST_ROWS = 8  # of a printed table
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Evaluation:
     """How well ablated networks classify; a leading axis for each mask or step.
 
@@ -35,8 +39,14 @@ class Evaluation:
     Example:
         >>> import jax.numpy as jnp, ioca_jax as ioca
         >>> correct, loss = jnp.array([[40, 35], [40, 10]]), jnp.array([0.3, 0.9])
-        >>> ioca.Evaluation(correct, loss, num_examples=100).accuracy.tolist()
+        >>> found = ioca.Evaluation(correct, loss, num_examples=100, at=(0, 3))
+        >>> found.accuracy.tolist()
         [0.75, 0.5]
+        >>> print(found)
+        2 points of a curve, 100 examples of 2 classes
+        neurons ablated accuracy loss (nats)
+                      0   0.7500      0.3000
+                      3   0.5000      0.9000
     """
 
     correct: Int[Array, "*batch C"]
@@ -70,6 +80,32 @@ class Evaluation:
         if self.at is None:
             raise ValueError("steps: expected a curve, got the evaluation of masks")
         return np.array(self.at, np.int32)
+
+    def __repr__(self) -> str:
+        """A table of some points; shapes while JAX traces."""
+        return as_text(self, self._table)
+
+    def _table(self) -> str:
+        """The first point, the last, and some between, each a mean of all curves."""
+        import pandas as pd  # half a second, for this text alone
+
+        *batch, points = self.loss.shape or (1,)
+        rows = np.linspace(0, points - 1, min(points, _MOST_ROWS)).round().astype(int)
+        name, places = "mask", np.arange(points)
+        if self.at is not None:
+            name, places = "neurons ablated", self.steps
+        table = {name: places[rows].astype(str)}
+        for metric, values in self.metrics.items():
+            means = np.asarray(values).reshape(-1, points)[:, rows].mean(axis=0)
+            unit = f" ({UNITS[metric]})" if metric in UNITS else ""
+            table[metric + unit] = [f"{mean:.4f}" for mean in means]
+        of = f"{points:,} points of a curve" if self.at else f"{points:,} masks"
+        if batch:
+            of += f", mean of {' x '.join(map(str, batch))}"
+        return (
+            f"{of}, {self.num_examples:,} examples of {self.correct.shape[-1]} "
+            f"classes\n{pd.DataFrame(table).to_string(index=False)}"
+        )
 
 
 # 2^f is this polynomial in f, |f| <= 1/2, to 9e-8; exactly 1 at 0.

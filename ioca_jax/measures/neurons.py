@@ -1,5 +1,6 @@
 """Measures of all neurons of a network, streaming over examples."""
 
+import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from ioca_jax.batching import (
 )
 from ioca_jax.checks import (
     as_array,
+    as_text,
     as_tuple,
     check_no_nan,
     check_num_classes,
@@ -47,10 +49,13 @@ from ioca_jax.networks.network import Network
 
 # Examples measured at a time. Fixed, so that clamp means do not depend on a budget.
 _EXAMPLES_MEASURED_AT_ONCE = 1000
+_UNITS = {"bit": " (bits)", "nat": " (nats)"}
 _OF_CLASSES = ("class_selectivity", "taylor_zero", "taylor_mean")
 
 
-class NeuronStatistics(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, repr=False)
+class NeuronStatistics:
     """Measures of every hidden neuron of one network on the measuring split.
 
     Attributes:
@@ -62,6 +67,8 @@ class NeuronStatistics(NamedTuple):
             pooled by anything but their mean.
         joint_counts: int32 [H, B, C].
         edges: float32 [H, B-1], the quantiser's.
+        layers: name and number of neurons of each layer.
+        units: by measure, ``bit``, ``nat`` or ``1``.
 
     Example:
         >>> import jax, jax.numpy as jnp, ioca_jax as ioca
@@ -71,13 +78,58 @@ class NeuronStatistics(NamedTuple):
         >>> measured = ioca.measure_neurons(model, variables, x, y)
         >>> measured.joint_counts.shape, measured.activation_mean.shape
         ((5, 2, 2), (5,))
+        >>> asked = {"measures": ["entropy"]}
+        >>> print(ioca.measure_neurons(model, variables, x * 0, y, **asked))
+        5 neurons, 2 codes, 2 classes; median over neurons [least, greatest]
+          layer neurons mean output entropy (bits)
+        layer_1       3    0 [0, 0]       0 [0, 0]
+        layer_2       2    0 [0, 0]       0 [0, 0]
     """
 
-    scores: dict[str, Float[Array, " H"]]
-    activation_mean: Float[Array, " H"]
-    clamp: Float[Array, " P"]
-    joint_counts: Int[Array, "H B C"]
-    edges: Float[Array, "H edges"]
+    scores: dict[str, Float[Array, "*S H"]]
+    activation_mean: Float[Array, "*S H"]
+    clamp: Float[Array, "*S P"]
+    joint_counts: Int[Array, "*S H B C"]
+    edges: Float[Array, "*S H edges"]
+    layers: tuple[tuple[str, int], ...] = dataclasses.field(
+        default=(), metadata={"static": True}
+    )
+    units: tuple[tuple[str, str], ...] = dataclasses.field(
+        default=(), metadata={"static": True}
+    )
+
+    def __repr__(self) -> str:
+        """A table of the layers; shapes while JAX traces."""
+        return as_text(self, self._table)
+
+    def _table(self) -> str:
+        """Of each layer, how the measures are distributed over its neurons."""
+        import pandas as pd  # half a second, for this text alone
+
+        *batch, neurons = self.activation_mean.shape
+        layers = self.layers or (("all", neurons),)
+        ends = np.cumsum([width for _, width in layers])[:-1]
+        units = {name: _UNITS.get(unit, "") for name, unit in self.units}
+        columns = {"mean output": self.activation_mean} | {
+            name + units.get(name, ""): score for name, score in self.scores.items()
+        }
+        table = {
+            "layer": [name for name, _ in layers],
+            "neurons": [f"{width:,}" for _, width in layers],
+        }
+        for name, values in columns.items():
+            parts = np.split(np.asarray(values), ends, axis=-1)
+            table[name] = [
+                f"{np.median(part):.3g} [{part.min():.3g}, {part.max():.3g}]"
+                for part in parts
+            ]
+        networks = f" of {' x '.join(map(str, batch))} networks" if batch else ""
+        codes, classes = self.joint_counts.shape[-2:]
+        return (
+            f"{neurons:,} neurons{networks}, {codes} codes, {classes} classes; median "
+            "over neurons [least, greatest]\n"
+            f"{pd.DataFrame(table).to_string(index=False)}"
+        )
 
 
 def settled_quantizer(
@@ -175,7 +227,7 @@ def measure_neurons(
         _check_both_sides(network, found)
     scores = {name: found.scores[name] for name in names}  # jit sorts the names
     check_finite_scores(scores)
-    return found._replace(scores=scores)
+    return dataclasses.replace(found, scores=scores)
 
 
 def _check_no_class_measure(names: Sequence[str]) -> None:
@@ -326,4 +378,6 @@ def _measure(
     found = compute_scores(measures, measurement)
     is_finite = jnp.isfinite(mean)  # NaN and infinite ones have codes, but no meaning
     scores = {n: jnp.where(is_finite, score, jnp.nan) for n, score in found.items()}
-    return NeuronStatistics(scores, mean, clamp, counts, edges)
+    layers = tuple((layer.name, layer.num_neurons) for layer in model.layers)
+    units = tuple((score.name, score.unit) for score in measures)
+    return NeuronStatistics(scores, mean, clamp, counts, edges, layers, units)

@@ -13,6 +13,7 @@ from ioca_jax.plots.curves import class_curves as class_curves
 from ioca_jax.plots.curves import difference_curves as difference_curves
 from ioca_jax.plots.curves import order_effects as order_effects
 from ioca_jax.plots.curves import published_points as published_points
+from ioca_jax.plots.evaluations import plot_curve as plot_curve
 from ioca_jax.plots.groups import joint_information_curves as joint_information_curves
 from ioca_jax.plots.groups import redundancy_indices as redundancy_indices
 from ioca_jax.plots.neurons import class_costs as class_costs

@@ -1,8 +1,8 @@
 """Several runs, settings or sizes of pruned networks in one figure."""
 
-import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,13 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from ioca_jax.plots import drawable, style
 from ioca_jax.results.subsets import readable
+
+_INTACT = "intact networks"
+_MOST_SCOPES = 8
 
 
 def claims_overview(
@@ -30,25 +33,30 @@ def claims_overview(
         "Verdicts on the claims: a mark per comparison (scope, clamp, measure), mean "
         "over networks"
     )
-    size = (3.8, 1.1 + 0.16 * len(settings))
-    figure, panels = style.panel_grid([title], len(claims), 3, size=size, sharey=True)
-    mark: style.Look = {"linestyle": "", "markersize": 5, "marker": "o"}
+    figure, panels = style.small_multiples(
+        [title],
+        [list(claims)],
+        lambda claim: style.Labels(
+            textwrap.fill(f"{claim}: {claims[claim][0]}", 34), claims[claim][1]
+        ),
+        columns=3,
+        height=0.7 + 0.12 * len(settings),
+        share_x=style.own,
+    )
     looks: dict[str, style.Look] = {
-        "holds": mark | {"color": style.COLOURS[0]},
-        "fails": mark | {"color": style.COLOURS[3], "marker": "X"},
-        "undecided": mark | {"color": "0.5", "mfc": "none"},
+        "holds": style.look(0, linestyle=""),
+        "fails": style.look(3, linestyle="", marker="X"),
+        "undecided": style.DOT | {"color": "0.5", "mfc": "none"},
     }
-    for axes, (claim, (text, effect)) in zip(panels, claims.items(), strict=True):
+    for claim, axes in panels.items():
         here = table[table["claim"] == claim]
         for verdict, look in looks.items():
             chosen = here[here["verdict"] == verdict]
             rows = [settings.index(name) for name in chosen["setting"]]
             axes.plot(chosen["effect"], rows, **look)
         axes.axvline(0, **style.REFERENCE)
-        axes.set_title(textwrap.fill(f"{claim}: {text}", 44), fontsize="small")
-        axes.set_xlabel(effect, fontsize="x-small")
         _name_rows(axes, settings)
-        axes.tick_params(labelsize="x-small")
+        style.few_ticks(axes)
     style.add_legend(figure, looks)
     return figure
 
@@ -68,40 +76,42 @@ def pruning_curves(results: xr.Dataset) -> Figure:
     """
     clamps, stages = (drawable.labels_of(results, name) for name in ("clamp", "stage"))
     title = "Pruning: each layer keeps its neurons of highest score"
-    # Retrained networks differ little, so each stage has its own scale.
-    shared = {"sharex": True, "sharey": "col"}
-    figure, panels = style.clamp_panels(results, title, stages, clamps, **shared)
+    epochs = int(results.attrs["retrain_epochs"])
+    titles = dict(zip(stages, stages, strict=True)) | {
+        "retrained": f"retrained for {epochs} {'epoch' if epochs == 1 else 'epochs'}"
+    }
+    whole = f"remaining parameters (of {int(results['intact_parameters']):,})"
+    figure, panels = style.small_multiples(
+        drawable.heading(results, title),
+        [[(clamp, stage) for stage in stages] for clamp in clamps],
+        lambda key: style.Labels(
+            titles[key[1]], whole, style.clamped_to(key[0], style.ACCURACY)
+        ),
+        # Retrained networks differ little, so each stage has its own scale.
+        share_y=itemgetter(1),
+    )
+    ranked_by = drawable.labels_of(results, "ranked_by")
     looks = {
-        name: style.dashed_look(index, label=readable(name))
-        for index, name in enumerate(drawable.labels_of(results, "ranked_by"))
+        name: style.look(index, label=readable(name), linestyle=style.DASHES[index % 3])
+        for index, name in enumerate(ranked_by)
     }
     if "random" in looks:
-        dotted = {"linestyle": ":", "linewidth": 2, "marker": ".", "zorder": 3}
-        looks["random"] = {"label": "random neurons", "color": "black", **dotted}
+        random = {"marker": ".", "zorder": 3, "label": "random neurons"}
+        looks["random"] |= style.REFERENCE | random | {"linewidth": 1.5}
     accuracy = results["accuracy"].assign_coords(
         step=("keep", results["parameters"].values)
     )
     accuracy = accuracy.swap_dims(keep="step").sortby("step").transpose("seed", ...)
-    intact = {"color": "0.3", "linewidth": 0.8, "label": "intact networks, mean"}
+    intact = {"color": "0.3", "linewidth": 0.6, "label": "intact networks, mean"}
     for (clamp, stage), axes in panels.items():
         axes.axhline(float(results["intact_accuracy"].mean()), **intact)
         chosen = accuracy.sel(clamp=clamp, stage=stage)
         curves = [(chosen.sel(ranked_by=name), look) for name, look in looks.items()]
         style.draw_curves(axes, curves)
-        if stage == "retrained":
-            epochs = int(results.attrs["retrain_epochs"])
-            unit = "epoch" if epochs == 1 else "epochs"
-            name = f"retrained for {epochs} {unit}, clamped to {clamp}"
-            axes.set_title(name, fontsize="medium")
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_minor_locator(NullLocator())
-        if clamp == clamps[-1]:
-            whole = int(results["intact_parameters"])
-            axes.set_xlabel(f"remaining parameters (of {whole:,})")
-        if stage == stages[0]:
-            axes.set_ylabel(style.ACCURACY)
     style.add_curve_legend(figure, results)
     return figure
 
@@ -125,20 +135,18 @@ def compare_runs(table: pd.DataFrame) -> Figure:
     scopes, clamps, ranked_by = (
         list(dict.fromkeys(parts)) for parts in list(zip(*areas, strict=True))[:3]
     )
-    figure, top, panels = _run_panels(runs, scopes, clamps)
+    figure, panels = _run_panels(runs, scopes, clamps)
+    top = panels.pop(_INTACT)
     rows = np.arange(len(runs))
     spread = runs["test_error_sd"].fillna(0).to_numpy()
-    dot = {"color": "black", "fmt": "o", "markersize": 4, "capsize": 3}
+    dot = {"color": "black", "fmt": "o", "markersize": 3, "capsize": 2, "linewidth": 1}
     top.errorbar(runs["test_error_mean"].to_numpy(), rows, xerr=spread, **dot)
-    has_spread = runs["test_error_sd"].notna().to_numpy().any()
-    described = ", mean ± standard deviation over networks" if has_spread else ""
-    top.set_xlabel(f"test error (%){described}", fontsize="small")
     measures = [name for name in ranked_by if name != "random"]
     for (clamp, scope), axes in panels.items():
         _draw_areas(axes, runs, f"area.{scope}.{clamp}", measures)
     entries = style.drawn_entries(next(iter(panels.values())))
     if "random" in ranked_by:
-        mark = {"marker": "|", "markersize": 10, "markeredgewidth": 1.5}
+        mark = {"marker": "|", "markersize": 6, "markeredgewidth": 1}
         entries["random orders, mean"] = {"linestyle": "", "color": "black", **mark}
     style.add_legend(figure, entries)
     return figure
@@ -159,9 +167,9 @@ def _draw_areas(
             axes.plot(area, heights, **look)
             ends.append(area)
         colour = looks[measure, "ascending"]["color"]
-        axes.hlines(heights, *ends, color=colour, linewidth=0.8)
+        axes.hlines(heights, *ends, color=colour, linewidth=0.6)
     random = _column(runs, f"{prefix}.random.random")
-    axes.vlines(random, rows - 0.42, rows + 0.42, color="black")
+    axes.vlines(random, rows - 0.42, rows + 0.42, color="black", linewidth=1)
 
 
 def _column(runs: pd.DataFrame, name: str) -> np.ndarray:
@@ -171,47 +179,52 @@ def _column(runs: pd.DataFrame, name: str) -> np.ndarray:
 
 def _run_panels(
     runs: pd.DataFrame, scopes: Sequence[str], clamps: Sequence[str]
-) -> tuple[Figure, Axes, dict[tuple[str, str], Axes]]:
-    """A panel over the whole width, and below it a panel per clamp and scope."""
+) -> tuple[Figure, dict[Any, Axes]]:
+    """A panel of intact networks, and below it a panel per clamp and scope."""
     columns = (runs[name] for name in ("name", "networks", "diverged"))
     names = [
         _run_label(name, int(networks), int(diverged))
         for name, networks, diverged in zip(*columns, strict=True)
     ]
-    inches = len(runs) * (0.14 + 0.14 * max(name.count("\n") + 1 for name in names))
-    width = 2.5 + max(len(scopes) * 2.4, style.LEAST_WIDTH - 2.5)
-    height = 0.5 + (1 + len(clamps)) * (0.7 + inches)
-    figure = Figure(figsize=(width, height), layout="constrained")
+    inches = len(runs) * (0.08 + 0.12 * max(name.count("\n") + 1 for name in names))
     title = (
         "Comparison of runs: test error, and area under the accuracy curve against the "
         "share of ablated neurons, mean over networks"
     )
     if runs.filter(like="area.").isna().to_numpy().any():
         title += "; empty where a run lacks the layer, or no network converged"
-    style.add_title(figure, title)
-    titles = [
-        [drawable.panel_title(scope, clamp) for scope in scopes] for clamp in clamps
-    ]
-    mosaic: list[Any] = [["intact networks"] * len(scopes), *titles]
-    named = figure.subplot_mosaic(mosaic, sharey=True)
-    top, *below = named.values()
-    _name_rows(top, names)
-    panels = dict(zip(itertools.product(clamps, scopes), below, strict=True))
-    for (clamp, scope), axes in panels.items():
-        if axes is not below[0]:
-            axes.sharex(below[0])
-        axes.tick_params(labelleft=scope == scopes[0])
-        if clamp == clamps[-1]:
-            axes.set_xlabel("area (mean accuracy)", fontsize="small")
-    below[0].xaxis.set_major_locator(MaxNLocator(4))
-    for title, axes in named.items():
-        axes.set_title(title, fontsize="medium")
-        style.add_grid(axes, "x")
-        axes.tick_params(labelsize="small")
+    shown = scopes
+    if len(scopes) > _MOST_SCOPES:
+        places = np.linspace(0, len(scopes) - 1, _MOST_SCOPES).round().astype(int)
+        shown = [scopes[place] for place in places]
+        title += f"; {_MOST_SCOPES} of {len(scopes)} scopes are drawn"
+    error = "test error (%)"
+    if runs["test_error_sd"].notna().to_numpy().any():
+        error += ",\nmean ± standard deviation\nover networks"
+
+    def labels(key: Any) -> style.Labels:
+        if key == _INTACT:
+            return style.Labels(_INTACT, error)
+        clamp, scope = key
+        name = drawable.panel_title(scope)
+        return style.Labels(name, "area (mean accuracy)", style.clamped_to(clamp))
+
+    figure, panels = style.small_multiples(
+        [title],
+        [[_INTACT], *([(clamp, scope) for scope in shown] for clamp in clamps)],
+        labels,
+        columns=4,
+        height=0.5 + inches,
+        share_x=lambda key: key == _INTACT,
+    )
+    for axes in panels.values():
+        _name_rows(axes, names)
+        axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
+        style.few_ticks(axes)
         for line in range(0, len(runs), 2):
             axes.axhspan(line - 0.5, line + 0.5, color="0.95", zorder=-1)
-    return figure, top, panels
+    return figure, panels
 
 
 def _run_label(name: str, networks: int, diverged: int) -> str:
@@ -220,4 +233,4 @@ def _run_label(name: str, networks: int, diverged: int) -> str:
     if diverged:
         note = f"({diverged} of {networks} diverged, left out)"
         text += " " + note.replace(" ", "\N{NO-BREAK SPACE}")
-    return textwrap.fill(text, 40, break_on_hyphens=False)
+    return textwrap.fill(text, 32, break_on_hyphens=False)

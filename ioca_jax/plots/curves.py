@@ -5,6 +5,8 @@ tables from the package ``inference``.
 """
 
 from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,21 +26,24 @@ from ioca_jax.results.subsets import (
     scope_size,
 )
 
+_MEASURE = "mutual_information"
+_COLUMNS = 200  # of an image, at most
+
 
 def ablation_curves(
     results: xr.Dataset, measures: Sequence[str] | None = None
 ) -> Figure:
     """Accuracy against the number of ablated neurons, for every order of some measures.
 
-    A row of panels per clamp, a column per scope; a line per measure and direction,
-    mean over networks, with a band of ± one standard deviation, and the mean of random
+    Rows of panels per clamp, a panel per scope; a line per measure and direction, mean
+    over networks, with a band of ± one standard deviation, and the mean of random
     orders.
     """
-    kept = drawable.select_converged(results, "ablation_curves")
-    scopes, clamps = _scopes_and_clamps(kept)
-    figure, panels = _accuracy_panels(results, "Cumulative ablation", scopes, clamps)
-    looks = style.order_looks(measures or drawable.labels_of(kept, "measure"))
-    looks |= style.random_looks(kept)
+    most = _layers_by_clamp(results)
+    kept = drawable.select_converged(results, "ablation_curves", most)
+    figure, panels = _accuracy_panels(results, kept, "Cumulative ablation")
+    known = drawable.labels_of(results, "measure")
+    looks = style.order_looks(known, measures) | style.random_looks(kept)
     for (clamp, scope), axes in panels.items():
         curves = [
             (mean_curve(kept, clamp, scope, *order), look)
@@ -50,29 +55,33 @@ def ablation_curves(
     return figure
 
 
-def bias_balancing(results: xr.Dataset, measure: str = "mutual_information") -> Figure:
+def bias_balancing(results: xr.Dataset, measure: str = _MEASURE) -> Figure:
     """Accuracy for both clamps, figure 1 of arXiv 1804.06679.
 
     A panel per layer; the measure's ascending order and the mean of random orders.
     """
-    kept = drawable.select_converged(results, "bias_balancing", measure=measure)
+    most = drawable.layers_on_a_page(1)
+    kept = drawable.select_converged(results, "bias_balancing", most, measure=measure)
     for clamp in ("zero", "mean"):
         drawable.check_label(kept, "bias_balancing", "clamp", clamp)
-    scopes = [name for name in drawable.labels_of(kept, "scope") if name != "network"]
     title = "Bias balancing: neurons clamped to their mean or to zero"
-    figure, panels = _accuracy_panels(results, title, scopes, [""])
-    orders = {
-        (measure, "ascending"): {"label": style.order_label(measure, "ascending")}
-    }
+    layers = kept.sel(scope=kept["scope"] != "network")
+    figure, panels = _accuracy_panels(results, layers, title, clamps=[""])
+    known = drawable.labels_of(results, "measure")
+    order = (measure, "ascending")
+    looks = {order: style.order_looks(known, [measure])[order]}
     for order, look in style.random_looks(kept).items():
-        orders[order] = look | {"mfc": "white"}
+        looks[order] = style.look(0) | look
+    clamps = {"zero": {}, "mean": {"linestyle": "--", "mfc": "white"}}
     for (_, scope), axes in panels.items():
-        curves = []
-        for order, look in orders.items():
-            for index, clamp in enumerate(("zero", "mean")):
-                label = f"{look['label']}, clamped to {clamp}"
-                own = look | style.look(index, label=label)
-                curves.append((mean_curve(kept, clamp, scope, *order), own))
+        curves = [
+            (
+                mean_curve(kept, clamp, scope, *order),
+                look | own | {"label": f"{look['label']}, {style.clamped_to(clamp)}"},
+            )
+            for order, look in looks.items()
+            for clamp, own in clamps.items()
+        ]
         style.draw_curves(axes, curves)
         axes.set_ylim(bottom=0)
     style.add_curve_legend(figure, kept)
@@ -86,29 +95,28 @@ def difference_curves(results: xr.Dataset, table: pd.DataFrame) -> Figure:
     over all steps, excludes 0; the bands overlap too much to be drawn. With fewer
     networks than a test needs, no line is thick.
     """
-    scopes, clamps = _scopes_and_clamps(drawable.with_few_layers(results))
+    kept = drawable.with_few_layers(results, _layers_by_clamp(results))
     few = drawable.without_marks(results, "no line is thick")
     title = f"Accuracy difference from random orders{few}"
-    figure, panels = _accuracy_panels(results, title, scopes, clamps)
-    looks = style.order_looks(list(dict.fromkeys(table["ranked_by"])))
+    figure, panels = _accuracy_panels(results, kept, title, "accuracy difference")
+    chosen = list(dict.fromkeys(table["ranked_by"]))
+    looks = style.order_looks(drawable.labels_of(results, "measure"), chosen)
     by_line = dict(list(table.groupby(["clamp", "scope", "ranked_by", "direction"])))
     for (clamp, scope), axes in panels.items():
         for index, (order, look) in enumerate(looks.items()):
             line = by_line[clamp, scope, *order]
             step, mean = line["step"].to_numpy(), line["mean"].to_numpy()
             markers = style.marker_positions(len(line), index, len(looks))
-            axes.plot(step, mean, markevery=markers, linewidth=0.8, **look)
+            axes.plot(step, mean, markevery=markers, **look | {"linewidth": 0.7})
             is_shown = ((line["low"] > 0) | (line["high"] < 0)) & (not few)
             shown = np.where(is_shown, mean, np.nan)
-            axes.plot(step, shown, color=look["color"], linewidth=3, alpha=0.6)
+            axes.plot(step, shown, color=look["color"], linewidth=2.5, alpha=0.6)
         axes.axhline(0, **style.REFERENCE)
-        if scope == scopes[0]:
-            axes.set_ylabel("accuracy difference")
     entries = style.drawn_entries(figure.axes[0])
     entries[drawable.random_label(results)] = style.REFERENCE
     if not few:
-        label = "thick: 95 % band, simultaneous over all steps, excludes 0"
-        entries[label] = {"color": "0.3", "linewidth": 3}
+        label = "thick: 95 % band over all steps excludes 0"
+        entries[label] = {"color": "0.3", "linewidth": 2.5}
     style.add_legend(figure, entries)
     return figure
 
@@ -121,52 +129,64 @@ def order_effects(results: xr.Dataset, table: pd.DataFrame) -> Figure:
     filled.
     """
     measures = list(dict.fromkeys(table["ranked_by"]))
-    scopes, clamps = _scopes_and_clamps(drawable.with_few_layers(results))
+    kept = drawable.with_few_layers(results, _layers_by_clamp(results))
     title = "Normalised area under the accuracy curve, difference from random orders"
-    size = (1.6 / len(scopes) + 2.6, 0.9 + 0.27 * len(measures))
-    shared = {"sharex": True, "sharey": True, "size": size}
-    figure, panels = style.clamp_panels(results, title, scopes, clamps, **shared)
-    names = [readable(name) for name in measures]
+    figure, panels = style.small_multiples(
+        drawable.heading(results, title, kept),
+        _by_clamp(kept),
+        lambda key: style.Labels(
+            drawable.panel_title(key[1]), "area difference", style.clamped_to(key[0])
+        ),
+        height=0.6 + 0.2 * len(measures),
+    )
+    looks = style.order_looks(drawable.labels_of(results, "measure"), measures)
     by_panel = dict(list(table.groupby(["clamp", "scope", "direction"])))
     for (clamp, scope), axes in panels.items():
-        for index, direction in enumerate(style.DIRECTIONS):
+        for direction, offset, marker in _DIRECTIONS:
             here = by_panel[clamp, scope, direction].set_index("ranked_by")
-            offset = (-0.17, 0.17)[index]
-            _draw_effects(axes, here.reindex(measures), offset, style.look(index))
+            colours = [looks[name, direction]["color"] for name in measures]
+            _draw_effects(axes, here.reindex(measures), offset, marker, colours)
         axes.axvline(0, **style.REFERENCE)
-        axes.set_yticks(np.arange(len(measures)), names)
+        axes.set_yticks(np.arange(len(measures)), map(readable, measures))
         axes.set_ylim(len(measures) - 0.5, -0.5)
-        axes.tick_params(labelsize="small")
-        if clamp == clamps[-1]:
-            axes.set_xlabel("area difference", fontsize="small")
-    dot = {"color": "0.3", "marker": "o", "linestyle": "", "markersize": 5}
-    hollow = {"mfc": "white"}
+        style.few_ticks(axes)
     p_values = table["p_corrected"].to_numpy()
     is_any = significant(p_values, ALPHA).any()
-    looks = [style.look(index) | ({} if is_any else hollow) for index in range(2)]
-    entries = dict(zip(style.DIRECTIONS.values(), looks, strict=True))
+    hollow = {"mfc": "white"}
+    entries = {
+        style.DIRECTIONS[direction]: style.DOT
+        | {"marker": marker}
+        | ({} if is_any else hollow)
+        for direction, _, marker in _DIRECTIONS
+    }
     if is_any:
-        entries["significant (corrected p at most 0.05)"] = dot
-        entries["not significant"] = dot | hollow
+        entries["significant (corrected p at most 0.05)"] = style.DOT
+        entries["not significant"] = style.DOT | hollow
     elif np.isfinite(p_values).any():
-        entries["none is significant (corrected p at most 0.05)"] = dot | hollow
+        none = "none is significant (corrected p at most 0.05)"
+        entries[none] = style.DOT | hollow
     else:
-        entries["mean over networks, without a test"] = dot | hollow
-    entries["95 % interval over networks"] = {"color": "0.3"}
+        entries["mean over networks, without a test"] = style.DOT | hollow
+    entries["95 % interval over networks"] = {"color": "0.3", "linewidth": 1}
     style.add_legend(figure, entries)
     return figure
 
 
+# Where in the row of a measure, and by which marker.
+_DIRECTIONS = (("ascending", -0.17, "^"), ("descending", 0.17, "v"))
+
+
 def _draw_effects(
-    axes: Axes, effects: pd.DataFrame, offset: float, look: style.Look
+    axes: Axes, effects: pd.DataFrame, offset: float, marker: str, colours: list[str]
 ) -> None:
     """Effects with their intervals, one above the other, filled if significant."""
     rows = np.arange(len(effects)) + offset
-    axes.hlines(rows, effects["low"], effects["high"], color=look["color"])
+    axes.hlines(rows, effects["low"], effects["high"], color=colours, linewidth=1)
     is_shown = significant(effects["p_corrected"].to_numpy(), ALPHA)
-    for chosen, fill in ((is_shown, look["color"]), (~is_shown, "white")):
-        own = look | {"linestyle": "", "mfc": fill, "zorder": 3}
-        axes.plot(effects["effect"].to_numpy()[chosen], rows[chosen], **own)
+    fills = np.where(is_shown, colours, "white")
+    fills = fills.tolist()
+    look = {"edgecolors": colours, "linewidths": 0.7, "zorder": 3}
+    axes.scatter(effects["effect"], rows, s=14, c=fills, marker=marker, **look)
 
 
 def published_points(results: xr.Dataset, points: pd.DataFrame) -> Figure:
@@ -175,22 +195,26 @@ def published_points(results: xr.Dataset, points: pd.DataFrame) -> Figure:
     ``points`` has columns ``scope``, ``clamp``, ``ranked_by``, ``direction``, ``step``
     and ``accuracy``; panels as in ``ablation_curves``.
     """
-    kept = drawable.select_converged(results, "published_points")
+    most = _layers_by_clamp(results)
+    kept = drawable.select_converged(results, "published_points", most)
     scopes, clamps = (list(dict.fromkeys(points[name])) for name in ("scope", "clamp"))
     title = "Comparison with points read off the published plots"
-    figure, panels = _accuracy_panels(results, title, scopes, clamps)
+    chosen = kept.sel(scope=scopes, clamp=clamps)
+    figure, panels = _accuracy_panels(results, chosen, title)
+    looks = style.order_looks(drawable.labels_of(results, "measure"))
+    random = style.look(0, color="black", linestyle=":")
+    looks["random", "random"] = random | {"label": drawable.random_label(kept)}
     orders = dict.fromkeys(zip(points["ranked_by"], points["direction"], strict=True))
     by_order = dict(list(points.groupby(["clamp", "scope", "ranked_by", "direction"])))
     for (clamp, scope), axes in panels.items():
         curves = []
-        for index, order in enumerate(orders):
-            name = style.order_label(*order)
-            look = style.look(index, label=f"published, {name}", linestyle="", zorder=3)
+        for order in orders:
+            label = f"published, {style.order_label(*order)}"
+            own = {"linestyle": "", "zorder": 3, "label": label}
             here = by_order.get((clamp, scope, *order), points[:0])
-            axes.plot(here["step"], here["accuracy"], **look)
-            name = drawable.random_label(kept) if order[0] == "random" else name
-            line = {"label": name, "marker": "", "linestyle": style.DASHES[index % 2]}
-            curves.append((mean_curve(kept, clamp, scope, *order), look | line))
+            axes.plot(here["step"], here["accuracy"], **looks[order] | own)
+            curve = mean_curve(kept, clamp, scope, *order)
+            curves.append((curve, looks[order] | {"marker": ""}))
         style.draw_curves(axes, curves)
     style.add_curve_legend(figure, kept)
     return figure
@@ -201,83 +225,81 @@ def class_curves(
 ) -> Figure:
     """Accuracy of each class along one order, mean over networks and draws.
 
-    Whiskers at every second marker are ± one standard deviation over networks.
+    Panels as in ``ablation_curves``; a row per class, whose accuracy is a colour.
     """
-    kept = drawable.select_converged(results, "class_curves", ranked_by=ranked_by)
-    scopes, clamps = _scopes_and_clamps(kept)
+    most = _layers_by_clamp(results)
+    kept = drawable.select_converged(results, "class_curves", most, ranked_by=ranked_by)
     title = f"Accuracy of each class: {style.order_label(ranked_by, direction)}"
-    figure, panels = _accuracy_panels(results, title, scopes, clamps)
-    chosen = orderings_of(kept, ranked_by, direction)
-    means, spreads = _shares_by_class(kept, chosen)
-    classes, networks = kept.sizes["class"], kept.sizes["seed"]
+    figure, panels = _accuracy_panels(results, kept, title, "class")
+    means = _shares_by_class(kept, orderings_of(kept, ranked_by, direction))
+    image = None
     for (clamp, scope), axes in panels.items():
         here = means.sel(clamp=clamp, scope=scope).dropna("step", how="all")
         step = here["step"].values
-        spread = spreads.sel(clamp=clamp, scope=scope, step=step)
-        for index in range(classes):
-            look = style.dashed_look(
-                index, label=f"class {kept['class'].values[index]}"
-            )
-            start, stride = style.marker_positions(len(step), index, classes)
-            mean = here.isel({"class": index}).values
-            axes.plot(step, mean, markevery=(start, stride), **look)
-            if networks > 1:
-                every = (start, 2 * stride)
-                whiskers = {"ecolor": look["color"], "alpha": 0.5, "fmt": "none"}
-                deviation = spread.isel({"class": index}).values
-                axes.errorbar(step, mean, deviation, errorevery=every, **whiskers)
-        axes.set_ylim(0, 1)
-    label = f"whisker: ± standard deviation over {networks} networks"
-    tick = {"color": "0.3", "marker": "|", "markersize": 12, "linestyle": ""}
-    entries = style.drawn_entries(figure.axes[0])
-    style.add_legend(figure, entries | ({label: tick} if networks > 1 else {}))
+        # An image has columns of one width, steps may be further apart.
+        columns = np.linspace(0, step[-1], min(step[-1] + 1, _COLUMNS))
+        values = [np.interp(columns, step, mean) for mean in here.values.T]
+        width = columns[1] / 2
+        ends = (-width, step[-1] + width, len(values) - 0.5, -0.5)
+        image = style.draw_image(
+            axes, np.array(values), "accuracy", 1.0, aspect="auto", extent=ends
+        )
+        style.name_classes(axes.yaxis, kept["class"].values)
+    style.add_colour_bar(list(panels.values()), image, style.ACCURACY)
     return figure
 
 
-def _shares_by_class(
-    results: xr.Dataset, orderings: np.ndarray
-) -> tuple[xr.DataArray, xr.DataArray]:
-    """Accuracy of each class, mean over draws: mean and deviation over networks.
-
-    The mean is NaN past a scope's end, the deviation is NaN for a single network.
-    """
+def _shares_by_class(results: xr.Dataset, orderings: np.ndarray) -> xr.DataArray:
+    """Accuracy of each class, mean over draws and networks; NaN past a scope's end."""
     correct = results["correct"].isel(ordering=evenly(orderings))
     axes = ("clamp", "scope", "step", "class")
     correct = correct.transpose("seed", "ordering", *axes)
 
     def count(piece: xr.Dataset) -> dict[str, np.ndarray]:
-        of_network = piece["correct"].values.sum(axis=1, dtype=np.int64)
-        sums = of_network.sum(axis=0), (of_network**2).sum(axis=0)
-        return {"total": sums[0][None], "squares": sums[1][None]}
+        return {"total": piece["correct"].values.sum(axis=(0, 1), dtype=np.int64)[None]}
 
-    sums = over_seeds(correct.to_dataset(name="correct"), count)
-    total, squares = (sums[name].sum(axis=0) for name in ("total", "squares"))
-    number = results.sizes["seed"]
-    variance = (squares - total**2 / number) / max(number - 1, 1)
-    variance = np.where(number > 1, np.maximum(variance, 0), np.nan)
-    labels = correct.isel(seed=0, ordering=0, drop=True)
-    examples = len(orderings) * results["class_size"]
-    mean = labels.copy(data=total / number)
-    return mean.where(mean >= 0) / examples, labels.copy(
-        data=np.sqrt(variance)
-    ) / examples
+    total = over_seeds(correct.to_dataset(name="correct"), count)["total"].sum(axis=0)
+    examples = results.sizes["seed"] * len(orderings) * results["class_size"]
+    counts = correct.isel(seed=0, ordering=0, drop=True).copy(data=total)
+    return counts.where(counts >= 0) / examples
 
 
 def _accuracy_panels(
-    results: xr.Dataset, title: str, scopes: Sequence[str], clamps: Sequence[str]
+    results: xr.Dataset,
+    kept: xr.Dataset,
+    title: str,
+    label: str = style.ACCURACY,
+    clamps: Sequence[str] | None = None,
+    **options: Any,
 ) -> tuple[Figure, dict[tuple[str, str], Axes]]:
-    """Panels of accuracy against ablated neurons, by clamp and scope."""
-    shared = {"sharex": "col", "sharey": True}
-    figure, panels = style.clamp_panels(results, title, scopes, clamps, **shared)
-    for (clamp, scope), axes in panels.items():
+    """Panels against the ablated neurons, by clamp and scope of what is kept."""
+
+    def labels(key: tuple[str, str]) -> style.Labels:
+        clamp, scope = key
+        name = f"{drawable.panel_title(scope)}: {scope_size(kept, scope)} neurons"
+        return style.Labels(name, "neurons ablated", style.clamped_to(clamp, label))
+
+    figure, panels = style.small_multiples(
+        drawable.heading(results, title, kept),
+        _by_clamp(kept, clamps),
+        labels,
+        share_x=itemgetter(1),
+        **options,
+    )
+    for axes in panels.values():
         style.set_integer_ticks(axes)
-        if clamp == clamps[-1]:
-            size = scope_size(results, scope)
-            axes.set_xlabel(f"neurons ablated (of {size})")
-        if scope == scopes[0]:
-            axes.set_ylabel(style.ACCURACY)
     return figure, panels
 
 
-def _scopes_and_clamps(results: xr.Dataset) -> tuple[list[str], list[str]]:
-    return drawable.labels_of(results, "scope"), drawable.labels_of(results, "clamp")
+def _by_clamp(
+    kept: xr.Dataset, clamps: Sequence[str] | None = None
+) -> list[list[tuple[str, str]]]:
+    """Each clamp with each scope, a block per clamp."""
+    scopes = drawable.labels_of(kept, "scope")
+    clamps = clamps or drawable.labels_of(kept, "clamp")
+    return [[(clamp, scope) for scope in scopes] for clamp in clamps]
+
+
+def _layers_by_clamp(results: xr.Dataset) -> int:
+    """How many layers have a panel for each clamp, beside the whole network."""
+    return drawable.layers_on_a_page(results.sizes["clamp"], 1)

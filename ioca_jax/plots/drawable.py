@@ -19,9 +19,10 @@ from ioca_jax.results.subsets import (
     scope_of,
 )
 
-MOST_LAYERS = 6  # more panels or lines are not legible
+MOST_LINES, MOST_VIOLINS = 6, 16  # of layers in a panel; more are not legible
+COLUMNS, _ROWS = 5, 9  # of panels on a page
 MOST_NETWORKS = 500  # more points of networks hide one another
-_LONGEST_NAME = 28  # characters, of layers in titles and legends
+_LONGEST_NAME = 22  # characters, of layers in titles and legends
 _UNITS = {"bit": "bits", "nat": "nats", "1": "no unit"}
 _INTERACTIONS = "run the study with interactions"
 _TRAJECTORY_EPOCHS = "run the study with trajectory epochs"
@@ -74,10 +75,21 @@ def check_label(results: xr.Dataset, figure: str, axis: str, label: str) -> None
         )
 
 
+def layers_on_a_page(blocks: int, others: int = 0) -> int:
+    """How many layers can have a panel each in each of some blocks of panels.
+
+    ``others`` are further panels of each block.
+    """
+    return max(1, _ROWS // blocks) * COLUMNS - others
+
+
 def select_converged(
-    results: xr.Dataset, figure: str, **labels: str | None
+    results: xr.Dataset,
+    figure: str,
+    most_layers: int = MOST_LINES,
+    **labels: str | None,
 ) -> xr.Dataset:
-    """The networks that converged and at most ``MOST_LAYERS`` of their layers.
+    """The networks that converged and at most ``most_layers`` of their layers.
 
     Raises ValueError if they lack a required variable, a network that converged, or a
     label that is given by its axis (None is not checked).
@@ -92,15 +104,15 @@ def select_converged(
     for axis, label in labels.items():
         if label is not None:
             check_label(kept, figure, axis, label)
-    return with_few_layers(kept)
+    return with_few_layers(kept, most_layers)
 
 
-def with_few_layers(results: xr.Dataset) -> xr.Dataset:
-    """Results of at most ``MOST_LAYERS`` layers, evenly spaced, first and last too."""
+def with_few_layers(results: xr.Dataset, most: int) -> xr.Dataset:
+    """Results of at most ``most`` layers, evenly spaced, first and last too."""
     layers = layers_of(results)
-    if len(layers) <= MOST_LAYERS:
+    if len(layers) <= most:
         return results
-    places = np.linspace(0, len(layers) - 1, MOST_LAYERS).round().astype(int)
+    places = np.linspace(0, len(layers) - 1, most).round().astype(int)
     chosen = [layers[place] for place in places]
     neurons = np.concatenate([neurons_of(results, layer) for layer in chosen])
     axes = {"neuron": neurons, "other": neurons, "hidden_layer": places}
@@ -141,13 +153,9 @@ def layer_name(layer: Any) -> str:
     return f"{name[: end - 1]}\N{HORIZONTAL ELLIPSIS}{name[-end:]}"
 
 
-def panel_title(scope: str, clamp: str = "") -> str:
-    """A scope, and to what its neurons are clamped, on two lines if they are long."""
-    name = "whole network" if scope == "network" else layer_name(layer_of_scope(scope))
-    if not clamp:
-        return name
-    separator = ",\n" if len(name) > _LONGEST_NAME // 2 else ", "
-    return f"{name}{separator}clamped to {clamp}"
+def panel_title(scope: str) -> str:
+    """The name of a scope."""
+    return "whole network" if scope == "network" else layer_name(layer_of_scope(scope))
 
 
 def scores_of(results: xr.Dataset, measure: str, layer: Any) -> np.ndarray:
@@ -175,21 +183,27 @@ def random_label(results: xr.Dataset) -> str:
     return "random order" + (f", mean of {draws} draws" if draws > 1 else "")
 
 
-def subject(results: xr.Dataset) -> str:
-    """Data, network, quantiser and number of networks, for a figure's title."""
+def heading(
+    results: xr.Dataset, title: str, kept: xr.Dataset | None = None
+) -> tuple[str, str]:
+    """A figure's title, and below it data, network, quantiser, number of networks.
+
+    ``kept`` are the results that are drawn, if they may lack layers of ``results``.
+    """
     config = json.loads(results.attrs["configuration"])
     seeds = results.sizes["seed"]
-    kept = converged(results).sizes["seed"] if "diverged" in results else seeds
-    networks = f"{kept or seeds} network{'s' if (kept or seeds) > 1 else ''}"
-    if not kept:
+    converging = converged(results).sizes["seed"] if "diverged" in results else seeds
+    number = converging or seeds
+    networks = f"{number} network{'s' if number > 1 else ''}"
+    if not converging:
         networks += ", diverged"
-    elif kept < seeds:
-        networks += f" ({seeds - kept} diverged, left out)"
-    layers = len(layers_of(results)) if "layer" in results.coords else 0
-    left_out = (
-        f", {MOST_LAYERS} of {layers} layers drawn" if layers > MOST_LAYERS else ""
-    )
-    return (
+    elif converging < seeds:
+        networks += f" ({seeds - converging} diverged, left out)"
+    if kept is not None and len(layers_of(kept)) < len(layers_of(results)):
+        networks += (
+            f", {len(layers_of(kept))} of {len(layers_of(results))} layers drawn"
+        )
+    return title, (
         f"{describe_dataset(config)}, {results.attrs['network']}, "
-        f"{describe_quantizer(results.attrs['quantizer'])}, {networks}{left_out}"
+        f"{describe_quantizer(results.attrs['quantizer'])}, {networks}"
     )

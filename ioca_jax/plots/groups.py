@@ -1,6 +1,8 @@
 """Joint information and redundancy of groups of neurons."""
 
+from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -10,10 +12,22 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ioca_jax.plots import drawable, style
-from ioca_jax.results.subsets import mean_curve, orderings_of, steps_of_scopes
+from ioca_jax.results.subsets import (
+    mean_curve,
+    orderings_of,
+    scope_of,
+    scope_size,
+    steps_of_scopes,
+)
 
 _NULL: style.Look = {"color": "0.5", "linestyle": ":", "linewidth": 0.8}
 _SHADE = "0.92"
+# By row of panels, what it shows.
+_ROWS = {
+    "ablated": "joint information of\nablated neurons (bits)",
+    "left": "joint information of\nremaining neurons (bits)",
+    "accuracy": style.ACCURACY,
+}
 
 
 def joint_information_curves(
@@ -23,59 +37,50 @@ def joint_information_curves(
 ) -> Figure:
     """Joint information about the class along orders of ablation.
 
-    A column per scope: in the upper row the joint information of the ablated and of the
-    remaining neurons, with its mean under permuted labels; in the lower row accuracy.
-    Steps without an estimate, for lack of examples, are shaded; their scale is
+    A panel per scope for the joint information of the ablated neurons, for that of the
+    remaining neurons, each with its mean under permuted labels, and for accuracy. Steps
+    without an estimate, for lack of examples, are shaded; their scale is
     compressed if they are many.
     """
+    most = drawable.layers_on_a_page(len(_ROWS), 1)
     kept = drawable.select_converged(
-        results, "joint_information_curves", clamp=clamp, measure=measure
+        results, "joint_information_curves", most, clamp=clamp, measure=measure
     )
     clamp = clamp or drawable.labels_of(kept, "clamp")[-1]
     scopes = drawable.labels_of(kept, "scope")
     title = (
-        "Joint information with the class along orders of ablation, and accuracy with "
-        f"neurons clamped to {clamp}"
+        "Joint information with the class (Miller-Madow) along orders of ablation, and "
+        f"accuracy with neurons clamped to {clamp}"
     )
-    columns = len(scopes)
-    figure, panels = style.make_panels(
-        results, title, 2 * columns, columns, sharex="col", sharey="row"
+    figure, panels = style.small_multiples(
+        drawable.heading(results, title, kept),
+        [[(row, scope) for scope in scopes] for row in _ROWS],
+        lambda key: style.Labels(
+            f"{drawable.panel_title(key[1])}: {scope_size(kept, key[1])} neurons",
+            "neurons ablated",
+            _ROWS[key[0]],
+        ),
+        share_x=itemgetter(1),
+        share_y=lambda key: key[0] == "accuracy",
     )
-    looks = {
-        (measure, direction): style.look(
-            index,
-            label=style.order_label(measure, direction),
-            linestyle=style.DASHES[index],
-        )
-        for index, direction in enumerate(style.DIRECTIONS)
-    }
-    for order, look in style.random_looks(kept).items():
-        looks[order] = look | {"marker": "^", "markersize": 4, "linewidth": 1.5}
+    known = drawable.labels_of(results, "measure")
+    looks = style.order_looks(known, [measure]) | style.random_looks(kept)
     shaded = False
-    for scope, above, below in zip(
-        scopes, panels[:columns], panels[columns:], strict=True
-    ):
-        unknown, size = _draw_joint_information(above, kept, scope, looks)
+    for scope in scopes:
         curves = [
             (mean_curve(kept, clamp, scope, *order), look)
             for order, look in looks.items()
         ]
+        below = panels["accuracy", scope]
         style.draw_curves(below, curves)
         below.set_ylim(bottom=0)
         style.set_integer_ticks(below)
-        above.set_title(drawable.panel_title(scope), fontsize="medium")
-        below.set_xlabel(f"neurons ablated (of {size})")
+        above = {side: panels[side, scope] for side in ("ablated", "left")}
+        unknown = _draw_joint_information(above, kept, scope, looks)
         shaded |= unknown.size > 0
-        _shade_unknown(above, below, unknown, size)
-    panels[0].set_ylabel("joint information with\nthe class, Miller-Madow (bits)")
-    panels[columns].set_ylabel(style.ACCURACY)
+        _shade_unknown([*above.values(), below], unknown, scope_size(kept, scope))
     entries: dict[str, Any] = {look["label"]: look for look in looks.values()}
-    dot = {"linestyle": "", "color": "0.3", "marker": "o", "markersize": 5}
-    entries |= {
-        "upper row: ablated neurons": dot,
-        "upper row: remaining neurons": dot | {"mfc": "white"},
-        "permuted labels, plug-in, mean": _NULL,
-    }
+    entries["permuted labels, plug-in, mean"] = _NULL
     if shaded:
         entries["too few examples for an estimate (compressed if wide)"] = _SHADE
     style.add_legend(figure, entries | style.deviation_entry(kept))
@@ -83,26 +88,26 @@ def joint_information_curves(
 
 
 def _draw_joint_information(
-    axes: Axes,
+    panels: Mapping[str, Axes],
     results: xr.Dataset,
     scope: str,
-    looks: dict[tuple[str, str], style.Look],
-) -> tuple[np.ndarray, int]:
-    """Draws the estimates; returns the steps without one, and the last step."""
+    looks: Mapping[tuple[str, str], style.Look],
+) -> np.ndarray:
+    """Draws the estimates of both sides; returns the steps without any."""
     steps = steps_of_scopes(results)[scope]
     estimated = np.zeros(len(steps), bool)
-    curves = []
-    for order, look in looks.items():
-        for side, fill in (("ablated", {}), ("left", {"mfc": "white"})):
+    for side, axes in panels.items():
+        curves = []
+        for order, look in looks.items():
             curve, null = (
                 _joint_curve(results, f"joint_information_{name}", side, scope, order)
                 for name in ("miller_madow", "null")
             )
             estimated |= np.isin(steps, curve["step"].values)
-            curves.append((curve, look | fill))
+            curves.append((curve, look))
             axes.plot(null["step"], null.mean("seed"), **_NULL)
-    style.draw_curves(axes, curves)
-    return steps[~estimated], int(steps[-1])
+        style.draw_curves(axes, curves)
+    return steps[~estimated]
 
 
 def _joint_curve(
@@ -114,38 +119,30 @@ def _joint_curve(
     return curves.dropna("step", how="any").mean("ordering").transpose("seed", "step")
 
 
-def _shade_unknown(above: Axes, below: Axes, unknown: np.ndarray, size: int) -> None:
-    """Shades the steps without an estimate, and compresses them if they are many."""
+def _shade_unknown(panels: Sequence[Axes], unknown: np.ndarray, size: int) -> None:
+    """Shades the steps without an estimate, and compresses them if they are many.
+
+    The panels share their x-axis; the last one has an accuracy at these steps.
+    """
     if not unknown.size:
         return
     start, end = unknown[0] - 0.5, unknown[-1] + 0.5
-    for axes in (above, below):
+    for axes in panels:
         axes.axvspan(start, end, color=_SHADE, linewidth=0, zorder=0)
     known = size + 1 - (end - start)
-    if end - start > known / 6:  # a narrower one has no space for text
-        above.text(
-            (max(start, 0) + min(end, size)) / 2,
-            0.5,
-            "too few\nexamples",
-            transform=above.get_xaxis_transform(),
-            rotation=90,
-            ha="center",
-            va="center",
-            fontsize="small",
-            color="0.3",
-        )
-    if 0 < known < end - start:
-        true = [start - size, start, end, end + size]
-        shown = [start - size, start, start + known / 3, start + known / 3 + size]
-        forward, inverse = (
-            partial(np.interp, xp=a, fp=b) for a, b in ((true, shown), (shown, true))
-        )
-        above.set_xscale("function", functions=(forward, inverse))
-        locator = MaxNLocator(2, integer=True, min_n_ticks=1)
-        ticks = [*locator.tick_values(0, start), *locator.tick_values(end, size)]
-        shown_ticks = [t for t in ticks if 0 <= t <= start or end <= t <= size]
-        below.set_xticks(shown_ticks)
-        below.set_xlim(-known / 20, size + known / 20)
+    if not 0 < known < end - start:
+        return
+    true = [start - size, start, end, end + size]
+    shown = [start - size, start, start + known / 3, start + known / 3 + size]
+    forward, inverse = (
+        partial(np.interp, xp=a, fp=b) for a, b in ((true, shown), (shown, true))
+    )
+    panels[0].set_xscale("function", functions=(forward, inverse))
+    locator = MaxNLocator(2, integer=True, min_n_ticks=1)
+    ticks = [*locator.tick_values(0, start), *locator.tick_values(end, size)]
+    shown_ticks = [t for t in ticks if 0 <= t <= start or end <= t <= size]
+    panels[0].set_xticks(shown_ticks)
+    panels[0].set_xlim(-known / 20, size + known / 20)
 
 
 def redundancy_indices(results: xr.Dataset) -> Figure:
@@ -155,22 +152,30 @@ def redundancy_indices(results: xr.Dataset) -> Figure:
     the median of every network as a point. The scale leaves out outliers; their number
     is written in the panel.
     """
-    kept = drawable.select_converged(results, "redundancy_indices")
+    most = drawable.layers_on_a_page(1, 1)
+    kept = drawable.select_converged(results, "redundancy_indices", most)
     kept, note = drawable.few_networks(kept)
     scopes, sizes = drawable.labels_of(kept, "scope"), kept["group_size"].values
     title = (
         "Redundancy index of random groups of neurons: sum of the neurons' information "
         f"with the class over their joint information{note}"
     )
-    figure, panels = style.make_panels(
-        results, title, len(scopes), len(scopes), sharey=True
+    figure, panels = style.small_multiples(
+        drawable.heading(results, title, kept),
+        [scopes],
+        lambda scope: style.Labels(
+            drawable.panel_title(scope), "neurons in a group", "redundancy index"
+        ),
     )
+    looks = {"network": style.look(0, color="0.3")} | {
+        scope_of(layer): look for layer, look in style.layer_looks(kept).items()
+    }
     index = kept["redundancy_index"].astype(np.float64)
     known = index.values[np.isfinite(index.values)]
     low, high = np.quantile(np.append(known, 1.0), (0.002, 0.998))
     margin = 0.08 * (high - low) or 0.5
     low, high = min(low, 1.0) - margin, max(high, 1.0) + margin
-    for number, (axes, scope) in enumerate(zip(panels, scopes, strict=True)):
+    for scope, axes in panels.items():
         outside = 0
         for position, size in enumerate(sizes):
             here = index.sel(scope=scope, group_size=size)
@@ -179,17 +184,14 @@ def redundancy_indices(results: xr.Dataset) -> Figure:
             if values.size:
                 medians = here.median("group").dropna("seed").values
                 # Clipping keeps the median, and the density within the scale.
-                clipped, look = np.clip(values, low, high), style.look(number)
-                style.draw_distribution(axes, position, clipped, look, medians)
+                clipped = np.clip(values, low, high)
+                style.draw_distribution(axes, position, clipped, looks[scope], medians)
         axes.axhline(1, **style.REFERENCE)
-        axes.set_title(drawable.panel_title(scope), fontsize="medium")
         axes.set_xticks(np.arange(len(sizes)), sizes)
-        axes.set_xlabel("neurons in a group")
         axes.set_xlim(-0.6, len(sizes) - 0.4)
         if outside:
             style.write_in_corner(axes, f"{outside} outside the scale", "upper right")
-    panels[0].set_ylim(low, high)
-    panels[0].set_ylabel("redundancy index")
+        axes.set_ylim(low, high)
     entries = style.distribution_entries(
         "median of one network's groups", "density of the groups"
     )

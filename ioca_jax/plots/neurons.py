@@ -1,6 +1,8 @@
 """Measures of single neurons, and the effects of ablating them."""
 
 import itertools
+from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -19,27 +21,33 @@ from ioca_jax.results.subsets import (
 )
 
 _GROUPS = 10  # of a layer's neurons
-_SHOWN: style.Look = {"color": "black", "marker": ".", "linestyle": "", "markersize": 4}
+_SHOWN: style.Look = {"color": "black", "marker": ".", "linestyle": "", "markersize": 2}
 MEASURES_IN_A_FIGURE = 5  # more lines or panels are not legible
 
 
 def measure_distributions(results: xr.Dataset) -> Figure:
     """Distribution of each measure in each layer: a violin, and a point per neuron."""
-    kept = drawable.select_converged(results, "measure_distributions")
-    kept, note = drawable.few_networks(kept)
+    most = drawable.MOST_VIOLINS
+    kept = drawable.select_converged(results, "measure_distributions", most)
+    few, note = drawable.few_networks(kept)
     measures, looks = drawable.labels_of(kept, "measure"), style.layer_looks(kept)
     title = f"Distribution of each measure over the neurons of each layer{note}"
-    figure, panels = style.make_panels(results, title, len(measures))
-    for axes, measure in zip(panels, measures, strict=True):
+    names = [look["label"] for look in looks.values()]
+    figure, panels = style.small_multiples(
+        drawable.heading(results, title, kept),
+        [measures],
+        lambda measure: style.Labels(y=drawable.measure_label(kept, measure)),
+        columns=style.columns_of_width(0.4 + 0.3 * len(names)),
+        share_y=style.own,
+    )
+    for measure, axes in panels.items():
         for position, (layer, look) in enumerate(looks.items()):
-            scores = drawable.scores_of(kept, measure, layer)
+            scores = drawable.scores_of(few, measure, layer)
             style.draw_distribution(axes, position, scores, look)
-        names = [look["label"] for look in looks.values()]
         axes.set_xticks(range(len(names)), names)
         if len(names) > 4 or max(map(len, names)) > style.LONG_NAME:
             aslant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
-            axes.set_xticks(range(len(names)), names, fontsize="small", **aslant)
-        axes.set_ylabel(drawable.measure_label(kept, measure))
+            axes.set_xticks(range(len(names)), names, **aslant)
     entries = style.distribution_entries(
         "one neuron of one network", "density of the neurons"
     )
@@ -48,54 +56,78 @@ def measure_distributions(results: xr.Dataset) -> Figure:
 
 
 def measure_scatter(results: xr.Dataset) -> Figure:
-    """Each of the first five measures against each other one, a point per neuron."""
-    kept = drawable.select_converged(results, "measure_scatter")
-    kept, note = drawable.few_networks(kept)
-    measures = drawable.labels_of(kept, "measure")[:MEASURES_IN_A_FIGURE]
+    """Each of the first five measures against each other one, a point per neuron.
+
+    Rows of panels per pair of measures, a panel per layer.
+    """
+    measures = drawable.labels_of(results, "measure")[:MEASURES_IN_A_FIGURE]
     pairs = list(itertools.combinations(measures, 2))
+    most = drawable.layers_on_a_page(max(1, len(pairs)))
+    kept = drawable.select_converged(results, "measure_scatter", most)
+    kept, note = drawable.few_networks(kept)
     if not pairs:
         raise ValueError(
             "measure_scatter: expected results with two measures or more, got "
             f"{measures[0]} alone"
         )
     title = f"Pairs of measures: a point per neuron of each network{note}"
-    figure, panels = style.make_panels(results, title, len(pairs))
-    for axes, pair in zip(panels, pairs, strict=True):
-        for layer, look in style.layer_looks(kept).items():
-            x, y = (drawable.scores_of(kept, measure, layer) for measure in pair)
-            style.draw_points(axes, x, y, look, size=3.5)
-        axes.set_xlabel(drawable.measure_label(kept, pair[0]))
-        axes.set_ylabel(drawable.measure_label(kept, pair[1]))
-    style.add_legend(figure, style.drawn_entries(panels[0]))
+    looks = style.layer_looks(kept)
+    figure, panels = style.small_multiples(
+        drawable.heading(results, title, kept),
+        [[(*pair, layer) for layer in looks] for pair in pairs],
+        lambda key: style.Labels(
+            looks[key[2]]["label"],
+            drawable.measure_label(kept, key[0]),
+            drawable.measure_label(kept, key[1]),
+        ),
+        share_x=itemgetter(0, 1),
+        share_y=itemgetter(0, 1),
+    )
+    for (first, second, layer), axes in panels.items():
+        x, y = (drawable.scores_of(kept, name, layer) for name in (first, second))
+        style.draw_points(axes, x, y, looks[layer])
+        style.few_ticks(axes)
     return figure
 
 
-def single_effects(results: xr.Dataset, clamp: str | None = None) -> Figure:
-    """Increase of the test loss when one neuron is ablated, against each measure.
+def single_effects(
+    results: xr.Dataset,
+    clamp: str | None = None,
+    measures: Sequence[str] | None = None,
+) -> Figure:
+    """Increase of the test loss when one neuron is ablated, against some measures.
 
-    ``clamp`` is that of the ablated neurons, by default the last one of the results.
+    Rows of panels per measure, a panel per layer. ``clamp`` is that of the ablated
+    neurons, by default the last one of the results.
     """
-    kept = drawable.select_converged(results, "single_effects", clamp=clamp)
-    kept, note = drawable.few_networks(kept)
+    measures = list(measures or drawable.labels_of(results, "measure"))
+    most = drawable.layers_on_a_page(len(measures))
+    kept = drawable.select_converged(results, "single_effects", most, clamp=clamp)
+    few, note = drawable.few_networks(kept)
     clamp = clamp or drawable.labels_of(kept, "clamp")[-1]
-    measures = drawable.labels_of(kept, "measure")
     title = (
         f"Effect of ablating one neuron, clamped to {clamp}: a point per neuron of "
         f"each network{note}"
     )
-    figure, panels = style.make_panels(results, title, len(measures), sharey=True)
-    increase = loss_increase(kept, clamp).transpose("seed", "neuron").values
-    for axes, measure in zip(panels, measures, strict=True):
-        for layer, look in style.layer_looks(kept).items():
-            x = drawable.scores_of(kept, measure, layer)
-            y = increase[:, neurons_of(kept, layer)].ravel()
-            style.draw_points(axes, x, y, look, size=3.0)
-        axes.axhline(0, color="0.4", linewidth=0.8)
-        axes.set_xlabel(drawable.measure_label(kept, measure))
-    for axes in panels[::4]:
-        axes.set_ylabel("increase of test loss (nats)")
-    style.set_asinh_scale(panels[0], increase)
-    style.add_legend(figure, style.drawn_entries(panels[0]))
+    looks = style.layer_looks(kept)
+    figure, panels = style.small_multiples(
+        drawable.heading(results, title, kept),
+        [[(measure, layer) for layer in looks] for measure in measures],
+        lambda key: style.Labels(
+            looks[key[1]]["label"],
+            drawable.measure_label(kept, key[0]),
+            "increase of\ntest loss (nats)",
+        ),
+        share_x=itemgetter(0),
+    )
+    increase = loss_increase(few, clamp).transpose("seed", "neuron").values
+    for (measure, layer), axes in panels.items():
+        x = drawable.scores_of(few, measure, layer)
+        y = increase[:, neurons_of(few, layer)].ravel()
+        style.draw_points(axes, x, y, looks[layer])
+        axes.axhline(0, color="0.4", linewidth=0.6)
+        style.few_ticks(axes)
+    style.set_asinh_scale(next(iter(panels.values())), increase)
     return figure
 
 
@@ -108,8 +140,9 @@ def class_costs(results: xr.Dataset, measure: str, clamp: str | None = None) -> 
     by itself; fewer than six networks have no dots. The default clamp is the first one
     of the results.
     """
+    most = drawable.layers_on_a_page(1)
     kept = drawable.select_converged(
-        results, "class_costs", measure=measure, clamp=clamp
+        results, "class_costs", most, measure=measure, clamp=clamp
     )
     clamp = clamp or drawable.labels_of(kept, "clamp")[0]
     layers = layers_of(kept)
@@ -121,7 +154,6 @@ def class_costs(results: xr.Dataset, measure: str, clamp: str | None = None) -> 
             layer: _costs_by_tenth(piece, measure, layer) for layer in layers
         },
     )
-    by_layer = [costs_of[layer] for layer in layers]
     few = drawable.without_marks(kept, "there are no dots")
     title = (
         "Change of each class's accuracy when one neuron is ablated, clamped to "
@@ -129,27 +161,29 @@ def class_costs(results: xr.Dataset, measure: str, clamp: str | None = None) -> 
         f"{readable(measure)}"
         f"{few or '; dots are not corrected for the number of cells'}"
     )
-    figure, panels = style.make_panels(results, title, len(layers), 2)
-    limit = style.colour_limit(
-        np.concatenate([c.mean(axis=0).ravel() for c in by_layer])
+    means = {layer: costs.mean(axis=0) for layer, costs in costs_of.items()}
+    groups_of = {layer: mean.shape[1] for layer, mean in means.items()}
+    labels = dict.fromkeys(range(_GROUPS), "neuron in order")
+    labels[_GROUPS] = "tenth of the layer"
+    figure, panels = style.small_multiples(
+        drawable.heading(results, title, kept),
+        [layers],
+        lambda layer: style.Labels(
+            drawable.layer_name(layer), labels[groups_of[layer]], "class"
+        ),
+        share_x=groups_of.get,
     )
-    for axes, layer, costs in zip(panels, layers, by_layer, strict=True):
-        label = "change of accuracy\n(percentage points)"
-        style.draw_image(axes, costs.mean(axis=0), "diverging", label, limit=limit)
+    limit = style.colour_limit(np.concatenate([one.ravel() for one in means.values()]))
+    for layer, axes in panels.items():
+        image = style.draw_image(axes, means[layer], "diverging", limit, aspect="auto")
         if not few:
-            low, high = mean_interval(costs)
+            low, high = mean_interval(costs_of[layer])
             rows, columns = np.nonzero((low > 0) | (high < 0))
             axes.plot(columns, rows, **_SHOWN)
-        axes.set_title(drawable.layer_name(layer), fontsize="medium")
-        axes.set_ylabel("class")
-        axes.set_yticks(np.arange(costs.shape[1]), kept["class"].values)
-        axes.tick_params(axis="y", labelsize="x-small")
-        groups = costs.shape[2]
-        numbers = [str(number + 1) for number in range(groups)]
-        axes.set_xticks(range(groups), numbers, fontsize="x-small")
-        axes.set_xlabel(
-            "tenth of the layer" if groups == _GROUPS else "neuron in order"
-        )
+        style.name_classes(axes.yaxis, kept["class"].values)
+        style.name_classes(axes.xaxis, np.arange(groups_of[layer]) + 1)
+    label = "change of accuracy\n(percentage points)"
+    style.add_colour_bar(list(panels.values()), image, label, extend="both")
     if not few:
         style.add_legend(figure, {"sign-flip test of the cell: p at most 0.05": _SHOWN})
     return figure
@@ -176,25 +210,34 @@ def class_damage(results: xr.Dataset, clamp: str | None = None) -> Figure:
     A cell is the rank correlation over neurons, mean over networks; the diagonal is the
     class itself. The default clamp is the last one of the results.
     """
-    kept = drawable.select_converged(results, "class_damage", clamp=clamp)
+    most = drawable.layers_on_a_page(1)
+    kept = drawable.select_converged(results, "class_damage", most, clamp=clamp)
     clamp = clamp or drawable.labels_of(kept, "clamp")[-1]
-    layers = layers_of(kept)
     title = (
         "Correlation over neurons of the selectivity for a class with the accuracy "
         f"that each class loses, clamped to {clamp}: mean over networks"
     )
-    figure, panels = style.make_panels(results, title, len(layers))
-    for axes, layer in zip(panels, layers, strict=True):
+    figure, panels = style.small_multiples(
+        drawable.heading(results, title, kept),
+        [layers_of(kept)],
+        lambda layer: style.Labels(
+            drawable.layer_name(layer),
+            "class that loses accuracy",
+            "class of the selectivity",
+        ),
+        height=min(2.2, 0.4 + 6 / min(drawable.COLUMNS, len(layers_of(kept)))),
+    )
+    means = {}
+    for layer in panels:
         found = class_correlations(kept, layer, clamp)
         known = np.isfinite(found).any(axis=0)
         mean = np.nansum(found, axis=0) / np.maximum(np.isfinite(found).sum(axis=0), 1)
-        values = np.where(known, mean, np.nan)
-        label = "Spearman's correlation"
-        style.draw_image(axes, values, "diverging", label, aspect="equal")
-        axes.set_title(drawable.layer_name(layer), fontsize="medium")
-        classes = kept["class"].values
-        for set_ticks in (axes.set_xticks, axes.set_yticks):
-            set_ticks(range(len(classes)), classes, fontsize="x-small")
-        axes.set_xlabel("class that loses accuracy")
-        axes.set_ylabel("class of the selectivity")
+        means[layer] = np.where(known, mean, np.nan)
+    limit = style.colour_limit(np.stack(list(means.values())))
+    for layer, axes in panels.items():
+        image = style.draw_image(axes, means[layer], "diverging", limit, aspect="equal")
+        for axis in (axes.xaxis, axes.yaxis):
+            style.name_classes(axis, kept["class"].values)
+    label = "Spearman's correlation"
+    style.add_colour_bar(list(panels.values()), image, label, extend="both")
     return figure

@@ -16,7 +16,7 @@ from ioca_jax.plots import curves, drawable, groups, neurons, pairs, training
 from ioca_jax.results.files import atomic_write, writing
 from ioca_jax.results.subsets import converged
 
-_DOTS_PER_INCH = 150
+_DOTS_PER_INCH = 200
 
 
 def save_figures(
@@ -26,9 +26,9 @@ def save_figures(
 ) -> list[pathlib.Path]:
     """Saves every figure for which there are data, as PNG and as PDF.
 
-    Files are named by the figure's function (``ablation_curves_2``, ... have the
-    measures beyond the first five). The same results give the same bytes. ``tables``
-    are those of ``tabulate``.
+    Files are named by the figure's function (``ablation_curves_2``, ... and
+    ``single_effects_2``, ... have the measures beyond the first five). The same results
+    give the same bytes. ``tables`` are those of ``tabulate``.
     """
     folder = pathlib.Path(directory)
     with writing(folder):
@@ -81,12 +81,11 @@ def drawable_figures(
     for start in range(0, len(measures), at_once):
         page = f"_{start // at_once + 1}" if start else ""
         some = measures[start : start + at_once]
-        figures[f"ablation_curves{page}"] = partial(
-            curves.ablation_curves, results, some
-        )
+        for draw in (curves.ablation_curves, neurons.single_effects):
+            name = f"{draw.__name__}{page}"
+            figures[name] = partial(draw, results, measures=some)
     drawn = [
         neurons.measure_distributions,
-        neurons.single_effects,
         neurons.class_damage,
         partial(curves.class_curves, ranked_by=measure),
         partial(neurons.class_costs, measure=measure),

@@ -1,25 +1,29 @@
 """Colours, panels, legends and the drawing that figures share.
 
-Every figure is legible without colour: what differs in colour also differs in marker
-or line style. The colours are those of M. Okabe and K. Ito, "Color Universal Design",
-which people with common colour vision deficiencies can distinguish.
+A figure is as wide as the text of a paper, or as one of two columns, and fits a page
+with its text in 7 and 8 points. It is legible without colour: what differs in colour
+also differs in marker, line style or place. The colours of measures are those of M.
+Okabe and K. Ito, "Color Universal Design", which people with common colour vision
+deficiencies can distinguish; layers go from dark to light with their depth.
 
 Figures are drawn without pyplot and without changes to matplotlib's global settings,
 so they can be drawn in any thread and without a screen.
 """
 
-import itertools
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
 from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.offsetbox import AnchoredText
 from matplotlib.patches import Patch
@@ -40,33 +44,48 @@ DIRECTIONS = {"ascending": "lowest first", "descending": "highest first"}
 ACCURACY = "test accuracy"
 SIGN = "above 0: redundancy, below 0: synergy"
 # Purple is redundancy and orange is synergy, also in the diverging map.
-_MAPS = {"diverging": "PuOr", "redundancy": "Purples", "synergy": "Oranges"}
+_MAPS = {
+    "diverging": "PuOr",
+    "redundancy": "Purples",
+    "synergy": "Oranges",
+    "accuracy": "viridis",
+}
 UNKNOWN = "0.75"  # the grey of matrix entries without a value
 BAND = "0.8"  # the grey that stands for bands in legends
-REFERENCE: Look = {"color": "black", "linestyle": ":", "linewidth": 1}
+REFERENCE: Look = {"color": "black", "linestyle": ":", "linewidth": 0.8}
+DOT: Look = {"linestyle": "", "color": "0.3", "marker": "o", "markersize": 3}
 LONG_NAME = 8  # characters; longer names do not fit side by side
-_PANEL = (3.3, 2.7)  # inches
-LEAST_WIDTH = 6.0  # inches, for titles and legends
+TEXT_WIDTH, COLUMN_WIDTH = 6.75, 3.25  # inches
+FONT, _TITLE_FONT = 7, 8  # points
+_INCHES_A_CHARACTER = 0.0078 * FONT  # the mean of the font
+_PAGE = 7.8  # inches, for panels
 # A PDF holds more points than this as an image, since viewers are slow with them.
 _POINTS_AS_VECTORS = 5000
 
 
+class Labels(NamedTuple):
+    """Of a panel: its title and what its axes show."""
+
+    title: str = ""
+    x: str = ""
+    y: str = ""
+
+
 def look(index: int, **more: Any) -> Look:
-    """Colour and marker of a panel's line or layer number ``index``."""
+    """Colour and marker of a panel's line number ``index``."""
     colour, marker = COLOURS[index % len(COLOURS)], _MARKERS[index % len(_MARKERS)]
-    return {"color": colour, "marker": marker, "markersize": 5, **more}
-
-
-def dashed_look(index: int, **more: Any) -> Look:
-    """As ``look``, and the line style changes once the colours are used up."""
-    return look(index, linestyle=DASHES[index // len(COLOURS) % 3], **more)
+    thin = {"linewidth": 1, "markersize": 3, "markeredgewidth": 0.7}
+    return {"color": colour, "marker": marker, **thin, **more}
 
 
 def layer_looks(results: xr.Dataset) -> dict[Any, Look]:
-    """Looks of the layers, labelled with their names."""
+    """Looks of the layers, labelled with their names, dark to light by depth."""
     layers = layers_of(results)
+    shades = colormaps["viridis"](np.linspace(0, 0.75, len(layers)))
     return {
-        layer: look(index, label=drawable.layer_name(layer))
+        layer: look(
+            index, color=to_hex(shades[index]), label=drawable.layer_name(layer)
+        )
         for index, layer in enumerate(layers)
     }
 
@@ -78,17 +97,22 @@ def order_label(ranked_by: str, direction: str) -> str:
     return f"{readable(ranked_by)}, {DIRECTIONS[direction]}"
 
 
-def order_looks(measures: Sequence[str]) -> dict[tuple[str, str], Look]:
-    """Looks of both orders of each measure, by ``(ranked_by, direction)``.
+def order_looks(
+    known: Sequence[str], chosen: Sequence[str] | None = None
+) -> dict[tuple[str, str], Look]:
+    """Looks of both orders of each chosen measure, by ``(ranked_by, direction)``.
 
-    Descending orders are dashed and have hollow markers.
+    A measure looks the same in every figure of the results, whose measures are
+    ``known``. Descending orders are dashed and have hollow markers.
     """
     hollow = {"ascending": {}, "descending": {"linestyle": "--", "mfc": "white"}}
     return {
         (measure, direction): look(
-            index, label=order_label(measure, direction), **hollow[direction]
+            known.index(measure),
+            label=order_label(measure, direction),
+            **hollow[direction],
         )
-        for index, measure in enumerate(measures)
+        for measure in chosen or known
         for direction in DIRECTIONS
     }
 
@@ -98,68 +122,107 @@ def random_looks(results: xr.Dataset) -> dict[tuple[str, str], Look]:
     if "random" not in results["ranked_by"]:
         return {}
     label = drawable.random_label(results)
-    return {("random", "random"): {**REFERENCE, "linewidth": 2, "label": label}}
+    return {("random", "random"): {**REFERENCE, "linewidth": 1.5, "label": label}}
 
 
-def make_panels(
-    results: xr.Dataset, title: str, count: int, columns: int = 4, **options: Any
-) -> tuple[Figure, list[Axes]]:
-    """``panel_grid`` titled with what the results are of."""
-    return panel_grid((title, drawable.subject(results)), count, columns, **options)
+def alike(key: Any) -> Hashable:
+    """What all panels have in common, as ``share_x`` and ``share_y`` take it."""
+    del key
+    return None
 
 
-def panel_grid(
-    title: Sequence[str],
-    count: int,
-    columns: int,
+def own(key: Any) -> Hashable:
+    """What each panel has to itself, as ``share_x`` and ``share_y`` take it."""
+    return key
+
+
+def small_multiples(
+    heading: Sequence[str],
+    blocks: Sequence[Sequence[Any]],
+    labels: Callable[[Any], Labels],
     *,
-    size: tuple[float, float] = _PANEL,
-    **sharing: Any,
-) -> tuple[Figure, list[Axes]]:
-    """A figure with a title of some paragraphs, and its panels row by row."""
-    columns = min(count, columns)
-    rows = -(-count // columns)
-    width = max(columns * size[0], LEAST_WIDTH)
-    figure = Figure(figsize=(width, rows * size[1] + 0.6), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False, **sharing).ravel()
-    for axes in panels[count:]:
-        axes.remove()
-    for axes in panels[:count]:
-        add_grid(axes)
-        # The other two hold the ticks; these have the extent of the panel itself.
-        axes.spines[["top", "right"]].set_in_layout(False)
-    add_title(figure, *title)
-    return figure, list(panels[:count])
+    columns: int = drawable.COLUMNS,
+    height: float | None = None,
+    share_x: Callable[[Any], Hashable] = alike,
+    share_y: Callable[[Any], Hashable] = alike,
+) -> tuple[Figure, dict[Any, Axes]]:
+    """A titled figure of panels of one size, by key.
+
+    Args:
+        heading: the title's paragraphs.
+        blocks: the panels' keys; each block begins a row, and goes on in the next ones.
+        labels: of a key. A title stands where the panel above has another one, the
+            label of an axis where the neighbour has another axis.
+        columns: at most.
+        height: of a panel, inches; by default so that the panels fit a page.
+        share_x: panels of one value share their x-axis.
+        share_y: likewise.
+    """
+    longest = max(map(len, blocks))
+    columns = -(-longest // -(-longest // columns))
+    key_at: dict[tuple[int, int], tuple[Any, int]] = {}
+    rows = 0
+    for block, keys in enumerate(blocks):
+        for index, key in enumerate(keys):
+            key_at[rows + index // columns, index % columns] = key, block
+        rows += -(-len(keys) // columns)
+    height = height or min(2.1, 0.6 + 3.2 / columns, max(_PAGE / rows, 0.85))
+    width = TEXT_WIDTH if columns > 1 else COLUMN_WIDTH
+    figure = Figure(figsize=(width, rows * height))
+    pads = {"w_pad": 0.03, "h_pad": 0.03, "wspace": 0, "hspace": 0}  # inches
+    figure.set_layout_engine("constrained", **pads)
+    grid = figure.add_gridspec(rows, columns)
+    panels, of_x, of_y = {}, {}, {}
+    for (row, column), (key, block) in key_at.items():
+        x, y = share_x(key), share_y(key)
+        axes = figure.add_subplot(
+            grid[row, column], sharex=of_x.get(x), sharey=of_y.get(y)
+        )
+        panels[key] = of_x[x] = of_y[y] = axes
+        below, left = key_at.get((row + 1, column)), key_at.get((row, column - 1))
+        is_lowest = below is None or share_x(below[0]) != x
+        is_first = left is None or share_y(left[0]) != y
+        prepare_axes(axes)
+        axes.tick_params(labelbottom=is_lowest, labelleft=is_first)
+        title, x_label, y_label = labels(key)
+        above = key_at.get((row - 1, column))
+        if above is None or labels(above[0]).title != title:
+            # Without a height, matplotlib searches for one.
+            axes.set_title(title, fontsize=FONT, y=1.0, pad=3, parse_math=False)
+        if is_lowest and (below is None or below[1] != block):
+            axes.set_xlabel(x_label, labelpad=2)
+        if is_first:
+            axes.set_ylabel(y_label, labelpad=2)
+    add_title(figure, *heading)
+    return figure, panels
 
 
-def clamp_panels(
-    results: xr.Dataset,
-    title: str,
-    scopes: Sequence[str],
-    clamps: Sequence[str],
-    **options: Any,
-) -> tuple[Figure, dict[tuple[str, str], Axes]]:
-    """A panel for each ``(clamp, scope)``: a row per clamp, a column per scope."""
-    count = len(clamps) * len(scopes)
-    figure, panels = make_panels(results, title, count, len(scopes), **options)
-    named = dict(zip(itertools.product(clamps, scopes), panels, strict=True))
-    for (clamp, scope), axes in named.items():
-        title = drawable.panel_title(scope, clamp)
-        axes.set_title(title, fontsize="medium", y=1.0)  # None searches for a place
-    return figure, named
-
-
-def add_grid(axes: Axes, axis: Literal["both", "x"] = "both") -> None:
-    """Pale grid lines behind everything else."""
-    axes.grid(axis=axis, color="0.9", linewidth=0.6)
+def prepare_axes(axes: Axes) -> None:
+    """Pale grid lines behind everything else, thin lines, and text of the size."""
+    axes.grid(color="0.9", linewidth=0.5)
     axes.set_axisbelow(True)
+    # The other two hold the ticks; these have the extent of the panel itself.
+    axes.spines[["top", "right"]].set_in_layout(False)
+    axes.spines[:].set_linewidth(0.6)
+    axes.tick_params(which="both", labelsize=FONT, length=2, width=0.6, pad=2)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_size(FONT)
+        axis.get_offset_text().set_size(FONT)
+
+
+def clamped_to(clamp: str, label: str = "") -> str:
+    """A label of a row of panels that says to what neurons are clamped, if to one."""
+    clamped = f"clamped to {clamp}" if clamp else ""
+    return ",\n".join(part for part in (label, clamped) if part)
 
 
 def add_title(figure: Figure, *paragraphs: str) -> None:
-    """The figure's title, wrapped to its width."""
-    width = int(figure.get_figwidth() * 13)
-    text = "\n".join(textwrap.fill(paragraph, width) for paragraph in paragraphs)
-    figure.suptitle(text, fontsize="medium", parse_math=False)
+    """The figure's title, wrapped to its width, for which the figure grows."""
+    width, height = figure.get_size_inches()
+    characters = int(width / (_INCHES_A_CHARACTER * _TITLE_FONT / FONT))
+    text = "\n".join(textwrap.fill(paragraph, characters) for paragraph in paragraphs)
+    figure.suptitle(text, fontsize=_TITLE_FONT, parse_math=False)
+    figure.set_size_inches(width, height + 0.14 * (text.count("\n") + 1) + 0.06)
 
 
 def add_legend(figure: Figure, entries: Mapping[str, Artist | Look | str]) -> None:
@@ -175,18 +238,21 @@ def add_legend(figure: Figure, entries: Mapping[str, Artist | Look | str]) -> No
             entry = Line2D([], [], **entry)
         handles.append(entry)
     width, height = figure.get_size_inches()
-    inches_an_entry = 0.6 + 0.075 * max(len(label) for label in entries)
+    inches_an_entry = 0.55 + _INCHES_A_CHARACTER * max(len(label) for label in entries)
     columns = min(len(entries), max(1, int(width / inches_an_entry)))
     rows = -(-len(entries) // columns)
-    figure.set_size_inches(width, height + 0.2 * rows + 0.1)
+    figure.set_size_inches(width, height + 0.14 * rows + 0.06)
     figure.legend(
         handles,
         list(entries),
         loc="outside lower center",
         ncols=-(-len(entries) // rows),
-        fontsize="small",
+        fontsize=FONT,
         frameon=False,
-        handlelength=3,
+        handlelength=2.5,
+        labelspacing=0.3,
+        columnspacing=1.5,
+        borderpad=0.2,
     )
 
 
@@ -226,18 +292,35 @@ def draw_curves(axes: Axes, curves: Sequence[tuple[xr.DataArray, Look]]) -> None
 
 
 def marker_positions(points: int, index: int, lines: int) -> tuple[int, int]:
-    """Start and stride of a line's markers: about eight, apart from other lines'."""
-    stride = max(1, points // 8)
+    """Start and stride of a line's markers: about six, apart from other lines'."""
+    stride = max(1, points // 6)
     return index * stride // lines, stride
 
 
 def set_integer_ticks(axes: Axes) -> None:
-    """At most six ticks on the x-axis, at integers."""
+    """At most five ticks on the x-axis, at integers."""
     steps = [1, 2, 5, 10]
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=steps))
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=steps))
 
 
-def draw_points(axes: Axes, x: Any, y: Any, look: Look, size: float) -> None:
+def columns_of_width(inches: float) -> int:
+    """How many panels of at least a width stand side by side."""
+    return max(1, min(drawable.COLUMNS, int(TEXT_WIDTH / inches)))
+
+
+def name_classes(axis: Axis, classes: np.ndarray) -> None:
+    """A tick per class, with the names of as many as there is space for."""
+    every = -(-len(classes) // 10)
+    axis.set_ticks(range(0, len(classes), every), classes[::every], fontsize=FONT - 1)
+    axis.set_tick_params(length=0)
+
+
+def few_ticks(axes: Axes) -> None:
+    """At most four ticks on the x-axis, whose numbers do not touch."""
+    axes.xaxis.set_major_locator(MaxNLocator(3))
+
+
+def draw_points(axes: Axes, x: Any, y: Any, look: Look, size: float = 2) -> None:
     """Hollow points of a width in points, below lines.
 
     Files of markers of one line take a fraction of the time of a scatter's.
@@ -250,7 +333,7 @@ def draw_points(axes: Axes, x: Any, y: Any, look: Look, size: float) -> None:
         markersize=size,
         markerfacecolor="none",
         markeredgecolor=look["color"],
-        markeredgewidth=0.6,
+        markeredgewidth=0.4,
         alpha=0.7,
         label=look.get("label"),
         rasterized=len(x) > _POINTS_AS_VECTORS,
@@ -278,51 +361,47 @@ def draw_distribution(
         facecolor=(look["color"], 0.3),
         linecolor="black",
     )
-    violin["cmedians"].set_zorder(3)
+    violin["cmedians"].set(zorder=3, linewidth=1)
     points = values if points is None else points
     # Multiples of the golden ratio spread the points evenly and reproducibly.
     turns = np.arange(len(points)) * (5**0.5 - 1) / 2
     jitter = 0.4 * ((turns + 0.5) % 1 - 0.5)
-    draw_points(axes, position + jitter, points, look, size=2.6)
+    draw_points(axes, position + jitter, points, look, size=1.6)
 
 
 def distribution_entries(points: str, density: str) -> dict[str, Look | str]:
     """Legend entries of figures by ``draw_distribution``."""
-    dot = {"linestyle": "", "color": "0.3", "marker": "o", "mfc": "none", "ms": 3}
-    return {points: dot, "median": {"color": "black"}, density: BAND}
+    return {points: DOT | {"mfc": "none"}, "median": {"color": "black"}, density: BAND}
 
 
 def draw_image(
-    axes: Axes,
-    values: np.ndarray,
-    colours: str,
-    label: str,
-    *,
-    aspect: Literal["auto", "equal"] = "auto",
-    limit: float | None = None,
-) -> None:
-    """A matrix with its colour bar; NaN is grey, and ``limit`` the end of the scale."""
-    limit = limit or colour_limit(values)
-    diverging = colours == "diverging"
+    axes: Axes, values: np.ndarray, colours: str, limit: float, **options: Any
+) -> AxesImage:
+    """A matrix in the colours of a scale that ends at ``limit``; NaN is grey."""
     image = axes.imshow(
         values,
         cmap=colormaps[_MAPS[colours]].with_extremes(bad=UNKNOWN),
-        vmin=-limit if diverging else 0.0,
+        vmin=-limit if colours == "diverging" else 0.0,
         vmax=limit,
-        aspect=aspect,
         interpolation="nearest",
+        **options,
     )
     axes.grid(visible=False)
-    add_colour_bar(axes, image, label, extend="both" if diverging else "max")
+    return image
 
 
 def add_colour_bar(
-    axes: Axes, image: ScalarMappable, label: str, **options: Any
+    axes: Axes | Sequence[Axes], image: ScalarMappable, label: str, **options: Any
 ) -> None:
-    """A colour bar beside a panel."""
-    figure = axes.get_figure(root=True)
+    """A colour bar beside a panel, or beside all panels of one scale."""
+    some = [axes] if isinstance(axes, Axes) else list(axes)
+    figure = some[0].get_figure(root=True)
     assert figure is not None
-    figure.colorbar(image, ax=axes, **options).set_label(label, fontsize="small")
+    size = {"aspect": 30, "fraction": 0.05, "pad": 0.01} if len(some) > 1 else {}
+    bar = figure.colorbar(image, ax=some, **size | options)
+    bar.set_label(label, fontsize=FONT)
+    bar.ax.spines["outline"].set_linewidth(0.6)
+    bar.ax.tick_params(which="both", labelsize=FONT, length=2, width=0.6, pad=2)
 
 
 def colour_limit(values: np.ndarray) -> float:
@@ -347,8 +426,12 @@ def set_asinh_scale(axes: Axes, values: np.ndarray) -> None:
     sizes = np.outer(powers, (1, 3)).ravel()
     ticks = np.concatenate([-sizes[::-1], [0], sizes])
     places = np.arcsinh(ticks / width)
-    # A line of text is about a twentieth of a panel's height.
-    apart = 0.09 * (ends[1] - ends[0] + 2 * pad)
+    figure, spec = axes.get_figure(root=True), axes.get_subplotspec()
+    assert figure is not None
+    assert spec is not None
+    # Of a row of panels, 0.4 inches are labels; a line of text is 0.15 inches high.
+    inches = max(figure.get_figheight() / spec.get_gridspec().nrows - 0.4, 0.4)
+    apart = 0.15 / inches * (ends[1] - ends[0] + 2 * pad)
     kept = [0.0]
     for tick, place in zip(ticks, places, strict=True):
         is_inside = low <= tick <= high
@@ -369,7 +452,7 @@ def write_in_corner(
     axes: Axes, text: str, corner: Literal["upper right", "lower left"]
 ) -> None:
     """Small text in a corner of a panel."""
-    font = {"size": "x-small", "color": "0.3"}
+    font = {"size": FONT, "color": "0.3"}
     box = AnchoredText(text, corner, prop=font, pad=0.2, borderpad=0.2)
     box.patch.set(alpha=0.7, linewidth=0)
     axes.add_artist(box)

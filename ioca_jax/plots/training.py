@@ -1,5 +1,6 @@
 """Neurons, layers and networks over the epochs of training."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,9 +17,12 @@ from ioca_jax.results.subsets import converged, hidden_layer_of, neurons_of
 
 _EPOCHS = "epochs of training (0: untrained)"
 _FIRST_EPOCH = 0.4  # width of the first epoch on the scale, in decades
-_CEILING: style.Look = {"color": "0.2", "linestyle": (0, (6, 3)), "linewidth": 1}
+_CEILING: style.Look = {"color": "0.2", "linestyle": (0, (6, 3)), "linewidth": 0.8}
 _ENTROPY = "entropy of the\nquantised layer, plug-in (bits)"
 _DECODED = "I(layer; class), lower bound\nby a decoder (bits)"
+_GROUPS = "redundancy index\n(above 1: redundancy)"
+_NO_GROUPS = "groups: too few examples"
+_ERROR = "error rate"
 
 
 def training_history(results: xr.Dataset) -> Figure:
@@ -29,34 +33,38 @@ def training_history(results: xr.Dataset) -> Figure:
     drawable.check_variables(results, "training_history")
     kept = converged(results)
     kept = kept if kept.sizes["seed"] else results
-    figure, panels = style.make_panels(
-        results.drop_dims("neuron"), "Training history", 2
-    )
     labels = {"loss": "loss (nats)", "accuracy": "accuracy"}
+    figure, panels = style.small_multiples(
+        drawable.heading(results, "Training history"),
+        [list(labels)],
+        lambda quantity: style.Labels("", "epochs of training", labels[quantity]),
+        share_y=style.own,
+    )
     splits = {
         "train": "training, mean over the epoch (loss with penalty)",
         "validation": "validation, at the end of the epoch",
     }
-    for axes, (quantity, label) in zip(panels, labels.items(), strict=True):
+    for quantity, axes in panels.items():
         for index, (split, described) in enumerate(splits.items()):
             history = kept[f"{split}_{quantity}"].transpose("epoch", "seed")
             history = history.where(np.isfinite(history))
             look = style.look(index, label=described, linestyle=style.DASHES[index])
             if history.sizes["seed"] > 1:
-                thin = {"color": look["color"], "linewidth": 0.6, "alpha": 0.5}
+                thin = {"color": look["color"], "linewidth": 0.4, "alpha": 0.5}
                 some, _ = drawable.few_networks(history.to_dataset(name="history"))
                 axes.plot(history["epoch"], some["history"], **thin)
             markers = style.marker_positions(history.sizes["epoch"], index, len(splits))
             mean = history.mean("seed")
             axes.plot(history["epoch"], mean, markevery=markers, **look)
-        axes.set_xlabel("epochs of training")
-        axes.set_ylabel(label)
         axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
-    panels[0].set_yscale("log")
-    entries = style.drawn_entries(panels[0])
+    low, high = panels["loss"].get_ylim()
+    if high > 10 * max(low, 0):  # fewer than ten times have few ticks
+        panels["loss"].set_yscale("log")
+        panels["loss"].yaxis.set_major_formatter("{x:g}")
+    entries = style.drawn_entries(panels["loss"])
     if kept.sizes["seed"] > 1:
         label = f"one of {kept.sizes['seed']} networks (thick: mean)"
-        entries |= {label: {"color": "0.3", "linewidth": 0.6}}
+        entries |= {label: {"color": "0.3", "linewidth": 0.4}}
     style.add_legend(figure, entries)
     return figure
 
@@ -70,40 +78,59 @@ def trajectories(results: xr.Dataset) -> Figure:
         for measure in drawable.labels_of(kept, "measure")
         if kept["trajectory_score"].sel(measure=measure).notnull().any()
     ]
-    count = len(measures) + 4
-    columns = min(-(-count // 2), 4)
-    figure, panels = style.make_panels(results, "Through training", count, columns)
-    looks = style.layer_looks(kept)
-    for axes, measure in zip(panels, measures, strict=False):
-        axes.set_title("neurons: median and quartiles", fontsize="small")
-        axes.set_ylabel(drawable.measure_label(kept, measure))
-        for layer, look in looks.items():
-            of_layer = kept["trajectory_score"].isel(neuron=neurons_of(kept, layer))
-            _draw_quartiles(axes, of_layer.sel(measure=measure), "neuron", look)
-    layer_panel, information, groups, error = panels[len(measures) :]
     several = kept.sizes["seed"] > 1
     spread = ": mean ± standard deviation" if several else ""
-    for axes, thing in ((layer_panel, "layers"), (information, "layers")):
-        axes.set_title(f"{thing}{spread}", fontsize="small")
-    error.set_title(f"networks{spread}", fontsize="small")
+    size = int(kept.attrs["trajectory_group_size"])
+    groups = f"groups of {size}: median and quartiles" if size else _NO_GROUPS
+    estimated = bool(kept["layer_information"].notnull().any())
+    information = "I(layer; class) (bits)" if estimated else _DECODED
+    labels = {
+        measure: style.Labels(
+            "neurons: median and quartiles",
+            _EPOCHS,
+            drawable.measure_label(kept, measure),
+        )
+        for measure in measures
+    } | {
+        _ENTROPY: style.Labels(f"layers{spread}", _EPOCHS, _ENTROPY),
+        _DECODED: style.Labels(f"layers{spread}", _EPOCHS, information),
+        _GROUPS: style.Labels(groups, _EPOCHS, _GROUPS),
+        _ERROR: style.Labels(f"networks{spread}", _EPOCHS, _ERROR),
+    }
+    figure, panels = style.small_multiples(
+        drawable.heading(results, "Through training", kept),
+        [list(labels)],
+        labels.__getitem__,
+        columns=3,
+        share_y=style.own,
+    )
+    looks = style.layer_looks(kept)
+    for measure, (layer, look) in itertools.product(measures, looks.items()):
+        of_layer = kept["trajectory_score"].isel(neuron=neurons_of(kept, layer))
+        of_measure = of_layer.sel(measure=measure)
+        _draw_quartiles(panels[measure], of_measure, "neuron", look)
     curves = [
         (hidden_layer_of(kept, layer)["layer_entropy"], look)
         for layer, look in looks.items()
     ]
-    style.draw_curves(layer_panel, curves)
-    layer_panel.axhline(np.log2(kept.attrs["num_validation"]), **_CEILING)
-    layer_panel.set_ylabel(_ENTROPY)
+    style.draw_curves(panels[_ENTROPY], curves)
+    panels[_ENTROPY].axhline(np.log2(kept.attrs["num_validation"]), **_CEILING)
     entries: dict[str, Any] = {look["label"]: look for look in looks.values()}
-    entries |= _draw_layer_information(information, kept, looks)
-    _draw_layer_redundancy(groups, kept, looks)
-    entries |= _draw_errors(error, kept) | _ceiling_entry(kept)
+    _draw_layer_information(panels[_DECODED], kept, looks)
+    if estimated:
+        line = style.DOT | {"linestyle": "-", "linewidth": 1}
+        entries["information, lower bound by a decoder"] = line
+        dashed = line | {"linestyle": "--", "mfc": "white"}
+        entries["information, Miller-Madow"] = dashed
+    for layer, look in looks.items():
+        index = hidden_layer_of(kept, layer)["layer_redundancy_index"]
+        _draw_quartiles(panels[_GROUPS], index, "group", look)
+    panels[_GROUPS].axhline(1, **style.REFERENCE)
+    entries |= _draw_errors(panels[_ERROR], kept) | _ceiling_entry(kept)
     last = max(
         int(kept[name].max()) for name in ("step", "epoch") if name in kept.coords
     )
-    for index, axes in enumerate(panels):
-        _set_epoch_scale(axes, last)
-        if index + columns >= count:
-            axes.set_xlabel(_EPOCHS)
+    _set_epoch_scale(panels[_ERROR], last)  # which all panels share
     style.add_legend(figure, entries)
     return figure
 
@@ -123,52 +150,27 @@ def _draw_quartiles(
 
 def _draw_layer_information(
     axes: Axes, results: xr.Dataset, looks: Mapping[Any, style.Look]
-) -> dict[str, style.Look]:
-    """Decoded information, and estimates where there are any: legend entries then."""
-    estimated = False
+) -> None:
+    """Decoded information, and dashed the estimates where there are any."""
     for layer, look in looks.items():
         of_layer = hidden_layer_of(results, layer)
         estimate = of_layer["layer_information"].dropna("step")
-        estimated |= estimate.size > 0
         dashed = look | {"linestyle": "--", "mfc": "white"}
         curves = [(of_layer["layer_information_decoded"], look), (estimate, dashed)]
         style.draw_curves(axes, curves)
-    axes.set_ylabel("I(layer; class) (bits)" if estimated else _DECODED)
-    if not estimated:
-        return {}
-    line = {"color": "0.3", "marker": "o", "markersize": 5}
-    return {
-        "information, lower bound by a decoder": line,
-        "information, Miller-Madow": line | {"linestyle": "--", "mfc": "white"},
-    }
-
-
-def _draw_layer_redundancy(
-    axes: Axes, results: xr.Dataset, looks: Mapping[Any, style.Look]
-) -> None:
-    size = int(results.attrs["trajectory_group_size"])
-    known = f"groups of {size}: median and quartiles"
-    axes.set_title(known if size else "groups: too few examples", fontsize="small")
-    axes.set_ylabel("redundancy index\n(above 1: redundancy)")
-    for layer, look in looks.items():
-        of_layer = hidden_layer_of(results, layer)["layer_redundancy_index"]
-        _draw_quartiles(axes, of_layer, "group", look)
-    axes.axhline(1, **style.REFERENCE)
 
 
 def _draw_errors(axes: Axes, results: xr.Dataset) -> dict[str, style.Look]:
     """Test error, and training error if the results have a history."""
-    test = {"color": "black", "marker": "o", "markersize": 4}
+    test = style.look(0, color="black")
     entries = {"test error": test}
     curves = [(1 - results["trajectory_accuracy"], test)]
     if "train_accuracy" in results:
-        training = {"color": "0.5", "marker": "s", "markersize": 4}
-        training |= {"linestyle": "--", "mfc": "white"}
+        training = style.look(1, color="0.5", linestyle="--", mfc="white")
         entries["training error, mean over the epoch"] = training
         of_epoch = 1 - results["train_accuracy"]
         curves.append((of_epoch.rename(epoch="step"), training))
     style.draw_curves(axes, curves)
-    axes.set_ylabel("error rate")
     axes.set_ylim(bottom=0)
     return entries
 
@@ -198,9 +200,13 @@ def information_plane(results: xr.Dataset) -> Figure:
     kept = drawable.select_converged(results, "information_plane")
     epochs, seeds = kept["trajectory_epoch"].values, kept.sizes["seed"]
     title = "Layers in the information plane, through training"
-    figure, (axes,) = style.make_panels(results, title, 1, size=(6.6, 4.4))
+    labels = style.Labels("", _ENTROPY.replace("\n", " "), _DECODED.replace("\n", " "))
+    figure, panels = style.small_multiples(
+        drawable.heading(results, title, kept), [[title]], lambda _: labels, height=2.6
+    )
+    axes = panels[title]
     norm = SymLogNorm(1, _FIRST_EPOCH, vmin=0, vmax=max(1, epochs.max()))
-    colours: dict[str, Any] = {"cmap": "viridis", "norm": norm}
+    colours: dict[str, Any] = {"cmap": "Greys", "norm": norm}
     entries: dict[str, style.Look] = {}
     points = None
     for index, (layer, look) in enumerate(style.layer_looks(kept).items()):
@@ -211,12 +217,12 @@ def information_plane(results: xr.Dataset) -> Figure:
         marker = look["marker"]
         if seeds > 1:
             colours["c"] = np.tile(epochs, seeds)
-            small = {"s": 14, "alpha": 0.5, "linewidths": 0, "marker": marker}
+            small = {"s": 5, "alpha": 0.5, "linewidths": 0, "marker": marker}
             axes.scatter(x.values.ravel(), y.values.ravel(), **small, **colours)
         x, y = x.mean("seed").values, y.mean("seed").values
         line = {"color": look["color"], "linestyle": style.DASHES[index % 3]}
-        axes.plot(x, y, **line)
-        large = {"s": 45, "linewidths": 1.5, "marker": marker, "zorder": 3}
+        axes.plot(x, y, linewidth=1, **line)
+        large = {"s": 20, "linewidths": 1, "marker": marker, "zorder": 3}
         colours["c"] = epochs
         points = axes.scatter(x, y, edgecolors=look["color"], **large, **colours)
         for place in {0, len(epochs) - 1}:
@@ -224,14 +230,11 @@ def information_plane(results: xr.Dataset) -> Figure:
         label = look["label"] + (", mean" if seeds > 1 else "")
         entries[label] = look | line | {"mfc": "white"}
     axes.axvline(np.log2(kept.attrs["num_validation"]), **_CEILING)
-    axes.set_xlabel(_ENTROPY.replace("\n", " "))
-    axes.set_ylabel(_DECODED.replace("\n", " "))
     assert points is not None
     ticks = {"ticks": epochs.tolist(), "format": "{x:.0f}"}
     style.add_colour_bar(axes, points, _EPOCHS, **ticks)
     if seeds > 1:
-        dot = {"color": "0.3", "marker": "o", "markersize": 2.5, "linestyle": ""}
-        entries["small: one network"] = dot
+        entries["small: one network"] = style.DOT | {"markersize": 2}
     style.add_legend(figure, entries | _ceiling_entry(kept))
     return figure
 
@@ -241,9 +244,9 @@ def _label_epoch(axes: Axes, epoch: int, point: tuple[float, float]) -> None:
     axes.annotate(
         f"epoch {epoch}",
         point,
-        (-6, -9),
+        (-4, -7),
         textcoords="offset points",
         ha="right",
-        fontsize="x-small",
+        fontsize=style.FONT - 1,
         zorder=4,
     )

@@ -7,6 +7,7 @@ computed.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -71,7 +72,7 @@ def study_networks(
         inputs, inputs.validation, plan.quantizer, measures=plan.scores
     )
     about = annotations.score_annotations(inputs, statistics.edges)
-    statistics = statistics._replace(scores=statistics.scores | about)
+    statistics = replace(statistics, scores=statistics.scores | about)
     constants = constant_clamps(inputs, statistics.clamp)
     ablated = ablated_networks(inputs, constants)
     drawn = {

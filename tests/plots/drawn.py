@@ -1,5 +1,6 @@
 """Figures of small results, each drawn once for all tests that look at it."""
 
+import re
 from functools import cache, partial
 from typing import Any
 
@@ -79,9 +80,27 @@ least = partial(
 )
 
 
-def panel(figure: Figure, title: str) -> Axes:
-    (axes,) = (axes for axes in figure.axes if axes.get_title() == title)
-    return axes
+def panel_names(figure: Figure) -> list[str]:
+    """Titles of the panels, with the clamp that their row's first panel is of."""
+    names, titles, clamp = [], {}, ""
+    for axes in figure.axes:
+        if axes.get_label() == "<colorbar>":
+            continue
+        if axes.get_ylabel():
+            _, found, clamp = axes.get_ylabel().partition("clamped to ")
+            clamp = ", " + found + clamp if found else ""
+        spec = axes.get_subplotspec()
+        assert spec is not None
+        column = spec.colspan.start  # a title stands on the uppermost panel it is of
+        titles[column] = axes.get_title() or titles.get(column, "")
+        names.append(re.sub(r": \d+ neurons$", "", titles[column]) + clamp)
+    return names
+
+
+def panel(figure: Figure, name: str) -> Axes:
+    """The only panel of a name, or of a title; a colour bar is none."""
+    (index,) = (i for i, one in enumerate(panel_names(figure)) if one == name)
+    return figure.axes[index]
 
 
 def labelled(figure: Figure, label: str) -> Axes:

@@ -15,6 +15,7 @@ from plots.drawn import (
     legend_texts,
     line,
     panel,
+    panel_names,
     small,
     tables,
     title,
@@ -23,7 +24,7 @@ from plots.drawn import (
 
 def test_ablation_curves_are_means_over_networks_to_the_end_of_the_scope():
     figure = drawn("ablation_curves")
-    assert [axes.get_title() for axes in figure.axes] == [
+    assert panel_names(figure) == [
         f"{scope}, clamped to {clamp}"
         for clamp in ("zero", "mean")
         for scope in ("whole network", "layer 1", "layer 2")
@@ -98,7 +99,8 @@ def test_no_random_orders_no_random_line():
 @pytest.mark.parametrize("measure", ["mutual_information", "entropy"])
 def test_bias_balancing_draws_measure_and_random_under_both_clamps(measure):
     figure = draw("bias_balancing", small(), measure=measure)
-    assert [axes.get_title() for axes in figure.axes] == ["layer 1", "layer 2"]
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["layer 1: 4 neurons", "layer 2: 3 neurons"]
     accuracy = small()["accuracy"].values
     axes = panel(figure, "layer 2")
     ascending = {"entropy": 0, "mutual_information": 2}[measure]
@@ -137,28 +139,30 @@ def test_bias_balancing_names_what_the_results_lack(given, measure, message):
 @pytest.mark.parametrize("name", ["ablation_curves", "bias_balancing"])
 def test_axes_of_curves_have_labels(name):
     axes = drawn(name).axes
-    assert axes[0].get_ylabel() == "test accuracy"
-    below = [one.get_xlabel() for one in axes if one.get_xlabel()]
-    assert below[-2:] == ["neurons ablated (of 4)", "neurons ablated (of 3)"]
+    assert axes[0].get_ylabel().startswith("test accuracy")
+    assert [one.get_xlabel() for one in axes[-2:]] == ["neurons ablated"] * 2
 
 
 def test_class_curves_are_shares_of_each_class():
     figure = draw("class_curves", small(), ranked_by="random", direction="random")
     assert "Accuracy of each class: random order" in title(figure)
     axes = panel(figure, "layer 2, clamped to mean")
-    for label in (0, 1):
-        correct = small()["correct"].values[:, 1, 2, 6:, :4, label]
-        expected = correct.mean(axis=(0, 1)) / 20
-        np.testing.assert_allclose(heights(line(axes, f"class {label}")), expected)
-    (of_first, _) = axes.collections
-    share = small()["correct"].values[:, 1, 2, 6:, 0, 0].mean(axis=1) / 20
-    at_start = np.asarray(of_first.get_paths()[0].vertices)[:, 1]
-    spread = share.std(ddof=1)
-    np.testing.assert_allclose(at_start, share.mean() + [-spread, spread], atol=1e-9)
-    assert legend_texts(figure) == [
-        *("class 0", "class 1"),
-        "whisker: ± standard deviation over 3 networks",
-    ]
+    (image,) = axes.get_images()
+    correct = small()["correct"].values[:, 1, 2, 6:, :4]
+    expected = correct.mean(axis=(0, 1)).T / 20
+    np.testing.assert_allclose(np.asarray(image.get_array()), expected, rtol=1e-6)
+    assert image.get_extent() == [-0.5, 3.5, 1.5, -0.5]  # a pixel per step and class
+    assert image.get_clim() == (0, 1)
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["0", "1"]
+
+
+def test_class_curves_of_chosen_points_are_interpolated_between_them():
+    results = small().isel(step=[0, 4, 7]).sel(scope=["network"])
+    figure = draw("class_curves", results, ranked_by="entropy", direction="ascending")
+    (image,) = panel(figure, "whole network, clamped to zero").get_images()
+    correct = results["correct"].values[:, 0, 0, 0].mean(axis=0) / 20
+    expected = [np.interp(np.arange(8), [0, 4, 7], one) for one in correct.T]
+    np.testing.assert_allclose(np.asarray(image.get_array()), expected, rtol=1e-6)
 
 
 def test_class_curves_need_an_order_of_the_results():
@@ -183,7 +187,7 @@ def test_difference_curves_draw_the_table():
         np.testing.assert_array_equal(heights(other), order["mean"].where(shown))
         assert other.get_linewidth() > 2 * one.get_linewidth()
     assert np.isfinite(np.concatenate([*map(heights, thick)])).any()
-    assert legend_texts(figure)[-1].endswith("over all steps, excludes 0")
+    assert legend_texts(figure)[-1] == "thick: 95 % band over all steps excludes 0"
     lines = panel(few, "layer 1, clamped to mean").get_lines()[1:12:2]
     assert not np.isfinite(np.concatenate([*map(heights, lines)])).any()
     assert legend_texts(few) == legend_texts(figure)[:-1]
@@ -198,15 +202,15 @@ def test_order_effects_are_filled_where_they_are_significant():
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert names == ["entropy", "mutual information", "KL selectivity"]
     axes = panel(figure, "layer 2, clamped to zero")
-    filled, hollow = axes.get_lines()[:2]  # of the ascending orders
+    intervals, points = axes.collections[:2]  # of the ascending orders
     here = tables()["order_effects"]
     here = here.query("scope == 'layer_2' and clamp == 'zero'")
     here = here.query("direction == 'ascending'")
-    for points, chosen in ((filled, True), (hollow, False)):
-        expected = here[(here["p_corrected"] <= 0.05) == chosen]["effect"]
-        np.testing.assert_array_equal(points.get_xdata(), expected)
-    assert hollow.get_markerfacecolor() == "white"
-    (intervals, _) = axes.collections
+    offsets = np.asarray(points.get_offsets())
+    np.testing.assert_array_equal(offsets[:, 0], here["effect"])
+    is_hollow = (np.asarray(points.get_facecolor()) == 1).all(axis=1)
+    np.testing.assert_array_equal(~is_hollow, here["p_corrected"] <= 0.05)
+    assert 0 < is_hollow.sum() < 3
     ends = [np.asarray(path.vertices)[:, 0] for path in intervals.get_paths()]
     np.testing.assert_allclose(ends, here[["low", "high"]])
 

@@ -9,9 +9,9 @@ from plots.drawn import (
     draw,
     drawn,
     drawn_points,
-    labelled,
     legend_texts,
     panel,
+    panel_names,
     small,
     title,
 )
@@ -40,7 +40,8 @@ def test_layers_with_names_keep_them():
     axes = draw("measure_distributions", results).axes[0]
     ticks = [text.get_text() for text in axes.get_xticklabels()]
     assert ticks == ["conv1", "layers/0/mlp"]
-    assert legend_texts(draw("single_effects", results)) == ticks
+    titles = [axes.get_title() for axes in draw("single_effects", results).axes]
+    assert titles[:2] == ticks
     titles = [axes.get_title() for axes in draw("class_costs", results).axes]
     assert titles[:2] == ticks
 
@@ -59,23 +60,23 @@ def test_distributions_of_dead_layers_and_single_neurons(seeds, noise):
     assert len(figure.axes) == 1
 
 
-def test_scatter_has_a_panel_per_pair_and_a_colour_and_marker_per_layer():
+def test_scatter_has_a_row_per_pair_and_a_panel_per_layer():
     figure = drawn("measure_scatter")
-    assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes] == [
-        (LABELS[0], LABELS[1]),
-        (LABELS[0], LABELS[2]),
-        (LABELS[1], LABELS[2]),
+    assert panel_names(figure) == ["layer 1", "layer 2"] * 3
+    assert [axes.get_xlabel() for axes in figure.axes[::2]] == [
+        *(LABELS[0], LABELS[0], LABELS[1])
     ]
-    first, second = drawn_points(figure.axes[2])
+    assert [axes.get_ylabel() for axes in figure.axes] == [
+        *(LABELS[1], "", LABELS[2], "", LABELS[2], "")
+    ]
     scores = small()["score"].values
-    for points, neurons in zip((first, second), LAYERS, strict=True):
-        expected = np.stack(
-            [scores[:, 1, neurons].ravel(), scores[:, 2, neurons].ravel()], axis=1
-        )
-        np.testing.assert_array_equal(points.get_xydata(), expected)
-    assert first.get_markeredgecolor() != second.get_markeredgecolor()
-    assert first.get_marker() != second.get_marker()
-    assert legend_texts(figure) == ["layer 1", "layer 2"]
+    for axes, neurons in zip(figure.axes[4:], LAYERS, strict=True):
+        (points,) = drawn_points(axes)
+        expected = [scores[:, index, neurons].ravel() for index in (1, 2)]
+        np.testing.assert_array_equal(np.asarray(points.get_xydata()).T, expected)
+    first, second = figure.axes[4:]
+    assert first.get_xlim() == second.get_xlim()
+    assert first.get_ylim() == second.get_ylim()
 
 
 def test_scatter_needs_two_measures():
@@ -85,15 +86,16 @@ def test_scatter_needs_two_measures():
 
 def test_single_effects_are_increases_of_the_loss():
     figure = draw("single_effects", small(), clamp="zero")
-    assert [axes.get_xlabel() for axes in figure.axes] == LABELS
-    labelled(figure, "increase of test loss (nats)")
+    assert [axes.get_xlabel() for axes in figure.axes[::2]] == LABELS
+    assert figure.axes[0].get_ylabel() == "increase of\ntest loss (nats)"
     increase = small()["single_loss"].values[:, 0] - 0.5
-    for index, axes in enumerate(figure.axes):
-        for points, neurons in zip(drawn_points(axes), LAYERS, strict=True):
-            x, y = np.asarray(points.get_xydata()).T
-            scores = small()["score"].values[:, index, neurons]
-            np.testing.assert_array_equal(x, scores.ravel())
-            np.testing.assert_allclose(y, increase[:, neurons].ravel(), rtol=1e-6)
+    for place, axes in enumerate(figure.axes):
+        index, neurons = place // 2, LAYERS[place % 2]
+        (points,) = drawn_points(axes)
+        x, y = np.asarray(points.get_xydata()).T
+        scores = small()["score"].values[:, index, neurons]
+        np.testing.assert_array_equal(x, scores.ravel())
+        np.testing.assert_allclose(y, increase[:, neurons].ravel(), rtol=1e-6)
 
 
 def test_ticks_of_effects_are_apart():

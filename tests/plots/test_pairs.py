@@ -47,9 +47,9 @@ def test_pair_matrices_are_the_values_in_one_order_within_layers():
         np.testing.assert_array_equal(matrix_of(axes), expected)
         low, high = axes.get_images()[0].get_clim()
         assert low in (-high, 0)  # 0 is the middle, or the end
-        names = [text.get_text() for text in axes.get_xticklabels()]
-        assert names == ["layer 1", "layer 2"]
-        assert axes.get_xticks().tolist() == [1.5, 5]
+        names = [text.get_text() for text in axes.get_yticklabels()]
+        assert names == ["layer 1", "layer 2"] * (axes in figure.axes[:4:2])
+        assert axes.get_yticks().tolist() == [1.5, 5]
         borders = [np.asarray(border.get_xdata())[0] for border in axes.get_lines()]
         assert borders[0] == 3.5
 
@@ -81,8 +81,8 @@ def test_pair_agreement_has_every_pair_of_a_layer_once():
     pairs = small()["pair_value"].sel(pair_measure=CO_INFORMATION).values
     effects = small()["pair_effect_loss"].sel(clamp="mean").values
     titles = [
-        "layer 1\nSpearman's rho = 0.25 [0.12, 0.50]\ncorrected p = 0.031",
-        "layer 2\nSpearman's rho = -0.50 [-0.60, -0.40]",
+        "layer 1\n\u03c1 = 0.25 [0.12, 0.50]\ncorrected p = 0.031",
+        "layer 2\n\u03c1 = -0.50 [-0.60, -0.40]",
     ]
     for name, neurons in zip(titles, (range(4), range(4, 7)), strict=True):
         (points,) = drawn_points(panel(figure, name))

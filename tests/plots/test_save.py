@@ -40,7 +40,7 @@ def test_the_same_figure_gives_the_same_files(tmp_path):
 
 
 def test_a_file_is_drawn_once_and_looks_as_savefig_draws_it(tmp_path, monkeypatch):
-    draw("training_history", least()).savefig(tmp_path / "expected.png", dpi=150)
+    draw("training_history", least()).savefig(tmp_path / "expected.png", dpi=200)
     times, once = [], Figure.draw
     monkeypatch.setattr(Figure, "draw", lambda *given: times.append(once(*given)))
     saved = plots.save_figure(draw("training_history", least()), tmp_path / "found")

@@ -28,7 +28,7 @@ def test_many_layers_and_measures_fit_on_the_page(name):
     assert panels
     for axes in panels:
         box = axes.get_window_extent()
-        assert min(box.width, box.height) > 80  # 0.8 inches
+        assert min(box.width, box.height) > 70  # 0.7 inches
     shown = [axes.get_tightbbox() for axes in figure.axes]
     shown = [box for box in shown if box is not None]
     for box in shown:
