@@ -41,7 +41,7 @@ def claims_overview(
         ),
         columns=3,
         height=0.7 + 0.12 * len(settings),
-        share_x=style.own,
+        share_x=lambda key: key,
     )
     looks: dict[str, style.Look] = {
         "holds": style.look(0, linestyle=""),
@@ -213,7 +213,6 @@ def _run_panels(
         [title],
         [[_INTACT], *([(clamp, scope) for scope in shown] for clamp in clamps)],
         labels,
-        columns=4,
         height=0.5 + inches,
         share_x=lambda key: key == _INTACT,
     )

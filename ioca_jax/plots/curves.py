@@ -23,7 +23,6 @@ from ioca_jax.results.subsets import (
     orderings_of,
     over_seeds,
     readable,
-    scope_size,
 )
 
 _MEASURE = "mutual_information"
@@ -276,8 +275,8 @@ def _accuracy_panels(
 
     def labels(key: tuple[str, str]) -> style.Labels:
         clamp, scope = key
-        name = f"{drawable.panel_title(scope)}: {scope_size(kept, scope)} neurons"
-        return style.Labels(name, "neurons ablated", style.clamped_to(clamp, label))
+        title = drawable.sized_title(results, scope)
+        return style.Labels(title, "neurons ablated", style.clamped_to(clamp, label))
 
     figure, panels = style.small_multiples(
         drawable.heading(results, title, kept),

@@ -17,10 +17,11 @@ from ioca_jax.results.subsets import (
     neurons_of,
     readable,
     scope_of,
+    scope_size,
 )
 
 MOST_LINES, MOST_VIOLINS = 6, 16  # of layers in a panel; more are not legible
-COLUMNS, _ROWS = 5, 9  # of panels on a page
+COLUMNS, _ROWS = 4, 8  # of panels on a page
 MOST_NETWORKS = 500  # more points of networks hide one another
 _LONGEST_NAME = 22  # characters, of layers in titles and legends
 _UNITS = {"bit": "bits", "nat": "nats", "1": "no unit"}
@@ -156,6 +157,13 @@ def layer_name(layer: Any) -> str:
 def panel_title(scope: str) -> str:
     """The name of a scope."""
     return "whole network" if scope == "network" else layer_name(layer_of_scope(scope))
+
+
+def sized_title(results: xr.Dataset, scope: str) -> str:
+    """The name of a scope and its number of neurons, in the width of a panel."""
+    name, size = panel_title(scope), scope_size(results, scope)
+    text = f"{name}: {size} neurons"
+    return text if len(text) < 30 else f"{name}: {size}"
 
 
 def scores_of(results: xr.Dataset, measure: str, layer: Any) -> np.ndarray:

@@ -16,7 +16,6 @@ from ioca_jax.results.subsets import (
     mean_curve,
     orderings_of,
     scope_of,
-    scope_size,
     steps_of_scopes,
 )
 
@@ -24,8 +23,8 @@ _NULL: style.Look = {"color": "0.5", "linestyle": ":", "linewidth": 0.8}
 _SHADE = "0.92"
 # By row of panels, what it shows.
 _ROWS = {
-    "ablated": "joint information of\nablated neurons (bits)",
-    "left": "joint information of\nremaining neurons (bits)",
+    "ablated": "information of\nablated (bits)",
+    "left": "information of\nremaining (bits)",
     "accuracy": style.ACCURACY,
 }
 
@@ -56,9 +55,7 @@ def joint_information_curves(
         drawable.heading(results, title, kept),
         [[(row, scope) for scope in scopes] for row in _ROWS],
         lambda key: style.Labels(
-            f"{drawable.panel_title(key[1])}: {scope_size(kept, key[1])} neurons",
-            "neurons ablated",
-            _ROWS[key[0]],
+            drawable.sized_title(results, key[1]), "neurons ablated", _ROWS[key[0]]
         ),
         share_x=itemgetter(1),
         share_y=lambda key: key[0] == "accuracy",
@@ -76,13 +73,14 @@ def joint_information_curves(
         below.set_ylim(bottom=0)
         style.set_integer_ticks(below)
         above = {side: panels[side, scope] for side in ("ablated", "left")}
-        unknown = _draw_joint_information(above, kept, scope, looks)
+        steps = steps_of_scopes(results)[scope]
+        unknown = _draw_joint_information(above, kept, scope, steps, looks)
         shaded |= unknown.size > 0
-        _shade_unknown([*above.values(), below], unknown, scope_size(kept, scope))
+        _shade_unknown([*above.values(), below], unknown, int(steps[-1]))
     entries: dict[str, Any] = {look["label"]: look for look in looks.values()}
     entries["permuted labels, plug-in, mean"] = _NULL
     if shaded:
-        entries["too few examples for an estimate (compressed if wide)"] = _SHADE
+        entries["too few examples for an estimate"] = _SHADE
     style.add_legend(figure, entries | style.deviation_entry(kept))
     return figure
 
@@ -91,10 +89,10 @@ def _draw_joint_information(
     panels: Mapping[str, Axes],
     results: xr.Dataset,
     scope: str,
+    steps: np.ndarray,
     looks: Mapping[tuple[str, str], style.Look],
 ) -> np.ndarray:
     """Draws the estimates of both sides; returns the steps without any."""
-    steps = steps_of_scopes(results)[scope]
     estimated = np.zeros(len(steps), bool)
     for side, axes in panels.items():
         curves = []

@@ -37,8 +37,8 @@ def measure_distributions(results: xr.Dataset) -> Figure:
         drawable.heading(results, title, kept),
         [measures],
         lambda measure: style.Labels(y=drawable.measure_label(kept, measure)),
-        columns=style.columns_of_width(0.4 + 0.3 * len(names)),
-        share_y=style.own,
+        columns=max(1, min(4, 14 // (1 + len(names)))),
+        share_y=lambda key: key,
     )
     for measure, axes in panels.items():
         for position, (layer, look) in enumerate(looks.items()):

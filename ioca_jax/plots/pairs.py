@@ -122,7 +122,6 @@ def pair_agreement(
             "co-information (bits)",
             "pair effect in\ntest loss (nats)",
         ),
-        columns=4,
         height=1.7,
     )
     pairs = {layer: _known_pairs(some, layer, clamp) for layer in looks}

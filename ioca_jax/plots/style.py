@@ -125,17 +125,6 @@ def random_looks(results: xr.Dataset) -> dict[tuple[str, str], Look]:
     return {("random", "random"): {**REFERENCE, "linewidth": 1.5, "label": label}}
 
 
-def alike(key: Any) -> Hashable:
-    """What all panels have in common, as ``share_x`` and ``share_y`` take it."""
-    del key
-    return None
-
-
-def own(key: Any) -> Hashable:
-    """What each panel has to itself, as ``share_x`` and ``share_y`` take it."""
-    return key
-
-
 def small_multiples(
     heading: Sequence[str],
     blocks: Sequence[Sequence[Any]],
@@ -143,8 +132,8 @@ def small_multiples(
     *,
     columns: int = drawable.COLUMNS,
     height: float | None = None,
-    share_x: Callable[[Any], Hashable] = alike,
-    share_y: Callable[[Any], Hashable] = alike,
+    share_x: Callable[[Any], Hashable] = lambda key: None,
+    share_y: Callable[[Any], Hashable] = lambda key: None,
 ) -> tuple[Figure, dict[Any, Axes]]:
     """A titled figure of panels of one size, by key.
 
@@ -167,7 +156,7 @@ def small_multiples(
             key_at[rows + index // columns, index % columns] = key, block
         rows += -(-len(keys) // columns)
     height = height or min(2.1, 0.6 + 3.2 / columns, max(_PAGE / rows, 0.85))
-    width = TEXT_WIDTH if columns > 1 else COLUMN_WIDTH
+    width = TEXT_WIDTH if len(key_at) > 1 else COLUMN_WIDTH
     figure = Figure(figsize=(width, rows * height))
     pads = {"w_pad": 0.03, "h_pad": 0.03, "wspace": 0, "hspace": 0}  # inches
     figure.set_layout_engine("constrained", **pads)
@@ -220,7 +209,8 @@ def add_title(figure: Figure, *paragraphs: str) -> None:
     """The figure's title, wrapped to its width, for which the figure grows."""
     width, height = figure.get_size_inches()
     characters = int(width / (_INCHES_A_CHARACTER * _TITLE_FONT / FONT))
-    text = "\n".join(textwrap.fill(paragraph, characters) for paragraph in paragraphs)
+    whole = {"break_on_hyphens": False}
+    text = "\n".join(textwrap.fill(part, characters, **whole) for part in paragraphs)
     figure.suptitle(text, fontsize=_TITLE_FONT, parse_math=False)
     figure.set_size_inches(width, height + 0.14 * (text.count("\n") + 1) + 0.06)
 
@@ -301,11 +291,6 @@ def set_integer_ticks(axes: Axes) -> None:
     """At most five ticks on the x-axis, at integers."""
     steps = [1, 2, 5, 10]
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=steps))
-
-
-def columns_of_width(inches: float) -> int:
-    """How many panels of at least a width stand side by side."""
-    return max(1, min(drawable.COLUMNS, int(TEXT_WIDTH / inches)))
 
 
 def name_classes(axis: Axis, classes: np.ndarray) -> None:

@@ -38,7 +38,7 @@ def training_history(results: xr.Dataset) -> Figure:
         drawable.heading(results, "Training history"),
         [list(labels)],
         lambda quantity: style.Labels("", "epochs of training", labels[quantity]),
-        share_y=style.own,
+        share_y=lambda key: key,
     )
     splits = {
         "train": "training, mean over the epoch (loss with penalty)",
@@ -102,7 +102,7 @@ def trajectories(results: xr.Dataset) -> Figure:
         [list(labels)],
         labels.__getitem__,
         columns=3,
-        share_y=style.own,
+        share_y=lambda key: key,
     )
     looks = style.layer_looks(kept)
     for measure, (layer, look) in itertools.product(measures, looks.items()):
@@ -205,7 +205,7 @@ def information_plane(results: xr.Dataset) -> Figure:
         drawable.heading(results, title, kept), [[title]], lambda _: labels, height=2.6
     )
     axes = panels[title]
-    norm = SymLogNorm(1, _FIRST_EPOCH, vmin=0, vmax=max(1, epochs.max()))
+    norm = SymLogNorm(1, _FIRST_EPOCH, vmin=-1, vmax=max(1, epochs.max()))
     colours: dict[str, Any] = {"cmap": "Greys", "norm": norm}
     entries: dict[str, style.Look] = {}
     points = None

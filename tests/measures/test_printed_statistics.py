@@ -41,16 +41,8 @@ def test_measured_networks_know_their_layers_and_units():
     assert found.units == (("entropy", "bit"), ("thrice", "nat"))
     low, high = (f"{np.min(one):.3g}" for one in np.split(found.scores["thrice"], [3]))
     header, first, second = str(found).splitlines()[1:]
-    assert header.split() == [
-        "layer",
-        "neurons",
-        "mean",
-        "output",
-        "entropy",
-        "(bits)",
-        "thrice",
-        "(nats)",
-    ]
+    names = "layer neurons mean output entropy (bits) thrice (nats)"
+    assert " ".join(header.split()) == names
     assert f"[{low}, " in first
     assert f"[{high}, " in second
 

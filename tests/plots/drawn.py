@@ -93,7 +93,7 @@ def panel_names(figure: Figure) -> list[str]:
         assert spec is not None
         column = spec.colspan.start  # a title stands on the uppermost panel it is of
         titles[column] = axes.get_title() or titles.get(column, "")
-        names.append(re.sub(r": \d+ neurons$", "", titles[column]) + clamp)
+        names.append(re.sub(r": \d+( neurons)?$", "", titles[column]) + clamp)
     return names
 
 

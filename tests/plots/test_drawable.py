@@ -1,6 +1,7 @@
 """What all figures have in common: their titles, their networks, their errors."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -121,21 +122,22 @@ def test_figures_of_many_layers_with_long_names_draw_some_of_them():
     names = [f"backbone/stage_{n}/block/Conv_1:input" for n in range(20)]
     results = joint_results(hidden=(2,) * 20, seeds=2, measures=THREE[1:])
     results = with_layer_names(results, names)
-    drawn_layers = [0, 4, 8, 11, 15, 19]
+    drawn_layers = np.linspace(0, 19, 15).round().astype(int)  # four rows of panels
     scopes = ["whole network"] + [
-        f"backbone/stag\N{HORIZONTAL ELLIPSIS}{names[n][-14:]}" for n in drawn_layers
+        f"backbone/s\N{HORIZONTAL ELLIPSIS}{names[n][-11:]}" for n in drawn_layers
     ]
     for name in sorted({*PLAIN, *INTERACTIONS, *TRAJECTORIES} - {"training_history"}):
         figure = draw(name, results)
-        assert "2 networks, 6 of 20 layers drawn" in title(figure)
-        assert len(figure.axes) <= 46
+        assert re.search(r"2 networks, \d+ of 20 layers drawn$", title(figure))
+        assert len(figure.axes) <= 33
+        assert figure.get_figheight() < 9
     figure = draw("ablation_curves", results)
     assert panel_names(figure) == [
         f"{scope}, clamped to {clamp}" for clamp in ("zero", "mean") for scope in scopes
     ]
     # What is drawn is what the whole results have for that scope.
     lines = figure.axes[2].get_lines()
-    expected = results["accuracy"].sel(scope=names[4], clamp="zero").mean("seed")
+    expected = results["accuracy"].sel(scope=names[1], clamp="zero").mean("seed")
     np.testing.assert_allclose(
         np.asarray(lines[0].get_ydata()), expected.values[0, :3], rtol=1e-6
     )
