@@ -163,6 +163,16 @@ def test_the_guide_of_tokens_runs(capsys):
     assert printed.endswith(f"{counted} tokens that count\n(100, 10)\n")
 
 
+@pytest.mark.slow
+def test_the_gallery_of_figures_draws_and_prints_curves(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    namespace: dict = {"ioca": ioca}
+    example = blocks("python", ["docs/guides/gallery.md"])[1]
+    exec(compile(example, "docs/guides/gallery.md", "exec"), namespace)
+    assert (tmp_path / "curve.pdf").stat().st_size > 1000
+    assert "41 points of a curve, 1,000 examples" in capsys.readouterr().out
+
+
 def test_the_jobs_and_flags_that_are_named_exist():
     found = set()
     for _, dash_m, module, *arguments in commands("python"):
