@@ -94,7 +94,7 @@ class Evaluation:
         name, places = "mask", np.arange(points)
         if self.at is not None:
             name, places = "neurons ablated", self.steps
-        table = {name: places[rows].astype(str)}
+        table = {name: places[rows].astype(str).tolist()}
         for metric, values in self.metrics.items():
             means = np.asarray(values).reshape(-1, points)[:, rows].mean(axis=0)
             unit = f" ({UNITS[metric]})" if metric in UNITS else ""

@@ -67,8 +67,8 @@ def bias_balancing(results: xr.Dataset, measure: str = _MEASURE) -> Figure:
     layers = kept.sel(scope=kept["scope"] != "network")
     figure, panels = _accuracy_panels(results, layers, title, clamps=[""])
     known = drawable.labels_of(results, "measure")
-    order = (measure, "ascending")
-    looks = {order: style.order_looks(known, [measure])[order]}
+    looks = style.order_looks(known, [measure])
+    del looks[measure, "descending"]
     for order, look in style.random_looks(kept).items():
         looks[order] = style.look(0) | look
     clamps = {"zero": {}, "mean": {"linestyle": "--", "mfc": "white"}}
@@ -106,7 +106,8 @@ def difference_curves(results: xr.Dataset, table: pd.DataFrame) -> Figure:
             line = by_line[clamp, scope, *order]
             step, mean = line["step"].to_numpy(), line["mean"].to_numpy()
             markers = style.marker_positions(len(line), index, len(looks))
-            axes.plot(step, mean, markevery=markers, **look | {"linewidth": 0.7})
+            thin = look | {"linewidth": 0.7, "markevery": markers}
+            axes.plot(step, mean, **thin)
             is_shown = ((line["low"] > 0) | (line["high"] < 0)) & (not few)
             shown = np.where(is_shown, mean, np.nan)
             axes.plot(step, shown, color=look["color"], linewidth=2.5, alpha=0.6)
@@ -231,7 +232,7 @@ def class_curves(
     title = f"Accuracy of each class: {style.order_label(ranked_by, direction)}"
     figure, panels = _accuracy_panels(results, kept, title, "class")
     means = _shares_by_class(kept, orderings_of(kept, ranked_by, direction))
-    image = None
+    images = []
     for (clamp, scope), axes in panels.items():
         here = means.sel(clamp=clamp, scope=scope).dropna("step", how="all")
         step = here["step"].values
@@ -240,11 +241,10 @@ def class_curves(
         values = [np.interp(columns, step, mean) for mean in here.values.T]
         width = columns[1] / 2
         ends = (-width, step[-1] + width, len(values) - 0.5, -0.5)
-        image = style.draw_image(
-            axes, np.array(values), "accuracy", 1.0, aspect="auto", extent=ends
-        )
+        look = {"aspect": "auto", "extent": ends}
+        images.append(style.draw_image(axes, np.array(values), "accuracy", 1.0, **look))
         style.name_classes(axes.yaxis, kept["class"].values)
-    style.add_colour_bar(list(panels.values()), image, style.ACCURACY)
+    style.add_colour_bar(list(panels.values()), images[0], style.ACCURACY)
     return figure
 
 

@@ -174,8 +174,11 @@ def class_costs(results: xr.Dataset, measure: str, clamp: str | None = None) -> 
         share_x=groups_of.get,
     )
     limit = style.colour_limit(np.concatenate([one.ravel() for one in means.values()]))
+    images = []
     for layer, axes in panels.items():
-        image = style.draw_image(axes, means[layer], "diverging", limit, aspect="auto")
+        images.append(
+            style.draw_image(axes, means[layer], "diverging", limit, aspect="auto")
+        )
         if not few:
             low, high = mean_interval(costs_of[layer])
             rows, columns = np.nonzero((low > 0) | (high < 0))
@@ -183,7 +186,7 @@ def class_costs(results: xr.Dataset, measure: str, clamp: str | None = None) -> 
         style.name_classes(axes.yaxis, kept["class"].values)
         style.name_classes(axes.xaxis, np.arange(groups_of[layer]) + 1)
     label = "change of accuracy\n(percentage points)"
-    style.add_colour_bar(list(panels.values()), image, label, extend="both")
+    style.add_colour_bar(list(panels.values()), images[0], label, extend="both")
     if not few:
         style.add_legend(figure, {"sign-flip test of the cell: p at most 0.05": _SHOWN})
     return figure
@@ -234,10 +237,13 @@ def class_damage(results: xr.Dataset, clamp: str | None = None) -> Figure:
         mean = np.nansum(found, axis=0) / np.maximum(np.isfinite(found).sum(axis=0), 1)
         means[layer] = np.where(known, mean, np.nan)
     limit = style.colour_limit(np.stack(list(means.values())))
+    images = []
     for layer, axes in panels.items():
-        image = style.draw_image(axes, means[layer], "diverging", limit, aspect="equal")
+        images.append(
+            style.draw_image(axes, means[layer], "diverging", limit, aspect="equal")
+        )
         for axis in (axes.xaxis, axes.yaxis):
             style.name_classes(axis, kept["class"].values)
     label = "Spearman's correlation"
-    style.add_colour_bar(list(panels.values()), image, label, extend="both")
+    style.add_colour_bar(list(panels.values()), images[0], label, extend="both")
     return figure

@@ -195,8 +195,8 @@ def prepare_axes(axes: Axes) -> None:
     axes.spines[:].set_linewidth(0.6)
     axes.tick_params(which="both", labelsize=FONT, length=2, width=0.6, pad=2)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.label.set_size(FONT)
-        axis.get_offset_text().set_size(FONT)
+        axis.label.set_fontsize(FONT)
+        axis.get_offset_text().set_fontsize(FONT)
 
 
 def clamped_to(clamp: str, label: str = "") -> str:
@@ -209,8 +209,9 @@ def add_title(figure: Figure, *paragraphs: str) -> None:
     """The figure's title, wrapped to its width, for which the figure grows."""
     width, height = figure.get_size_inches()
     characters = int(width / (_INCHES_A_CHARACTER * _TITLE_FONT / FONT))
-    whole = {"break_on_hyphens": False}
-    text = "\n".join(textwrap.fill(part, characters, **whole) for part in paragraphs)
+    text = "\n".join(
+        textwrap.fill(part, characters, break_on_hyphens=False) for part in paragraphs
+    )
     figure.suptitle(text, fontsize=_TITLE_FONT, parse_math=False)
     figure.set_size_inches(width, height + 0.14 * (text.count("\n") + 1) + 0.06)
 

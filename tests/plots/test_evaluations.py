@@ -29,7 +29,9 @@ def test_one_curve_is_its_accuracy_at_its_steps():
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("neurons ablated", "accuracy")
     assert axes.get_legend() is None
     assert not axes.collections
-    assert tuple(axes.figure.get_size_inches()) == (3.25, 0.75 * 3.25)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    assert tuple(figure.get_size_inches()) == (3.25, 0.75 * 3.25)
 
 
 def test_several_curves_are_a_mean_and_a_band_in_axes_that_are_given():
@@ -42,8 +44,9 @@ def test_several_curves_are_a_mean_and_a_band_in_axes_that_are_given():
     spread = np.std([0.25, 0.75], ddof=1)
     (ends,) = bands(axes)
     np.testing.assert_allclose(ends, [0.5 - spread, 0.5 + spread], rtol=1e-6)
-    texts = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert texts == ["both", "one"]
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["both", "one"]
 
 
 def test_masks_and_unknown_metrics_are_refused():

@@ -88,7 +88,7 @@ def test_twelve_layers_give_figures_that_a_paper_can_print(name):
     assert height < 9
     figure.draw_without_rendering()
     texts = [text for text in figure.findobj(Text) if text.get_text()]
-    assert min(text.get_fontsize() for text in texts) >= 6
+    assert min(float(text.get_fontsize()) for text in texts) >= 6
     assert not overlapping(figure)
     if name == "ablation_curves":
         assert figure.axes[0].get_title() == "whole network: 27 neurons"
