@@ -131,13 +131,15 @@ def order_effects(results: xr.Dataset, table: pd.DataFrame) -> Figure:
     measures = list(dict.fromkeys(table["ranked_by"]))
     kept = drawable.with_few_layers(results, _layers_by_clamp(results))
     title = "Normalised area under the accuracy curve, difference from random orders"
+    blocks, roomy = _by_clamp(kept), 0.6 + 0.2 * len(measures)
+    rows = len(blocks) * -(-len(blocks[0]) // drawable.COLUMNS)
     figure, panels = style.small_multiples(
         drawable.heading(results, title, kept),
-        _by_clamp(kept),
+        blocks,
         lambda key: style.Labels(
             drawable.panel_title(key[1]), "area difference", style.clamped_to(key[0])
         ),
-        height=0.6 + 0.2 * len(measures),
+        height=max(0.4 + 0.12 * len(measures), min(roomy, style.PAGE / rows)),
     )
     looks = style.order_looks(drawable.labels_of(results, "measure"), measures)
     by_panel = dict(list(table.groupby(["clamp", "scope", "direction"])))
@@ -243,7 +245,7 @@ def class_curves(
         ends = (-width, step[-1] + width, len(values) - 0.5, -0.5)
         look = {"aspect": "auto", "extent": ends}
         images.append(style.draw_image(axes, np.array(values), "accuracy", 1.0, **look))
-        style.name_classes(axes.yaxis, kept["class"].values)
+        style.name_classes(axes.yaxis, kept["class"].values, len(panels))
     style.add_colour_bar(list(panels.values()), images[0], style.ACCURACY)
     return figure
 

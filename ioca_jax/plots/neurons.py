@@ -183,8 +183,8 @@ def class_costs(results: xr.Dataset, measure: str, clamp: str | None = None) -> 
             low, high = mean_interval(costs_of[layer])
             rows, columns = np.nonzero((low > 0) | (high < 0))
             axes.plot(columns, rows, **_SHOWN)
-        style.name_classes(axes.yaxis, kept["class"].values)
-        style.name_classes(axes.xaxis, np.arange(groups_of[layer]) + 1)
+        style.name_classes(axes.yaxis, kept["class"].values, len(panels))
+        style.name_classes(axes.xaxis, np.arange(groups_of[layer]) + 1, 1)
     label = "change of accuracy\n(percentage points)"
     style.add_colour_bar(list(panels.values()), images[0], label, extend="both")
     if not few:
@@ -243,7 +243,7 @@ def class_damage(results: xr.Dataset, clamp: str | None = None) -> Figure:
             style.draw_image(axes, means[layer], "diverging", limit, aspect="equal")
         )
         for axis in (axes.xaxis, axes.yaxis):
-            style.name_classes(axis, kept["class"].values)
+            style.name_classes(axis, kept["class"].values, len(panels))
     label = "Spearman's correlation"
     style.add_colour_bar(list(panels.values()), images[0], label, extend="both")
     return figure

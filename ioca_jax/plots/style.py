@@ -58,7 +58,7 @@ LONG_NAME = 8  # characters; longer names do not fit side by side
 TEXT_WIDTH, COLUMN_WIDTH = 6.75, 3.25  # inches
 FONT, _TITLE_FONT = 7, 8  # points
 _INCHES_A_CHARACTER = 0.0078 * FONT  # the mean of the font
-_PAGE = 7.8  # inches, for panels
+PAGE = 7.8  # inches, for panels
 # A PDF holds more points than this as an image, since viewers are slow with them.
 _POINTS_AS_VECTORS = 5000
 
@@ -155,7 +155,7 @@ def small_multiples(
         for index, key in enumerate(keys):
             key_at[rows + index // columns, index % columns] = key, block
         rows += -(-len(keys) // columns)
-    height = height or min(2.1, 0.6 + 3.2 / columns, max(_PAGE / rows, 0.85))
+    height = height or min(2.1, 0.6 + 3.2 / columns, max(PAGE / rows, 0.85))
     width = TEXT_WIDTH if len(key_at) > 1 else COLUMN_WIDTH
     figure = Figure(figsize=(width, rows * height))
     pads = {"w_pad": 0.03, "h_pad": 0.03, "wspace": 0, "hspace": 0}  # inches
@@ -294,9 +294,9 @@ def set_integer_ticks(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=steps))
 
 
-def name_classes(axis: Axis, classes: np.ndarray) -> None:
-    """A tick per class, with the names of as many as there is space for."""
-    every = -(-len(classes) // 10)
+def name_classes(axis: Axis, classes: np.ndarray, panels: int) -> None:
+    """The names of as many classes as there is space for in one of some panels."""
+    every = -(-len(classes) // (10 if panels <= 4 * drawable.COLUMNS else 4))
     axis.set_ticks(range(0, len(classes), every), classes[::every], fontsize=FONT - 1)
     axis.set_tick_params(length=0)
 

@@ -21,6 +21,7 @@ _CEILING: style.Look = {"color": "0.2", "linestyle": (0, (6, 3)), "linewidth": 0
 _ENTROPY = "entropy of the\nquantised layer, plug-in (bits)"
 _DECODED = "I(layer; class), lower bound\nby a decoder (bits)"
 _GROUPS = "redundancy index\n(above 1: redundancy)"
+_LABELLED = 2  # layers; the names of further ones' epochs would collide
 _NO_GROUPS = "groups: too few examples"
 _ERROR = "error rate"
 
@@ -225,7 +226,7 @@ def information_plane(results: xr.Dataset) -> Figure:
         large = {"s": 20, "linewidths": 1, "marker": marker, "zorder": 3}
         colours["c"] = epochs
         points = axes.scatter(x, y, edgecolors=look["color"], **large, **colours)
-        for place in {0, len(epochs) - 1}:
+        for place in {0, len(epochs) - 1} if index < _LABELLED else ():
             _label_epoch(axes, int(epochs[place]), (float(x[place]), float(y[place])))
         label = look["label"] + (", mean" if seeds > 1 else "")
         entries[label] = look | line | {"mfc": "white"}

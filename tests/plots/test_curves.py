@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import joint_results, synthetic_results
+from synthetic import THREE, joint_results, synthetic_results
 
 from ioca_jax import plots
 from plots.drawn import (
@@ -253,3 +253,19 @@ def test_published_points_are_drawn_beside_the_curves():
     own = accuracy[:, 1, 6:].mean(axis=(0, 1))
     curve = line(axes, "random order, mean of 2 draws")
     np.testing.assert_allclose(heights(curve), own, rtol=1e-6)
+
+
+def test_effects_in_many_layers_fit_a_page():
+    results = joint_results(hidden=(1,) * 12, seeds=2, measures=THREE[:2])
+    table = pd.DataFrame(
+        [
+            {"scope": scope, "clamp": clamp, "ranked_by": m, "direction": direction}
+            for scope in results["scope"].values
+            for clamp in ("zero", "mean")
+            for m in THREE[:2]
+            for direction in ("ascending", "descending")
+        ]
+    ).assign(effect=0.1, low=0.0, high=0.2, p_corrected=0.5)
+    figure = draw("order_effects", results, table=table)
+    assert len(figure.axes) == 2 * 13
+    assert figure.get_figheight() < 9
