@@ -58,8 +58,9 @@ def of_six() -> xr.Dataset:
 
 
 def shown(page: str) -> str:
-    """What a page shows, without scripts and styles."""
+    """What a page shows, without scripts, styles and the meanings of columns."""
     page = page.replace("\N{NO-BREAK SPACE}", " ")
+    page = re.sub(r'(<th scope="col") title="[^"]*"', r"\1", page)
     return re.sub(r"<(script|style).*?</\1>", "", page, flags=re.DOTALL)
 
 
