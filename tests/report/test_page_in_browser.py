@@ -239,6 +239,8 @@ def test_neurons_of_every_network_can_be_seen(browser, results):
     assert not browser.find_element("id", "selected-note").text.startswith("No neuron")
     choose(browser, "neurons", "Network", "seed 0")
     assert browser.find_element("id", "selected-note").text.startswith("No neuron")
+    choose(browser, "neurons", "Network", "seed 3")  # each has its selection
+    assert not browser.find_element("id", "selected-note").text.startswith("No neuron")
 
 
 def test_sections_are_folded_until_they_are_asked_for(browser, started):

@@ -118,12 +118,14 @@ function startNeurons(choices) {
   const titleOf = (m) => `${m.title}${m.unit === "1" ? "" : ` (${m.unit}s)`}`;
   const nameOf = (i) => `${neurons.layers[neurons.layer[i]]}, neuron ${neurons.index[i]}`;
   const measures = neurons.measures.map((m, i) => [i, m.title]);
-  const state = { selected: new Set() };
-  const networks = neurons.networks.map((network, i) => [i, `seed ${network.seed}`]);
-  const network = addSelect(controls, "Network", networks, () => {
-    state.selected.clear(); // neurons of one number are others in another network
-    redraw();
-  });
+  // Neurons of one number are others in another network: each has its selection.
+  const selections = neurons.networks.map(() => new Set());
+  const state = {
+    get selected() { return selections[Number(network.value)]; },
+    set selected(some) { selections[Number(network.value)] = some; },
+  };
+  const networks = neurons.networks.map(({ seed }, i) => [i, `seed ${seed}`]);
+  const network = addSelect(controls, "Network", networks, () => redraw());
   const one = () => neurons.networks[Number(network.value)];
   const x = addSelect(controls, "Horizontal axis", measures, () => redraw());
   const y = addSelect(controls, "Vertical axis", measures, () => redraw());
