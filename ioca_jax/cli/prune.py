@@ -19,21 +19,26 @@ Networks that diverged in the study are left out.
 
 The folder then holds pruning.nc (everything, labelled; xarray reads it, and so does
 ioca_jax.load_results, given its path), pruning.csv (a row for each measure, clamp,
-stage and share), summary.txt (what is printed), and pruning.png and .pdf. A folder that
-holds these results is reported, not computed again; where it holds a part of them, in
-unfinished.nc, the job goes on.
+stage and share), report.html (everything on one page), summary.txt (what is printed),
+and pruning.png and .pdf. A folder that holds these results is reported, not computed
+again; where it holds a part of them, in unfinished.nc, the job goes on.
 """
 
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
+import shlex
+import sys
 
 import xarray as xr
 
 import ioca_jax as ioca
 from ioca_jax.cli.command import Command, option
 from ioca_jax.plots import pruning_curves, save_figure
+from ioca_jax.report.page import PAGE_FILE
+from ioca_jax.report.pruning import pruning_page
 from ioca_jax.results.files import RESULTS_FILE, atomic_write, write_results
 from ioca_jax.study import pruned
 from ioca_jax.study.chunks import locked, signals_deferred
@@ -41,7 +46,14 @@ from ioca_jax.study.config import config_of
 from ioca_jax.study.folder import can_write, check_places, explained, writable
 
 RESULTS, UNFINISHED = "pruning.nc", "unfinished.nc"
-_WRITTEN = (RESULTS, UNFINISHED, "pruning.csv", "pruning.png", "summary.txt")
+_FILES = (
+    RESULTS,
+    "pruning.csv",
+    "pruning.png",
+    "pruning.pdf",
+    "summary.txt",
+    PAGE_FILE,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,11 +159,22 @@ def load_data(study: pruned.PrunedStudy, data_dir: str | None) -> ioca.Dataset:
     return data
 
 
-def report(results: xr.Dataset, folder: pathlib.Path) -> str:
-    """Writes everything that is made from the results alone; returns the summary."""
+def report(results: xr.Dataset, folder: pathlib.Path, study: str) -> str:
+    """Writes everything that is made from the results alone; returns the summary.
+
+    ``study`` is the folder of the study, which the page links to.
+    """
     text, table = pruned.summary(results), pruned.tidy(results)
     atomic_write(folder / "pruning.csv", lambda part: table.to_csv(part, index=False))
     save_figure(pruning_curves(results), folder / "pruning")
+    theirs = pathlib.Path(study).absolute()
+    has_page = (theirs / PAGE_FILE).is_file()
+    page = pruning_page(
+        *(results, table, json.loads(results.attrs["configuration"]), folder),
+        {theirs.name: os.path.relpath(theirs, folder)} if has_page else {},
+        shlex.join(["ioca", "prune", *sys.argv[1:]]),
+    )
+    atomic_write(folder / PAGE_FILE, lambda part: part.write_text(page, "utf-8"))
     atomic_write(
         folder / "summary.txt", lambda part: part.write_text(text + "\n", "utf-8")
     )
@@ -170,7 +193,7 @@ def main(options: PruneOptions) -> None:
     folder, study = pathlib.Path(options.workdir), pruned.read_study(options.study)
     pruning = options.pruning(study)
     empty = pruned.empty_results(study, pruning)
-    check_places(folder, files=_WRITTEN)
+    check_places(folder, files=(*_FILES, UNFINISHED))
     results = read_progress(folder, empty)
     is_finished = "finished" not in results
     if is_finished and not can_write(folder):
@@ -192,11 +215,8 @@ def main(options: PruneOptions) -> None:
             results = results.drop_vars("finished")
             _write(results, folder / RESULTS)
         (folder / UNFINISHED).unlink(missing_ok=True)
-        print(report(results, folder))
-    print(
-        f"\nWritten to {folder}: {RESULTS}, pruning.csv, pruning.png, pruning.pdf, "
-        "summary.txt"
-    )
+        print(report(results, folder, options.study))
+    print(f"\nWritten to {folder}: {', '.join(_FILES)}")
 
 
 COMMAND = Command(

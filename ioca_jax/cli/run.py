@@ -151,11 +151,9 @@ def main(options: RunOptions, config: ioca.StudyConfig, workers: Workers) -> Non
     if not folder.can_write(path):
         print(f"\n{path} is finished and cannot be written: nothing is changed")
     else:
-        drawn = " figures," if options.figures else ""
         print(
             f"\nAll findings: {path / 'report.html'}; as text: {summary}\n"
-            f"Written to {options.workdir}: study.nc, networks,{drawn} tables, "
-            "events.jsonl, flags.txt"
+            f"Written to {options.workdir}: {folder.contents(path)}"
         )
 
 

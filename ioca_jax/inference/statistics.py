@@ -241,8 +241,13 @@ def kendall_tau(
     if scores[0].shape[-1] < 2:
         shape = np.broadcast_shapes(*(score.shape[:-1] for score in scores))
         return np.full(shape, np.nan)
-    found = scipy.stats.kendalltau(*scores, axis=-1)  # pyright: ignore[reportCallIssue]
-    return np.asarray(found.statistic, np.float64)
+    # SciPy takes a loop too; its function has an axis since version 1.17.
+    of_each = np.vectorize(
+        lambda x, y: scipy.stats.kendalltau(x, y).statistic,  # pyright: ignore[reportAttributeAccessIssue]
+        otypes=[np.float64],
+        signature="(h),(h)->()",
+    )
+    return of_each(*scores)
 
 
 def kendall_step(num_neurons: int) -> float:

@@ -40,14 +40,8 @@ from ioca_jax.networks.jaxprs import (
 )
 from ioca_jax.networks.rules import is_scale
 
-_CALLS = frozenset(
-    [
-        primitives.jit_p,
-        primitives.remat_p,
-        primitives.closed_call_p,
-        primitives.call_p,
-    ]
-)
+# By name: JAX before 0.7 calls jit pjit, and has no public name of remat's primitive.
+_CALLS = frozenset(["jit", "pjit", "remat2", "closed_call", "call"])
 MAX_UNROLLED = 64  # iterations of a scan over stacked layers
 
 
@@ -104,7 +98,7 @@ def flat_body(jaxpr: Any, on_x: Sequence[bool]) -> tuple[Program, list[int], lis
 def _inlined(eqn: JaxprEqn) -> Any:
     """The jaxpr that an equation calls and that is to be inlined, or None."""
     called = called_jaxpr(eqn, shapes_of(eqn))
-    if called is None or eqn.primitive in _CALLS:
+    if called is None or eqn.primitive.name in _CALLS:
         return called
     inside = list(all_equations(called))
     if eqn.primitive.name == "shard_map":

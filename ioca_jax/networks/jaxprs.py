@@ -227,7 +227,10 @@ def bind(
     primitive: Primitive, params: Mapping[str, Any], inputs: Iterable[Any]
 ) -> Sequence[Any]:
     """Runs a primitive, with the params that an equation has; one result is a list."""
-    results = primitive.bind(*inputs, **primitive.get_bind_params(dict(params)))
+    found = primitive.get_bind_params(dict(params))
+    # JAX before 0.10 gives functions beside the params, and takes them as inputs.
+    functions, params = found if isinstance(found, tuple) else ((), found)
+    results = primitive.bind(*functions, *inputs, **params)
     return results if primitive.multiple_results else [results]
 
 

@@ -135,6 +135,7 @@ def overview_page(
     runs: Mapping[str, str],
     command: str,
     few: str = "",
+    about: str = "",
 ) -> str:
     """A report on several runs as HTML.
 
@@ -146,6 +147,7 @@ def overview_page(
         runs: by name, the runs' folders relative to the page's.
         command: that made it.
         few: that runs have too few networks for tests, if they do.
+        about: what was done, if it is not the ablation of several runs.
 
     Returns:
         One page, as ``run_page``.
@@ -163,6 +165,7 @@ def overview_page(
             runs=pages,
             command=command,
             few=few,
+            about=about,
             data={"claims": _CLAIMS},
         )
     )

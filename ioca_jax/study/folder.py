@@ -46,6 +46,11 @@ _FOLDERS = (NETWORKS, UNFINISHED_NETWORKS, "chunks", UNITS, "tables", "figures")
 _FILES = (
     *(RESULTS_FILE, "flags.txt", EVENTS_FILE, PAGE_FILE, "summary.txt", LOCK_FILE),
 )
+# What a finished run's folder has to read, as its end lists it.
+_CONTENTS = (
+    *(RESULTS_FILE, NETWORKS, "figures", "tables", PAGE_FILE, "summary.txt"),
+    *(EVENTS_FILE, "flags.txt"),
+)
 # Runs of a sweep finish in threads, and neither Matplotlib nor Orbax takes several.
 WRITING = threading.Lock()
 _SEAL = "# SHA-256 of the other lines: "
@@ -314,6 +319,14 @@ def _check_folder(name: str, path: pathlib.Path) -> None:
         f"{name}: expected a directory, got {path}, which is {kind}; move it, or "
         "choose another workdir"
     )
+
+
+def contents(path: pathlib.Path) -> str:
+    """The names of a run's files and folders that are there, as text.
+
+    Without figures, or of joined runs, some are not.
+    """
+    return ", ".join(name for name in _CONTENTS if (path / name).exists())
 
 
 def can_write(folder: pathlib.Path) -> bool:

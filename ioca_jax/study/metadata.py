@@ -62,15 +62,34 @@ class Stopwatch:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Sums the time of compilation within the block, ``seconds["compiling"]``."""
-
-        def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
-            del kwargs
-            if event == _COMPILATION:
-                self._compiling += duration_secs
-
-        jax.monitoring.register_event_duration_secs_listener(listen)
+        _count_compilation()
+        _LISTENING.add(self)
         try:
             yield
         finally:
-            jax.monitoring.unregister_event_duration_listener(listen)
+            _LISTENING.remove(self)
             self.seconds["compiling"] = round(self._compiling, 3)
+
+    def add(self, compiling: float) -> None:
+        """Adds seconds of compilation."""
+        self._compiling += compiling
+
+
+_LISTENING: set[Stopwatch] = set()
+
+
+@functools.cache
+def _count_compilation() -> None:
+    """Tells every stopwatch that listens of compilation, from now on.
+
+    JAX before 0.9 has no public function that removes a listener.
+    """
+
+    # Orbax reports whole seconds as integers.
+    def listen(event: str, duration_secs: float | int, **kwargs: str | int) -> None:
+        del kwargs
+        if event == _COMPILATION:
+            for watch in tuple(_LISTENING):
+                watch.add(duration_secs)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)

@@ -1,5 +1,6 @@
 """The pruning job: what it finds, goes on with, and refuses."""
 
+import html
 import shutil
 from functools import partial
 
@@ -99,8 +100,10 @@ def test_what_was_finished_is_not_computed_again(stopped, pruned):
     assert after["accuracy"].notnull().all()
     assert {path.name for path in pruned[0].iterdir()} == {
         *("pruning.nc", "pruning.csv", "pruning.png", "pruning.pdf"),
-        *("summary.txt", ".lock"),
+        *("summary.txt", "report.html", ".lock"),
     }
+    listed = pruned[1].rsplit(f"Written to {pruned[0]}: ")[1].strip().split(", ")
+    assert {*listed, ".lock"} == {path.name for path in pruned[0].iterdir()}
 
 
 def test_accuracies_by_hand(study, pruned, mnist5k):
@@ -160,6 +163,7 @@ def test_the_table_and_the_summary_are_means_over_networks(pruned):
         *("ranked_by", "clamp", "stage", "keep", "parameters", "share_of_parameters"),
         *("networks", "accuracy_mean", "accuracy_sd"),
         *("difference_to_random_mean", "difference_to_random_sd"),
+        *("difference_to_random_low", "difference_to_random_high"),
     ]
     assert len(table) == 3 * 2 * 2 * 2
     assert set(table["networks"]) == {2}
@@ -183,6 +187,9 @@ def test_the_table_and_the_summary_are_means_over_networks(pruned):
     )
     of_random = table.loc[table["ranked_by"] == "random", "difference_to_random_mean"]
     assert np.isnan(of_random).all()
+    assert (
+        not table["difference_to_random_low"].notna().to_numpy().any()
+    )  # of two networks
     summary = (folder / "summary.txt").read_text()
     assert printed.startswith(summary)
     mean, deviation = 100 * row["accuracy_mean"], 100 * row["accuracy_sd"]
@@ -280,3 +287,44 @@ def test_shares_are_rounded_up_and_diverged_networks_left_out(study, tmp_path):
     )
     assert empty.attrs["networks_left_out"] == 1
     assert sizes == [[3, 10, 1], [9, 29, 3], [16, 51, 4], [1, 1, 1], [30, 100, 7]]
+
+
+def of_six_networks(results):
+    """The same combinations with accuracies whose order is known."""
+    six = results.isel(seed=[0] * 6).assign_coords(seed=np.arange(6))
+    accuracy = np.full(six["accuracy"].shape, 0.5)
+    # entropy differs by -3 to -0.5 points, mutual information by -2.5 to 2.5.
+    accuracy[:, 0] -= 0.005 * np.arange(1, 7)[:, None, None, None]
+    accuracy[:, 1] += 0.01 * (np.arange(6) - 2.5)[:, None, None, None]
+    six = six.assign(accuracy=(results["accuracy"].dims, accuracy))
+    return six.assign(intact_accuracy=("seed", np.full(6, 0.9)))
+
+
+def text_of(page):
+    """A page's text with ordinary spaces."""
+    return html.unescape(page.read_text()).replace("\u00a0", " ")
+
+
+def test_the_page_has_the_accuracies_and_links_to_the_study(study, pruned, tmp_path):
+    page = text_of(pruned[0] / "report.html")
+    table = pd.read_csv(pruned[0] / "pruning.csv")
+    rows = table.set_index(["ranked_by", "clamp", "stage", "keep"])["accuracy_mean"]
+    random = 100 * rows["random", "mean", "retrained", 0.1]
+    assert f"and {random:.2f} % with random pruning." in page
+    assert "2 networks: an interval needs 3 or more." in page
+    assert f'href="../{study.name}/report.html"' in page
+    results = of_six_networks(ioca.load_results(pruned[0] / "pruning.nc"))
+    prune_job.report(results, tmp_path, str(tmp_path / "gone"))
+    page = text_of(tmp_path / "report.html")
+    assert "href" not in page.split('id="runs"')[1].split("</details>")[0]
+    assert (
+        "Retrained for 2 epochs, with 10 % of each layer kept and removed neurons "
+        "clamped to zero, mean test accuracy is from 48.25 % (entropy) to 50.00 % "
+        "(mutual information), and 50.00 % with random pruning. Of 2 measures, 0 "
+        "are better than random pruning and 1 worse (95 % intervals, each measure by "
+        "itself)."
+    ) in page
+    # All 64 subsets of six values: the extremes that 5 % leave are the values' own.
+    row = pd.read_csv(tmp_path / "pruning.csv").set_index("ranked_by").loc["entropy"]
+    np.testing.assert_allclose(row["difference_to_random_low"], -0.03)
+    np.testing.assert_allclose(row["difference_to_random_high"], -0.005)

@@ -41,7 +41,8 @@ def folder(tmp_path_factory):
     assert "\n3. " in findings
     assert max(map(len, findings.splitlines())) <= 88
     assert f"All findings: {path / 'report.html'}; as text: " in done.stdout
-    assert f"Written to {path}: study.nc, networks, figures, tables" in done.stdout
+    listed = done.stdout.strip().rpartition(f"\nWritten to {path}: ")[2].split(", ")
+    assert {*listed, ".lock"} == {file.name for file in path.iterdir()}
     return path
 
 

@@ -1,6 +1,8 @@
 """A results file names the version of its fields; files of others are refused."""
 
 import json
+import lzma
+import pathlib
 import shutil
 
 import command_line
@@ -86,6 +88,39 @@ def test_unknown_fields_are_named(folder):
         "study.nc: expected a configuration of this version of ioca_jax, got one with "
         "schedule; read it with the version that wrote it, or a newer one"
     )
+
+
+# A run of version 2.0.0: three networks 12-4-3-4 on random data, with interactions,
+# two points of a trajectory, direct effects and robustness.
+VERSION_2 = pathlib.Path(__file__).parent / "study_of_version_2.nc.xz"
+GONE = {
+    *("broja", "chosen_pair", "chosen_for", "chosen_layer", "member_of_pair", "part"),
+    *("joint_p_value", "pair_p_value", "o_information", "o_information_p_value"),
+    *("o_information_with_class_p_value", "group_member", "member", "layer_cells"),
+}
+
+
+def test_a_file_that_version_2_wrote_is_read_and_reported(tmp_path):
+    (tmp_path / "study.nc").write_bytes(lzma.decompress(VERSION_2.read_bytes()))
+    with h5py.File(tmp_path / "study.nc") as file:  # by another reader
+        assert '"ioca_jax": "2.0.0"' in str(file.attrs["versions"])
+        assert "schema_version" not in file.attrs
+        stored = {n: v[()] for n, v in file.items() if v.dtype.kind in "fi"}
+        axes = {name for name, item in file.items() if item.is_scale}
+    results = ioca.load_results(tmp_path)
+    assert results.attrs["schema_version"] == 5
+    values = {name for name in stored if name not in axes | GONE}
+    assert {"score", "order", "pair_value", "trajectory_score"} < values
+    for name in values:
+        np.testing.assert_array_equal(results[name], stored[name], name)
+    assert not GONE & set(results.variables)
+    done = command_line.run("ioca_jax.__main__", "report", "--nofigures", tmp_path)
+    assert done.returncode == 0, done.stderr
+    # At step 0 of any order nothing is ablated; there are 50 test examples.
+    errors = 100 - 100 * stored["correct"][:, 0, 0, 0, 0].sum(axis=-1) / 50
+    mean, deviation = errors.mean(), errors.std(ddof=1)
+    assert f"Test error: {mean:.2f} ± {deviation:.2f} %" in done.stdout
+    assert "12-4-3-4 relu" in (tmp_path / "report.html").read_text()
 
 
 def test_files_of_version_2_are_read(folder):

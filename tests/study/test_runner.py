@@ -227,7 +227,11 @@ def test_the_command_joins_shards(shards, whole, tmp_path):
     merge = partial(command_line.run, "experiments.merge")
     done = merge(f"--workdir={tmp_path / 'all'}", *shards)
     assert done.returncode == 0, done.stderr
-    assert f"Joined 3 runs in {tmp_path / 'all'}" in done.stdout
+    said, listed = done.stdout.strip().rpartition("\n")[2].split(": ")
+    assert said == f"Joined 3 runs in {tmp_path / 'all'}"
+    there = {path.name for path in (tmp_path / "all").iterdir()}
+    assert {*listed.split(", "), ".lock"} == there
+    assert "events.jsonl" not in there
     assert_same_run(tmp_path / "all", whole)
     done = merge(f"--workdir={tmp_path / 'some'}", *shards[1:])
     assert done.returncode == 2
