@@ -344,10 +344,11 @@ def draw_distribution(
         widths=0.8,
         showextrema=False,
         showmedians=True,
-        facecolor=(look["color"], 0.3),
-        linecolor="black",
     )
-    violin["cmedians"].set(zorder=3, linewidth=1)
+    # violinplot itself takes no colours before matplotlib 3.11.
+    for body in violin["bodies"]:
+        body.set(facecolor=look["color"], alpha=0.3)
+    violin["cmedians"].set(color="black", zorder=3, linewidth=1)
     points = values if points is None else points
     # Multiples of the golden ratio spread the points evenly and reproducibly.
     turns = np.arange(len(points)) * (5**0.5 - 1) / 2

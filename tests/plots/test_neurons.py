@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgba_array
 from synthetic import synthetic_results, with_layer_names
 
 from ioca_jax import plots
@@ -33,6 +35,11 @@ def test_distributions_show_every_neuron_of_every_network_in_its_layer():
             np.testing.assert_allclose(y, expected, rtol=0, atol=1e-9)  # rounded
         names = [text.get_text() for text in axes.get_xticklabels()]
         assert names == ["layer 1", "layer 2"]
+        violins = [c for c in axes.collections if isinstance(c, PolyCollection)]
+        pale = to_rgba_array(points[0].get_markeredgecolor(), 0.3)
+        for violin in violins:
+            np.testing.assert_array_equal(violin.get_facecolor(), pale)
+        assert len(violins) == 2
 
 
 def test_layers_with_names_keep_them():
