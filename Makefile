@@ -19,9 +19,10 @@ test-all: .venv/installed-engines
 
 # The tests of LOWEST with the oldest versions that pyproject.toml allows.
 LOWEST ?= tests/results/test_schema.py tests/networks/test_mlp.py
-# Old packages use what their newer dependencies will remove.
+# Old packages use what their newer dependencies will remove, and xarray warned of the
+# deviation of missing values.
 OLD = -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning \
-	-W ignore::FutureWarning
+	-W ignore::FutureWarning -W "ignore:Degrees of freedom:RuntimeWarning"
 test-lowest: .venv-lowest/installed
 	.venv-lowest/bin/python -m pytest -q $(OLD) $(LOWEST)
 

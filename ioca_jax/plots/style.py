@@ -346,7 +346,8 @@ def draw_distribution(
         showmedians=True,
     )
     # violinplot itself takes no colours before matplotlib 3.11.
-    for body in violin["bodies"]:
+    bodies: Any = violin["bodies"]
+    for body in bodies:
         body.set(facecolor=look["color"], alpha=0.3)
     violin["cmedians"].set(color="black", zorder=3, linewidth=1)
     points = values if points is None else points
@@ -382,8 +383,8 @@ def add_colour_bar(
 ) -> None:
     """A colour bar beside a panel, or beside all panels of one scale."""
     some = [axes] if isinstance(axes, Axes) else list(axes)
-    figure = some[0].get_figure(root=True)
-    assert figure is not None
+    figure = some[0].get_figure()
+    assert isinstance(figure, Figure)
     size = {"aspect": 30, "fraction": 0.05, "pad": 0.01} if len(some) > 1 else {}
     bar = figure.colorbar(image, ax=some, **size | options)
     bar.set_label(label, fontsize=FONT)
@@ -413,8 +414,8 @@ def set_asinh_scale(axes: Axes, values: np.ndarray) -> None:
     sizes = np.outer(powers, (1, 3)).ravel()
     ticks = np.concatenate([-sizes[::-1], [0], sizes])
     places = np.arcsinh(ticks / width)
-    figure, spec = axes.get_figure(root=True), axes.get_subplotspec()
-    assert figure is not None
+    figure, spec = axes.get_figure(), axes.get_subplotspec()
+    assert isinstance(figure, Figure)
     assert spec is not None
     # Of a row of panels, 0.4 inches are labels; a line of text is 0.15 inches high.
     inches = max(figure.get_figheight() / spec.get_gridspec().nrows - 0.4, 0.4)

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 import ioca_jax as ioca
 from plots.drawn import bands, heights, line
@@ -29,8 +30,8 @@ def test_one_curve_is_its_accuracy_at_its_steps():
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("neurons ablated", "accuracy")
     assert axes.get_legend() is None
     assert not axes.collections
-    figure = axes.get_figure(root=True)
-    assert figure is not None
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
     assert tuple(figure.get_size_inches()) == (3.25, 0.75 * 3.25)
 
 
