@@ -313,7 +313,7 @@ def test_the_page_has_the_accuracies_and_links_to_the_study(study, pruned, tmp_p
     assert f"and {random:.2f} % with random pruning." in page
     assert "2 networks: an interval needs 3 or more." in page
     assert f'href="../{study.name}/report.html"' in page
-    assert "normalised area" not in page  # there are no curves
+    assert "<dfn>normalised area</dfn>" not in page  # there are no curves
     results = of_six_networks(ioca.load_results(pruned[0] / "pruning.nc"))
     prune_job.report(results, tmp_path, str(tmp_path / "gone"))
     page = text_of(tmp_path / "report.html")
