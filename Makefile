@@ -18,7 +18,7 @@ test-all: .venv/installed-engines
 	IOCA_SLOW=1 .venv/bin/python -m pytest -q --numprocesses=2 --dist=worksteal
 
 # The tests of LOWEST with the oldest versions that pyproject.toml allows.
-LOWEST ?= tests/results/test_schema.py tests/networks/test_mlp.py
+LOWEST ?= tests/results/test_schema.py tests/plots/test_neurons.py
 # Old packages use what their newer dependencies will remove, and xarray warned of the
 # deviation of missing values.
 OLD = -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning \
