@@ -62,8 +62,12 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
     for example in examples:
         exec(compile(example, "README.md", "exec"), namespace)
     printed = capsys.readouterr().out
-    assert "area under the curve 0." in printed
+    scores = namespace["measured"].scores["mutual_information"]
+    assert scores[namespace["order"][-5:]].min() == np.sort(scores)[-5]
+    assert f"informative neurons {namespace['order'][-5:]}" in printed
+    assert "51 points of a curve, 1,000 examples" in printed
     assert "40 neurons, 10 classes" in printed
+    assert "40 neurons, 2 codes, 10 classes" in printed
     claims = namespace["claims"]
     assert claims.index.is_unique
     assert len(claims) == 10
