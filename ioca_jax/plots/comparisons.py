@@ -17,6 +17,7 @@ from ioca_jax.results.subsets import readable
 
 _INTACT = "intact networks"
 _MOST_SCOPES = 8
+_LEAST_HEIGHT = 1.3  # inches; a row's label, turned, needs 0.8 of them
 
 
 def claims_overview(
@@ -188,12 +189,13 @@ def _run_panels(
     ]
     inches = len(runs) * (0.08 + 0.12 * max(name.count("\n") + 1 for name in names))
     title = (
-        "Comparison of runs: test error, and area under the accuracy curve against the "
-        "share of ablated neurons, mean over networks"
+        "Comparison of runs: test error, and area under the accuracy curve, means over "
+        "networks"
     )
     if runs.filter(like="area.").isna().to_numpy().any():
         title += "; empty where a run lacks the layer, or no network converged"
-    shown = scopes
+    # A network's only hidden layer is the whole network once more.
+    shown = scopes[:1] if len(scopes) == 2 else scopes
     if len(scopes) > _MOST_SCOPES:
         places = np.linspace(0, len(scopes) - 1, _MOST_SCOPES).round().astype(int)
         shown = [scopes[place] for place in places]
@@ -213,7 +215,7 @@ def _run_panels(
         [title],
         [[_INTACT], *([(clamp, scope) for scope in shown] for clamp in clamps)],
         labels,
-        height=0.5 + inches,
+        height=max(0.5 + inches, _LEAST_HEIGHT),
         share_x=lambda key: key == _INTACT,
     )
     for axes in panels.values():

@@ -39,7 +39,7 @@ def table_of_runs(
 
 
 def test_compare_runs_draws_a_line_per_run_that_has_results():
-    table = table_of_runs()
+    table = table_of_runs(scopes=("network", "layer_1", "layer_2"))
     table.loc[2, "diverged"] = 1
     figure = plots.compare_runs(table)
     kept = table.drop(index=1)
@@ -47,8 +47,10 @@ def test_compare_runs_draws_a_line_per_run_that_has_results():
         "intact networks",
         "whole network, clamped to zero",
         "layer 1, clamped to zero",
+        "layer 2, clamped to zero",
         "whole network, clamped to mean",
         "layer 1, clamped to mean",
+        "layer 2, clamped to mean",
     ]
     top = figure.axes[0]
     assert top.get_xlabel().replace("\n", " ") == (
@@ -108,6 +110,19 @@ def test_compare_runs_of_runs_with_other_layers_and_orders():
 def test_compare_runs_needs_a_network_that_converged():
     with pytest.raises(ValueError, match="a network that converged, got 1 without$"):
         plots.compare_runs(table_of_runs().iloc[1:2])
+
+
+def test_rows_of_two_runs_are_as_high_as_their_labels():
+    """The only hidden layer has no panels: they would be those of the network."""
+    figure = plots.compare_runs(table_of_runs(runs=3))
+    figure.draw_without_rendering()
+    assert panel_names(figure) == [
+        "intact networks",
+        "whole network, clamped to zero",
+        "whole network, clamped to mean",
+    ]
+    zero, mean = (axes.yaxis.label.get_window_extent() for axes in figure.axes[1:])
+    assert zero.y0 > mean.y1
 
 
 @pytest.mark.parametrize("runs", [2, 40])
