@@ -96,27 +96,36 @@ def _order_clauses(rows: Rows) -> Iterator[str]:
     below, above = _shown(rows)
     if below:
         row = min(below, key=lambda row: row["effect"])
-        yield _order(row, "reduces accuracy most", "below")
+        yield _order(row, "reduces accuracy most")
     if above:
         row = max(above, key=lambda row: row["effect"])
-        yield _order(row, "preserves accuracy best", "above")
+        yield _order(row, "preserves accuracy best")
     yield (
         f"the area is significantly below that of random order in {len(below)} of "
         f"{len(rows)} comparisons of an order and a clamp, above it in {len(above)}"
     )
 
 
-def _order(row: _Row, does: str, side: str) -> str:
+def _order(row: _Row, does: str) -> str:
     order = order_name(row["ranked_by"], row["direction"])
     return (
         f"{order} (clamped to {row['clamp']}) {does}: its normalised area under the "
-        f"accuracy curve, {row['area']:.3f}, is {abs(row['effect']):.3f} {side} that "
-        f"of random order ({_interval(row)})"
+        f"accuracy curve is {row['area']:.3f}{_relative(row)}"
     )
 
 
+def _relative(row: _Row) -> str:
+    """The signed difference from random order, where there is one."""
+    if not np.isfinite(row["effect"]):
+        return ""
+    return f", {row['effect']:+.3f} relative to random order ({_interval(row)})"
+
+
 def faithfulness_sentences(rows: Rows) -> Iterator[str]:
-    """By scope, the ascending order of greatest CPR, by its accuracy."""
+    """By scope, the ascending order of greatest CPR, by its accuracy.
+
+    Where tests show an order to be above random order, the greatest of those.
+    """
     known = [
         row
         for row in rows
@@ -124,18 +133,24 @@ def faithfulness_sentences(rows: Rows) -> Iterator[str]:
         and row["ranked_by"] != "random"
         and np.isfinite(row["value"])
     ]
+    name = "circuit performance ratio (CPR)"
     for scope, own in _by(known, "scope"):
-        row = max(own, key=lambda row: row["value"])
-        above = ""
-        if np.isfinite(row["effect"]):
-            above = (
-                f", {row['effect']:+.3f} relative to random order ({_interval(row)})"
+        _, above = _shown(own)
+        row = max(above or own, key=lambda row: row["value"])
+        are = "are the most faithful in accuracy"
+        if above:
+            are += " of those significantly above random order"
+        elif _tested(own):
+            are = (
+                "have the greatest faithfulness in accuracy, but no measure's are "
+                "significantly more faithful than random ones"
             )
         yield (
             f"Of the neurons of highest value in {scope_name(scope)}, those of "
-            f"{readable(row['ranked_by'])} (others clamped to {row['clamp']}) are the "
-            f"most faithful in accuracy: CPR {row['value']:.3f}{above}."
+            f"{readable(row['ranked_by'])} (others clamped to {row['clamp']}) {are}: "
+            f"{name} {row['value']:.3f}{_relative(row)}."
         )
+        name = "CPR"
 
 
 def regret_sentences(rows: Rows) -> Iterator[str]:
@@ -189,13 +204,15 @@ def area_sentences(kept: xr.Dataset) -> Iterator[str]:
         if scope == "network"
         for clamp, area in zip(kept["clamp"].values, by_clamp.mean(axis=0), strict=True)
     }
+    why = "there are too few networks for a test"
+    if "random" not in kept["ranked_by"].values:
+        why = "there are no random orders to compare it with"
     ends = (("least", min(areas, key=areas.__getitem__)),)
     ends += (("greatest", max(areas, key=areas.__getitem__)),)
     for end, (order, clamp) in ends:
         yield (
             f"In the whole network, {order} (clamped to {clamp}) has the {end} area "
-            f"under the accuracy curve, {areas[order, clamp]:.3f}; there are too few "
-            "networks, or no random orders, for a test."
+            f"under the accuracy curve, {areas[order, clamp]:.3f}; {why}."
         )
 
 
@@ -240,16 +257,20 @@ def skewness_sentence(rows: Rows) -> str:
     """The skewness of a family's differences, and what symmetric ones usually have."""
     values = np.array([row["skewness"] for row in rows])
     together, usual = np.sqrt(np.nanmean(values**2)), rows[0]["usual_skewness"]
-    text = (
-        f"Skewness of the differences: {together:.2f} (root mean square over "
-        f"comparisons); 95 % of symmetric samples like this have at most {usual:.2f}."
+    measured = (
+        f"their skewness is {together:.2f} (root mean square over comparisons), and "
+        f"at most {usual:.2f} in 95 % of symmetric samples like this"
     )
     if together > usual:
-        text += (
-            " The tests rest on symmetry, which is in doubt here: prefer p_bootstrap "
-            "of claims.csv, which allows for skewness."
+        return (
+            "These tests assume that differences between networks are symmetric, which "
+            f"is in doubt here: {measured}. Prefer p_bootstrap of claims.csv, which "
+            "allows for skewness."
         )
-    return text
+    return (
+        "These tests assume that differences between networks are symmetric, which "
+        f"nothing contradicts: {measured}."
+    )
 
 
 def joint_sentences(rows: Rows) -> Iterator[str]:
@@ -299,7 +320,7 @@ def trend_sentences(rows: Rows) -> Iterator[str]:
         unit = "" if row["unit"] == "1" else f" {row['unit']}s"
         yield (
             f"From epoch {row['from_epoch']} to {row['to_epoch']} the "
-            f"{readable(row['quantity'])}{where} {row['trend']}, by "
+            f"{readable(row['quantity'])}{where} {row['trend']}: it changes by "
             f"{row['effect']:+.3f}{unit} ({_interval(row)})."
         )
 

@@ -116,16 +116,21 @@ def _extremes(areas: pd.DataFrame) -> Iterator[str]:
             own = [row for row in rows if tuple(row[n] for n in _ORDER) == about]
             own.sort(key=lambda row: row["area"])
             if len(own) > 1:
-                least, greatest = (
-                    f"{row['area']:.3f}{_interval(row['low'], row['high'], 3)} in "
-                    f"{row['name']}"
-                    for row in (own[0], own[-1])
-                )
                 yield (
                     f"In {scope_name(scope)}, clamped to {clamp}, the area under the "
-                    f"accuracy curve in {order_name(*order)} is from {least} to "
-                    f"{greatest}."
+                    f"accuracy curve in {order_name(*order)} is {_range(own)}."
                 )
+
+
+def _range(rows: list[dict]) -> str:
+    """The least and greatest area of runs in their order, as far as they differ."""
+    if f"{rows[0]['area']:.3f}" == f"{rows[-1]['area']:.3f}":
+        return f"{rows[0]['area']:.3f} in all {len(rows)} runs"
+    least, greatest = (
+        f"{row['name']}, {row['area']:.3f}{_interval(row['low'], row['high'], 3)}"
+        for row in (rows[0], rows[-1])
+    )
+    return f"least in {least}, and greatest in {greatest}"
 
 
 def _interval(low: float, high: float, digits: int, unit: str = "") -> str:

@@ -13,7 +13,7 @@ from ioca_jax.inference.interactions import DIRECTIONS
 from ioca_jax.inference.statistics import significant
 from ioca_jax.inference.verdicts import CONCLUSIONS
 from ioca_jax.report.findings import skewness_sentence
-from ioca_jax.results.subsets import layer_title
+from ioca_jax.results.subsets import layer_title, readable
 
 _BEYOND = f"over {MOST_NETWORKS}"
 
@@ -42,12 +42,14 @@ def _hard_to_discover(table: pd.DataFrame, number: int) -> Iterator[str]:
     least = max(table.to_dict("list").get("least_by_permutation", [1]))
     if tested and least > 1:
         of_measures = ", ".join(
-            f"{neurons:.3g} neurons by {str(name).removeprefix('by_permutation_')}"
+            f"{neurons:.3g} of {number} neurons for "
+            f"{readable(str(name).removeprefix('by_permutation_'))}"
             for name, neurons in tested.items()
         )
         yield (
-            f"  (p-values of permutations, {of_measures}: fewer than {least} of all "
-            f"{number} neurons cannot be discovered by them; give more --permutations)"
+            f"  (permutations give the p-values of {of_measures}; with so few "
+            f"permutations, {least} or more neurons are discovered together, or none: "
+            "give more --permutations)"
         )
 
 
@@ -206,6 +208,8 @@ def claims(title: str, table: pd.DataFrame) -> list[str]:
         "uncertain to plan for, and the range of their 95 % intervals\n"
         + skewness_sentence(table.to_dict("records"))
     )
+    if "1, first version" in claims:
+        note += "\n1, first version: claim 1 as arXiv 1804.06679v1 has it"
     counted = table.loc[table["undefined"] > 0, "undefined"]
     if len(counted):
         ends = " to ".join(map(str, dict.fromkeys((counted.min(), counted.max()))))

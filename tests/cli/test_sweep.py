@@ -123,19 +123,22 @@ def test_means_of_runs_have_intervals_over_networks(seeds, known, tmp_path):
     expected = expected if known else [np.nan] * 4
     np.testing.assert_allclose(ends, expected, rtol=1e-6)
     (tmp_path / "runs.png").write_bytes(b"")
-    other = row | {"name": "b=2", "test_error_mean": 99.0}
+    column = "area.network.zero.random.random"
+    other = row | {"name": "b=2", "test_error_mean": 99.0, column: 2.0}
     text = sweep_page(pd.DataFrame([row, other]), tmp_path, "ioca sweep")
     found = Page(text).text.replace("\N{NO-BREAK SPACE}", " ")
     interval = f" (95 % interval {errors.min():.2f} to {errors.max():.2f} %)" * known
     least = f"in b=1, {errors.mean():.2f} %{interval}, and greatest in b=2, 99.00 %"
     assert f"The mean test error is least {least}{interval}." in found
-    column = "area.network.zero.random.random"
     low, high = (row[column.replace("area", f"area_{end}")] for end in ("low", "high"))
-    area = f"{row[column]:.3f}" + f" (95 % interval {low:.3f} to {high:.3f})" * known
+    interval = f" (95 % interval {low:.3f} to {high:.3f})" * known
+    start = "the area under the accuracy curve in random order is"
     assert (
-        "In the whole network, clamped to zero, the area under the accuracy curve in "
-        f"random order is from {area} in b=1 to {area} in b=2."
+        f"In the whole network, clamped to zero, {start} least in b=1, "
+        f"{row[column]:.3f}{interval}, and greatest in b=2, 2.000{interval}."
     ) in found
+    alike = f"{row[column.replace('zero', 'mean')]:.3f} in all 2 runs"
+    assert f"In the whole network, clamped to mean, {start} {alike}." in found
 
 
 def test_the_table_is_what_the_runs_found(swept):

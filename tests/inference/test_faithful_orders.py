@@ -143,14 +143,29 @@ def test_the_most_faithful_order_is_told(results):
     told = findings(made, {"faithfulness": rows})["Accuracy"][-1]
     start = (
         "Of the neurons of highest value in the whole network, those of KL selectivity "
-        "(others clamped to mean) are the most faithful in accuracy: CPR 0.750"
+        "(others clamped to mean)"
     )
+    ratio = "circuit performance ratio (CPR)"
     assert told == (
-        f"{start}, -0.125 relative to random order (95 % interval -0.250 to +0.125, "
-        "corrected p = 0.03)."
+        f"{start} have the greatest faithfulness in accuracy, but no measure's are "
+        f"significantly more faithful than random ones: {ratio} 0.750, -0.125 relative "
+        "to random order (95 % interval -0.250 to +0.125, corrected p = 0.03)."
     )
-    alone = rows[:2].assign(effect=np.nan).to_dict("records")
-    assert [*faithfulness_sentences(alone)] == [f"{start}."]
+    alone = rows[:2].assign(effect=np.nan, p_corrected=np.nan).to_dict("records")
+    assert [*faithfulness_sentences(alone)] == [
+        f"{start} are the most faithful in accuracy: {ratio} 0.750."
+    ]
+    # A smaller CPR, which tests show to be above that of random order.
+    rows.loc[0, "effect"] = 0.125
+    first, second = faithfulness_sentences(
+        [*rows.to_dict("records"), *rows.assign(scope="layer_1").to_dict("records")]
+    )
+    highest = "(others clamped to mean) are the most faithful in accuracy of those"
+    assert first.startswith(
+        "Of the neurons of highest value in the whole network, those of entropy "
+        f"{highest} significantly above random order: {ratio} 0.500, +0.125 relative"
+    )
+    assert f"{highest} significantly above random order: CPR 0.500, " in second
     assert [*faithfulness_sentences(rows.tail(3).to_dict("records"))] == []
 
 

@@ -68,12 +68,12 @@ def test_the_orders_furthest_from_random_are_named():
     _, worst, best, counted, *of_layer = found["Accuracy"]
     assert worst == (
         "In the whole network, descending order of KL selectivity (clamped to zero) "
-        "reduces accuracy most: its normalised area under the accuracy curve, 0.250, "
-        "is 0.250 below that of random order (95 % interval -0.300 to +0.200, "
-        "corrected p = 0.04)."
+        "reduces accuracy most: its normalised area under the accuracy curve is 0.250, "
+        "-0.250 relative to random order (95 % interval -0.300 to +0.200, corrected p "
+        "= 0.04)."
     )
     assert "preserves accuracy best: " in best
-    assert "0.750, is 0.125 above that of random order" in best
+    assert "0.750, +0.125 relative to random order (" in best
     assert counted == (
         "In the whole network, the area is significantly below that of random order "
         "in 2 of 3 comparisons of an order and a clamp, above it in 1."
@@ -82,17 +82,17 @@ def test_the_orders_furthest_from_random_are_named():
     counted = "the area is significantly below that of random order in"
     assert of_layer == [
         "In layer 2, ascending order of entropy (clamped to zero) preserves accuracy "
-        "best: its normalised area under the accuracy curve, 0.600, is 0.010 above "
-        f"that of random order {tested}; {counted} 0 of 1 comparisons of an order and "
+        "best: its normalised area under the accuracy curve is 0.600, +0.010 relative "
+        f"to random order {tested}; {counted} 0 of 1 comparisons of an order and "
         "a clamp, above it in 1.",
         "In layer 1, descending order of entropy (clamped to zero) reduces accuracy "
-        "most: its normalised area under the accuracy curve, 0.400, is 0.500 below "
-        f"that of random order {tested}; {counted} 1 of 1 comparisons of an order and "
+        "most: its normalised area under the accuracy curve is 0.400, -0.500 relative "
+        f"to random order {tested}; {counted} 1 of 1 comparisons of an order and "
         "a clamp, above it in 0.",
     ]
     orders["p_corrected"] = [0.06, 0.06, 0.05, 0.04, 0.06]
     _, best, _, _, of_layer = findings(results, {"orders": orders})["Accuracy"]
-    assert "0.750, is 0.125 above that of random order" in best
+    assert "0.750, +0.125 relative to random order (" in best
     assert of_layer == (
         f"In layer 1, {counted} 0 of 1 comparisons of an order and a clamp, above it "
         "in 0."
@@ -101,7 +101,14 @@ def test_the_orders_furthest_from_random_are_named():
     _, *untested = findings(results, {"orders": orders})["Accuracy"]
     assert len(untested) == 2
     assert all(
-        text.endswith("; there are too few networks, or no random orders, for a test.")
+        text.endswith("; there are too few networks for a test.") for text in untested
+    )
+    of_measures = results["ranked_by"].values != "random"
+    alone = results.isel(ordering=of_measures)
+    _, *untested = findings(alone, {})["Accuracy"]
+    assert len(untested) == 2
+    assert all(
+        text.endswith("; there are no random orders to compare it with.")
         for text in untested
     )
 
@@ -149,8 +156,8 @@ def test_counts_come_with_those_of_the_opposite():
     ]
     assert [*trend_sentences(trends)] == [
         "Of 3 tested changes through training: 0 grow, 1 shrink, 2 neither.",
-        "From epoch 0 to 9 the test error shrinks, by +0.500 (95 % interval +0.250 to "
-        "+0.750, corrected p = 0.03).",
+        "From epoch 0 to 9 the test error shrinks: it changes by +0.500 (95 % interval "
+        "+0.250 to +0.750, corrected p = 0.03).",
     ]
     assert [*trend_sentences(trends[-1:])] == []
     concluded: Rows = [

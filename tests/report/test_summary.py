@@ -123,13 +123,16 @@ def test_claims_too_small_to_decide_have_their_intervals():
     assert fourth[:5] == ["4", "0", "1", "0", "ablation"]
     decided = claims("Claims", pd.DataFrame(rows).tail(1).assign(skewness=0.5))
     assert decided[2].split() == fourth
-    usual = "symmetric samples like this have at most 1.10."
+    symmetric = (
+        "\nThese tests assume that differences between networks are symmetric, which "
+    )
+    skewness = "their skewness is 1.08 (root mean square over comparisons), and at most"
+    samples = "in 95 % of symmetric samples like this."
     assert lines[-1].endswith(
-        "\nSkewness of the differences: 1.08 (root mean square over comparisons); 95 % "
-        f"of {usual}"
+        f"{symmetric}nothing contradicts: {skewness} 1.10 {samples}"
     )
     skewed = pd.DataFrame(rows).assign(usual_skewness=1.07)
     assert claims("Claims", skewed)[-1].endswith(
-        "at most 1.07. The tests rest on symmetry, which is in doubt here: prefer "
-        "p_bootstrap of claims.csv, which allows for skewness."
+        f"{symmetric}is in doubt here: {skewness} 1.07 {samples} Prefer p_bootstrap of "
+        "claims.csv, which allows for skewness."
     )
