@@ -15,6 +15,7 @@ import xarray as xr
 
 from ioca_jax.inference.claims import CLAIMS
 from ioca_jax.inference.comparisons import MOST_NETWORKS
+from ioca_jax.inference.families import MARGIN
 from ioca_jax.report.page_data import curve_data, neuron_data
 from ioca_jax.report.page_tables import Source, claim_text, heading, make_tables
 from ioca_jax.report.tables import TABLES, few_networks, findings, first_findings
@@ -118,6 +119,7 @@ def run_page(
             facts=_facts(results, config),
             layers=shown.pop("layers"),
             most_networks=MOST_NETWORKS,
+            margin=MARGIN,
             tables=shown,
             data=data,
             flags=flags,
@@ -266,4 +268,6 @@ def _provenance(results: xr.Dataset) -> dict[str, str]:
         devices = str(attrs["device"]).split(", ")
         kinds = (" ".join(dict.fromkeys(device.split())) for device in devices)
         attrs["device"] = ", ".join(kinds)
+    if attrs.get("source_revision") == "unknown":
+        del attrs["source_revision"]
     return {title: str(attrs[name]) for name, title in names.items() if name in attrs}

@@ -76,8 +76,8 @@ def pruning_page(
             Section(
                 "Which measure to prune by",
                 "Random pruning keeps as many neurons and is trained as long: the "
-                "difference to it is what a measure is worth. Above 0 the measure is "
-                "better. Lines are 95 % intervals over networks.",
+                "difference to it is what a measure is worth. To the right of 0 the "
+                "measure is better. Lines are 95 % intervals over networks.",
                 charts=[chart],
                 pictures=embed(folder / "pruning.png", alt),
                 tables=["differences"],

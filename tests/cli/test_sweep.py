@@ -126,6 +126,7 @@ def test_means_of_runs_have_intervals_over_networks(seeds, known, tmp_path):
     column = "area.network.zero.random.random"
     other = row | {"name": "b=2", "test_error_mean": 99.0, column: 2.0}
     text = sweep_page(pd.DataFrame([row, other]), tmp_path, "ioca sweep")
+    assert "#all-findings" in Page(text).addresses
     found = Page(text).text.replace("\N{NO-BREAK SPACE}", " ")
     interval = f" (95 % interval {errors.min():.2f} to {errors.max():.2f} %)" * known
     least = f"in b=1, {errors.mean():.2f} %{interval}, and greatest in b=2, 99.00 %"

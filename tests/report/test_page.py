@@ -171,7 +171,9 @@ def test_claims_are_told_by_their_text_with_one_p_value(results):
 
 
 def test_the_page_says_what_it_is_and_lines_break_between_words(results):
-    results = results.assign_attrs(device="cpu cpu, gpu NVIDIA A100, gpu NVIDIA H100")
+    results = results.assign_attrs(
+        device="cpu cpu, gpu NVIDIA A100, gpu NVIDIA H100", source_revision="unknown"
+    )
     text = run_page(results, {})
     page = Page(text)
     said = " ".join(page.text.split())
@@ -190,6 +192,9 @@ def test_the_page_says_what_it_is_and_lines_break_between_words(results):
         "p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}0.04"
     )
     assert "<dd>cpu, gpu NVIDIA A100, gpu NVIDIA H100</dd>" in text
+    assert "Revision of the source" not in text
+    known = run_page(results.assign_attrs(source_revision="0a1b"), {})
+    assert "<dt>Revision of the source</dt><dd>0a1b</dd>" in known
 
 
 def test_tables_are_whole_and_exact(results):

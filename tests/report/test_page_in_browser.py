@@ -295,7 +295,7 @@ def test_sides_of_a_claim_say_where_it_holds(browser):
         (first, ["\u2190 holds", "fails \u2192"]),
         (deeper, ["\u2190 fails", "holds \u2192"]),
     ):
-        choose(browser, "claims", "claim", text)
+        choose(browser, "claims", "Claim", text)
         found = browser.find_elements("css selector", "#claims text.side")
         assert [node.get_attribute("textContent") for node in found] == sides
 
@@ -362,9 +362,9 @@ def test_a_sweeps_page_draws_what_is_chosen(started, tmp_path):
         "In 1 of 1 runs too few networks are above chance (4): no test over networks "
         "can reach 5 %; 6 can, 2 more are needed."
     )
-    choose(driver, "section-1", "scope", "layer 1")
-    choose(driver, "section-1", "ranked by", "mutual information")
-    choose(driver, "section-1", "direction", "ascending")
+    choose(driver, "section-1", "Scope", "layer 1")
+    choose(driver, "section-1", "Ranked by", "mutual information")
+    choose(driver, "section-1", "Direction", "ascending")
     title = driver.find_element("css selector", shown)
     assert title.get_attribute("textContent") == (
         "b=1: 0.25, 95 % interval 0.125 to 0.5"

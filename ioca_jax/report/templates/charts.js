@@ -38,6 +38,8 @@ const shown = (value) =>
 const readable = (name) => String(name).replaceAll("_", " ").replace("kl ", "KL ");
 const UNITS = { bit: "bits", nat: "nats", 1: "share or index" };
 const layerTitle = (layer) => (/^\d+$/.test(layer) ? `layer ${layer}` : String(layer));
+const scopeTitle = (scope) => (scope === "network" ? "the whole network" : layerTitle(scope.replace(/^layer_(?=\d+$)/, "")));
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
 
 function extent(values) {
   const known = values.filter(isNumber);
@@ -218,7 +220,7 @@ function drawForest(host, rows, options) {
   const longest = 7 * Math.max(0, ...rows.map((row) => row.label.length)) + 24;
   const wide = longest < 0.45 * width;
   const left = wide ? longest : 12;
-  const rowHeight = wide ? 22 : 38;
+  const rowHeight = wide ? 22 : 42;
   const top = options.below || options.above ? 22 : 4;
   const bottom = top + rows.length * rowHeight + 4;
   const height = bottom + 42;
@@ -235,8 +237,8 @@ function drawForest(host, rows, options) {
   if (options.above) svg("text", { class: "side", x: width - 14, y: 14, "text-anchor": "end" }, root, `${options.above} \u2192`);
   nameAxis(root, options.xLabel, [left, width - 14], height - 8);
   rows.forEach((row, i) => {
-    const y = top + i * rowHeight + (wide ? 12 : 26);
-    const place = wide ? { x: left - 10, y: y + 4, "text-anchor": "end" } : { x: left, y: y - 10 };
+    const y = top + i * rowHeight + (wide ? 12 : 30);
+    const place = wide ? { x: left - 10, y: y + 4, "text-anchor": "end" } : { x: left, y: y - 13 };
     const most = Math.floor(width / 6.5);
     const text = !wide && row.label.length > most ? `${row.label.slice(0, most - 1)}\u2026` : row.label;
     svg("text", place, root, text);

@@ -262,10 +262,13 @@ function startForest(place) {
   const controls = html("div", { class: "controls" }, place);
   const note = html("p", { class: "note" }, place);
   const host = html("div", {}, place);
-  const text = (name, value) => (name === "claim" ? value : name === "unit" ? UNITS[value] ?? value : readable(value));
+  const text = (name, value) => {
+    if (name === "scope") return scopeTitle(value);
+    return name === "claim" ? value : name === "unit" ? UNITS[value] ?? value : readable(value);
+  };
   const part = (record, name) => {
     if (name === "name") return record.name; // of a run, as in its findings
-    return name === "layer" ? layerTitle(record.layer) : readable(record[name] ?? "");
+    return name === "layer" ? layerTitle(record.layer) : text(name, record[name] ?? "");
   };
   const redraw = () => {
     const own = records.filter((record) => selects.every(([name, select]) => String(record[name]) === select.value));
@@ -285,7 +288,7 @@ function startForest(place) {
   };
   const selects = by.map((name) => {
     const values = [...new Set(records.map((record) => record[name]))];
-    return [name, addSelect(controls, readable(name), values.map((value) => [value, text(name, value)]), redraw)];
+    return [name, addSelect(controls, capital(readable(name)), values.map((value) => [value, text(name, value)]), redraw)];
   });
   redraw();
   redraws.set(place, redraw);
