@@ -30,7 +30,9 @@ def main() -> None:
         from ioca_jax.checks import nearest
 
         known = ", ".join(JOBS)
-        sys.exit(f"error: expected {known}, got {name!r}{nearest([name], JOBS)}")
+        message = f"expected {known}, got {name!r}{nearest([name], JOBS)}"
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(2)
     else:
         sys.path.insert(0, os.getcwd())  # as for python -m: --network may be there
         sys.argv = [f"ioca {name}", *arguments]

@@ -156,12 +156,16 @@ def can_load(name: str) -> bool:
     """Whether ``load_dataset`` takes a name, wherever its directory is."""
     if name == "mnist5k" or name.endswith(".npz"):
         return True
-    if importlib.util.find_spec("tensorflow_datasets") is None:
+    if not _has_tfds():
         return False
     import tensorflow_datasets as tfds  # pyright: ignore[reportMissingImports]
 
     known = tfds.list_builders(with_community_datasets=False)
     return _base(name) in known
+
+
+def _has_tfds() -> bool:
+    return importlib.util.find_spec("tensorflow_datasets") is not None
 
 
 def _unknown(name: str) -> ValueError:
@@ -222,6 +226,12 @@ def _read_cached(cache: pathlib.Path) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _read_tfds(name: str, data_dir: str | pathlib.Path | None) -> Arrays:
+    if _base(name) not in _VALIDATION_SIZES and not _has_tfds():
+        raise ValueError(
+            "dataset: expected mnist5k, the path of an .npz file, or a dataset of "
+            "TensorFlow Datasets, which is not installed (pip install "
+            f"'ioca_jax[data]'), got {name!r}{nearest([name], ['mnist5k'])}"
+        )
     tfds = import_extra("tensorflow_datasets", "data", name)
     if data_dir is not None and not pathlib.Path(data_dir).expanduser().is_dir():
         raise FileNotFoundError(

@@ -190,6 +190,25 @@ def test_unknown_names(name):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("mnits", "; did you mean mnist5k?"),
+        ("mnist_5k", "; did you mean mnist5k?"),
+        ("cars196", ""),
+    ],
+)
+def test_unknown_names_without_tensorflow_datasets(name, end, monkeypatch):
+    monkeypatch.setattr(sources, "_has_tfds", lambda: False)
+    with pytest.raises(ValueError, match="dataset") as error:
+        ioca.load_dataset(name)
+    assert str(error.value) == (
+        "dataset: expected mnist5k, the path of an .npz file, or a dataset of "
+        "TensorFlow Datasets, which is not installed (pip install 'ioca_jax[data]'), "
+        f"got {name!r}{end}"
+    )
+
+
 # Files
 
 FILE = {

@@ -18,6 +18,7 @@ import pytest
 import ioca_jax as ioca
 from ioca_jax.__main__ import JOBS
 from ioca_jax.checks import import_extra
+from ioca_jax.report.tables import first_findings
 
 ROOT = pathlib.Path(ioca.__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -37,12 +38,10 @@ def test_help_names_jobs_that_exist():
 
 
 def test_another_job_gets_one_line():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["ioca", "swep"])
-        with pytest.raises(SystemExit) as end:
-            importlib.import_module("ioca_jax.__main__").main()
-    assert str(end.value) == (
-        f"error: expected {', '.join(JOBS)}, got 'swep'; did you mean sweep?"
+    done = command("swep")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: expected {', '.join(JOBS)}, got 'swep'; did you mean sweep?\n"
     )
 
 
@@ -53,7 +52,16 @@ def test_a_report_is_what_the_run_wrote(tiny_run, tmp_path):
     (folder / "report.html").unlink()
     done = command("report", "--nofigures", folder)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith(f"\nWritten to {folder}; the page is report.html\n")
+    assert done.stdout.startswith(
+        (folder / "summary.txt").read_text().partition("\n")[0]
+    )
+    first, *_ = first_findings(ioca.findings(ioca.load_results(folder)))
+    assert f"\n1. {first}\n" in done.stdout.replace("\n   ", " ")
+    assert done.stdout.endswith(
+        f"\nAll findings: {folder / 'report.html'}; as text: {folder / 'summary.txt'}\n"
+        f"Written to {folder}: study.nc, networks, tables, report.html, summary.txt, "
+        "events.jsonl, flags.txt\n"
+    )
     written = (tiny_run / name for name in ("summary.txt", "report.html"))
     for file in [*written, *(tiny_run / "tables").iterdir()]:
         assert (folder / file.relative_to(tiny_run)).read_text() == file.read_text()

@@ -8,21 +8,16 @@ each phase does, three findings, and where everything is.
 
 import dataclasses
 import pathlib
-import textwrap
-
-import pandas as pd
+import sys
 
 import ioca_jax as ioca
 from ioca_jax.cli.command import Command, option
-from ioca_jax.report.findings import clearest_comparisons
-from ioca_jax.report.tables import tabulate
-from ioca_jax.study.events import Event
+from ioca_jax.cli.ending import print_findings
+from ioca_jax.study.events import Event, tell
 
 CONFIG = ioca.StudyConfig(
     hidden=(100, 100), activation="relu", epochs=20, metrics=("brier",)
 )
-# What the demonstration tells of, in this order.
-_CLAIMS = ("2, highest first", "1", "4")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,36 +32,29 @@ def explain(event: Event) -> None:
     kind = event["event"]
     if kind == "start":
         left = event["seeds"] - event["finished"]
-        print(
-            f"1. Training {left} networks 784-100-100-10 (ReLU) on 3,000 MNIST digits, "
-            f"{event['epochs']} epochs, several networks at once.",
-            flush=True,
+        tell(
+            f"1. Training {left} networks 784-100-100-10 (ReLU) on 3,000 MNIST\n"
+            f"   digits, {event['epochs']} epochs, several networks at once.",
+            sys.stdout,
         )
     elif kind == "epoch" and event["epoch"] == CONFIG.epochs and event["chunk"] == 1:
-        print(
+        tell(
             "2. Measuring every hidden neuron on the validation digits: entropy,\n"
             "   mutual information with the class, KL selectivity. Then ablating\n"
             "   neurons one after another, in ascending and descending order of each\n"
             "   measure and in 10 random orders, on the test digits.",
-            flush=True,
+            sys.stdout,
         )
-    elif kind == "chunk":
-        print(f"   {event['finished']} of {event['seeds']} networks done.", flush=True)
-        if event["finished"] == event["seeds"]:
-            print("3. Testing over networks, and drawing figures.", flush=True)
+    elif kind == "chunk" and event["finished"] == event["seeds"]:
+        tell("3. Testing over networks, and drawing figures.", sys.stdout)
 
 
 def main(options: DemoOptions) -> None:
     """Runs the study and prints what it found."""
     folder = pathlib.Path(options.workdir)
-    results = ioca.run_study(CONFIG, folder, listeners=[explain])
-    claims = tabulate(results).get(
-        "claims", pd.DataFrame(columns=["claim", "p_corrected"])
-    )
-    networks = results.sizes["seed"]
-    print(f"\nThree findings over {networks} networks, of {len(claims)} comparisons:\n")
-    for number, sentence in enumerate(clearest_comparisons(claims, _CLAIMS), 1):
-        print(textwrap.fill(f"{number}. {sentence}", 88, subsequent_indent="   "))
+    results = ioca.run_study(CONFIG, folder, progress=True, listeners=[explain])
+    print()
+    print_findings(results, folder)
     print("\nWritten:\n")
     for name, what in {
         "report.html": "everything on one page; open it in a browser",

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import ioca_jax as ioca
 from ioca_jax.cli.command import Command, option
+from ioca_jax.cli.ending import print_findings
 from ioca_jax.study.folder import contents
 
 
@@ -21,13 +22,13 @@ class MergeOptions:
 
 
 def main(options: MergeOptions, folders: Sequence[str]) -> None:
-    """Joins the runs in the folders, and prints the summary of the whole."""
+    """Joins the runs in the folders, and prints findings of the whole."""
     if options.workdir is None:
         raise ValueError("workdir: expected --workdir=FOLDER to write, got none")
-    ioca.merge_runs(folders, options.workdir, partial=options.partial)
+    results = ioca.merge_runs(folders, options.workdir, partial=options.partial)
     path = pathlib.Path(options.workdir)
-    print((path / "summary.txt").read_text("utf-8"), end="")
-    print(f"\nJoined {len(folders)} runs in {options.workdir}: {contents(path)}")
+    print_findings(results, path)
+    print(f"Joined {len(folders)} runs in {options.workdir}: {contents(path)}")
 
 
 COMMAND = Command(main, (MergeOptions,), takes_paths=True)

@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Sequence
 
 from ioca_jax.cli.command import Command, option
-from ioca_jax.report.page import PAGE_FILE
+from ioca_jax.cli.ending import print_findings
 from ioca_jax.results.files import load_results
 from ioca_jax.study import folder as run_folder
 from ioca_jax.study.chunks import locked
@@ -25,7 +25,7 @@ class ReportOptions:
 
 
 def main(options: ReportOptions, folders: Sequence[str]) -> None:
-    """Reports each folder's results and prints its summary."""
+    """Reports each folder's results and prints findings."""
     if not folders:
         raise ValueError("expected the folder of a finished run, got none")
     for folder in map(pathlib.Path, folders):
@@ -36,8 +36,8 @@ def main(options: ReportOptions, folders: Sequence[str]) -> None:
             locked(folder, wait=True),
         ):
             run_folder.write_reports(results, folder, draw=options.figures)
-        print((folder / "summary.txt").read_text("utf-8"), end="")
-        print(f"\nWritten to {folder}; the page is {PAGE_FILE}")
+        print_findings(results, folder)
+        print(f"Written to {folder}: {run_folder.contents(folder)}")
 
 
 COMMAND = Command(main, (ReportOptions,), takes_paths=True)

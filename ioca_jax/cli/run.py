@@ -14,15 +14,12 @@ results is reported, not computed again; where it holds a part of them, the run 
 
 import dataclasses
 import pathlib
-import textwrap
-
-import xarray as xr
 
 import ioca_jax as ioca
 from ioca_jax.arrays import describe_shape
 from ioca_jax.cli.command import Command, option
+from ioca_jax.cli.ending import print_findings
 from ioca_jax.inference.families import too_few_for_tests
-from ioca_jax.report.tables import first_findings
 from ioca_jax.study import chunks, events, folder, plan, resources, trackers
 from ioca_jax.study.run import how_to_go_on
 from ioca_jax.study.workers.engines import Workers
@@ -117,13 +114,13 @@ def describe(request: plan.Request, options: RunOptions, workers: Workers) -> st
         f"clamped to {', '.join(study.clamps)}\n"
         f"{few}"
         f"Takes at least {resources.size(memory)} of memory and {resources.size(disk)} "
-        f"of disk, and about {events.duration(seconds)} without compiling, by order of "
-        "magnitude"
+        f"of disk, and about {events.duration(seconds)} by order of magnitude, without "
+        "compiling: about a minute more where the machine has not compiled it yet"
     )
 
 
 def main(options: RunOptions, config: ioca.StudyConfig, workers: Workers) -> None:
-    """Runs the study that the flags describe, and prints its summary."""
+    """Runs the study that the flags describe, and prints findings."""
     shard = ioca.Shard.parse(options.shard)
     if options.dry_run or options.variables_digest is not None:
         request = plan.Request.of(config, shard=shard)
@@ -143,25 +140,11 @@ def main(options: RunOptions, config: ioca.StudyConfig, workers: Workers) -> Non
         progress=True,
         listeners=options.listeners(config),
     )
-    summary = path / "summary.txt"
-    if summary.is_file():
-        print("".join(summary.read_text("utf-8").splitlines(keepends=True)[:2]))
-    for number, sentence in enumerate(_first(results, path / "tables"), 1):
-        print(textwrap.fill(f"{number}. {sentence}", 88, subsequent_indent="   "))
+    print_findings(results, path)
     if not folder.can_write(path):
         print(f"\n{path} is finished and cannot be written: nothing is changed")
     else:
-        print(
-            f"\nAll findings: {path / 'report.html'}; as text: {summary}\n"
-            f"Written to {options.workdir}: {folder.contents(path)}"
-        )
-
-
-def _first(results: xr.Dataset, folder: pathlib.Path) -> list[str]:
-    """Three findings, from the tables in the folder: to compute them may take long."""
-    files = [folder / f"{name}.csv" for name in ("orders", "claims")]
-    tables = {file.stem: ioca.load_table(file) for file in files if file.is_file()}
-    return first_findings(ioca.findings(results, tables))
+        print(f"Written to {options.workdir}: {folder.contents(path)}")
 
 
 COMMAND = Command(

@@ -37,7 +37,7 @@ from absl import flags
 from tqdm import tqdm
 
 import ioca_jax as ioca
-from ioca_jax.checks import import_extra
+from ioca_jax.checks import import_extra, nearest
 from ioca_jax.cli.command import USER_ERRORS, Command, define, option
 from ioca_jax.cli.run import few_seeds
 from ioca_jax.inference.areas import areas_by_order
@@ -140,7 +140,8 @@ def read_grid(lines: Iterable[str]) -> dict[str, list[Any]]:
             raise ValueError(f"grid: expected field=value1,value2, got {line!r}")
         if name not in _FIELDS:
             raise ValueError(
-                f"grid: expected a field out of {', '.join(_FIELDS)}, got {name!r}"
+                "grid: expected a flag of a study, as ioca sweep --help lists, got "
+                f"{name!r}{nearest([name], _FIELDS)}"
             )
         if name in grid:
             raise ValueError(f"grid: expected every field once, got {name} twice")
@@ -408,7 +409,10 @@ def dry_run(runs: Sequence[Run]) -> bool:
         seconds = needs.seconds(seeds - finished)
         print(f"{run.name}: would run, about {duration(seconds)}", flush=True)
         total += seconds
-    print(f"About {duration(total)} in all without compiling, by order of magnitude")
+    print(
+        f"About {duration(total)} in all by order of magnitude, without compiling: "
+        "about a minute more for each network not compiled yet"
+    )
     return fails
 
 
@@ -433,9 +437,9 @@ def report(table: pd.DataFrame, workdir: pathlib.Path) -> list[str]:
 
 def main(options: SweepOptions, base: ioca.StudyConfig, workers: Workers) -> None:
     """Runs what the flags describe, or says what would run."""
-    import_extra("pyarrow", "sweep", "runs.parquet")
     workdir = pathlib.Path(options.workdir)
     runs = plan(base, read_grid(options.grid_lines()), workdir)
+    import_extra("pyarrow", "sweep", "runs.parquet")
     workers.prepare(workdir)
     if options.dry_run:
         sys.exit(int(dry_run(runs)))

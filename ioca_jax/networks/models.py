@@ -28,6 +28,7 @@ from ioca_jax.checks import (
     check_num_classes,
     check_number,
     named_arrays,
+    nearest,
 )
 from ioca_jax.networks.layers import (
     Ablation,
@@ -71,7 +72,7 @@ class Model(nn.Module):
             if getattr(self, name) not in known:
                 raise ValueError(
                     f"{name}: expected one of {', '.join(known)}, got "
-                    f"{getattr(self, name)!r}"
+                    f"{getattr(self, name)!r}{nearest([getattr(self, name)], known)}"
                 )
         check_flag("batch_norm", self.batch_norm)
         check_number("dropout_rate", self.dropout_rate)

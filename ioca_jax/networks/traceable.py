@@ -61,6 +61,12 @@ def checked_arguments(apply: Callable, variables: Any, x: Any) -> tuple[Any, Any
     try:
         inspect.signature(apply).bind(variables, x)
     except TypeError as error:
+        if not inspect.isroutine(apply) and _takes(apply, x):
+            raise ValueError(
+                f"{wanted}, got a {type(apply).__name__}, a module that is called with "
+                "x alone: split it into a function and its variables, as in "
+                "docs/guides/networks.md, Flax NNX"
+            ) from error
         raise ValueError(f"{wanted}, got one with other arguments: {error}") from error
     arrays = (jax.Array, np.ndarray, np.generic, bool, int, float, complex)
     for name, leaf in named_leaves(variables):
@@ -79,6 +85,15 @@ def checked_arguments(apply: Callable, variables: Any, x: Any) -> tuple[Any, Any
     check_same_number(named_arrays("x", x))
     shapes = jax.eval_shape(lambda tree: tree, variables)
     return shapes, jax.eval_shape(lambda tree: jax.tree.map(jnp.asarray, tree), x)
+
+
+def _takes(function: Callable, *arguments: Any) -> bool:
+    """Whether a function can be called with such arguments."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        return False
+    return True
 
 
 def trace_logits(

@@ -26,7 +26,14 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float
 
-from ioca_jax.checks import as_tuple, check_integer, check_number, named_arrays
+from ioca_jax.checks import (
+    as_text,
+    as_tuple,
+    check_integer,
+    check_number,
+    named_arrays,
+    nearest,
+)
 from ioca_jax.data import Dataset
 from ioca_jax.devices import (
     AXIS,
@@ -44,6 +51,7 @@ OPTIMIZERS = {
     "sgd": optax.sgd,
 }
 HISTORY = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+_MOST_SHOWN = 5  # epochs and seeds in a text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +87,7 @@ class TrainConfig:
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(
                 f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got "
-                f"{self.optimizer!r}"
+                f"{self.optimizer!r}{nearest([self.optimizer], OPTIMIZERS)}"
             )
 
 
@@ -134,6 +142,36 @@ class Trained:
             return np.zeros(len(self.seeds), bool)
         losses = [self.history[name] for name in ("train_loss", "validation_loss")]
         return np.asarray(~np.isfinite(np.stack(losses)).all(axis=(0, 2)))
+
+    def __repr__(self) -> str:
+        """A table of some epochs; shapes while JAX traces."""
+        return as_text(self, self._table)
+
+    def _table(self) -> str:
+        """The first epoch, the last, and some between, each a mean of networks."""
+        import pandas as pd  # half a second, for this text alone
+
+        diverged, networks = self.diverged, len(self.seeds)
+        more = ", ..." if networks > _MOST_SHOWN else ""
+        text = (
+            f"{networks} network{'s' * (networks != 1)} (seeds "
+            f"{', '.join(map(str, self.seeds[:_MOST_SHOWN]))}{more})"
+        )
+        if diverged.any():
+            text += f", {diverged.sum()} diverged and left out"
+        if not self.history or diverged.all():
+            return text
+        epochs = np.shape(self.history["train_loss"])[1]
+        rows = np.linspace(0, epochs - 1, min(epochs, _MOST_SHOWN)).round().astype(int)
+        table = {"epoch": (rows + 1).astype(str).tolist()}
+        for name, values in self.history.items():
+            means = np.asarray(values)[~diverged][:, rows].mean(axis=0)
+            unit = " (nats)" * name.endswith("loss")
+            table[name.replace("_", " ") + unit] = [f"{mean:.4f}" for mean in means]
+        return (
+            f"{text}, {epochs} epoch{'s' * (epochs != 1)}; mean of networks\n"
+            f"{pd.DataFrame(table).to_string(index=False)}"
+        )
 
 
 class _State(NamedTuple):

@@ -1,11 +1,11 @@
 """Sentences with numbers, made from the rows of a run's tables."""
 
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from ioca_jax.inference.areas import areas_by_order
@@ -24,26 +24,6 @@ from ioca_jax.results.subsets import (
 _Row = Mapping[Hashable, Any]
 Rows = list[dict[Hashable, Any]]
 _MOST_OF_A_KIND = 4
-
-
-def clearest_comparisons(claims: pd.DataFrame, names: Sequence[str]) -> list[str]:
-    """For each of some claims its comparison of least p-value, as a sentence."""
-    rows = claims.sort_values("p_corrected").to_dict("records")
-    clearest = {row["claim"]: row for row in reversed(rows)}
-    return [_comparison(clearest[name]) for name in names if name in clearest]
-
-
-def _comparison(row: _Row) -> str:
-    claim = CLAIMS[str(row["claim"])]
-    about = [str(row[name]).replace("_", " ") for name in ("scope", "measure")]
-    about.append(f"clamp {row['clamp']}" if row["clamp"] else "")
-    where = ", ".join(filter(None, about))
-    return (
-        f"{_capital(claim.text)}: {row['verdict']} ({where}). "
-        f"{_capital(claim.effect)}: {row['effect']:+.3f}, 95 % interval "
-        f"{row['low']:+.3f} to {row['high']:+.3f}, corrected p = "
-        f"{row['p_corrected']:.2g}.{_undefined([row])}"
-    )
 
 
 def order_name(ranked_by: str, direction: str) -> str:
@@ -356,6 +336,11 @@ def _undefined(rows: Sequence[_Row]) -> str:
         f"{'s' * (numbers[-1] > 1)}, where all neurons of the layer are alike, and "
         "counts as 0."
     )
+
+
+def unbroken(text: str) -> str:
+    """A sentence whose lines do not break within ``95 % interval`` or ``p = 0.05``."""
+    return re.sub(r" (?=%|= )|(?<=[%=]) (?=interval|\d)", "\N{NO-BREAK SPACE}", text)
 
 
 def _interval(row: _Row) -> str:

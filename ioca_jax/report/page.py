@@ -3,7 +3,6 @@
 import functools
 import json
 import pathlib
-import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ import xarray as xr
 from ioca_jax.inference.claims import CLAIMS
 from ioca_jax.inference.comparisons import MOST_NETWORKS
 from ioca_jax.inference.families import MARGIN
+from ioca_jax.report.findings import unbroken
 from ioca_jax.report.page_data import curve_data, neuron_data
 from ioca_jax.report.page_tables import Source, claim_text, heading, make_tables
 from ioca_jax.report.tables import TABLES, few_networks, findings, first_findings
@@ -188,13 +188,8 @@ def _templates() -> jinja2.Environment:
         "separators": (",", ":"),
         "allow_nan": False,
     }
-    environment.filters |= {"heading": heading, "unbroken": _unbroken}
+    environment.filters |= {"heading": heading, "unbroken": unbroken}
     return environment
-
-
-def _unbroken(text: str) -> str:
-    """A sentence whose lines do not break within ``95 % interval`` or ``p = 0.05``."""
-    return re.sub(r" (?=%|= )|(?<=[%=]) (?=interval|\d)", "\N{NO-BREAK SPACE}", text)
 
 
 def _facts(results: xr.Dataset, config: Mapping[str, Any]) -> dict[str, str]:
@@ -229,6 +224,8 @@ def _facts(results: xr.Dataset, config: Mapping[str, Any]) -> dict[str, str]:
             if "compiling" in seconds
             else ""
         )
+        if seconds.get("joined", 1) > 1:
+            facts["Computing time"] += f", in the slowest of {seconds['joined']} runs"
     return facts
 
 

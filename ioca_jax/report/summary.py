@@ -77,11 +77,14 @@ def _overview(results: xr.Dataset) -> list[str]:
         for moment in ("loaded", "trained", "first_curves", "computed")
         if moment in seconds  # work that a resumed run found finished has no time
     )
+    run = "Data"
+    if seconds.get("joined", 1) > 1:
+        run = f"In the slowest of {seconds['joined']} joined runs, data"
     lines = [
         f"{describe_dataset(config)}: {results.sizes['seed']} networks "
         f"{results.attrs['network']}, {trained}, quantiser "
         f"{results.attrs['quantizer']}",
-        f"Data {times}; of this, compilation took {seconds['compiling']:.3g} s",
+        f"{run} {times}; of this, compilation took {seconds['compiling']:.3g} s",
     ]
     diverged = results["seed"].values[results["diverged"].values.astype(bool)]
     if len(diverged):

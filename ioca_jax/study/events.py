@@ -26,6 +26,7 @@ from ioca_jax.results.files import writing
 _LONG = 600  # seconds of work that is announced before it starts
 _TICK = 1.0  # seconds between two showings of a line
 _LOG_TICK = 60.0  # seconds without a line in a log, after which there is one
+_LAST_PHASES = ("testing", "reporting")  # behind all steps
 Event = Mapping[str, Any]
 Listener = Callable[[Event], None]
 EVENTS_FILE = "events.jsonl"
@@ -43,13 +44,14 @@ def json_lines(path: str | os.PathLike) -> Listener:
 
 
 class ProgressLine:
-    """A line on a terminal that ticks: networks done, phase, time left.
+    """A line on a terminal that ticks: networks, phase, time left.
 
     A listener, and the context in which the line is there; it goes with the context.
     Its steps are the epochs and scopes of chunks. With workers the line has the units
-    in place of the phase. Without terminal and notebook, as in a log, lines are written
-    to stderr: one where a phase begins for the first time, one for each chunk or unit,
-    and one after a minute without any.
+    in place of the phase. The time left is told once a scope is ablated. Without
+    terminal and notebook, as in a log, lines are written to stderr: one where a phase
+    begins for the first time, one for each chunk or unit, and one after a minute
+    without any.
     """
 
     def __init__(self, name: str = ""):
@@ -64,11 +66,12 @@ class ProgressLine:
             disable=None,
             dynamic_ncols=True,
             leave=False,
+            smoothing=0,  # as in a log: of all steps
         )
         self._ended, self._units = threading.Event(), False
         self._text, self._written = "loading", set[Hashable]()
         self._began = self._last = time.monotonic()
-        self._steps = self._total = self._ablated = 0
+        self._steps = self._total = self._epochs = self._ablated = 0
         threading.Thread(target=self._tick, daemon=True).start()
         return self
 
@@ -90,16 +93,17 @@ class ProgressLine:
         if kind == "start":
             self._epochs, self._scopes = event["epochs"], event["scopes"]
             self._total = event["chunks"] * (self._epochs + self._scopes)
-            shape = "{desc} |{bar:10}| {elapsed}, about {remaining} left{postfix}"
-            self._bar.bar_format = shape
+            self._chunks = event["chunks"]
             self._bar.reset(self._total)
             self._started = time.monotonic()
+        elif kind == "chunk":
+            self._chunks -= 1
         if kind in ("start", "chunk"):
-            self._done = f"{event['finished']} of {event['seeds']} networks done"
+            self._finished, self._seeds = event["finished"], event["seeds"]
             self._ablated = 0
-            is_last = event["finished"] == event["seeds"]
+            is_last = self._finished == self._seeds
             phase = "reporting" if is_last else "training" * bool(self._epochs)
-            self._say(phase, event["finished"])
+            self._say(phase, self._finished)
         elif kind == "units":
             self._units = True
             self._show(describe_units(event), (event["done"], event["failed"]))
@@ -127,18 +131,39 @@ class ProgressLine:
 
     def _show(self, what: str, *news: Hashable) -> None:
         """Shows what is going on; a log has it if some of the news is new."""
-        self._text = f"{self._done}, {what}"
+        self._text, self._phase = f"{self._networks}, {what}", what
+        shape = "{desc}, {elapsed}"
+        if what not in _LAST_PHASES:
+            left = ", about {remaining} left" * self._is_estimated
+            shape = f"{{desc}} |{{bar:10}}| {{elapsed}}{left}{{postfix}}"
+        self._bar.bar_format = shape
         self._bar.set_description_str(self._text)
         if self._bar.disable and not self._written.issuperset(news):
             self._written.update(news)
             self._write()
 
+    @property
+    def _networks(self) -> str:
+        """Which networks are computed now, or how many are done."""
+        left = self._seeds - self._finished
+        if self._units or not left:
+            return f"{self._finished} of {self._seeds} networks done"
+        first, last = self._finished + 1, self._finished - (-left // self._chunks)
+        which = f"network {first}" if first == last else f"networks {first} to {last}"
+        return f"{which} of {self._seeds}"
+
+    @property
+    def _is_estimated(self) -> bool:
+        """Whether to tell the time left: scopes take longer than epochs."""
+        is_known = self._epochs < self._steps < self._total
+        return is_known and self._phase not in _LAST_PHASES
+
     def _write(self) -> None:
-        """Writes the line in a log; with the time left once a scope is ablated."""
+        """Writes the line in a log."""
         self._last = time.monotonic()
         line = f"{self._name}{self._text}, after {duration(self._last - self._began)}"
-        left = self._total - self._steps
-        if left and self._steps > self._epochs:
+        if self._is_estimated:
+            left = self._total - self._steps
             seconds = (self._last - self._started) * left / self._steps
             line += f", about {duration(seconds)} left"
         print(line, file=sys.stderr, flush=True)
@@ -161,6 +186,12 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
 
 
+def tell(text: str, file: Any) -> None:
+    """Prints lines above the one that ticks, if there is one."""
+    with tqdm.external_write_mode(file):
+        print(text, file=file, flush=True)
+
+
 def log_lines(note: str = "") -> Listener:
     """A listener that writes to stderr: before long work, damaged files, lost units.
 
@@ -170,22 +201,21 @@ def log_lines(note: str = "") -> Listener:
     def listen(event: Event) -> None:
         if event["event"] == "start":
             if note:
-                print(note, file=sys.stderr, flush=True)
+                tell(note, sys.stderr)
             estimated = event.get("estimated_seconds", 0)
             if estimated > _LONG:
-                print(
+                tell(
                     f"This takes {duration(estimated)}, by order of magnitude; stop it "
                     "at any time, the same command goes on from what is finished",
-                    file=sys.stderr,
-                    flush=True,
+                    sys.stderr,
                 )
         elif event["event"] == "damaged":
             remedy = event.get("remedy", "computed again")
-            print(f"{event['file']} is damaged: {remedy}", file=sys.stderr)
+            tell(f"{event['file']} is damaged: {remedy}", sys.stderr)
         elif event["event"] in ("lost", "failed"):
             remedy = "; it is sent again" if event["event"] == "lost" else ""
             what = f"unit {event['chunk']} {event['event']}: {event['reason']}{remedy}"
-            print(what, file=sys.stderr, flush=True)
+            tell(what, sys.stderr)
 
     return listen
 

@@ -76,7 +76,7 @@ def _merge(
         parts,
         config.seeds,
         configuration=json.dumps(dataclasses.asdict(config)),
-        seconds=json.dumps(_slowest(seconds)),
+        seconds=json.dumps(_slowest(seconds) | {"joined": len(parts)}),
     )
     digests = (joined.attrs.get(n) for n in ("variables_digest", "fingerprint"))
     folder = RunFolder(workdir, identify(config, None, *digests))

@@ -93,7 +93,7 @@ def run_study(
         draw: whether to draw figures too, seconds a run; a later call that finds the
             results there draws them.
         progress: whether to show a line that ticks, on a terminal or in a notebook:
-            networks done, phase, time left. Elsewhere lines are written to stderr.
+            networks, phase, time left. Elsewhere lines are written to stderr.
         listeners: called with every event, as in ``ioca_jax.study.events``.
 
     Returns:

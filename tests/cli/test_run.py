@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
     few, *lines = done.stderr.splitlines()
     assert few == FEW
     assert [line.partition(", after")[0] for line in lines] == [
-        f"0 of 2 networks done, {phase}"
+        f"networks 1 to 2 of 2, {phase}"
         for phase in ("training", "measuring, ablating", "ablating", "testing")
     ] + ["2 of 2 networks done, reporting"]
     assert done.stdout.startswith("mnist5k: 2 networks 784-6-5-10 tanh, 1 epochs")
@@ -79,6 +79,10 @@ def test_a_dry_run_says_what_would_run_and_leaves_nothing(folder, tmp_path):
     assert "3,000 train, 1,000 validation, 1,000 test examples" in done.stdout
     assert "Networks: 2, 0 of them finished, 1 epochs each, 11 neurons" in done.stdout
     assert f"\n{FEW}\nTakes at least " in done.stdout
+    assert done.stdout.endswith(
+        " by order of magnitude, without compiling: about a minute more where the "
+        "machine has not compiled it yet\n"
+    )
     assert re.search(r"least \d+\.\d MB of memory and \d+\.\d MB of disk", done.stdout)
     done = run(*SMALL, "--activation=tanh", "--dry_run", f"--workdir={folder}")
     assert done.stdout == f"{folder} is finished; the same command reports it\n"
@@ -149,6 +153,8 @@ def test_a_file_of_flags_that_are_gone_names_the_flag(tmp_path):
         ("--measures=entropy,mutual_informaton", "mutual_information"),
         ("--clamps=zero,maen", "mean"),
         ("--dataset=MNIST", "mnist"),
+        ("--activation=rleu", "relu"),
+        ("--optimizer=adm", "adam"),
     ],
 )
 def test_unknown_values_suggest_the_nearest(flag, suggested, tmp_path):

@@ -53,7 +53,11 @@ def swept(tmp_path_factory) -> tuple[pathlib.Path, command_line.Done]:
 
 
 def without_progress(text: str) -> list[str]:
-    return [line for line in text.splitlines() if " networks done, " not in line]
+    return [
+        line
+        for line in text.splitlines()
+        if not re.search(" networks (done|1 to 2)", line)
+    ]
 
 
 def files(folder: pathlib.Path) -> dict[pathlib.Path, int]:
@@ -69,7 +73,7 @@ def test_runs_go_on_beside_failing_ones_which_are_told(swept):
         *(f"failed: {name}: {TOO_LARGE}" for name in failing),
     ]
     for name in (GOOD, DIVERGED):
-        assert f"\n{name}: 0 of 2 networks done, training, after " in done.stderr
+        assert f"\n{name}: networks 1 to 2 of 2, training, after " in done.stderr
     lines = done.stdout.splitlines()
     table = pd.read_csv(folder / "runs.csv")
     assert [line.partition(":")[0] for line in lines[:4]] == table["name"].tolist()
@@ -270,7 +274,9 @@ def test_a_dry_run_tells_what_would_run_and_leaves_nothing(swept, tmp_path):
     assert not lines
     last = done.stdout.splitlines()[-1]
     assert re.fullmatch(
-        r"About \S+ \S+ in all without compiling, by order of magnitude", last
+        r"About \S+ \S+ in all by order of magnitude, without compiling: about a "
+        "minute more for each network not compiled yet",
+        last,
     )
     assert files(folder) == before
     assert not list(tmp_path.iterdir())
@@ -306,7 +312,8 @@ def test_names_and_order_and_every_refusal():
     refused = {
         (): "--grid=field=value1,value2 or a --grid_file with such lines, got none",
         ("activation",): "field=value1,value2, got 'activation'",
-        ("layers=1,2",): "a field out of dataset, data_dir,",
+        ("layers=1,2",): "a flag of a study, as ioca sweep --help lists, got 'layers'",
+        ("activaton=relu",): "got 'activaton'; did you mean activation?",
         ("workdir=a,b",): "got 'workdir'",
         ("l2=",): "one or more values of l2, separated by ',', got ''",
         ("l2=0,,1",): "one or more values of l2, separated by ',', got '0,,1'",

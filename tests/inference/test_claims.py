@@ -21,7 +21,7 @@ from synthetic import (
 import ioca_jax as ioca
 from ioca_jax.inference import claims, families, hypotheses, neurons, order_tests
 from ioca_jax.report import sections
-from ioca_jax.report.findings import clearest_comparisons, judged_claims
+from ioca_jax.report.findings import judged_claims
 from ioca_jax.report.tables import tabulate
 
 PLANTED = {
@@ -573,7 +573,7 @@ def test_a_tau_that_is_not_defined_counts_as_0_and_is_told():
     (told,) = (text for text in sentences if "tau is undefined" in text)
     assert told.startswith("Within a layer, a neuron's value correlates in rank")
     assert told.endswith(f" (Kendall's tau-b). {note}")
-    (alone,) = clearest_comparisons(pd.DataFrame([row]), ["2, single neurons"])
+    (alone, _) = judged_claims([row])
     assert alone.endswith(
         " In this comparison, tau is undefined in 3 networks, where all neurons of the "
         "layer are alike, and counts as 0."

@@ -535,6 +535,11 @@ def no_layers(v, x):
     return x[:, :3] * v["b"].sum()
 
 
+class Module:
+    def __call__(self, x):
+        return x
+
+
 REFUSED = {
     "no function": (TWO, TWO, X, "expected a function apply.variables, x., got a dict"),
     "three arguments": (
@@ -542,6 +547,14 @@ REFUSED = {
         TWO,
         X,
         "expected a function .* other arguments: missing a required argument: 'key'",
+    ),
+    "a module of one argument": (
+        Module(),
+        None,
+        X,
+        "apply: expected a function apply.variables, x., got a Module, a module that "
+        "is called with x alone: split it into a function and its variables, as in "
+        "docs/guides/networks.md, Flax NNX$",
     ),
     "swapped": (
         two_layers,

@@ -188,6 +188,33 @@ def test_a_diverged_network_is_named_and_poisons_none(data):
         np.testing.assert_array_equal(sick[1], well[1])
 
 
+def test_trained_networks_are_printed_as_a_table_of_epochs():
+    done = jnp.arange(9.0)
+    history = {"train_loss": jnp.stack([done, 3 * done, jnp.nan * done])}
+    history |= {name: history["train_loss"] / 10 for name in training.HISTORY[1:]}
+    trained = ioca.Trained({"w": np.zeros((3, 50))}, np.array([4, 1, 0]), history)
+    head, names, *rows = repr(trained).splitlines()
+    assert head == (
+        "3 networks (seeds 4, 1, 0), 1 diverged and left out, 9 epochs; mean of "
+        "networks"
+    )
+    assert " ".join(names.split()) == (
+        "epoch train loss (nats) train accuracy validation loss (nats) validation "
+        "accuracy"
+    )
+    assert [row.split() for row in rows] == [
+        ["1", "0.0000", "0.0000", "0.0000", "0.0000"],
+        ["3", "4.0000", "0.4000", "0.4000", "0.4000"],
+        ["5", "8.0000", "0.8000", "0.8000", "0.8000"],
+        ["7", "12.0000", "1.2000", "1.2000", "1.2000"],
+        ["9", "16.0000", "1.6000", "1.6000", "1.6000"],
+    ]
+    alone = ioca.Trained({"w": np.zeros((1, 2))}, np.array([7]))
+    assert repr(alone) == "1 network (seeds 7)"
+    many = ioca.Trained({"w": np.zeros((6, 2))}, np.arange(6))
+    assert repr(many) == "6 networks (seeds 0, 1, 2, 3, 4, ...)"
+
+
 def test_divergence_in_a_real_run(data):
     config = ioca.TrainConfig(
         epochs=2, batch_size=20, learning_rate=1e30, optimizer="sgd"

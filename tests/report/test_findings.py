@@ -14,7 +14,6 @@ from ioca_jax.report import sections
 from ioca_jax.report.findings import (
     Rows,
     annotation_sentences,
-    clearest_comparisons,
     conclusion_sentences,
     effect_sentences,
     faithfulness_sentences,
@@ -26,28 +25,6 @@ from ioca_jax.report.findings import (
 )
 from ioca_jax.report.summary import summarize
 from ioca_jax.report.tables import findings, first_findings, load_table, tabulate
-
-
-def test_the_clearest_comparison_of_each_claim_is_told():
-    names = ["claim", "scope", "clamp", "measure", "effect", "low", "high"]
-    names += ["p_corrected", "verdict"]
-    rows = [
-        ("1", "network", "zero", "entropy", -0.03, -0.06, 0.01, 0.18, "undecided"),
-        ("1", "network", "mean", "entropy", -0.01, -0.06, 0.01, 0.5, "undecided"),
-        ("4", "layer_2", "mean", "random", 0.05, 0.04, 0.06, 0.0078, "holds"),
-        ("5", "layer_2", "", "random", 0.05, 0.04, 0.06, 0.0078, "holds"),
-    ]
-    first, second, third = clearest_comparisons(
-        pd.DataFrame(rows, columns=names), ["1", "4", "5"]
-    )
-    assert first == (
-        "Over the whole network, ascending order is no better than random order: "
-        "undecided (network, entropy, clamp zero). Ascending minus random order, "
-        "normalised area: -0.030, 95 % interval -0.060 to +0.010, corrected p = 0.18."
-    )
-    assert second.startswith("Ablation in deeper layers does less harm: holds (layer")
-    assert ": holds (layer 2, random). Mean minus zero clamp" in third
-    assert clearest_comparisons(pd.DataFrame(columns=names), ["1", "4"]) == []
 
 
 def test_the_orders_furthest_from_random_are_named():

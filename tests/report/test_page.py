@@ -17,7 +17,8 @@ from synthetic import (
 )
 
 from ioca_jax.report import page_data
-from ioca_jax.report.page import _unbroken, run_page
+from ioca_jax.report.findings import unbroken
+from ioca_jax.report.page import run_page
 from ioca_jax.results import subsets
 from ioca_jax.results.files import load_results, write_results
 
@@ -187,7 +188,7 @@ def test_the_page_says_what_it_is_and_lines_break_between_words(results):
     assert first.startswith("The 2 networks have a test error of ")
     assert "\N{NO-BREAK SPACE}%" in first
     assert " %" not in first
-    assert _unbroken("95 % interval -1 to 2, corrected p = 0.04") == (
+    assert unbroken("95 % interval -1 to 2, corrected p = 0.04") == (
         "95\N{NO-BREAK SPACE}%\N{NO-BREAK SPACE}interval -1 to 2, corrected "
         "p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}0.04"
     )

@@ -1,6 +1,7 @@
 """A line on a terminal says what a run is at, and ticks."""
 
 import io
+import re
 import sys
 import time
 
@@ -55,25 +56,36 @@ def test_a_line_says_the_phase_and_the_networks_that_are_done(monkeypatch):
         ):
             show(event)
             line = last_line(terminal)
-            said.append(line.partition(" |")[0])
+            said.append(re.split(r" \||, 00:00", line)[0])
+            estimated = ("networks 1 to 2 of 4, ablating", "networks 3")
+            assert (" left" in line) == line.startswith(estimated)
             assert ("validation error 25.00 %" in line) == (event == epoch(1))
             assert len(line) < 100
     assert said == [
-        "0 of 4 networks done, training",
-        "0 of 4 networks done, training",
-        "0 of 4 networks done, measuring, ablating",
-        "0 of 4 networks done, ablating",
-        "0 of 4 networks done, testing",
-        "2 of 4 networks done, training",
+        "networks 1 to 2 of 4, training",
+        "networks 1 to 2 of 4, training",
+        "networks 1 to 2 of 4, measuring, ablating",
+        "networks 1 to 2 of 4, ablating",
+        "networks 1 to 2 of 4, testing",
+        "networks 3 to 4 of 4, training",
         "4 of 4 networks done, reporting",
     ]
+
+
+def test_lines_stand_above_the_one_that_ticks(monkeypatch):
+    terminal = a_terminal(monkeypatch, 60)
+    with events.ProgressLine():
+        events.tell("a note", sys.stderr)
+    assert re.fullmatch(
+        "\rloading, 00:00\r +\ra note\n\rloading, 00:00\r +\r", terminal.getvalue()
+    )
 
 
 def test_a_line_has_the_units_of_workers_in_place_of_the_phase(monkeypatch):
     terminal = a_terminal(monkeypatch, 60)
     with events.ProgressLine() as show:
         show(START | {"epochs": 0, "scopes": 2})
-        assert "0 of 4 networks done, measuring, ablating |" in last_line(terminal)
+        assert "networks 1 to 2 of 4, measuring, ablating |" in last_line(terminal)
         for event in (COUNTS, {"event": "scope"}):
             show(event)
             assert "units: 1 of 2 done, 1 running |" in last_line(terminal)
@@ -109,11 +121,11 @@ def test_a_log_has_a_line_for_each_phase_and_each_chunk(clock, capsys):
     )
     # Steps are 8: epochs and scopes. After 3 in 10 s, 5 are left: 17 s, and so on.
     assert capsys.readouterr().err.splitlines() == [
-        "a run: 0 of 4 networks done, training, after 5.0 s",
-        "a run: 0 of 4 networks done, measuring, ablating, after 7.0 s",
-        "a run: 0 of 4 networks done, ablating, after 15 s, about 17 s left",
-        "a run: 0 of 4 networks done, testing, after 17 s, about 12 s left",
-        "a run: 2 of 4 networks done, training, after 25 s, about 20 s left",
+        "a run: networks 1 to 2 of 4, training, after 5.0 s",
+        "a run: networks 1 to 2 of 4, measuring, ablating, after 7.0 s",
+        "a run: networks 1 to 2 of 4, ablating, after 15 s, about 17 s left",
+        "a run: networks 1 to 2 of 4, testing, after 17 s",
+        "a run: networks 3 to 4 of 4, training, after 25 s, about 20 s left",
         "a run: 4 of 4 networks done, reporting, after 30 s",
     ]
 
@@ -128,7 +140,7 @@ def test_a_log_has_a_line_after_a_minute_without_one(monkeypatch, capsys):
         while text.count("\n") < 3:
             assert time.monotonic() < deadline, text
             text += capsys.readouterr().err
-    line = "0 of 4 networks done, measuring, ablating, after a while\n"
+    line = "networks 1 to 2 of 4, measuring, ablating, after a while\n"
     assert text.startswith(3 * line)
 
 
@@ -146,7 +158,7 @@ def test_a_log_has_a_line_for_each_unit_of_workers(clock, capsys):
         ],
     )
     assert capsys.readouterr().err.splitlines() == [
-        "a run: 0 of 4 networks done, measuring, ablating, after 1.0 s",
+        "a run: networks 1 to 2 of 4, measuring, ablating, after 1.0 s",
         "a run: 0 of 4 networks done, units: 0 of 2 done, 1 running, after 2.0 s",
         "a run: 2 of 4 networks done, units: 1 of 2 done, 1 running, after 10 s, "
         "about 9.0 s left",

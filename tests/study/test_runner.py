@@ -17,6 +17,7 @@ import pytest
 
 import ioca_jax as ioca
 from ioca_jax import plots
+from ioca_jax.report.tables import first_findings
 from ioca_jax.study import chunks as checkpoints
 from ioca_jax.study import events, merge, run
 
@@ -227,6 +228,8 @@ def test_the_command_joins_shards(shards, whole, tmp_path):
     merge = partial(command_line.run, "experiments.merge")
     done = merge(f"--workdir={tmp_path / 'all'}", *shards)
     assert done.returncode == 0, done.stderr
+    first, *_ = first_findings(ioca.findings(ioca.load_results(tmp_path / "all")))
+    assert f"\n1. {first}\n" in done.stdout.replace("\n   ", " ")
     said, listed = done.stdout.strip().rpartition("\n")[2].split(": ")
     assert said == f"Joined 3 runs in {tmp_path / 'all'}"
     there = {path.name for path in (tmp_path / "all").iterdir()}
