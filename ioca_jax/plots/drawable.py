@@ -192,11 +192,16 @@ def random_label(results: xr.Dataset) -> str:
 
 
 def heading(
-    results: xr.Dataset, title: str, kept: xr.Dataset | None = None
+    results: xr.Dataset,
+    title: str,
+    kept: xr.Dataset | None = None,
+    *,
+    of_codes: bool = True,
 ) -> tuple[str, str]:
     """A figure's title, and below it data, network, quantiser, number of networks.
 
     ``kept`` are the results that are drawn, if they may lack layers of ``results``.
+    The quantiser is told where what is drawn is ``of_codes``.
     """
     config = json.loads(results.attrs["configuration"])
     seeds = results.sizes["seed"]
@@ -211,7 +216,6 @@ def heading(
         networks += (
             f", {len(layers_of(kept))} of {len(layers_of(results))} layers drawn"
         )
-    return title, (
-        f"{describe_dataset(config)}, {results.attrs['network']}, "
-        f"{describe_quantizer(results.attrs['quantizer'])}, {networks}"
-    )
+    told = [describe_dataset(config), results.attrs["network"]]
+    told += [describe_quantizer(results.attrs["quantizer"])] * of_codes
+    return title, ", ".join([*told, networks])

@@ -220,6 +220,8 @@ def class_damage(results: xr.Dataset, clamp: str | None = None) -> Figure:
         "Correlation over neurons of the selectivity for a class with the accuracy "
         f"that each class loses, clamped to {clamp}: mean over networks"
     )
+    columns = min(drawable.COLUMNS, len(layers_of(kept)))
+    width = style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH
     figure, panels = style.small_multiples(
         drawable.heading(results, title, kept),
         [layers_of(kept)],
@@ -228,7 +230,8 @@ def class_damage(results: xr.Dataset, clamp: str | None = None) -> Figure:
             "class that loses accuracy",
             "class of the selectivity",
         ),
-        height=min(2.2, 0.4 + 6 / min(drawable.COLUMNS, len(layers_of(kept)))),
+        # Of a square panel; 0.9 inches are the colour bar and labels, 0.4 labels.
+        height=0.4 + (width - 0.9) / columns,
     )
     means = {}
     for layer in panels:

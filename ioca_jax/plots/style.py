@@ -81,7 +81,7 @@ def look(index: int, **more: Any) -> Look:
 def layer_looks(results: xr.Dataset) -> dict[Any, Look]:
     """Looks of the layers, labelled with their names, dark to light by depth."""
     layers = layers_of(results)
-    shades = colormaps["viridis"](np.linspace(0, 0.75, len(layers)))
+    shades = colormaps["viridis"](np.linspace(0, 0.6, len(layers)))
     return {
         layer: look(
             index, color=to_hex(shades[index]), label=drawable.layer_name(layer)
@@ -209,9 +209,17 @@ def add_title(figure: Figure, *paragraphs: str) -> None:
     """The figure's title, wrapped to its width, for which the figure grows."""
     width, height = figure.get_size_inches()
     characters = int(width / (_INCHES_A_CHARACTER * _TITLE_FONT / FONT))
+    # Lines do not break within "clamped to mean", whose words stay together.
     text = "\n".join(
-        textwrap.fill(part, characters, break_on_hyphens=False) for part in paragraphs
-    )
+        textwrap.fill(
+            part.replace(
+                "clamped to ", "clamped\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}"
+            ),
+            characters,
+            break_on_hyphens=False,
+        )
+        for part in paragraphs
+    ).replace("\N{NO-BREAK SPACE}", " ")
     figure.suptitle(text, fontsize=_TITLE_FONT, parse_math=False)
     figure.set_size_inches(width, height + 0.14 * (text.count("\n") + 1) + 0.06)
 
@@ -319,8 +327,8 @@ def draw_points(axes: Axes, x: Any, y: Any, look: Look, size: float = 2) -> None
         markersize=size,
         markerfacecolor="none",
         markeredgecolor=look["color"],
-        markeredgewidth=0.4,
-        alpha=0.7,
+        markeredgewidth=0.6,
+        alpha=0.8,
         label=look.get("label"),
         rasterized=len(x) > _POINTS_AS_VECTORS,
         zorder=1,

@@ -36,7 +36,7 @@ def training_history(results: xr.Dataset) -> Figure:
     kept = kept if kept.sizes["seed"] else results
     labels = {"loss": "loss (nats)", "accuracy": "accuracy"}
     figure, panels = style.small_multiples(
-        drawable.heading(results, "Training history"),
+        drawable.heading(results, "Training history", of_codes=False),
         [list(labels)],
         lambda quantity: style.Labels("", "epochs of training", labels[quantity]),
         share_y=lambda key: key,
@@ -57,7 +57,10 @@ def training_history(results: xr.Dataset) -> Figure:
             markers = style.marker_positions(history.sizes["epoch"], index, len(splits))
             mean = history.mean("seed")
             axes.plot(history["epoch"], mean, markevery=markers, **look)
-        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
+        # Steps of 2, 5 and 10, which the last epoch is mostly a multiple of.
+        axes.xaxis.set_major_locator(
+            ticker.MaxNLocator("auto", integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
+        )
     low, high = panels["loss"].get_ylim()
     if high > 10 * max(low, 0):  # fewer than ten times have few ticks
         panels["loss"].set_yscale("log")

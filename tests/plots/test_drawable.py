@@ -24,7 +24,9 @@ from plots.drawn import (
 
 @pytest.mark.parametrize("name", sorted({*PLAIN, *INTERACTIONS, *TRAJECTORIES}))
 def test_titles_name_data_network_and_quantiser(name):
-    text = "mnist5k, 5-4-3-2 relu, binarised at 0, 3 networks"
+    # Losses in training are of no codes.
+    quantiser = "" if name == "training_history" else "binarised at 0, "
+    text = f"mnist5k, 5-4-3-2 relu, {quantiser}3 networks"
     assert text in title(drawn(name))
 
 

@@ -182,3 +182,13 @@ def test_dots_of_class_costs_of_sparse_counts_are_false_in_at_most_5_percent():
             false += sum(len(np.asarray(one.get_xdata())) for one in axes.get_lines())
     assert cells == 3 * 6 * 20
     assert false / cells <= 0.05
+
+
+def test_panels_of_damage_to_classes_are_as_wide_as_there_is_space_for():
+    """And the clamp in the title stays on one line."""
+    figure = draw("class_damage", small())
+    figure.draw_without_rendering()
+    first, second = figure.axes[:2]
+    between = second.get_window_extent().x0 - first.get_window_extent().x1
+    assert between < 0.2 * first.get_window_extent().width
+    assert "clamped to mean" in figure.get_suptitle()

@@ -37,6 +37,15 @@ def test_history_draws_the_mean_and_every_network():
             np.testing.assert_allclose(heights(curve), values.mean(axis=0), rtol=1e-6)
 
 
+def test_the_last_of_twenty_epochs_has_a_tick():
+    results = least(seeds=1)
+    twenty = results.isel(epoch=np.arange(20) % results.sizes["epoch"])
+    figure = draw("training_history", twenty.assign_coords(epoch=np.arange(1, 21)))
+    low, high = figure.axes[0].get_xlim()
+    ticks = [t for t in figure.axes[0].get_xticks() if low <= t <= high]
+    assert ticks[-1] == 20
+
+
 def test_history_of_one_network_has_no_thin_lines():
     history = draw("training_history", least(seeds=1))
     assert [len(axes.get_lines()) for axes in history.axes] == [2, 2]
