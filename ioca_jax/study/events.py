@@ -15,6 +15,7 @@ import pathlib
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
@@ -26,7 +27,7 @@ from ioca_jax.results.files import writing
 _LONG = 600  # seconds of work that is announced before it starts
 _TICK = 1.0  # seconds between two showings of a line
 _LOG_TICK = 60.0  # seconds without a line in a log, after which there is one
-_LAST_PHASES = ("testing", "reporting")  # behind all steps
+_WITHOUT_STEPS = ("loading", "testing", "reporting")
 Event = Mapping[str, Any]
 Listener = Callable[[Event], None]
 EVENTS_FILE = "events.jsonl"
@@ -66,12 +67,12 @@ class ProgressLine:
             disable=None,
             dynamic_ncols=True,
             leave=False,
-            smoothing=0,  # as in a log: of all steps
         )
         self._ended, self._units = threading.Event(), False
         self._text, self._written = "loading", set[Hashable]()
+        self._steps, self._seconds = Counter[str](), Counter[str]()
         self._began = self._last = time.monotonic()
-        self._steps = self._total = self._epochs = self._ablated = 0
+        self._ablated, self._phase = 0, "loading"
         threading.Thread(target=self._tick, daemon=True).start()
         return self
 
@@ -83,6 +84,7 @@ class ProgressLine:
     def _tick(self) -> None:
         while not self._ended.wait(_TICK):
             if not self._bar.disable:
+                self._bar.bar_format = self._shape()
                 self._bar.refresh()
             elif time.monotonic() - self._last > _LOG_TICK:
                 self._write()
@@ -92,10 +94,11 @@ class ProgressLine:
         kind = event["event"]
         if kind == "start":
             self._epochs, self._scopes = event["epochs"], event["scopes"]
-            self._total = event["chunks"] * (self._epochs + self._scopes)
             self._chunks = event["chunks"]
-            self._bar.reset(self._total)
-            self._started = time.monotonic()
+            parts = {"epoch": self._epochs, "scope": self._scopes}
+            self._total = {part: self._chunks * n for part, n in parts.items()}
+            self._bar.reset(sum(self._total.values()))
+            self._stepped = time.monotonic()
         elif kind == "chunk":
             self._chunks -= 1
         if kind in ("start", "chunk"):
@@ -108,7 +111,7 @@ class ProgressLine:
             self._units = True
             self._show(describe_units(event), (event["done"], event["failed"]))
         elif kind == "epoch":
-            self._step()
+            self._step(kind)
             accuracy, error = event["validation_accuracy"], ""
             is_last = event["epoch"] == self._epochs
             if accuracy is not None and not is_last:
@@ -116,12 +119,15 @@ class ProgressLine:
             self._bar.set_postfix_str(error, refresh=False)
             self._say("" if is_last else "training")
         elif kind == "scope":
-            self._step()
+            self._step(kind)
             self._ablated += 1
             self._say("ablating" if self._ablated < self._scopes else "testing")
 
-    def _step(self) -> None:
-        self._steps += 1
+    def _step(self, part: str) -> None:
+        now = time.monotonic()
+        self._seconds[part] += now - self._stepped  # pyright: ignore[reportArgumentType]
+        self._steps[part] += 1
+        self._stepped = now
         self._bar.update()
 
     def _say(self, phase: str, *others: Hashable) -> None:
@@ -132,11 +138,7 @@ class ProgressLine:
     def _show(self, what: str, *news: Hashable) -> None:
         """Shows what is going on; a log has it if some of the news is new."""
         self._text, self._phase = f"{self._networks}, {what}", what
-        shape = "{desc}, {elapsed}"
-        if what not in _LAST_PHASES:
-            left = ", about {remaining} left" * self._is_estimated
-            shape = f"{{desc}} |{{bar:10}}| {{elapsed}}{left}{{postfix}}"
-        self._bar.bar_format = shape
+        self._bar.bar_format = self._shape()
         self._bar.set_description_str(self._text)
         if self._bar.disable and not self._written.issuperset(news):
             self._written.update(news)
@@ -152,21 +154,26 @@ class ProgressLine:
         which = f"network {first}" if first == last else f"networks {first} to {last}"
         return f"{which} of {self._seeds}"
 
-    @property
-    def _is_estimated(self) -> bool:
-        """Whether to tell the time left: scopes take longer than epochs."""
-        is_known = self._epochs < self._steps < self._total
-        return is_known and self._phase not in _LAST_PHASES
+    def _shape(self) -> str:
+        """The form of the line on a terminal."""
+        if self._phase in _WITHOUT_STEPS:
+            return "{desc}, {elapsed}"
+        return f"{{desc}} |{{bar:10}}| {{elapsed}}{self._left()}{{postfix}}"
+
+    def _left(self) -> str:
+        """The time left, as text; empty until a scope is ablated, and when overdue."""
+        if not self._steps["scope"] or self._phase in _WITHOUT_STEPS:
+            return ""
+        seconds = self._stepped - time.monotonic()
+        for part, done in self._steps.items():
+            seconds += self._seconds[part] / done * (self._total[part] - done)
+        return f", about {duration(seconds)} left" if seconds > 0 else ""
 
     def _write(self) -> None:
         """Writes the line in a log."""
         self._last = time.monotonic()
         line = f"{self._name}{self._text}, after {duration(self._last - self._began)}"
-        if self._is_estimated:
-            left = self._total - self._steps
-            seconds = (self._last - self._started) * left / self._steps
-            line += f", about {duration(seconds)} left"
-        print(line, file=sys.stderr, flush=True)
+        print(line + self._left(), file=sys.stderr, flush=True)
 
 
 def describe_units(event: Event) -> str:

@@ -13,6 +13,14 @@ START = {"event": "start", "seeds": 4, "finished": 0, "chunks": 2}
 COUNTS = {"event": "units", "units": 2, "done": 1, "running": 1, "failed": 0}
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass as events come."""
+    times = [0.0]
+    monkeypatch.setattr(events.time, "monotonic", lambda: times[0])
+    return times
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -44,21 +52,21 @@ def epoch(number: int) -> dict:
     return {"event": "epoch", "epoch": number, "validation_accuracy": 0.75}
 
 
-def test_a_line_says_the_phase_and_the_networks_that_are_done(monkeypatch):
+def test_a_line_says_the_phase_and_the_networks_and_the_time_left(monkeypatch, clock):
     terminal = a_terminal(monkeypatch, 60)
     chunk = {"event": "chunk", "seeds": 4}
-    said = []
+    said, left = [], []
     with events.ProgressLine() as show:
         for event in (
             *(START | {"epochs": 2, "scopes": 2}, epoch(1), epoch(2)),
             *({"event": "scope"}, {"event": "scope"}, chunk | {"finished": 2}),
             chunk | {"finished": 4},
         ):
+            clock[0] += 1
             show(event)
             line = last_line(terminal)
             said.append(re.split(r" \||, 00:00", line)[0])
-            estimated = ("networks 1 to 2 of 4, ablating", "networks 3")
-            assert (" left" in line) == line.startswith(estimated)
+            left += re.findall(", about .* left$", line)
             assert ("validation error 25.00 %" in line) == (event == epoch(1))
             assert len(line) < 100
     assert said == [
@@ -70,6 +78,8 @@ def test_a_line_says_the_phase_and_the_networks_that_are_done(monkeypatch):
         "networks 3 to 4 of 4, training",
         "4 of 4 networks done, reporting",
     ]
+    # Three scopes and two epochs of a second; a second after their like, four.
+    assert left == [", about 5.0 s left", ", about 3.0 s left"]
 
 
 def test_lines_stand_above_the_one_that_ticks(monkeypatch):
@@ -89,14 +99,6 @@ def test_a_line_has_the_units_of_workers_in_place_of_the_phase(monkeypatch):
         for event in (COUNTS, {"event": "scope"}):
             show(event)
             assert "units: 1 of 2 done, 1 running |" in last_line(terminal)
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """Seconds that pass as events come."""
-    times = [0.0]
-    monkeypatch.setattr(events.time, "monotonic", lambda: times[0])
-    return times
 
 
 def in_a_log(clock: list[float], shown: list[tuple[float, dict]]) -> None:
@@ -119,13 +121,14 @@ def test_a_log_has_a_line_for_each_phase_and_each_chunk(clock, capsys):
             (30, chunk | {"finished": 4}),
         ],
     )
-    # Steps are 8: epochs and scopes. After 3 in 10 s, 5 are left: 17 s, and so on.
+    # Epochs take 1 s. After a scope in 8 s 3 are left, 26 s with 2 epochs; after two
+    # in 10 s 2 are left, and 12 s, of which 8 s have passed.
     assert capsys.readouterr().err.splitlines() == [
         "a run: networks 1 to 2 of 4, training, after 5.0 s",
         "a run: networks 1 to 2 of 4, measuring, ablating, after 7.0 s",
-        "a run: networks 1 to 2 of 4, ablating, after 15 s, about 17 s left",
+        "a run: networks 1 to 2 of 4, ablating, after 15 s, about 26 s left",
         "a run: networks 1 to 2 of 4, testing, after 17 s",
-        "a run: networks 3 to 4 of 4, training, after 25 s, about 20 s left",
+        "a run: networks 3 to 4 of 4, training, after 25 s, about 4.0 s left",
         "a run: 4 of 4 networks done, reporting, after 30 s",
     ]
 
@@ -161,5 +164,5 @@ def test_a_log_has_a_line_for_each_unit_of_workers(clock, capsys):
         "a run: networks 1 to 2 of 4, measuring, ablating, after 1.0 s",
         "a run: 0 of 4 networks done, units: 0 of 2 done, 1 running, after 2.0 s",
         "a run: 2 of 4 networks done, units: 1 of 2 done, 1 running, after 10 s, "
-        "about 9.0 s left",
+        "about 7.0 s left",
     ]
