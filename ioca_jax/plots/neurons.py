@@ -220,7 +220,8 @@ def class_damage(results: xr.Dataset, clamp: str | None = None) -> Figure:
         "Correlation over neurons of the selectivity for a class with the accuracy "
         f"that each class loses, clamped to {clamp}: mean over networks"
     )
-    columns = min(drawable.COLUMNS, len(layers_of(kept)))
+    number = len(layers_of(kept))
+    columns = -(-number // -(-number // drawable.COLUMNS))
     width = style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH
     figure, panels = style.small_multiples(
         drawable.heading(results, title, kept),

@@ -42,14 +42,14 @@ def _hard_to_discover(table: pd.DataFrame, number: int) -> Iterator[str]:
     least = max(table.to_dict("list").get("least_by_permutation", [1]))
     if tested and least > 1:
         of_measures = ", ".join(
-            f"{neurons:.3g} of {number} neurons for "
+            f"{neurons:.3g} neurons for "
             f"{readable(str(name).removeprefix('by_permutation_'))}"
             for name, neurons in tested.items()
         )
         yield (
             f"  (permutations give the p-values of {of_measures}; with so few "
-            f"permutations, {least} or more neurons are discovered together, or none: "
-            "give more --permutations)"
+            f"permutations, these are discovered only where {least} or more of all "
+            f"{number} neurons are: give more --permutations)"
         )
 
 

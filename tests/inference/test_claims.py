@@ -485,9 +485,9 @@ def test_two_informative_neurons_of_forty_are_discovered():
     table = neurons.count_neurons(results)
     by_permutation = table.iloc[0]
     assert sections.neurons("Neurons", table)[-1] == (
-        "  (permutations give the p-values of 50 of 50 neurons for mutual information, "
-        "50 of 50 neurons for KL selectivity; with so few permutations, 5 or more "
-        "neurons are discovered together, or none: give more --permutations)"
+        "  (permutations give the p-values of 50 neurons for mutual information, 50 "
+        "neurons for KL selectivity; with so few permutations, these are discovered "
+        "only where 5 or more of all 50 neurons are: give more --permutations)"
     )
     assert by_permutation["discovered_mutual_information"] == 0
     assert by_permutation["least_by_permutation"] == 5  # of 50 neurons
