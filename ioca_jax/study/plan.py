@@ -445,14 +445,13 @@ def _check_scores(plan: Plan) -> None:
     Nothing is computed but the shapes.
     """
     if any(score.name not in MEASURES for score in plan.scores):
-        measure = partial(
-            measure_neurons,
-            plan.network,
-            quantizer=plan.quantizer,
-            measures=plan.scores,
-            num_counted=number_counted(plan.data.validation.y),
+        counted = number_counted(plan.data.validation.y)
+        asked = {"measures": plan.scores, "num_counted": counted}
+        measure = partial(measure_neurons, quantizer=plan.quantizer, **asked)
+        jax.eval_shape(
+            lambda *given: measure(plan.network, *given).scores,
+            *(plan.shapes_of_variables(), *plan.data.validation),
         )
-        jax.eval_shape(measure, plan.shapes_of_variables(), *plan.data.validation)
 
 
 def _fitting_model(
