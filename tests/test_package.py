@@ -163,6 +163,9 @@ def test_the_wheel_runs_outside_of_the_checkout(tmp_path):
     done = run([*ioca_command, "run", *small, "--nofigures", "--workdir=r"])
     assert done.stdout.startswith("mnist5k: 2 networks 784-6-5-10 relu, 1 epochs")
     done = run([*ioca_command, "report", "--nofigures", "r"])
-    assert done.stdout.endswith("Written to r; the page is report.html\n")
+    assert done.stdout.endswith(
+        "\nWritten to r: study.nc, networks, tables, report.html, summary.txt, "
+        "events.jsonl, flags.txt\n"
+    )
     assert (empty / "r" / "report.html").is_file()
     assert (empty / "r" / "study.nc").is_file()

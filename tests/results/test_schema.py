@@ -116,10 +116,11 @@ def test_a_file_that_version_2_wrote_is_read_and_reported(tmp_path):
     assert not GONE & set(results.variables)
     done = command_line.run("ioca_jax.__main__", "report", "--nofigures", tmp_path)
     assert done.returncode == 0, done.stderr
+    summary = (tmp_path / "summary.txt").read_text("utf-8")
     # At step 0 of any order nothing is ablated; there are 50 test examples.
     errors = 100 - 100 * stored["correct"][:, 0, 0, 0, 0].sum(axis=-1) / 50
     mean, deviation = errors.mean(), errors.std(ddof=1)
-    assert f"Test error: {mean:.2f} ± {deviation:.2f} %" in done.stdout
+    assert f"Test error: {mean:.2f} ± {deviation:.2f} %" in summary
     assert "12-4-3-4 relu" in (tmp_path / "report.html").read_text()
 
 
