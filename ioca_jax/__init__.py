@@ -86,7 +86,8 @@ if TYPE_CHECKING:
     from ioca_jax.inference.faithful_orders import compare_faithfulness
     from ioca_jax.inference.hypotheses import form_hypotheses
     from ioca_jax.inference.order_tests import compare_orders
-    from ioca_jax.networks.training import TrainConfig, Trained, train
+    from ioca_jax.networks.trained import Trained
+    from ioca_jax.networks.training import TrainConfig, train
     from ioca_jax.plots.evaluations import plot_curve
     from ioca_jax.report.summary import summarize
     from ioca_jax.report.tables import findings, load_table
@@ -102,7 +103,7 @@ _LATER = {
     "learned_order": "ablation.learned",
     "prune": "ablation.pruning",
     "TrainConfig": "networks.training",
-    "Trained": "networks.training",
+    "Trained": "networks.trained",
     "train": "networks.training",
     "area_under_curve": "inference.areas",
     "judge_claims": "inference.claims",

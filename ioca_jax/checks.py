@@ -4,12 +4,11 @@ Values are checked where they are known. While JAX traces (``jit``, ``vmap``) an
 has a shape and a type but no values yet, so only these are checked, at no cost.
 """
 
-import dataclasses
 import difflib
 import importlib
 import numbers
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -74,22 +73,6 @@ def is_known(array: Any) -> bool:
     if isinstance(array, Tracer):
         return False
     return not isinstance(array, jax.Array) or array.is_fully_addressable
-
-
-def as_text(record: Any, table: Callable[[], str]) -> str:
-    """A dataclass of arrays as a table, or by their shapes if values are not known."""
-    arrays = jax.tree.leaves(record)
-    if all(isinstance(a, np.ndarray | jax.Array) and is_known(a) for a in arrays):
-        return table()
-
-    def shaped(field: Any) -> Any:
-        return jax.tree.map(
-            lambda a: f"{a.dtype}{list(a.shape)}" if hasattr(a, "dtype") else a, field
-        )
-
-    names = [field.name for field in dataclasses.fields(record)]
-    texts = (f"{name}={shaped(getattr(record, name))}" for name in names)
-    return f"{type(record).__name__}({', '.join(texts)})"
 
 
 def as_tuple(name: str, values: Any) -> tuple:

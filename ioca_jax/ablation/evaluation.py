@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ioca_jax.batching import IGNORE_LABEL
-from ioca_jax.checks import as_text
 from ioca_jax.host_arrays import divided, host_view, module_of
+from ioca_jax.networks.printed import Table, as_text
 
 UNITS = {"loss": "nats", "kl": "nats"}
 _MOST_ROWS = 8  # of a printed table
@@ -85,10 +85,8 @@ class Evaluation:
         """A table of some points; shapes while JAX traces."""
         return as_text(self, self._table)
 
-    def _table(self) -> str:
+    def _table(self) -> Table:
         """The first point, the last, and some between, each a mean of all curves."""
-        import pandas as pd  # half a second, for this text alone
-
         *batch, points = self.loss.shape or (1,)
         rows = np.linspace(0, points - 1, min(points, _MOST_ROWS)).round().astype(int)
         name, places = "mask", np.arange(points)
@@ -102,10 +100,8 @@ class Evaluation:
         of = f"{points:,} points of a curve" if self.at else f"{points:,} masks"
         if batch:
             of += f", mean of {' x '.join(map(str, batch))}"
-        return (
-            f"{of}, {self.num_examples:,} examples of {self.correct.shape[-1]} "
-            f"classes\n{pd.DataFrame(table).to_string(index=False)}"
-        )
+        of += f", {self.num_examples:,} examples of {self.correct.shape[-1]} classes"
+        return of, table
 
 
 # 2^f is this polynomial in f, |f| <= 1/2, to 9e-8; exactly 1 at 0.

@@ -19,7 +19,6 @@ from ioca_jax.batching import (
 )
 from ioca_jax.checks import (
     as_array,
-    as_text,
     as_tuple,
     check_no_nan,
     check_num_classes,
@@ -46,6 +45,7 @@ from ioca_jax.networks.inputs import checked_network
 from ioca_jax.networks.layers import Layer, slices_of
 from ioca_jax.networks.models import Model
 from ioca_jax.networks.network import Network
+from ioca_jax.networks.printed import Table, as_text
 
 # Examples measured at a time. Fixed, so that clamp means do not depend on a budget.
 _EXAMPLES_MEASURED_AT_ONCE = 1000
@@ -102,10 +102,8 @@ class NeuronStatistics:
         """A table of the layers; shapes while JAX traces."""
         return as_text(self, self._table)
 
-    def _table(self) -> str:
+    def _table(self) -> Table:
         """Of each layer, how the measures are distributed over its neurons."""
-        import pandas as pd  # half a second, for this text alone
-
         *batch, neurons = self.activation_mean.shape
         layers = self.layers or (("all", neurons),)
         ends = np.cumsum([width for _, width in layers])[:-1]
@@ -125,11 +123,11 @@ class NeuronStatistics:
             ]
         networks = f" of {' x '.join(map(str, batch))} networks" if batch else ""
         codes, classes = self.joint_counts.shape[-2:]
-        return (
+        heading = (
             f"{neurons:,} neurons{networks}, {codes} codes, {classes} classes; median "
-            "over neurons [least, greatest]\n"
-            f"{pd.DataFrame(table).to_string(index=False)}"
+            "over neurons [least, greatest]"
         )
+        return heading, table
 
 
 def settled_quantizer(

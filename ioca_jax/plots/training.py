@@ -122,10 +122,7 @@ def trajectories(results: xr.Dataset) -> Figure:
     entries: dict[str, Any] = {look["label"]: look for look in looks.values()}
     _draw_layer_information(panels[_DECODED], kept, looks)
     if estimated:
-        line = style.DOT | {"linestyle": "-", "linewidth": 1}
-        entries["information, lower bound by a decoder"] = line
-        dashed = line | {"linestyle": "--", "mfc": "white"}
-        entries["information, Miller-Madow"] = dashed
+        entries |= _information_entries()
     for layer, look in looks.items():
         index = hidden_layer_of(kept, layer)["layer_redundancy_index"]
         _draw_quartiles(panels[_GROUPS], index, "group", look)
@@ -137,6 +134,15 @@ def trajectories(results: xr.Dataset) -> Figure:
     _set_epoch_scale(panels[_ERROR], last)  # which all panels share
     style.add_legend(figure, entries)
     return figure
+
+
+def _information_entries() -> dict[str, Any]:
+    """Legend entries of the two estimates of a layer's information."""
+    line = style.DOT | {"linestyle": "-", "linewidth": 1}
+    return {
+        "information, lower bound by a decoder": line,
+        "information, Miller-Madow": line | {"linestyle": "--", "mfc": "white"},
+    }
 
 
 def _draw_quartiles(

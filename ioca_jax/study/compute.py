@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ioca_jax.networks.training import Trained, train
+from ioca_jax.networks.trained import Trained
+from ioca_jax.networks.training import train
 from ioca_jax.results.pieces import Chunk
 from ioca_jax.results.subsets import steps_of_scopes
 from ioca_jax.study.chunks import find_chunks, named_arrays

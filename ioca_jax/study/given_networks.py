@@ -25,7 +25,7 @@ from ioca_jax.networks.inputs import check_counted
 from ioca_jax.networks.layers import split_by_layer
 from ioca_jax.networks.models import Model, as_network
 from ioca_jax.networks.network import Network
-from ioca_jax.networks.training import Trained
+from ioca_jax.networks.trained import Trained
 from ioca_jax.results.fingerprint import make_fingerprint
 from ioca_jax.results.trees import names_of, nested
 from ioca_jax.study.chunks import storable

@@ -10,7 +10,7 @@ from jaxtyping import Array, Int, UInt32
 
 from ioca_jax.devices import place_examples
 from ioca_jax.networks.network import Network
-from ioca_jax.networks.training import Trained
+from ioca_jax.networks.trained import Trained
 from ioca_jax.study.plan import Plan
 
 

@@ -34,7 +34,7 @@ from ioca_jax.measures.neurons import (
     measure_neurons,
 )
 from ioca_jax.measures.scores import Score, check_finite_scores
-from ioca_jax.networks.training import Trained
+from ioca_jax.networks.trained import Trained
 from ioca_jax.results.variables import VARIABLES, make_results
 from ioca_jax.study import annotations, interactions
 from ioca_jax.study.clamps import (
