@@ -81,8 +81,8 @@ class _Setting:
         )
         self.y = np.asarray(self.apply(self.variables, self.x).argmax(1), np.int32)
         self.order = rng.permutation(self.network.num_neurons).astype(np.int32)
-        _, outputs = jax.jit(self.network.activations)(self.variables, self.x)
-        self.clamp = np.asarray(outputs.mean(axis=0))
+        outputs = jax.jit(self.network.activations)(self.variables, self.x)
+        self.clamp = np.asarray(outputs.means.mean(axis=0))
 
     def curve(self, points: Any = None) -> ioca.Evaluation:
         """The curve, by default at all points."""
