@@ -30,7 +30,7 @@ test-lowest: .venv-lowest/installed
 doctest: .venv/installed-dev
 	IOCA_SLOW=1 .venv/bin/python -m pytest -q tests/test_docstrings.py
 
-# About ten minutes; the figures are in runs/benchmark.json.
+# About half an hour; the figures are in runs/benchmark.json.
 benchmark: .venv/installed-benchmark
 	.venv/bin/python -m experiments.benchmark --measure_memory=ours
 

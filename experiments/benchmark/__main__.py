@@ -4,7 +4,7 @@ Every case is checked first (all contenders agree with a float64 oracle, or the
 benchmark stops), then timed: contenders take turns, results are blocked on, compilation
 is apart. PyTorch and scikit-learn take part where they are installed. Examples:
 
-  # The table, about ten minutes on two CPU cores.
+  # The table, about half an hour on two CPU cores.
   python -m experiments.benchmark --measure_memory=ours
   # One case, quickly.
   python -m experiments.benchmark --cases=network_curve --preset=quick
