@@ -42,11 +42,15 @@ def save_part(variables: Any, workdir: str | os.PathLike, first: int) -> pathlib
 
 
 def move_networks(source: pathlib.Path, workdir: pathlib.Path) -> None:
-    """Moves networks that are whole to their place, and removes what was there."""
+    """Moves networks that are whole to their place, and removes what was there.
+
+    The source goes too: once the results are written, nobody would look for it.
+    """
     if (workdir / NETWORKS).is_symlink():  # what it leads to stays
         (workdir / NETWORKS).unlink()
     shutil.rmtree(workdir / NETWORKS, ignore_errors=True)
     os.rename(source / NETWORKS, workdir / NETWORKS)
+    source.rmdir()
     sync(workdir)
 
 

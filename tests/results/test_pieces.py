@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import resource
+import shutil
 import signal
 import tracemalloc
 from collections.abc import Mapping
@@ -109,6 +110,14 @@ def test_a_study_of_one_piece_is_that_of_several_in_a_file_of_fixed_length(
         assert found[name].encoding["unlimited_dims"] == unlimited
     assert found["one"].identical(found["several"])
     assert found["one"].identical(source.results.assign_attrs(found["one"].attrs))
+
+
+def test_a_kill_after_the_results_leaves_nothing_beside_them(monkeypatch, tmp_path):
+    joined = pieces.join_seeds([held(planted_results(seeds=2))], range(2))
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # not reached
+    pieces.save_study(joined, tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["networks", "study.nc"]
 
 
 def test_parts_that_differ_in_more_than_seeds_are_refused(monkeypatch, tmp_path):
