@@ -16,7 +16,7 @@ from absl import logging
 from jaxtyping import Float32
 
 from ioca_jax.batching import count_examples, take_examples
-from ioca_jax.checks import as_examples, named_arrays
+from ioca_jax.checks import as_array, as_examples, named_arrays
 
 _LARGEST_PIXEL = 255
 _LARGEST_EXACT = 2**24  # integer of which all smaller ones are float32 too
@@ -66,7 +66,7 @@ def check_annotation(
     if not isinstance(given, (tuple, list)) or len(given) != len(sizes):
         refuse(name, f"{expected} for {', '.join(sizes)}", described_arrays(given))
     for (split, size), array in zip(sizes.items(), given, strict=True):
-        known = np.asarray(array)
+        known = np.asarray(as_array(f"{name}: {annotation}", array))
         if known.dtype.kind not in "ui" or known.shape != (size,):
             refuse(
                 name,
@@ -99,7 +99,7 @@ def as_arrays(name: str, field: str, given: Any) -> Any:
     try:
         if field.startswith("x") and jax.tree.leaves(given):
             return jax.tree.map(np.asarray, as_examples(field, given))
-        return np.asarray(given)
+        return np.asarray(as_array(field, given))
     except Exception as error:  # other libraries' arrays raise errors of their own
         raise ValueError(
             f"{name}: expected {field} to be an array, got {type(given).__name__} "

@@ -308,6 +308,21 @@ def corrupt_labels(
     return noisy
 
 
+def check_class_donors(data: Dataset) -> None:
+    """Refuses data whose validation examples cannot be donors by class of test ones."""
+    if data.tokens is not None:
+        raise ValueError(
+            "clamps: expected no donors by class with labels of tokens, got "
+            "resample_class; resample and resample_neuron take any example's outputs"
+        )
+    missing = np.setdiff1d(data.test.y, data.validation.y)
+    if len(missing):
+        raise ValueError(
+            "clamps: expected validation examples of every class of the test split "
+            f"for resample_class, got none of class {missing[0]}"
+        )
+
+
 def check_label_noise(share: float) -> None:
     """Refuses a share that is not in [0, 1]."""
     if not 0 <= share <= 1:

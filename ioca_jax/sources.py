@@ -233,11 +233,14 @@ def _read_tfds(name: str, data_dir: str | pathlib.Path | None) -> Arrays:
             f"'ioca_jax[data]'), got {name!r}{nearest([name], ['mnist5k'])}"
         )
     tfds = import_extra("tensorflow_datasets", "data", name)
-    if data_dir is not None and not pathlib.Path(data_dir).expanduser().is_dir():
-        raise FileNotFoundError(
-            f"data_dir: expected a directory that holds {name}, got {str(data_dir)!r}, "
-            "which is not a directory; create it to download into it"
-        )
+    if data_dir is not None:
+        data_dir = pathlib.Path(data_dir).expanduser()
+        if not data_dir.is_dir():
+            raise FileNotFoundError(
+                f"data_dir: expected a directory that holds {name}, got "
+                f"{str(data_dir)!r}, which is not a directory; create it to download "
+                "into it"
+            )
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)  # TFDS recommends OpenCV on every read
     try:
@@ -266,7 +269,7 @@ def _builder(tfds: Any, name: str, data_dir: str | pathlib.Path | None) -> Any:
     try:
         return tfds.builder(name, data_dir=data_dir, file_format="array_record")
     except Exception as error:  # of the name, or of damaged files: of many kinds
-        folder = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+        folder = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR)
         base = _base(name)
         there = _versions(tfds, folder, base)
         pattern = re.escape(name).replace(r"\*", r"\d+") + "([:/].*)?"

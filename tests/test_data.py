@@ -1021,6 +1021,28 @@ def test_tfds_datasets_that_are_none_of_classification(
     assert str(error.value) == expected
 
 
+def test_masked_labels_are_refused():
+    x, y = np.zeros((9, 2), np.float32), np.arange(9) % 3
+    hidden = np.ma.masked_equal(y, 2)
+    with pytest.raises(ValueError, match="without masked values, got 3 masked"):
+        ioca.Dataset.from_arrays(x, hidden, x, y, num_validation=3)
+
+
+def test_a_data_dir_may_begin_with_a_tilde(tmp_path, monkeypatch):
+    seen = []
+
+    def builder(tfds, name, data_dir):
+        seen.append(data_dir)
+        raise KeyError
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sources, "_builder", builder)
+    (tmp_path / "tfds").mkdir()
+    with pytest.raises(KeyError):
+        ioca.load_dataset("mnist", "~/tfds")
+    assert seen == [tmp_path / "tfds"]
+
+
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
 def test_a_data_dir_that_is_not_a_directory(name, tmp_path):
     file = tmp_path / "file"

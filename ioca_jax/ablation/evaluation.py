@@ -191,5 +191,9 @@ def sum_by_class(
 
 
 def by_class(logits: Float[Array, "N *T C"]) -> Float[Array, "C n"]:
-    """Logits with classes first, and tokens as examples of their own."""
+    """Logits with classes first, and tokens as examples of their own.
+
+    Those of 16 bits are scored in 32: sums of counts and losses need them.
+    """
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     return logits.reshape(-1, logits.shape[-1]).T

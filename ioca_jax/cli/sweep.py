@@ -51,7 +51,7 @@ from ioca_jax.results.subsets import converged, intact_accuracy
 from ioca_jax.study.chunks import count_finished, locked, remove_chunks
 from ioca_jax.study.events import Listener, ProgressLine, duration
 from ioca_jax.study.folder import WRITING, RunFolder, check_places, explained, writable
-from ioca_jax.study.plan import Request, identify
+from ioca_jax.study.plan import Identity, Request, identify
 from ioca_jax.study.resources import check_fits, count_needs
 from ioca_jax.study.workers.engines import Workers, open_workers
 from ioca_jax.study.workers.port import Engine
@@ -120,10 +120,22 @@ class Run(NamedTuple):
         return tuple(self.config.data_arguments().items())
 
     @property
+    def data(self) -> ioca.Dataset | None:
+        """The dataset; None where a function returns networks, and maybe data."""
+        return None if self.config.network else _load(self.dataset)
+
+    @property
+    def identity(self) -> Identity:
+        """What its folder is recognised by."""
+        if self.config.network:
+            return Request.of(self.config).identity
+        return identify(self.config)
+
+    @property
     def is_finished(self) -> bool:
         """Whether the folder holds this run, computed and reported."""
         try:
-            finished = RunFolder(self.folder, identify(self.config)).is_finished()
+            finished = RunFolder(self.folder, self.identity).is_finished()
         except (ValueError, OSError):
             return False
         return finished and (self.folder / "summary.txt").is_file()  # the last file
@@ -230,7 +242,7 @@ def sweep(
     table, written_at, took = pd.DataFrame(), 0.0, 0.0
     unfinished = sum(not run.is_finished for run in runs)
     if unfinished and len({run.dataset for run in runs}) == 1:
-        _load(runs[0].dataset)  # outside of any run: without it none can be
+        _ = runs[0].data  # outside of any run: without it none can be
     if unfinished:
         _tell_few(runs, sys.stderr)
     with (
@@ -303,11 +315,10 @@ def _run_one(
         if skipped:
             results = ioca.load_results(run.folder)
         else:
-            data = _load(run.dataset)
             results = ioca.run_study(
                 run.config,
                 run.folder,
-                data=data,
+                data=run.data,
                 draw=draw,
                 workers=engine,
                 listeners=listeners,
@@ -394,11 +405,10 @@ def dry_run(runs: Sequence[Run]) -> bool:
     _tell_few(runs)
     for run in runs:
         try:
-            if RunFolder(run.folder, identify(run.config)).is_finished():
+            if RunFolder(run.folder, run.identity).is_finished():
                 print(f"{run.name}: finished already", flush=True)
                 continue
-            own = None if run.config.network else _load(run.dataset)
-            request = Request.of(run.config, data=own)
+            request = Request.of(run.config, data=run.data)
             needs, seeds = count_needs(request.plan()), len(run.config.seeds)
             finished = count_finished(run.folder)
             check_fits(needs, seeds, run.folder, finished)

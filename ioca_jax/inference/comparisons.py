@@ -250,8 +250,9 @@ def networks_for_undecided(
     """``networks_for_power`` of the comparisons that a family's test leaves undecided.
 
     The correction multiplies the p-value of the clearest of them, by Student's test, by
-    a factor, at most their number (Bonferroni's); each is planned for at the level
-    alpha divided by that factor. NaN where the test decides, or a value is missing.
+    a factor of at least 1, at most their number (Bonferroni's); each is planned for at
+    the level alpha divided by that factor. NaN where the test decides, or a value is
+    missing.
     """
     seeds_needed(alpha)  # refuses what is no level
     if np.shape(differences)[1:] != np.shape(p_corrected):
@@ -267,7 +268,8 @@ def networks_for_undecided(
         bounds = np.broadcast_to(np.asarray(threshold, np.float64), len(is_open))
         clearest = _student_t(pilot, bounds[is_open]).max()
         alone = 2 * scipy.stats.t.sf(clearest, len(pilot) - 1)
-        level = max(alone / p_corrected[is_open].min(), 1 / is_open.sum()) * alpha
+        share = np.clip(alone / p_corrected[is_open].min(), 1 / is_open.sum(), 1)
+        level = share * alpha
         numbers[is_open] = networks_for_power(pilot, bounds[is_open], level, power)
     return numbers
 

@@ -112,7 +112,7 @@ def effect_table(
     correlations are given with their least differences, ``steps``, and their largest
     sizes, 2 for a difference of two correlations, at which the interval is cut off.
     """
-    together = np.stack(values, axis=1)
+    together = _together(values)
     whole = np.isfinite(together).all(axis=0)
     columns = np.full((3, len(rows)), np.nan)
     if whole.any():
@@ -144,7 +144,7 @@ def add_tests(
     where a network has no value, and everywhere for fewer networks than the sign-flip
     test needs to reject at ``alpha``: their p-values could not have been low.
     """
-    together = np.stack(values, axis=1)
+    together = _together(values)
     whole = np.isfinite(together).all(axis=0)
     whole &= len(together) >= seeds_needed(alpha, two_sided=alternative == "two-sided")
     columns = np.full((3, len(table)), np.nan)
@@ -157,6 +157,11 @@ def add_tests(
         columns[:, whole] = np.stack(p_values)
     names = ("p_value", "p_corrected", "p_bootstrap")
     return table.assign(**dict(zip(names, columns, strict=True)))
+
+
+def _together(values: Sequence[np.ndarray]) -> np.ndarray:
+    """Values [S, rows] of a table's rows, of which there may be none."""
+    return np.stack(values, axis=1) if values else np.empty((0, 0))
 
 
 def too_few_for_tests(networks: int, alpha: float = ALPHA) -> str:

@@ -92,7 +92,8 @@ def form_hypotheses(
     table = effect_table(rows, harms)
     table = add_tests(table, shown, alternative="greater", alpha=alpha)
     is_shown = significant(table["p_corrected"].to_numpy(), alpha)
-    suggested = np.where(table["end"] == "highest", "redundant", "synergistic")
+    kinds = {"highest": "redundant", "lowest": "synergistic"}
+    suggested = [kinds[row["end"]] for row in rows]
     table["verdict"] = np.where(is_shown, suggested, "undecided")
     table["sentence"] = [
         _sentence(row, kept.sizes["seed"], margin) for row in table.to_dict("records")

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import scipy.special
 import xarray as xr
+from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
 from ioca_jax.checks import check_counts
@@ -83,7 +84,7 @@ _OF_G_TEST = ("mutual_information", "mutual_information_miller_madow")
 
 
 def independence_p_values(
-    counts: Int[np.ndarray, "*batch B C"],
+    counts: Int[ArrayLike, "*batch B C"],
 ) -> Float[np.ndarray, "*batch"]:
     """P-values of the G-test that code and class are independent, by its known law.
 
@@ -120,6 +121,7 @@ def independence_p_values(
     tables", Biometrika 63 (1976).
     """
     check_counts(counts)
+    counts = np.asarray(counts, np.int64)  # products of JAX's int32 wrap around
     of_code, of_class = (counts.sum(axis=axis, keepdims=True) for axis in (-1, -2))
     total = np.maximum(of_code.sum(axis=-2, keepdims=True), 1)
     expected = of_code * of_class / total

@@ -6,6 +6,7 @@ change none, so a layer can be followed through them, and every value of a layer
 viewed as ``[N, *positions, neurons, *vector]``, whatever its own layout.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -125,7 +126,13 @@ def make_site(number: int, axes: Axes, name: str, kind: str) -> Site:
     """A site from the axes of its value."""
     parts = tuple(part for axis in axes for part in axis)
     site = Site(number, Layer(name, 1), parts)
-    neurons, positions, vector = map(site.sizes, ("neuron", "position", "vector"))
+    # An axis that a reshape has split, into windows say, has the positions that it had.
+    placed = [parts[axis] for axis in site.order if parts[axis].role == "position"]
+    positions = tuple(
+        math.prod(part.size for part in group)
+        for _, group in itertools.groupby(placed, key=lambda part: part.rank[0])
+    )
+    neurons, vector = map(site.sizes, ("neuron", "vector"))
     layer = Layer(name, math.prod(neurons), kind, positions, vector)
     return site._replace(layer=layer)
 

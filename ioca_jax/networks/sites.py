@@ -298,7 +298,7 @@ def _input_site(
         contracted = [product.equation.params["dimension_numbers"].lhs_spec[1]]
     else:
         contracted, batch = (
-            list(pair[1 - product.weights])
+            sorted(pair[1 - product.weights])  # einsum's follow the letters
             for pair in product.equation.params["dimension_numbers"]
         )
     dims, vector = batch + contracted, []

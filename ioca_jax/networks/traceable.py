@@ -233,7 +233,9 @@ def check_leaves(
 
 def _shape_of(leaf: Any) -> tuple[str, tuple[int, ...]]:
     """The type that JAX gives an array, and its shape."""
-    return str(jax.dtypes.canonicalize_dtype(jnp.result_type(leaf))), np.shape(leaf)
+    dtype = jnp.result_type(leaf)  # also of random keys, such as a dropout's
+    known = jax.dtypes.canonicalize_dtype(dtype, allow_extended_dtype=True)
+    return str(known), np.shape(leaf)
 
 
 def check_same_equations(one: Program, other: Program, sizes: tuple[int, int]) -> None:

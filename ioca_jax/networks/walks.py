@@ -56,13 +56,13 @@ class Traces(NamedTuple):
         examples = self.differing(number) if number in self.outer else []
         result = []
         for axis, size in enumerate(self.first.values[number].shape):
-            parts = [Part("position", size, (axis,))]
+            parts = [Part("position", size, (2 * axis,))]
             if axis in examples:
                 before, count = self.outer[number], self.sizes[0]
                 parts = [
-                    Part("position", before, (axis, 0)),
+                    Part("position", before, (2 * axis,)),
                     Part("example", count, ()),
-                    Part("position", size // (before * count), (axis, 1)),
+                    Part("position", size // (before * count), (2 * axis + 1,)),
                 ]
             result.append(tuple(part for part in parts if part.size > 1))
         return tuple(result)

@@ -76,20 +76,20 @@ def _order_clauses(rows: Rows) -> Iterator[str]:
     below, above = _shown(rows)
     if below:
         row = min(below, key=lambda row: row["effect"])
-        yield _order(row, "reduces accuracy most")
+        yield _order(row, "is furthest below random order")
     if above:
         row = max(above, key=lambda row: row["effect"])
-        yield _order(row, "preserves accuracy best")
+        yield _order(row, "is furthest above random order")
     yield (
         f"the area is significantly below that of random order in {len(below)} of "
         f"{len(rows)} comparisons of an order and a clamp, above it in {len(above)}"
     )
 
 
-def _order(row: _Row, does: str) -> str:
+def _order(row: _Row, stands: str) -> str:
     order = order_name(row["ranked_by"], row["direction"])
     return (
-        f"{order} (clamped to {row['clamp']}) {does}: its normalised area under the "
+        f"{order} (clamped to {row['clamp']}) {stands}: its normalised area under the "
         f"accuracy curve is {row['area']:.3f}{_relative(row)}"
     )
 
@@ -134,7 +134,7 @@ def faithfulness_sentences(rows: Rows) -> Iterator[str]:
 
 
 def regret_sentences(rows: Rows) -> Iterator[str]:
-    """By scope and clamp, the measure nearest to the learned order."""
+    """By scope and clamp, the measure of least regret beside the learned order."""
     known = [
         row
         for row in rows
@@ -148,8 +148,8 @@ def regret_sentences(rows: Rows) -> Iterator[str]:
             yield (
                 f"In {scope_name(scope)}, the order learned on the validation split "
                 f"(clamped to {clamp}) has a normalised area of {row['learned']:.3f}; "
-                f"of other ascending orders that of {readable(row['ranked_by'])} is "
-                f"nearest, with a regret of {row['effect']:+.3f} ({_interval(row)})."
+                f"of other ascending orders that of {readable(row['ranked_by'])} has "
+                f"the least regret, {row['effect']:+.3f} ({_interval(row)})."
             )
 
 

@@ -58,7 +58,8 @@ def scope_size(results: xr.Dataset, scope: str) -> int:
     """The number of neurons of a scope."""
     if scope == "network":
         return results.sizes["neuron"]
-    return len(neurons_of(results, layer_of_scope(scope)))
+    by_scope = {scope_of(layer): layer for layer in layers_of(results)}
+    return len(neurons_of(results, by_scope[scope]))
 
 
 def num_test_examples(results: xr.Dataset) -> int:
@@ -122,7 +123,9 @@ def orderings_of(results: xr.Dataset, ranked_by: str, direction: str) -> np.ndar
 
 def describe_dataset(configuration: Mapping[str, Any]) -> str:
     """The name of a configuration's dataset, and its label noise if there is any."""
-    name = pathlib.Path(configuration["dataset"]).name
+    name = configuration["dataset"]
+    if name.endswith(".npz"):
+        name = pathlib.Path(name).name
     noise = configuration.get("label_noise", 0.0)
     return f"{name} with label noise {noise:g}" if noise else name
 

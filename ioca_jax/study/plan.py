@@ -17,7 +17,7 @@ import numpy as np
 
 from ioca_jax.ablation.metrics import Metric, check_metrics, parse_metrics
 from ioca_jax.checks import check_classes, check_integer, number_counted
-from ioca_jax.data import Dataset
+from ioca_jax.data import Dataset, check_class_donors
 from ioca_jax.measures.forward_selection import SELECTIONS
 from ioca_jax.measures.information import MEASURES
 from ioca_jax.measures.neurons import (
@@ -223,6 +223,11 @@ def describe_data(config: StudyConfig, data: Dataset) -> StudyConfig:
     """
     if data.loaded_by is not None:
         loaded = dict(data.loaded_by)
+        if config.label_noise not in (0, loaded["label_noise"]):
+            raise ValueError(
+                f"label_noise: expected {loaded['label_noise']:g}, that of the data, "
+                f"got {config.label_noise:g}; load them with it, or give no data"
+            )
         fields = {"dataset": loaded.pop("name"), "split_seed": loaded.pop("seed")}
         return dataclasses.replace(config, **fields, **loaded)
     if config.label_noise:
@@ -395,11 +400,8 @@ def make_plan(
         check_integer("seeds_at_once", seeds_at_once, least=1)
     model = _fitting_model(config, data, given)
     check_classes(data.validation.y)
-    if data.tokens is not None and "resample_class" in config.clamps:
-        raise ValueError(
-            "clamps: expected no donors by class with labels of tokens, got "
-            "resample_class; resample and resample_neuron take any example's outputs"
-        )
+    if "resample_class" in config.clamps:
+        check_class_donors(data)
     num_validation, num_codes = number_counted(data.validation.y), config.num_codes
     if config.interactions or set(SELECTIONS) & set(config.measures):
         check_pairs(

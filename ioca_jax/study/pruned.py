@@ -84,6 +84,7 @@ def read_study(folder: str | os.PathLike) -> PrunedStudy:
     where = np.flatnonzero(np.isin(of_study, kept["seed"].values))
     variables = jax.tree.map(lambda leaf: leaf[where], variables)
     configuration = json.loads(results.attrs["configuration"])
+    configuration["seeds"] = of_study.tolist()  # a shard's own
     return PrunedStudy(kept, configuration, model, variables)
 
 

@@ -84,12 +84,13 @@ def run_study(
             ``config.seeds``.
         shard: the share of the seeds to run here; ``merge_runs`` joins shards.
         seeds_at_once: seeds in a chunk, the most that an interruption costs; None takes
-            some for each device. Results do not depend on it, on a CPU to the last bit.
+            some for each device. Results do not depend on it, on a CPU to the last bit,
+            but for the points that ``points="auto"`` chooses from the first chunk.
         workers: where chunks are computed: a number of processes of this machine,
             ``"ray"``, ``"submitit"``, ``"package.module:function"`` (which returns an
             executor), a ``study.workers.engines.Workers`` or an executor of the shape
-            of ``concurrent.futures.Executor``; None is this process. Results do not
-            depend on it, on a CPU to the last bit.
+            of ``concurrent.futures.Executor``; None is this process. Results depend on
+            it no more than on ``seeds_at_once``.
         draw: whether to draw figures too, seconds a run; a later call that finds the
             results there draws them.
         progress: whether to show a line that ticks, on a terminal or in a notebook:

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 
+import ioca_jax as ioca
 from ioca_jax.ablation.evaluation import quick_exp, right_and_losses, sum_by_class
 from ioca_jax.batching import IGNORE_LABEL
 
@@ -40,6 +42,33 @@ def test_scores_are_numpys(num_classes):
     correct, _ = sum_by_class(right, found, arrays[1], num_classes)
     expected = np.bincount(y[first == y], minlength=num_classes)
     np.testing.assert_array_equal(correct, expected)
+
+
+@pytest.mark.parametrize("engine", ["masks", "incremental"])
+def test_logits_of_16_bits_are_scored_in_32(engine):
+    """More correct examples of a class than bfloat16 counts, and their losses."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(900, 6)).astype(np.float32)
+    shapes = {"a": (6, 5), "b": (5, 2)}
+    v = {
+        name: jnp.asarray(rng.normal(size=s), "bfloat16") for name, s in shapes.items()
+    }
+
+    def apply(v, x, keep=True):
+        outputs = jax.nn.relu(x.astype("bfloat16") @ v["a"])
+        return jnp.where(keep, outputs, 0) @ v["b"]
+
+    y = np.asarray(apply(v, x).argmax(axis=1), np.int32)
+    network = ioca.trace_network(apply, v, x)
+    order = np.arange(5, dtype=np.int32)
+    curve = ioca.ablation_curve(network, v, order, 0.0, x, y, engine=engine)
+    for step, counts in enumerate(np.asarray(curve.correct)):
+        logits = np.asarray(apply(v, x, np.arange(5) >= step), np.float64)
+        right = y[logits.argmax(axis=1) == y]
+        np.testing.assert_array_equal(counts, np.bincount(right, minlength=2))
+        losses = scipy.special.logsumexp(logits, axis=1) - logits[np.arange(900), y]
+        assert curve.loss[step] == pytest.approx(losses.mean(), abs=1e-4)
+    assert curve.correct.max() > 256
 
 
 @pytest.mark.parametrize("exp", [jnp.exp, quick_exp])

@@ -282,6 +282,45 @@ def test_a_dry_run_tells_what_would_run_and_leaves_nothing(swept, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+OWN = """
+import numpy as np
+import ioca_jax as ioca
+
+def make():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 5)), np.arange(60) % 3
+    data = ioca.Dataset.from_arrays(x[:40], y[:40], x[40:], y[40:], name="mine")
+    kernel = rng.normal(size=(2, 5, 3)).astype(np.float32)
+    variables = {"a": kernel, "b": kernel[:, :3]}
+    one = {name: leaf[0] for name, leaf in variables.items()}
+    apply = lambda v, x: abs(x @ v["a"]) @ v["b"]
+    return ioca.trace_network(apply, one, data.test.x), variables, data
+"""
+
+
+def test_networks_bring_their_own_data(tmp_path, monkeypatch):
+    (tmp_path / "own_networks.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    flags = (
+        *("--network=own_networks:make", "--seeds=0:2", "--permutations=0"),
+        *(
+            "--measures=entropy",
+            "--random_orders=1",
+            "--nofigures",
+            "--quantizer=uniform:4",
+        ),
+        *("--grid=clamps=zero;mean", f"--workdir={tmp_path / 'runs'}"),
+    )
+    assert sweep(*flags).returncode == 0
+    for clamp in ("zero", "mean"):
+        results = ioca.load_results(tmp_path / "runs" / f"clamps={clamp}")
+        assert json.loads(results.attrs["configuration"])["dataset"] == "mine"
+        assert int(results["class_size"].sum()) == 20
+    told = sweep(*flags, "--dry_run").stdout.splitlines()
+    assert told[-3:-1] == [f"clamps={c}: finished already" for c in ("zero", "mean")]
+    assert sweep(*flags).stdout.splitlines()[-1].startswith("0 finished, 2 skipped, ")
+
+
 def test_a_dry_run_refuses_an_engine_that_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     for more in ([], ["--dry_run"]):

@@ -3,7 +3,9 @@
 import itertools
 import json
 from functools import partial
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -458,6 +460,12 @@ def test_p_values_of_the_g_test_are_those_of_scipy():
         ).sum() / (6 * total * freedom)
         expected = scipy.stats.chi2.sf(statistic / williams, freedom)
         np.testing.assert_allclose(p_value, expected, rtol=1e-9)
+    many = np.array([[30_100, 30_000], [29_900, 30_000]], np.int32)
+    on_device = neurons.independence_p_values(jnp.asarray(many))
+    likely: Any = scipy.stats.chi2_contingency(
+        many, correction=False, lambda_="log-likelihood"
+    )
+    np.testing.assert_allclose(on_device, likely[1], rtol=1e-4)  # without Williams'
     # Nothing was counted, and an expected count of 9.9.
     assert neurons.independence_p_values(np.zeros((2, 2), int)) == 1
     assert np.isnan(neurons.independence_p_values(np.array([[9, 11], [90, 91]])))
@@ -649,3 +657,4 @@ def test_other_parts_and_orders_of_axes_are_judged():
     pd.testing.assert_frame_equal(turned, whole)
     of_entropy = ioca.judge_claims(results.sel(measure=["entropy"]))
     assert set(of_entropy["claim"]) < set(whole["claim"])
+    assert len(ioca.form_hypotheses(results.sel(scope=["network"]))) == 0

@@ -481,3 +481,10 @@ def test_networks_for_undecided_are_of_what_the_family_leaves_open():
     clear = values[:, 4:]
     expected = networks_for_power(clear, 0.0, 0.05 / 8)
     np.testing.assert_array_equal(networks_for_undecided(clear, np.ones(8)), expected)
+    # No correction makes a p-value smaller, though the sign-flip test's may be.
+    outlier = np.array([[5.0], [0.1], [0.1], [0.1], [0.1], [-0.01]])
+    p_value = sign_flip_test(outlier).p_corrected
+    _, students = np.asarray(scipy.stats.ttest_1samp(outlier[:, 0], 0))
+    assert students > 5 * p_value[0]
+    expected = networks_for_power(outlier, 0.0, 0.05)
+    np.testing.assert_array_equal(networks_for_undecided(outlier, p_value), expected)

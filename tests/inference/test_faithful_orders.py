@@ -12,7 +12,7 @@ from test_faithfulness import by_mibs_formula
 import ioca_jax as ioca
 from ioca_jax.inference.faithful_orders import compare_regret
 from ioca_jax.report.findings import faithfulness_sentences, regret_sentences
-from ioca_jax.report.tables import findings
+from ioca_jax.report.tables import findings, tabulate
 
 SIZES = {"network": 7, "layer_1": 4, "layer_2": 3}
 
@@ -209,6 +209,12 @@ def test_regret_is_how_far_orders_are_below_the_learned_one():
     )
 
 
+def test_a_learned_order_without_others_has_no_regret():
+    alone = synthetic_results(seeds=6, measures=("learned_mean",), random_orders=0)
+    assert len(compare_regret(alone)) == 0
+    assert "regret" not in tabulate(alone)
+
+
 def normalized_by_hand(results, scope, ranked_by):
     kept = results.sel(scope=scope, clamp="mean")
     chosen = (kept["ranked_by"] == ranked_by) & (kept["direction"] != "descending")
@@ -232,10 +238,9 @@ def test_the_measure_of_least_regret_is_told():
     assert [*regret_sentences(table)] == [
         "In the whole network, the order learned on the validation split (clamped to "
         "mean) has a normalised area of 0.750; of other ascending orders that of jmi "
-        "is nearest, with a regret of +0.125 (95 % interval +0.062 to +0.250, "
-        "corrected p = 0.04).",
+        "has the least regret, +0.125 (95 % interval +0.062 to +0.250, corrected p = "
+        "0.04).",
         "In layer 1, the order learned on the validation split (clamped to mean) has a "
-        "normalised area of 0.500; of other ascending orders that of entropy is "
-        "nearest, with a regret of +0.030 (95 % interval +0.062 to +0.250, corrected "
-        "p = 0.04).",
+        "normalised area of 0.500; of other ascending orders that of entropy has the "
+        "least regret, +0.030 (95 % interval +0.062 to +0.250, corrected p = 0.04).",
     ]

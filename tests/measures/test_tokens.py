@@ -231,6 +231,30 @@ def test_curves_count_tokens(network, measured):
     assert found.num_examples == COUNTED.sum()
 
 
+def test_tokens_in_windows_are_the_tokens_that_they_were():
+    rng = np.random.default_rng(5)
+    v = {"w": rng.normal(size=(4, 5)), "c": rng.normal(size=(5, 2))}
+    v = {name: leaf.astype(np.float32) for name, leaf in v.items()}
+    x = rng.normal(size=(30, 6, 4)).astype(np.float32)
+    y = np.where(rng.random((30, 6)) < 0.7, (x[..., 0] > 0).astype(int), -1)
+
+    def apply(v, x):
+        windows = jax.nn.relu(x @ v["w"]).reshape(-1, 3, 2, 5)
+        windows = windows - windows.mean(axis=2, keepdims=True) / 2
+        return windows.reshape(-1, 6, 5) @ v["c"]
+
+    network = ioca.trace_network(apply, v, x)
+    assert network.layers == (ioca.Layer("w", 5, "dense", (6,)),)
+    outputs = np.maximum(x @ v["w"], 0)
+    np.testing.assert_allclose(network.apply(v, x)[1], outputs, atol=1e-6)
+    measured = ioca.measure_neurons(network, v, x, y, quantizer="threshold:0.5")
+    np.testing.assert_allclose(measured.clamp, outputs[y >= 0].mean(axis=0), rtol=1e-5)
+    codes = outputs[y >= 0] > 0.5
+    expected = [mutual_info_score(y[y >= 0], code) / np.log(2) for code in codes.T]
+    found = measured.scores["mutual_information"]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_layers_without_the_tokens_axis_are_measured_once_for_each():
     """A sentence's vector enters all of its words."""
 

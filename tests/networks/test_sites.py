@@ -233,6 +233,34 @@ def test_heads_are_the_input_of_an_output_projection():
     )
 
 
+def test_heads_do_not_depend_on_the_letters_of_einsum():
+    """It lists the axes that it contracts by their letters; these are 3 heads of 4."""
+    variables = {"v": weights(5, 12), "o": weights(3, 4, 6), "out": weights(6, 3)}
+
+    def mixed(v, x):
+        values = (x @ v["v"]).reshape(*x.shape[:2], 3, 4)
+        step = lambda state, new: (0.9 * state + new,) * 2  # noqa: E731
+        return jax.lax.scan(step, 0 * values[:, 0], values.swapaxes(0, 1))[1]
+
+    def by(equation):
+        def apply(v, x):
+            heads = jnp.einsum(equation, mixed(v, x).swapaxes(0, 1), v["o"])
+            return jnp.tanh(heads).mean(axis=1) @ v["out"]
+
+        return ioca.trace_network(apply, variables, SEQUENCES, "o:input").layers
+
+    expected = (ioca.Layer("o:input", 3, "heads", (4,), (4,)),)
+    assert by("nthd,hdk->ntk") == by("ntab,abk->ntk") == expected
+
+
+def test_random_keys_may_be_among_the_variables():
+    """As those of a dropout of Flax NNX are; evaluation does not use them."""
+    variables = TWO | {"key": jax.random.key(0)}
+    network = ioca.trace_network(two_layers, variables, X)
+    logits, _ = network.apply(variables, X)
+    np.testing.assert_allclose(logits, two_layers(TWO, X), rtol=1e-6)
+
+
 HEADS_LAST = "ntdh,nsdh->nhts", "nhts,nsdh->ntdh"  # 2 heads of 3
 
 

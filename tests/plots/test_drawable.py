@@ -8,6 +8,7 @@ import pytest
 from synthetic import THREE, joint_results, synthetic_results, with_layer_names
 
 from ioca_jax import plots
+from ioca_jax.results.subsets import steps_of_scopes
 from plots.drawn import (
     INTERACTIONS,
     PLAIN,
@@ -34,6 +35,19 @@ def test_title_of_a_file_is_its_name_as_it_is():
     figure = draw("training_history", synthetic_results(dataset="/data/$a$ b.npz"))
     assert "\n$a$ b.npz, 5-4-3-2 relu" in figure.get_suptitle()
     figure.draw_without_rendering()
+    figure = draw("training_history", synthetic_results(dataset="emnist/letters"))
+    assert "\nemnist/letters, 5-4-3-2 relu" in figure.get_suptitle()
+
+
+def test_layers_that_are_numbered_from_0_have_their_neurons():
+    results = with_layer_names(synthetic_results(), ["layer_0", "layer_1"])
+    figure = draw("ablation_curves", results)
+    titles = {axes.get_title() for axes in figure.axes} - {""}
+    assert titles == {
+        *("whole network: 7 neurons", "layer 0: 4 neurons", "layer 1: 3 neurons")
+    }
+    steps = {name: own[-1] for name, own in steps_of_scopes(results).items()}
+    assert steps == {"network": 7, "layer_0": 4, "layer_1": 3}
 
 
 def test_titles_name_label_noise():

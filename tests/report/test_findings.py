@@ -45,11 +45,11 @@ def test_the_orders_furthest_from_random_are_named():
     _, worst, best, counted, *of_layer = found["Accuracy"]
     assert worst == (
         "In the whole network, descending order of KL selectivity (clamped to zero) "
-        "reduces accuracy most: its normalised area under the accuracy curve is 0.250, "
-        "-0.250 relative to random order (95 % interval -0.300 to +0.200, corrected p "
-        "= 0.04)."
+        "is furthest below random order: its normalised area under the accuracy curve "
+        "is 0.250, -0.250 relative to random order (95 % interval -0.300 to +0.200, "
+        "corrected p = 0.04)."
     )
-    assert "preserves accuracy best: " in best
+    assert "is furthest above random order: " in best
     assert "0.750, +0.125 relative to random order (" in best
     assert counted == (
         "In the whole network, the area is significantly below that of random order "
@@ -58,14 +58,14 @@ def test_the_orders_furthest_from_random_are_named():
     tested = "(95 % interval -0.300 to +0.200, corrected p = 0.04)"
     counted = "the area is significantly below that of random order in"
     assert of_layer == [
-        "In layer 2, ascending order of entropy (clamped to zero) preserves accuracy "
-        "best: its normalised area under the accuracy curve is 0.600, +0.010 relative "
-        f"to random order {tested}; {counted} 0 of 1 comparisons of an order and "
-        "a clamp, above it in 1.",
-        "In layer 1, descending order of entropy (clamped to zero) reduces accuracy "
-        "most: its normalised area under the accuracy curve is 0.400, -0.500 relative "
-        f"to random order {tested}; {counted} 1 of 1 comparisons of an order and "
-        "a clamp, above it in 0.",
+        "In layer 2, ascending order of entropy (clamped to zero) is furthest above "
+        "random order: its normalised area under the accuracy curve is 0.600, "
+        f"+0.010 relative to random order {tested}; {counted} 0 of 1 comparisons of an "
+        "order and a clamp, above it in 1.",
+        "In layer 1, descending order of entropy (clamped to zero) is furthest below "
+        "random order: its normalised area under the accuracy curve is 0.400, "
+        f"-0.500 relative to random order {tested}; {counted} 1 of 1 comparisons of an "
+        "order and a clamp, above it in 0.",
     ]
     orders["p_corrected"] = [0.06, 0.06, 0.05, 0.04, 0.06]
     _, best, _, _, of_layer = findings(results, {"orders": orders})["Accuracy"]
@@ -256,10 +256,10 @@ def test_every_scope_has_its_most_faithful_and_its_nearest_order():
     ]
     rows = [row | {"quantity": "normalised area"} for row in rows]
     assert [text.rpartition("; ")[2] for text in regret_sentences(rows)] == [
-        "of other ascending orders that of entropy is nearest, with a regret of "
-        "+0.250 (without a test).",
-        "of other ascending orders that of entropy is nearest, with a regret of "
-        "+0.500 (without a test).",
+        "of other ascending orders that of entropy has the least regret, +0.250 "
+        "(without a test).",
+        "of other ascending orders that of entropy has the least regret, +0.500 "
+        "(without a test).",
     ]
 
 

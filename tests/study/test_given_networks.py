@@ -102,6 +102,8 @@ def test_changed_data_do_not_bear_a_name_that_loads(mnist5k):
     noisy = ioca.load_dataset("mnist5k", num_validation=7, seed=2, label_noise=0.25)
     told = describe(TINY, noisy)
     assert told.data_arguments() == noisy.loaded_by
+    with pytest.raises(ValueError, match="^label_noise: expected 0, that of the data"):
+        describe(dataclasses.replace(TINY, label_noise=0.1), mnist5k)
     with pytest.raises(ValueError, match="^label_noise: expected 0 with data of your"):
         describe(dataclasses.replace(TINY, label_noise=0.1), dark)
 

@@ -6,8 +6,11 @@ import tempfile
 import numpy as np
 import pytest
 import synthetic
+from synthetic import TINY, own_data
 
 import ioca_jax as ioca
+from ioca_jax import Split
+from ioca_jax.study.plan import Request
 
 CLAMPS = ("resample_class", "mean", "resample_neuron")
 
@@ -18,6 +21,16 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clamps") / "run"
     ioca.run_study(config, folder, data=synthetic.own_data(), draw=False)
     return ioca.load_results(folder)
+
+
+def test_a_class_without_donors_is_refused_before_training():
+    data = own_data()
+    others = data.validation.y != 2
+    few = Split(data.validation.x[others], data.validation.y[others])
+    data = dataclasses.replace(data, validation=few)
+    config = dataclasses.replace(TINY, clamps=CLAMPS)
+    with pytest.raises(ValueError, match="^clamps: .* every class of the test split "):
+        Request.of(config, data=data).plan()
 
 
 def test_other_clamps_change_nothing_of_the_mean(results, tiny_run):

@@ -134,7 +134,8 @@ def _sent_data(
         if loaded["name"].endswith(".npz"):  # workers have another current directory
             loaded["name"] = os.path.abspath(loaded["name"])
         if loaded["data_dir"]:
-            loaded["data_dir"] = os.path.abspath(loaded["data_dir"])
+            data_dir = os.path.expanduser(loaded["data_dir"])
+            loaded["data_dir"] = os.path.abspath(data_dir)
         return "load", loaded
     if config.network and import_networks(config.network)[2] is data:
         return "network", None
