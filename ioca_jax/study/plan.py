@@ -127,8 +127,7 @@ def identify(
     fingerprint: str | None = None,
 ) -> Identity:
     """The identity of a run, or of a shard of it."""
-    shard = shard or Shard()
-    flags = config.flags()
+    shard, flags = shard or Shard(), config.flags()
     if shard != Shard():
         flags.append(f"--shard={shard}")
     if variables_digest:

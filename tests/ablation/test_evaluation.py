@@ -1,6 +1,7 @@
 """Scores of logits against NumPy: ties, infinities, NaN and labels that are none."""
 
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +55,7 @@ def test_logits_of_16_bits_are_scored_in_32(engine):
         name: jnp.asarray(rng.normal(size=s), "bfloat16") for name, s in shapes.items()
     }
 
-    def apply(v, x, keep=True):
+    def apply(v, x, keep: Any = True):
         outputs = jax.nn.relu(x.astype("bfloat16") @ v["a"])
         return jnp.where(keep, outputs, 0) @ v["b"]
 
