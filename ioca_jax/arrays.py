@@ -73,12 +73,21 @@ def check_annotation(
                 f"{expected} [{size}], one for each {split} example",
                 f"{known.dtype} of shape {list(known.shape)}",
             )
+        check_int32(name, expected, known)
         if known.min() < -1:
             refuse(
                 name,
                 f"{expected} from 0, or -1 where the value is unknown",
                 f"{known.min()} in {split}",
             )
+
+
+def check_int32(name: str, what: str, array: np.ndarray) -> None:
+    """Refuses integers that would wrap around in int32."""
+    bounds = np.iinfo(np.int32)
+    for value in (array.min(), array.max()):
+        if not bounds.min <= value <= bounds.max:
+            refuse(name, f"{what} of int32", str(value))
 
 
 def described_arrays(given: Any) -> str:
@@ -292,8 +301,8 @@ def scaling(name: str, arrays: Arrays) -> Conversion:
 def typing_of_trees(name: str, arrays: Arrays) -> Conversion:
     """How examples that are several arrays come into types that JAX takes."""
     for array in jax.tree.leaves((arrays.x_train, arrays.x_test)):
-        if array.dtype.kind in "ui" and array.max() > np.iinfo(np.int32).max:
-            refuse(name, "integers of int32", str(array.max()))
+        if array.dtype.kind in "ui":
+            check_int32(name, "integers", array)
     types = {"f": np.float32, "b": np.bool_}
     return functools.partial(
         jax.tree.map, lambda array: array.astype(types.get(array.dtype.kind, np.int32))

@@ -75,6 +75,7 @@ def test_a_file_has_them_in_the_order_of_its_examples(tmp_path):
          "float64 of shape [20]"),
         ((NAMED[:40], NAMED[40:] - 2), "from 0, or -1 where the value is unknown",
          "-2 in test"),
+        ((NAMED[:40] + 2**32, NAMED[40:]), "of int32", str(NAMED[:40].min() + 2**32)),
         (NAMED, "for training, test", "ndarray"),
         ((NAMED,), "for training, test", "1 arrays"),
     ],

@@ -1028,6 +1028,13 @@ def test_masked_labels_are_refused():
         ioca.Dataset.from_arrays(x, hidden, x, y, num_validation=3)
 
 
+@pytest.mark.parametrize("value", [3_000_000_000, -3_000_000_000])
+def test_integers_of_several_arrays_fit_into_int32(value):
+    x = {"a": np.zeros((9, 2), np.float32), "token": np.full((9, 2), value)}
+    with pytest.raises(ValueError, match=f"expected integers of int32, got {value}$"):
+        ioca.Dataset.from_arrays(x, np.arange(9) % 3, x, np.arange(9) % 3)
+
+
 def test_a_data_dir_may_begin_with_a_tilde(tmp_path, monkeypatch):
     seen = []
 

@@ -162,7 +162,7 @@ def stored(small_pieces, tmp_path) -> pathlib.Path:
 def test_tables_of_a_study_in_its_file_are_those_in_memory(stored, monkeypatch):
     monkeypatch.setattr(subsets, "PIECE_BYTES", 2**30)
     expected = tabulate(ioca.load_results(stored))
-    monkeypatch.setattr(subsets, "PIECE_BYTES", 20_000)
+    monkeypatch.setattr(subsets, "PIECE_BYTES", 60_000)
     with ioca.load_results(stored, lazy=True) as results:
         tables = tabulate(results)
     assert list(tables) == list(expected)
