@@ -70,10 +70,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(skip)
 
 
-def pytest_collection_finish() -> None:
-    gc.freeze()  # imports stay: the collector need not look through them
-
-
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.load_profile("fixed")
 
@@ -81,12 +77,12 @@ settings.load_profile("fixed")
 # A process grows by two megabytes with every program that JAX compiles, however
 # small. Two thirds are the text that it was compiled from, which JAX keeps and which is
 # forgotten first, beyond so many bytes; then the programs.
-MOST_RESIDENT = 6e9
+MOST_RESIDENT = 4e9
 
 
 @pytest.fixture(autouse=True)
 def bounded_memory() -> Iterator[None]:
-    """Keeps a process that runs tests to about 6 GB."""
+    """Keeps a process that runs tests to about 4 GB."""
     yield
     lowered = (pjit._pjit_lower, pxla._cached_lowering_to_hlo)
     # Before JAX 0.7 they are functions of another kind.
