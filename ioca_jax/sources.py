@@ -269,7 +269,7 @@ def _builder(tfds: Any, name: str, data_dir: str | pathlib.Path | None) -> Any:
     try:
         return tfds.builder(name, data_dir=data_dir, file_format="array_record")
     except Exception as error:  # of the name, or of damaged files: of many kinds
-        folder = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR)
+        folder = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
         base = _base(name)
         there = _versions(tfds, folder, base)
         pattern = re.escape(name).replace(r"\*", r"\d+") + "([:/].*)?"

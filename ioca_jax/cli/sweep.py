@@ -119,8 +119,7 @@ class Run(NamedTuple):
         """What ``load_dataset`` takes, by name."""
         return tuple(self.config.data_arguments().items())
 
-    @property
-    def data(self) -> ioca.Dataset | None:
+    def load_data(self) -> ioca.Dataset | None:
         """The dataset; None where a function returns networks, and maybe data."""
         return None if self.config.network else _load(self.dataset)
 
@@ -242,7 +241,7 @@ def sweep(
     table, written_at, took = pd.DataFrame(), 0.0, 0.0
     unfinished = sum(not run.is_finished for run in runs)
     if unfinished and len({run.dataset for run in runs}) == 1:
-        _ = runs[0].data  # outside of any run: without it none can be
+        runs[0].load_data()  # outside of any run: without it none can be
     if unfinished:
         _tell_few(runs, sys.stderr)
     with (
@@ -318,7 +317,7 @@ def _run_one(
             results = ioca.run_study(
                 run.config,
                 run.folder,
-                data=run.data,
+                data=run.load_data(),
                 draw=draw,
                 workers=engine,
                 listeners=listeners,
@@ -408,7 +407,7 @@ def dry_run(runs: Sequence[Run]) -> bool:
             if RunFolder(run.folder, run.identity).is_finished():
                 print(f"{run.name}: finished already", flush=True)
                 continue
-            request = Request.of(run.config, data=run.data)
+            request = Request.of(run.config, data=run.load_data())
             needs, seeds = count_needs(request.plan()), len(run.config.seeds)
             finished = count_finished(run.folder)
             check_fits(needs, seeds, run.folder, finished)

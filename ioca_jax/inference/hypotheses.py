@@ -24,7 +24,7 @@ from ioca_jax.inference.families import (
     normalized_areas,
 )
 from ioca_jax.inference.statistics import significant
-from ioca_jax.results.subsets import layer_title, layers_of, readable, scope_of
+from ioca_jax.results.subsets import layer_title, layers_by_scope, readable
 
 
 def form_hypotheses(
@@ -70,8 +70,7 @@ def form_hypotheses(
     kept = above_chance(results)
     need_random_orders(kept)
     need_seeds(kept, alpha, two_sided=False)
-    areas, layers = normalized_areas(kept), layers_of(kept)
-    layer_of_scope = {scope_of(layer): layer for layer in layers}
+    areas, layers = normalized_areas(kept), layers_by_scope(kept)
     rows, harms, shown = [], [], []
     for (scope, ranked, direction), area in areas.items():
         if scope == "network" or ranked == "random":
@@ -81,7 +80,7 @@ def form_hypotheses(
             harm = areas[scope, "random", "random"][:, index] - area[:, index]
             rows.append(
                 {
-                    "layer": layer_of_scope[scope],
+                    "layer": layers[scope],
                     "clamp": clamp,
                     "measure": ranked,
                     "end": "highest" if highest else "lowest",

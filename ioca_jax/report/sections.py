@@ -46,14 +46,15 @@ def _hard_to_discover(table: pd.DataFrame, number: int) -> Iterator[str]:
             f"{readable(str(name).removeprefix('by_permutation_'))}"
             for name, neurons in tested.items()
         )
-        where = (
-            f"only where {least} or more of all {number} neurons are"
+        discovered = (
+            f"these are discovered only where {least} or more of all {number} neurons "
+            "are"
             if least <= number
-            else f"not at all, as {least} of {number} neurons would have to be"
+            else "none of these can be discovered"
         )
         yield (
             f"  (permutations give the p-values of {of_measures}; with so few "
-            f"permutations, these are discovered {where}: give more --permutations)"
+            f"permutations, {discovered}: give more --permutations)"
         )
 
 

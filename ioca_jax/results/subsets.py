@@ -58,8 +58,7 @@ def scope_size(results: xr.Dataset, scope: str) -> int:
     """The number of neurons of a scope."""
     if scope == "network":
         return results.sizes["neuron"]
-    by_scope = {scope_of(layer): layer for layer in layers_of(results)}
-    return len(neurons_of(results, by_scope[scope]))
+    return len(neurons_of(results, layers_by_scope(results)[scope]))
 
 
 def num_test_examples(results: xr.Dataset) -> int:
@@ -149,6 +148,11 @@ def neurons_of(results: xr.Dataset, layer: Layer) -> np.ndarray:
 def layers_of(results: xr.Dataset) -> list[Any]:
     """The labels of the layers, first layer first."""
     return list(dict.fromkeys(_layer_of_neuron(results).tolist()))
+
+
+def layers_by_scope(results: xr.Dataset) -> dict[str, Any]:
+    """The labels of the layers by their scopes."""
+    return {scope_of(layer): layer for layer in layers_of(results)}
 
 
 def hidden_layer_of(results: xr.Dataset, layer: Layer) -> xr.Dataset:

@@ -497,6 +497,10 @@ def test_two_informative_neurons_of_forty_are_discovered():
         "neurons for KL selectivity; with so few permutations, these are discovered "
         "only where 5 or more of all 50 neurons are: give more --permutations)"
     )
+    few = results.assign_attrs(configuration=json.dumps({"permutations": 2}))
+    assert sections.neurons("Neurons", neurons.count_neurons(few))[-1].endswith(
+        "permutations, none of these can be discovered: give more --permutations)"
+    )
     assert by_permutation["discovered_mutual_information"] == 0
     assert by_permutation["least_by_permutation"] == 5  # of 50 neurons
     found = neurons.count_neurons(results.assign_attrs(classes_of="examples")).iloc[0]

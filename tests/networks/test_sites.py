@@ -239,7 +239,11 @@ def test_heads_do_not_depend_on_the_letters_of_einsum():
 
     def mixed(v, x):
         values = (x @ v["v"]).reshape(*x.shape[:2], 3, 4)
-        step = lambda state, new: (0.9 * state + new,) * 2  # noqa: E731
+
+        def step(state, new):
+            state = 0.9 * state + new
+            return state, state
+
         return jax.lax.scan(step, 0 * values[:, 0], values.swapaxes(0, 1))[1]
 
     def by(equation):

@@ -564,6 +564,13 @@ def test_unusable_configurations(fields, message):
         ioca.StudyConfig(**fields)
 
 
+def test_only_built_in_shapley_values_need_random_orders():
+    own = ("package.module:shapley_of_mine",)
+    assert ioca.StudyConfig(measures=own, random_orders=0).measures == own
+    with pytest.raises(ValueError, match="^random_orders: expected at least 1, from"):
+        ioca.StudyConfig(measures=("shapley_zero",), random_orders=0)
+
+
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_fields_of_numpy_can_be_written_as_json():
     widths: Any = np.array([3, 4])
